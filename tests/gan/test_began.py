@@ -1,0 +1,157 @@
+"""BEGAN is BEGAN: the controller, the two loss paths, the auto-encoding discriminator."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.support import Given, fit
+from zoo.core import DataSpec
+from zoo.core.noise import Noise
+from zoo.gan.began import BEGAN, control, convergence, reconstruction_loss
+
+SPEC = DataSpec((1, 8, 8), 17)
+ARCHITECTURES = [{"arch": "mlp", "width": 16}, {"arch": "conv", "width": 3}, {"arch": "conv", "width": 3, "skip": True}]
+
+
+def images(n: int) -> torch.Tensor:
+    return torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).float()
+
+
+@pytest.fixture(params=ARCHITECTURES, ids=lambda p: "-".join(map(str, p.values())))
+def model(request) -> BEGAN:
+    return BEGAN(SPEC, latent=4, code=4, **request.param)
+
+
+def test_controller_follows_the_clipped_recursion_through_both_saturations():
+    g = torch.Generator().manual_seed(0)
+    a = torch.rand(1000, generator=g, dtype=torch.float64)
+    b = torch.rand(1000, generator=g, dtype=torch.float64) * torch.linspace(0, 1, 1000, dtype=torch.float64)
+    k, expected, seen = torch.zeros((), dtype=torch.float64), 0.0, []
+    for real, fake in zip(a.tolist(), b.tolist(), strict=True):
+        k = control(k, torch.tensor(real, dtype=torch.float64), torch.tensor(fake, dtype=torch.float64), 0.5, 0.1)
+        expected = min(max(expected + 0.1 * (0.5 * real - fake), 0.0), 1.0)
+        assert k.item() == pytest.approx(expected, abs=1e-14)
+        seen.append(expected)
+    assert max(seen) == 1.0 and min(seen[500:]) == 0.0
+
+
+def test_k_rises_when_generated_images_are_reconstructed_too_well():
+    assert control(torch.tensor(0.3), torch.tensor(1.0), torch.tensor(0.2), 0.5, 0.1) > 0.3
+
+
+def test_discriminator_gradient_is_that_of_a_plain_autoencoder_at_k_zero_and_the_difference_at_k_one(model):
+    x = images(6)
+    signed = SPEC.to_signed(x)
+
+    def gradients(loss):
+        return torch.autograd.grad(loss, [*model.parameters_of("d")])
+
+    def noisy():
+        model.noise = Noise(3, "test")
+        return model.discriminator_loss({"x": x})["loss"]
+
+    plain = gradients((signed - model.autoencode(signed)).abs().mean())
+    for got, want in zip(gradients(noisy()), plain, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-7)
+    with torch.no_grad():
+        fake = model.generator(Noise(3, "test").uniform(6, 4, low=-1, high=1))
+    against = gradients((fake - model.autoencode(fake)).abs().mean())
+    model.k_t.fill_(1.0)
+    for got, a, b in zip(gradients(noisy()), plain, against, strict=True):
+        torch.testing.assert_close(got, a - b, rtol=1e-4, atol=1e-7)
+
+
+def test_generator_is_differentiated_through_the_target_as_well(model):
+    c, image = 0.25, torch.randn(5, 1, 8, 8, requires_grad=True)
+    reconstruction_loss(image, torch.full_like(image, c), 1).mean().backward()
+    torch.testing.assert_close(image.grad, (image.detach() - c).sign() / image.numel())
+    loss = reconstruction_loss(image, image, 1).mean()
+    assert loss == 0 and torch.autograd.grad(loss, image)[0].abs().max() == 0
+    # the model's own loss: freezing the target instead gives another gradient
+    z = model.noise.uniform(5, 4, low=-1, high=1)
+    fake = model.generator(z)
+    full = torch.autograd.grad(model.energy(fake).sum(), fake, retain_graph=True)[0]
+    detached = torch.autograd.grad((fake.detach() - model.autoencode(fake)).abs().flatten(1).mean(1).sum(), fake)[0]
+    assert (full - detached).abs().max() > 1e-3
+    torch.testing.assert_close(full - detached, (fake - model.autoencode(fake)).sign().detach() / 64, atol=1e-6, rtol=0)
+
+
+def test_each_player_moves_only_in_its_own_phase(model):
+    moved = {"d": [], "g": []}
+
+    def watch(player):
+        now = {name: torch.cat([p.detach().flatten() for p in model.parameters_of(name)]) for name in ("d", "g")}
+        if watch.before:
+            moved[player].append({name: not torch.equal(now[name], watch.before[name]) for name in now})
+        watch.before = now
+
+    watch.before = {name: torch.cat([p.detach().flatten().clone() for p in model.parameters_of(name)]) for name in ("d", "g")}
+    model.after_step = watch
+    fit(model, Given(SPEC, images(64)), 3)
+    assert moved["d"] == [{"d": True, "g": False}] * 3
+    assert moved["g"] == [{"d": False, "g": True}] * 3
+
+
+def test_controller_state_survives_a_checkpoint_and_is_required(tmp_path):
+    def began():
+        torch.manual_seed(0)
+        return BEGAN(SPEC, latent=4, code=4, width=16, interval=2, lambda_k=0.05)
+
+    data = Given(SPEC, images(64))
+    straight = began()
+    fit(straight, data, 12)
+    first = began()
+    trainer = fit(first, data, 7)
+    first.k_t.fill_(0.37)
+    trainer.save_checkpoint(tmp_path / "k.ckpt")
+    saved = torch.load(tmp_path / "k.ckpt", weights_only=True)["state_dict"]
+    assert saved["k_t"] == 0.37 and {"m_ema", "m_best", "stalled"} <= set(saved)
+    del saved["k_t"]
+    with pytest.raises(RuntimeError, match="k_t"):
+        began().load_state_dict(saved)
+
+    again = began()
+    fit(again, data, 7).save_checkpoint(tmp_path / "7.ckpt")
+    resumed = began()
+    fit(resumed, data, 12, ckpt_path=tmp_path / "7.ckpt")
+    for key, value in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], value), key
+
+
+def test_plateau_halves_both_rates_after_two_stalled_intervals():
+    model = BEGAN(SPEC, latent=4, code=4, width=16, interval=1, lr_d=0.1, lr_g=0.2)
+    optimisers = [*model.optimisers().values()]
+    model.optimizers = lambda: optimisers
+    for m in (1.0, 0.5, 0.499, 0.498):
+        model.m_ema.fill_(m)
+        model._plateau()
+    assert [o.param_groups[0]["lr"] for o in optimisers] == [0.05, 0.1] and model.stalled == 0
+
+
+def test_architecture_is_the_papers():
+    model = BEGAN(DataSpec((3, 32, 32), 256), arch="conv", width=5, base=8, latent=6, code=7)
+    encoder = [m for m in model.encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in encoder if c.stride == (1, 1)] == [5, 5, 5, 10, 10, 15, 15]  # n, then n, 2n, 3n twice each
+    assert [c.out_channels for c in encoder if c.stride == (2, 2)] == [5, 10]
+    forbidden = (nn.BatchNorm2d, nn.Dropout, nn.ConvTranspose2d, nn.Tanh, nn.Sigmoid, nn.LayerNorm, nn.GroupNorm)
+    assert not any(isinstance(m, forbidden) for m in model.modules())
+    assert isinstance([*model.encoder.modules()][-1], nn.Linear) and model.encoder.code.out_features == 7
+    wide = model.generator(1e4 * torch.ones(1, 6))
+    assert wide.abs().max() > 10  # a linear end: nothing bounds the image
+    x = torch.randint(0, 256, (2, 3, 32, 32)).float()
+    assert torch.equal(model.decode(model.encode(x)), model.reconstruct(x))
+
+
+def test_convergence_measure_is_at_least_the_real_loss_with_equality_in_balance():
+    a, b = torch.rand(100, dtype=torch.float64), torch.rand(100, dtype=torch.float64)
+    assert (convergence(a, b, 0.5) >= a).all()
+    assert torch.equal(convergence(a, 0.5 * a, 0.5), a)
+
+
+def test_inversion_finds_an_image_the_generator_can_make():
+    model = BEGAN(SPEC, latent=2, code=4, width=32)
+    target = model.sample(3, generator=torch.Generator().manual_seed(5))
+    z = model.invert(target, steps=400, lr=0.05)
+    start = model.invert(target, steps=0)
+    error = [(SPEC.to_signed(target) - model.generator(v)).abs().mean().item() for v in (start, z)]
+    assert error[1] < 0.3 * error[0] + 1 / 16

@@ -1,0 +1,213 @@
+"""The adversarial loop, once for every model that plays a game. One training step is one full cycle.
+
+    for each phase (player, loss, repeat):
+        repeat times:  fresh real minibatch if the phase reads data, fresh noise
+                       loss -> backward -> clip -> step -> scheduler -> zero_grad -> after_step(player)
+    after_cycle()
+
+With k discriminator phases before the generator's, this is Algorithm 1 of Goodfellow et al. 2014. The loader yields the k·B
+rows of a cycle together, so a checkpoint never falls inside one. The clock is the generator's: ``trainer.global_step``, ``max_steps``,
+checkpoints, logs and schedules advance by one a cycle, whatever k is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from zoo.core.module import Batch, GenerativeModule
+from zoo.core.spec import DataSpec
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One player's turn.
+
+    Args:
+        player: a key of ``players()``; only its parameters move and only they keep gradients.
+        loss: ``loss(batch)`` if the phase reads real data, else ``loss(n)`` with n the batch size; returns named scalars, of which
+            ``"loss"`` is minimised and all are logged.
+        repeat: optimiser steps of this player in a row, each with fresh data and noise; or a function of the cycle's number.
+        real: whether each step consumes a fresh real minibatch.
+    """
+
+    player: str
+    loss: Callable[[Any], Terms]
+    repeat: int | Callable[[int], int] = 1
+    real: bool = True
+
+    def times(self, step: int) -> int:
+        return self.repeat(step) if callable(self.repeat) else self.repeat
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """Options of the loop that every adversarial model takes as ``--model.loop.NAME``.
+
+    Args:
+        accumulate: cut each minibatch in this many micro-batches before a step; it must divide the batch size.
+        clip_d: largest gradient norm of the discriminator's step; None leaves it alone.
+        clip_g: the same for every other player.
+    """
+
+    accumulate: int = 1
+    clip_d: float | None = None
+    clip_g: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"loop.accumulate is at least 1, got {self.accumulate}")
+        for name in ("clip_d", "clip_g"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"loop.{name} is a positive norm or null, got {value}")
+
+
+class AdversarialModule(GenerativeModule):
+    """Base of the models that play a game. Subclasses define ``players``, ``phases``, ``optimisers`` and the losses."""
+
+    def __init__(self, spec: DataSpec, loop: LoopOptions | dict[str, Any] = LoopOptions()) -> None:
+        super().__init__(spec)
+        self.automatic_optimization = False
+        self.loop = LoopOptions(**loop) if isinstance(loop, dict) else loop
+
+    # -- what a model defines ------------------------------------------------------------------------------------------
+    def players(self) -> dict[str, nn.Module | Sequence[nn.Module]]:
+        """The trained networks by player: "d" discriminator or critic, "g" generator, "e" encoder."""
+        raise NotImplementedError
+
+    def phases(self) -> list[Phase]:
+        """The game, in the order of play; the last phase is the clock's."""
+        raise NotImplementedError
+
+    def optimisers(self) -> dict[str, Optimizer]:
+        """One optimiser for each player."""
+        raise NotImplementedError
+
+    def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
+        """Learning-rate schedulers by player, each stepped after every step of its player."""
+        return {}
+
+    def after_step(self, player: str) -> None:
+        """Called after each optimiser step, before the next forward pass: weight clipping."""
+
+    def after_cycle(self, terms: Terms) -> None:
+        """Called once a cycle with all its (detached) terms, the player's name appended to "loss": controllers."""
+
+    # -- what the loop does --------------------------------------------------------------------------------------------
+    def parameters_of(self, player: str) -> Iterator[nn.Parameter]:
+        nets = self.players()[player]
+        for net in [nets] if isinstance(nets, nn.Module) else nets:
+            yield from net.parameters()
+
+    def batches_per_step(self, step: int = 0) -> int:
+        return sum(p.times(step) for p in self.phases() if p.real)
+
+    def configure_optimizers(self) -> Any:
+        optimisers = self.optimisers()
+        if set(optimisers) != set(self.players()):
+            raise ValueError(f"players {[*self.players()]} need one optimiser each, got {[*optimisers]}")
+        self._order = [*optimisers]
+        self._scheduled = self.schedulers(optimisers)
+        return [*optimisers.values()], [*self._scheduled.values()]
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.trainer.precision == "16-mixed":
+            raise MisconfigurationException("16-mixed is not supported by the adversarial loop; use --trainer.precision=bf16-mixed")
+        self._phases = self.phases()
+        self._owned = {name: [*self.parameters_of(name)] for name in self.players()}
+        trainable = {id(p): p for ps in self._owned.values() for p in ps if p.requires_grad}
+        self._others = {name: [p for key, p in trainable.items() if key not in {id(q) for q in mine}] for name, mine in self._owned.items()}
+        wrapped = self.optimizers()
+        self._optimiser = dict(zip(self._order, wrapped if isinstance(wrapped, list) else [wrapped], strict=True))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        step = self.trainer.global_step
+        times = [p.times(step) for p in self._phases]
+        minibatches, size = self._chunks(batch, sum(t for p, t in zip(self._phases, times, strict=True) if p.real))
+        # Lightning counts every optimiser's steps; only the last phase's last one may tick (docs/adversarial_loop.md).
+        ticking = self._optimiser[self._phases[-1].player]
+        tick = (ticking._on_before_step, ticking._on_after_step)
+        for optimiser in self._optimiser.values():
+            optimiser._on_before_step = optimiser._on_after_step = _silent
+
+        terms: Terms = {}
+        for number, (phase, repeat) in enumerate(zip(self._phases, times, strict=True)):
+            with self._turn(phase.player):
+                for j in range(repeat):
+                    if number == len(times) - 1 and j == repeat - 1:
+                        ticking._on_before_step, ticking._on_after_step = tick
+                    terms |= self._play(phase, next(minibatches) if phase.real else size, (number, j), size)
+        self.after_cycle(terms)
+        self.report(terms, step + 1)
+
+    def _play(self, phase: Phase, batch: Batch | int, turn: tuple[int, int], size: int) -> Terms:
+        """One optimiser step of one player; returns its terms, averaged over micro-batches."""
+        optimiser, parts = self._optimiser[phase.player], self.loop.accumulate
+        total: Terms = {}
+        for part in range(parts):
+            self.start_noise(f"phase {turn[0]}", turn[1], part, parts)
+            if isinstance(batch, int):
+                rows: Any = size // parts
+            else:
+                rows = batch if parts == 1 else {k: v.chunk(parts)[part] for k, v in batch.items()}
+            terms = phase.loss(rows)
+            self.manual_backward(terms["loss"] / parts)
+            for key, value in terms.items():
+                total[key] = total.get(key, 0) + value.detach() / parts
+        limit = self.loop.clip_d if phase.player == "d" else self.loop.clip_g
+        if limit is not None:
+            total[f"grad_norm_{phase.player}"] = nn.utils.clip_grad_norm_(self._owned[phase.player], limit)
+        optimiser.step()
+        if phase.player in self._scheduled:
+            self._scheduled[phase.player].step()
+        optimiser.zero_grad(set_to_none=True)
+        self.after_step(phase.player)
+        total[f"loss_{phase.player}"] = total.pop("loss")
+        return total
+
+    @contextmanager
+    def _turn(self, player: str) -> Iterator[None]:
+        """Freeze every other player: gradients flow through them but are not left in them."""
+        for p in self._others[player]:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in self._others[player]:
+                p.requires_grad_(True)
+
+    def _chunks(self, batch: Batch, wanted: int) -> tuple[Iterator[Batch], int]:
+        rows = len(batch["x"])
+        if rows % wanted or (rows // wanted) % self.loop.accumulate:
+            raise ValueError(
+                f"a cycle needs {wanted} minibatches of equal size, each divisible by loop.accumulate={self.loop.accumulate}; "
+                f"got {rows} rows. The zoo's data modules yield them; another loader must yield batch_size * batches_per_step() rows"
+            )
+        size = rows // wanted
+        split = {k: v.split(size) for k, v in batch.items()}
+        return iter([{k: v[i] for k, v in split.items()} for i in range(wanted)]), size
+
+
+def _silent() -> None:
+    pass
+
+
+def non_saturating(logits: Tensor) -> Tensor:
+    """-log sigmoid(s), one value for each logit (Goodfellow et al. 2014, section 3)."""
+    return nn.functional.softplus(-logits)
+
+
+def jsd_bound(loss_d: Tensor) -> Tensor:
+    """(log 4 - L_D)/2, nats: a lower bound of the Jensen-Shannon divergence for any discriminator."""
+    return (math.log(4.0) - loss_d) / 2

@@ -1,0 +1,50 @@
+"""Loading a model from a checkpoint: tensors and plain values only, and a clear error for anything else."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The checkpoint's content, on the CPU, unpickled with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: no such file. ValueError: the file is damaged, holds code, or was not written by this zoo.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        hint = f"; there are {', '.join(p.name for p in near)}" if near else ""
+        raise FileNotFoundError(f"no checkpoint at {path}{hint}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({reason}); use another, e.g. last.ckpt or best.ckpt of its folder"
+        ) from None
+    if not isinstance(content, dict) or "zoo" not in content:
+        raise ValueError(f"{path} was not written by this zoo: it does not say which model it holds")
+    return content
+
+
+def load(path: str | Path, *, ema: bool = True) -> Any:
+    """The model a checkpoint holds, in evaluation mode on the CPU.
+
+    Args:
+        ema: use the averaged weights where the checkpoint has them.
+    """
+    from zoo import registry
+    from zoo.core.spec import DataSpec
+
+    content = read(path)
+    said = content["zoo"]
+    model = registry.create(said["model"], DataSpec(**said["spec"]), **said["params"])
+    model.load_state_dict(content["state_dict"])
+    if ema and content.get("ema"):
+        model.load_state_dict(content["ema"], strict=False)
+    return model.eval()

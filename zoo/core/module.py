@@ -1,0 +1,164 @@
+"""The base of every model: the data specification, stateless noise, logging, and what a checkpoint must say of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from zoo.core.noise import Noise, mix
+from zoo.core.spec import DataSpec
+
+Batch = dict[str, Tensor]
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss or one of its terms is NaN or infinite; the message names it."""
+
+
+class GenerativeModule(LightningModule):
+    """A model of the zoo. Subclasses write likelihood, losses, ``sample`` and optimisers; everything else stands here.
+
+    Attributes:
+        spec: the data this model is built for.
+        params: the constructor's arguments but ``spec``, as plain values; a checkpoint carries them.
+        noise: the random numbers of the current training step (``zoo.core.noise``).
+        terms: the last training step's named scalars, detached; what is logged as ``train/NAME``.
+    """
+
+    entry: ClassVar[Any] = None  # set by @register
+    params: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        module = super().__new__(cls)
+        if args or kwargs:  # copy and pickle call without arguments
+            bound = inspect.signature(cls.__init__).bind(module, *args, **kwargs)
+            bound.apply_defaults()
+            module.__dict__["params"] = {k: _plain(v) for k, v in [*bound.arguments.items()][1:] if k != "spec"}
+        return module
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.terms: dict[str, Tensor] = {}
+        self.noise = Noise(0)
+        # One seed for the whole run, the same on every process, saved with the weights: resuming continues the same noise.
+        self.register_buffer("noise_seed", torch.tensor(mix(torch.initial_seed())))
+
+    # -- what a data module asks ---------------------------------------------------------------------------------------
+    def batches_per_step(self, step: int = 0) -> int:
+        """Fresh minibatches of ``batch_size`` rows that training step ``step`` consumes."""
+        return 1
+
+    # -- one training step ---------------------------------------------------------------------------------------------
+    def on_fit_start(self) -> None:
+        self._seed = int(self.noise_seed)
+        self._log_every = max(self.trainer.log_every_n_steps, 1)
+        self._step, self._micro = -1, 0
+
+    def on_train_start(self) -> None:
+        wanted = type(self).initialise_from is not GenerativeModule.initialise_from
+        if wanted and self.trainer.global_step == 0 and hasattr(self.trainer.datamodule, "examples"):
+            with torch.no_grad():
+                self.initialise_from(self.trainer.datamodule.examples()["x"].to(self.device, self.float_dtype))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        step = self.trainer.global_step
+        self._micro = self._micro + 1 if step == self._step else 0  # minibatches of one accumulated step
+        self._step = step
+        # Dropout and other noise inside networks draws from the global generators: seed them for this step and process.
+        seed = mix(self._seed, "global", step, self._micro, self.global_rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def start_noise(self, phase: str, draw: int = 0, part: int = 0, parts: int = 1) -> None:
+        """Point ``self.noise`` at the rows of this step, phase and micro-batch."""
+        self.noise = Noise(
+            self._seed, phase, self._step, self._micro, draw,
+            rank=self.global_rank, world=self.trainer.world_size, part=part, parts=parts, device=self.device, dtype=self.float_dtype,
+        )  # fmt: skip
+
+    @property
+    def float_dtype(self) -> torch.dtype:
+        """The parameters' floating type."""
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
+    def reduce(self, value: Tensor) -> Tensor:
+        """Mean of a detached tensor over all processes; what every controller must be fed with."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        return self.trainer.strategy.reduce(value, reduce_op="mean")
+
+    def report(self, terms: dict[str, Tensor], step: int) -> None:
+        """Keep a step's scalars for the callbacks, and log them as ``train/NAME`` every ``log_every_n_steps`` generator steps.
+
+        Args:
+            step: generator steps done, this one included; the x-axis of every logger.
+        """
+        self.terms = {k: v.detach() for k, v in terms.items()}
+        if step % self._log_every == 0:
+            losses = {k: v.float() for k, v in self.terms.items() if k.startswith("loss")}
+            self.log_dict({f"train/{k}": v for k, v in losses.items()}, prog_bar=True, batch_size=1)
+            self.log_dict({f"train/{k}": v.float() for k, v in self.terms.items() if k not in losses}, batch_size=1)
+            self.log("step", float(step), batch_size=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Nothing: callbacks read the validation batches and ask the model what it can do."""
+
+    test_step = validation_step
+
+    # -- using a model -------------------------------------------------------------------------------------------------
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Draw n examples: (n, *spec.shape), integer levels for images, real values for vectors.
+
+        Args:
+            y: class labels, (n,), for models with ``conditions_on="class"``. generator: source of all randomness, on the model's
+                device; None takes the global one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot sample")
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Further named values of a validation batch, one for each example, (B,); their means are logged as ``val/NAME``."""
+        return {}
+
+    def initialise_from(self, x: Tensor) -> None:
+        """Called once, before a run that starts from scratch, with the training examples (N, *shape): data-dependent
+        initialisation. The same on every process."""
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        name = self.entry.name if self.entry is not None else type(self).__name__
+        checkpoint["zoo"] = {"model": name, "params": self.params, "spec": self.spec.asdict()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_same(checkpoint, self)
+
+
+def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
+    """Raise a ``ValueError`` unless the checkpoint is of this model with these parameters and data."""
+    saved = checkpoint.get("zoo")
+    if saved is None:
+        raise ValueError("the checkpoint was not written by this zoo: it does not say which model it holds")
+    name = module.entry.name if module.entry is not None else type(module).__name__
+    if saved["model"] != name:
+        raise ValueError(f"the checkpoint holds {saved['model']!r}, this run trains {name!r}")
+    for kind, was, now in (("model", saved["params"], module.params), ("spec", saved["spec"], module.spec.asdict())):
+        for key in {**was, **now}:
+            if was.get(key) != now.get(key):
+                raise ValueError(
+                    f"the checkpoint was trained with {kind}.{key}={was.get(key)!r}, this run has {now.get(key)!r}; "
+                    "repeat the original options, or pass --config RUN_FOLDER/config.yaml"
+                )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,52 @@
+"""Drawing from a model without leaving a trace, and the same rows whatever the number, the chunking or the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from zoo.core.module import GenerativeModule
+from zoo.core.noise import generator
+
+BLOCK = 64  # rows drawn together from one generator
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every submodule's mode and the global random state are as before."""
+    modes = [(m, m.training) for m in module.modules()]
+    devices = [p.device for p in module.parameters() if p.device.type == "cuda"][:1]
+    module.eval()
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad():
+            yield
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
+def draw(model: GenerativeModule, n: int, seed: int = 0, *, start: int = 0, y: Tensor | None = None) -> Tensor:
+    """Rows start..start+n-1 of the model's endless sequence of samples for this seed, (n, *shape), in the units of ``spec``.
+
+    Rows are drawn in blocks of 64, each from its own generator, so row i is the same whatever n and start are.
+
+    Args:
+        y: class labels of these n rows, (n,), for a conditional model.
+    """
+    if n < 1:
+        raise ValueError(f"n is at least 1, got {n}")
+    parts = []
+    with undisturbed(model):
+        for block in range(start // BLOCK, (start + n - 1) // BLOCK + 1):
+            first = block * BLOCK
+            lo, hi = max(start - first, 0), min(start + n - first, BLOCK)
+            labels = None
+            if y is not None:
+                labels = torch.zeros(BLOCK, dtype=torch.long, device=model.device)
+                labels[lo:hi] = y[first + lo - start : first + hi - start].to(model.device)
+            rows = model.sample(BLOCK, y=labels, generator=generator(seed, "sample", block, device=model.device))
+            parts.append(rows[lo:hi])
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""Data modules, one a file, found by file name like the models. Each publishes a ``DataSpec``."""

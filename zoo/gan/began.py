@@ -1,0 +1,276 @@
+"""BEGAN: boundary-equilibrium GAN.
+
+Paper      Berthelot, Schumm, Metz. BEGAN: Boundary Equilibrium Generative Adversarial Networks. 2017. arXiv:1703.10717.
+Model      x = G(z), z ~ U(-1, 1)^n. D is an auto-encoder, D(v) = Dec(Enc(v)); L(v) = mean |v - D(v)|^η over pixels.
+Objective  D:  L(x) - k_t L(G(z_D)), G(z_D) detached; both terms flow through encoder and decoder.
+           G:  L(G(z_G)), through both appearances of G(z_G): as D's input and as the target of its reconstruction.
+Controller k_{t+1} = clip(k_t + λ (γ L(x) - L(G(z_G))), 0, 1) once a cycle, k_0 = 0, from losses averaged over all processes, with
+           the L(x) of the last D step. k_t is a float64 buffer. γ = E L(G(z)) / E L(x) is the diversity ratio.
+Logs       train/m_global = L(x) + |γ L(x) - L(G(z))|, the paper's convergence measure; train/k_t; train/balance.
+Schedule   Both learning rates are halved when the running mean of m_global (decay 0.99) has not improved by 1 % for two intervals
+           of ``interval`` cycles (paper: "when the convergence measure stalls"); its state is four buffers. interval=0 turns it off.
+Sampling   z ~ U(-1, 1)^n, G(z) clamped to [-1, 1] and quantised.
+Notes      No tanh anywhere: G's and the decoder's ends are linear. z_D and z_G are drawn separately, as Algorithm 1 writes; the
+           widely used code takes one. ``interpolate`` finds z by gradient descent on |G(z) - x|, as section 4.3 does.
+           The default is an MLP; ``arch="conv"`` is the paper's network (filters grow linearly, nearest upsampling, stride-2
+           convolutions without activation), with its two options ``skip`` and ``vanishing_residual``.
+           D learns far more slowly than G here (``lr_d``): on small data a fast auto-encoder memorises, the controller then keeps
+           k_t near 0, and G may sit on any region where reconstruction is easy. k_t near 1 is what makes G cover the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core.module import Batch
+from zoo.registry import Paper, register
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers with ELU between them; both ends linear."""
+    layers: list[nn.Module] = []
+    for a, b in zip(widths[:-2], widths[1:-1], strict=True):
+        layers += [nn.Linear(a, b), nn.ELU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
+
+
+class Encoder(nn.Module):
+    """3x3 convolutions with ELU, filters n, 2n, ..., mn; a stride-2 convolution without activation between stages; linear code."""
+
+    def __init__(self, channels: int, size: int, n: int, code: int, base: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, n, 3, padding=1)
+        self.pairs, self.downs = nn.ModuleList(), nn.ModuleList()
+        width = n
+        for i in range(1, _stages(size, base) + 1):
+            self.pairs.append(nn.ModuleList([nn.Conv2d(width, i * n, 3, padding=1), nn.Conv2d(i * n, i * n, 3, padding=1)]))
+            width = i * n
+            if i < _stages(size, base):
+                self.downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+        self.code = nn.Linear(base * base * width, code)
+
+    def forward(self, x: Tensor, carry: Tensor | float = 0.0) -> Tensor:
+        h = F.elu(self.stem(x))
+        for i, pair in enumerate(self.pairs):
+            h = _residual(pair, h, carry)
+            if i < len(self.downs):
+                h = self.downs[i](h)
+        return self.code(h.flatten(1))
+
+
+class Decoder(nn.Module):
+    """Linear to (n, b, b), then stages of two 3x3 convolutions with ELU and nearest upsampling; linear image. Also the generator."""
+
+    def __init__(self, channels: int, size: int, n: int, code: int, base: int, skip: bool) -> None:
+        super().__init__()
+        self.n, self.base, self.skip = n, base, skip
+        self.code = nn.Linear(code, base * base * n)
+        self.pairs = nn.ModuleList(
+            nn.ModuleList([nn.Conv2d(n * (2 if skip and i else 1), n, 3, padding=1), nn.Conv2d(n, n, 3, padding=1)])
+            for i in range(_stages(size, base))
+        )
+        self.image = nn.Conv2d(n, channels, 3, padding=1)
+
+    def forward(self, z: Tensor, carry: Tensor | float = 0.0) -> Tensor:
+        h = h0 = self.code(z).view(-1, self.n, self.base, self.base)
+        for i, pair in enumerate(self.pairs):
+            if i:
+                h = F.interpolate(h, scale_factor=2, mode="nearest")
+                if self.skip:
+                    h = torch.cat([h, F.interpolate(h0, size=h.shape[-2:], mode="nearest")], 1)
+            h = _residual(pair, h, carry)
+        return self.image(h)
+
+
+def _residual(pair: Iterator[nn.Module], h: Tensor, carry: Tensor | float) -> Tensor:
+    """Two convolutions with ELU; a layer that keeps the shape becomes c·in + (1 - c)·out (vanishing residual, section 3.5)."""
+    for conv in pair:
+        out = F.elu(conv(h))
+        h = carry * h + (1 - carry) * out if out.shape == h.shape else out
+    return h
+
+
+def _stages(size: int, base: int) -> int:
+    return (size // base).bit_length()
+
+
+def reconstruction_loss(v: Tensor, reconstruction: Tensor, eta: int) -> Tensor:
+    """L(v) = mean over pixels of |v - D(v)|^η, one value for each example, (B,)."""
+    return (v - reconstruction).abs().pow(eta).flatten(1).mean(1)
+
+
+def control(k: Tensor, loss_real: Tensor, loss_fake: Tensor, gamma: float, lambda_k: float) -> Tensor:
+    """The next k_t: clip(k + λ (γ L(x) - L(G(z))), 0, 1), equation 2.4 of the paper's algorithm."""
+    return (k + lambda_k * (gamma * loss_real - loss_fake)).clamp(0, 1)
+
+
+def convergence(loss_real: Tensor, loss_fake: Tensor, gamma: float) -> Tensor:
+    """M_global = L(x) + |γ L(x) - L(G(z))|."""
+    return loss_real + (gamma * loss_real - loss_fake).abs()
+
+
+@register(
+    "began",
+    paper=Paper("Berthelot, Schumm, Metz", "BEGAN: Boundary Equilibrium Generative Adversarial Networks", 2017, "1703.10717"),
+    about="the discriminator is an auto-encoder; a controller balances its losses on real and generated images",
+    taxonomy="implicit direct",
+    likelihood="none",
+    can={"sample", "interpolate", "encode", "decode", "reconstruct"},
+    data="digits",
+    learns=(("val/classes_digitsnet", ">", 9.5),),
+)
+class BEGAN(AdversarialModule):
+    """See the module's docstring.
+
+    Args:
+        spec: image data.
+        arch: "mlp", or "conv" for the paper's network (square images of base·2^m pixels).
+        latent: dimension of z. code: dimension of D's code h. width: hidden units (mlp) or filters n (conv). base: b of conv.
+        gamma: diversity ratio γ in (0, 1]. lambda_k: the controller's gain. k: discriminator steps per generator step.
+        eta: exponent η of the reconstruction error, 1 or 2.
+        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay.
+        interval: cycles between two looks of the plateau schedule; 0 turns it off.
+        skip: skip connections from h0 (conv). vanishing_residual: cycles over which the carry falls from 1 to 0 (conv); 0 is off.
+        loop: options of the adversarial loop.
+    """
+
+    def __init__(
+        self, spec: DataSpec, arch: str = "mlp", latent: int = 32, code: int = 16, width: int = 256, base: int = 4,
+        gamma: float = 1.0, lambda_k: float = 0.005, k: int = 1, eta: int = 1, lr_d: float = 3e-5, lr_g: float = 1e-3, beta1: float = 0.5,
+        interval: int = 0, skip: bool = False, vanishing_residual: int = 0, loop: LoopOptions = LoopOptions(),
+    ) -> None:  # fmt: skip
+        spec.require("began", image=True)
+        if not 0 < gamma <= 1:
+            raise ValueError(f"gamma is a ratio in (0, 1], got {gamma}")
+        if k < 1:
+            raise ValueError(f"k is at least 1, got {k}")
+        if arch not in ("mlp", "conv"):
+            raise ValueError(f"arch is mlp or conv, got {arch!r}")
+        super().__init__(spec, loop)
+        self.arch, self.latent, self.gamma, self.lambda_k, self.k, self.eta = arch, latent, gamma, lambda_k, k, eta
+        self.lr_d, self.lr_g, self.beta1, self.interval, self.carry_steps = lr_d, lr_g, beta1, interval, vanishing_residual
+        if arch == "mlp":
+            self.encoder: nn.Module = nn.Sequential(nn.Flatten(), mlp(spec.dim, width, width, code))
+            self.decoder: nn.Module = nn.Sequential(mlp(code, width, width, spec.dim), nn.Unflatten(1, spec.shape))
+            self.generator: nn.Module = nn.Sequential(mlp(latent, width, width, spec.dim), nn.Unflatten(1, spec.shape))
+        else:
+            channels, size, wide = spec.shape
+            if size != wide or size % base or (size // base) & (size // base - 1):
+                raise ValueError(f"began's conv networks take square images of {base}·2^m pixels, got {spec}; resize them or set base")
+            self.encoder = Encoder(channels, size, width, code, base)
+            self.decoder = Decoder(channels, size, width, code, base, skip)
+            self.generator = Decoder(channels, size, width, latent, base, skip)
+        self.register_buffer("k_t", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("m_ema", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("m_best", torch.full((), float("inf"), dtype=torch.float64))
+        self.register_buffer("stalled", torch.zeros((), dtype=torch.int64))
+
+    # -- losses --------------------------------------------------------------------------------------------------------
+    @property
+    def carry(self) -> float:
+        """The vanishing residual's c: 1 at first, 0 from ``vanishing_residual`` cycles on."""
+        step = self.trainer.global_step if self._trainer is not None else self.carry_steps
+        return max(0.0, 1 - step / self.carry_steps) if self.carry_steps else 0.0
+
+    def _net(self, net: nn.Module, v: Tensor) -> Tensor:
+        return net(v) if self.arch == "mlp" else net(v, self.carry)
+
+    def autoencode(self, v: Tensor) -> Tensor:
+        """D(v) = Dec(Enc(v)), images in [-1, 1]."""
+        return self._net(self.decoder, self._net(self.encoder, v))
+
+    def energy(self, v: Tensor) -> Tensor:
+        """L(v), (B,)."""
+        return reconstruction_loss(v, self.autoencode(v), self.eta)
+
+    def prior(self, n: int) -> Tensor:
+        return self.noise.uniform(n, self.latent, low=-1.0, high=1.0)
+
+    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        x = self.spec.to_signed(batch["x"])
+        with torch.no_grad():
+            fake = self._net(self.generator, self.prior(len(x)))
+        real, fake = self.energy(x).mean(), self.energy(fake).mean()
+        return {"loss": real - self.k_t.to(real.dtype) * fake, "recon_real": real}
+
+    def generator_loss(self, n: int) -> dict[str, Tensor]:
+        loss = self.energy(self._net(self.generator, self.prior(n))).mean()
+        return {"loss": loss, "recon_fake": loss}
+
+    # -- the game ------------------------------------------------------------------------------------------------------
+    def players(self) -> dict[str, nn.Module | list[nn.Module]]:
+        return {"d": [self.encoder, self.decoder], "g": self.generator}
+
+    def phases(self) -> list[Phase]:
+        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
+
+    def after_cycle(self, terms: dict[str, Tensor]) -> None:
+        real, fake = self.reduce(torch.stack([terms["recon_real"], terms["recon_fake"]]).double())
+        self.k_t.copy_(control(self.k_t, real, fake, self.gamma, self.lambda_k))
+        m = convergence(real, fake, self.gamma)
+        step = self.trainer.global_step
+        self.m_ema.copy_(m if step <= 1 else 0.99 * self.m_ema + 0.01 * m)
+        terms |= {"m_global": m, "balance": self.gamma * real - fake, "k_t": self.k_t.clone()}
+        if self.interval and step % self.interval == 0:
+            self._plateau()
+
+    def _plateau(self) -> None:
+        improved = self.m_ema < 0.99 * self.m_best
+        self.m_best.copy_(torch.minimum(self.m_best, self.m_ema))
+        self.stalled.copy_(torch.where(improved, 0, self.stalled + 1))
+        if self.stalled >= 2:
+            self.stalled.zero_()
+            for optimiser in self.optimizers():
+                for group in optimiser.param_groups:
+                    group["lr"] = max(group["lr"] / 2, 1e-6)
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        z = torch.rand(n, self.latent, generator=generator, device=self.device, dtype=self.float_dtype) * 2 - 1
+        return self.spec.from_signed(self._net(self.generator, z))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """D's code of images in levels, (B, code)."""
+        return self._net(self.encoder, self.spec.to_signed(x))
+
+    def decode(self, h: Tensor) -> Tensor:
+        """Images in levels from D's code: D's decoder, not G."""
+        return self.spec.from_signed(self._net(self.decoder, h))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """D(x) in levels."""
+        return self.decode(self.encode(x))
+
+    @torch.enable_grad()
+    def invert(self, x: Tensor, steps: int = 200, lr: float = 1e-2) -> Tensor:
+        """z with G(z) near each image, (B, latent), by Adam on mean |G(z) - x| (section 4.3); G is left as it is."""
+        target = self.spec.to_signed(x)
+        g = torch.Generator(x.device).manual_seed(0)
+        z = (torch.rand(len(x), self.latent, generator=g, device=x.device, dtype=target.dtype) * 2 - 1).requires_grad_()
+        optimiser = torch.optim.Adam([z], lr)
+        for _ in range(steps):
+            loss = (self._net(self.generator, z) - target).abs().flatten(1).mean(1).sum()
+            (z.grad,) = torch.autograd.grad(loss, z)
+            optimiser.step()
+            with torch.no_grad():
+                z.clamp_(-1, 1)
+        return z.detach()
+
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
+        """Images between two images, (B, frames, *shape) in levels: both inverted, then linear in z."""
+        za, zb = self.invert(a), self.invert(b)
+        t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
+        z = (1 - t) * za[:, None] + t * zb[:, None]
+        with torch.no_grad():
+            images = self.spec.from_signed(self._net(self.generator, z.flatten(0, 1)))
+        return images.view(len(a), frames, *self.spec.shape)
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        rates = {"d": self.lr_d, "g": self.lr_g}
+        return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, 0.999)) for p, lr in rates.items()}
