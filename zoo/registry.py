@@ -255,6 +255,7 @@ def _read(path: Path) -> Entry | None:
 
 
 def _parameters(node: ast.ClassDef) -> tuple[str, ...]:
+    """The constructor's parameters but ``spec``; none where it is inherited."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             return tuple(a.arg for a in (*item.args.args[1:], *item.args.kwonlyargs) if a.arg != "spec")

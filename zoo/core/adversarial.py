@@ -12,7 +12,6 @@ checkpoints, logs and schedules advance by one a cycle, whatever k is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,13 +200,3 @@ class AdversarialModule(GenerativeModule):
 
 def _silent() -> None:
     pass
-
-
-def non_saturating(logits: Tensor) -> Tensor:
-    """-log sigmoid(s), one value for each logit (Goodfellow et al. 2014, section 3)."""
-    return nn.functional.softplus(-logits)
-
-
-def jsd_bound(loss_d: Tensor) -> Tensor:
-    """(log 4 - L_D)/2, nats: a lower bound of the Jensen-Shannon divergence for any discriminator."""
-    return (math.log(4.0) - loss_d) / 2

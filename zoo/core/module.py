@@ -107,6 +107,10 @@ class GenerativeModule(LightningModule):
             self.log_dict({f"train/{k}": v.float() for k, v in self.terms.items() if k not in losses}, batch_size=1)
             self.log("step", float(step), batch_size=1)
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.global_step >= self.trainer.max_steps > 0:
+            self.trainer.should_stop = True  # the last step is followed by a validation, whatever val_check_interval is
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: callbacks read the validation batches and ask the model what it can do."""
 

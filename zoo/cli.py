@@ -1,0 +1,212 @@
+"""The parser behind ``zoo.fit``: LightningCLI with registry names, one-line errors, the run folder and the right strategy."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from callbacks import EMA, BitsPerDim, Checkpoints, Fidelity, ModeCoverage, NaNGuard, Progress, SampleGrid
+from callbacks.loggers import CSVLogger, WandbLogger
+from zoo import registry
+from zoo.config import Layered, UsageError
+from zoo.core import GenerativeModule, checkpoint
+from zoo.core.module import check_same
+
+
+class WandbOptions:
+    """Weights & Biases.
+
+    Args:
+        project: W&B project. name: of the run; the run folder's by default. entity: user or team. group: of the run. tags: of the run.
+        mode: online, offline or disabled; by default online where a key and a server answer, else offline.
+    """
+
+    def __init__(
+        self, project: str | None = None, name: str | None = None, entity: str | None = None, group: str | None = None,
+        tags: list[str] | None = None, mode: str | None = None,
+    ) -> None:  # fmt: skip
+        self.options = {"project": project, "name": name, "entity": entity, "group": group, "tags": tags, "mode": mode}
+
+
+class ZooCLI(LightningCLI):
+    """LightningCLI over a ``Layered`` command line. ``sys.argv`` stays as it is: Lightning starts its other processes from it."""
+
+    def __init__(self, layered: Layered) -> None:
+        self.layered = layered
+        super().__init__(
+            GenerativeModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_callback=None,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m zoo.fit", "exit_on_error": False},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help='checkpoint to resume; "last" and "best" take the newest run'
+        )
+        parser.add_class_arguments(WandbOptions, "wandb", instantiate=False)
+        for cls, key in (
+            (SampleGrid, "sample_grid"), (Fidelity, "fidelity"), (ModeCoverage, "mode_coverage"), (BitsPerDim, "bits_per_dim"),
+            (EMA, "ema"), (NaNGuard, "nan_guard"), (Checkpoints, "checkpoints"),
+        ):  # fmt: skip
+            parser.add_lightning_class_args(cls, key)
+        parser.link_arguments("data", "model.init_args.spec", lambda data: data.spec, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(self.layered.arguments)
+
+    def before_instantiate_classes(self) -> None:
+        self.ckpt_path = self._checkpoint()
+        self.run_dir = self._run_dir()
+        os.environ["ZOO_RUN_DIR"] = str(self.run_dir)  # read by the processes that Lightning starts
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        options = self.config_init["trainer"]
+        self._check_trainer(options)
+        if self.ckpt_path:
+            try:
+                check_same(checkpoint.read(self.ckpt_path), self.model)
+            except (ValueError, FileNotFoundError) as error:
+                raise UsageError(str(error)) from None
+        if options.get("strategy") == "auto" and _processes(options) > 1:
+            # A game's backward passes each touch one player, which plain ddp takes for an error (docs/adversarial_loop.md).
+            kwargs["strategy"] = "ddp" if self.model.automatic_optimization else "ddp_find_unused_parameters_true"
+        kwargs["default_root_dir"] = str(self.run_dir)
+        kwargs["use_distributed_sampler"] = False
+        if options.get("logger") in (None, True):
+            kwargs["logger"] = self._loggers()
+        if options.get("enable_progress_bar") in (None, True):
+            options["callbacks"] = [*(options.get("callbacks") or []), Progress()]
+        return super().instantiate_trainer(**kwargs)
+
+    def fit(self) -> None:
+        self._record()
+        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+    def _loggers(self) -> list[Any]:
+        options = dict(self.config["wandb"].items())
+        if (options["mode"] or os.environ.get("WANDB_MODE")) == "disabled":
+            return [CSVLogger(self.run_dir)]
+        if not options["name"]:
+            options["name"] = self.run_dir.name
+        return [CSVLogger(self.run_dir), WandbLogger(self.run_dir, **options)]
+
+    def _check_trainer(self, options: Any) -> None:
+        name = self.layered.model
+        if not self.model.automatic_optimization:
+            for option, instead in (("gradient_clip_val", "--model.loop.clip_d and --model.loop.clip_g"),):
+                if options.get(option):
+                    raise UsageError(f"--trainer.{option} does not apply to {name}, whose players are stepped one by one; use {instead}")
+            if (options.get("accumulate_grad_batches") or 1) > 1:
+                raise UsageError(f"--trainer.accumulate_grad_batches does not apply to {name}; use --model.loop.accumulate")
+
+    def _checkpoint(self) -> Path | None:
+        wanted = self.config.get("ckpt_path")
+        if not wanted:
+            return None
+        if wanted not in ("last", "best"):
+            return Path(wanted).expanduser()
+        given = os.environ.get("ZOO_RUN_DIR") if _is_child() else self.config.get("run_dir")
+        folders = [Path(given)] if given else [*Path("runs").glob(f"{_label(self.layered.model)}-*")]
+        found = sorted((f / "checkpoints" / f"{wanted}.ckpt" for f in folders), key=lambda p: p.stat().st_mtime if p.is_file() else 0)
+        if not found or not found[-1].is_file():
+            raise UsageError(f"there is no {wanted}.ckpt of {self.layered.model} under {given or 'runs/'}; give --ckpt_path a file")
+        return found[-1]
+
+    def _run_dir(self) -> Path:
+        if _is_child() and os.environ.get("ZOO_RUN_DIR"):
+            return Path(os.environ["ZOO_RUN_DIR"])
+        if given := self.config.get("run_dir"):
+            return Path(given).expanduser()
+        if self.ckpt_path is not None and self.ckpt_path.parent.name == "checkpoints":
+            return self.ckpt_path.parent.parent
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("WANDB_RUN_ID") or time.strftime("%Y%m%d-%H%M%S")
+        folder = Path("runs") / f"{_label(self.layered.model)}-{job}"
+        tries = 1
+        while folder.exists() and not os.environ.get("SLURM_JOB_ID"):
+            tries += 1
+            folder = folder.with_name(f"{_label(self.layered.model)}-{job}-{tries}")
+        return folder
+
+    @rank_zero_only
+    def _record(self) -> None:
+        """config.yaml in the run folder, and the same in W&B."""
+        text = self.parser.dump(self.config, skip_none=False)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        (self.run_dir / "config.yaml").write_text(text)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                config = yaml.safe_load(text)
+                flat = {k: {**{"name": config[k]["class_path"]}, **(config[k].get("init_args") or {})} for k in ("model", "data")}
+                flat["model"]["name"], flat["data"]["name"] = self.layered.model, self.layered.data
+                logger.log_config({**config, **flat})
+
+
+def build(layered: Layered) -> ZooCLI:
+    """Everything up to the first step.
+
+    Raises:
+        UsageError: whatever the parser or a constructor objects to, in one line.
+    """
+    try:
+        return ZooCLI(layered)
+    except ArgumentError as error:
+        raise UsageError(_one_line(str(error), layered)) from None
+    except (ValueError, TypeError, FileNotFoundError, ImportError, OSError) as error:
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        raise UsageError(_one_line(str(error), layered)) from None
+
+
+def _one_line(message: str, layered: Layered) -> str:
+    """The telling part of a jsonargparse message, with the nearest name for an unknown option."""
+    lines = [x.strip(" -") for x in message.splitlines() if x.strip(" -")]
+    unknown = re.search(r"(?:Unrecognized arguments|unrecognized arguments|Key|Option|Parser key)[: ]+['\"]?(--)?([\w.+]+)", message)
+    if unknown and ("nrecognized" in message or "is not expected" in message or "not accepted" in message):
+        name = unknown.group(2).split("=")[0]
+        known = [f"trainer.{p}" for p in Trainer.__init__.__code__.co_varnames] if name.startswith("trainer.") else _top_level()
+        near = registry.suggest(name, known)
+        return f"unknown option --{name}" + (f"; did you mean --{near[0]}?" if near else "; see python -m zoo.fit --help")
+    telling = [x for x in lines if re.search(r"Expected|Got|must|cannot|not |no |least|one of|Problem|Error", x)]
+    return "; ".join(dict.fromkeys(telling[:2] or lines[:1]))[:400]
+
+
+def _top_level() -> list[str]:
+    groups = "sample_grid fidelity mode_coverage bits_per_dim ema nan_guard checkpoints wandb".split()
+    return [*"model data trainer config preset ckpt_path run_dir seed_everything print_config".split(), *groups]
+
+
+def _processes(options: Any) -> int:
+    devices, accelerator = options.get("devices"), options.get("accelerator")
+    if isinstance(devices, (list, tuple)):
+        here = len(devices)
+    elif str(devices) in ("auto", "-1", "None"):
+        here = max(torch.cuda.device_count(), 1) if accelerator in ("auto", "gpu", "cuda", None) else 1
+    else:
+        here = len(str(devices).split(",")) if "," in str(devices) else int(devices)
+    return here * int(options.get("num_nodes") or 1)
+
+
+def _is_child() -> bool:
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("NODE_RANK", 0)) > 0
+
+
+def _label(model: str) -> str:
+    return model.rsplit(".", 1)[-1]

@@ -1,0 +1,91 @@
+"""What the torchvision datasets have in common: finding or downloading the files, a validation split, binarisation, resizing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.core.noise import Noise
+from zoo.core.spec import DataSpec
+from zoo.data.base import Split, ZooDataModule
+from zoo.data.transforms import binarise, check_binarise, resize_levels
+
+LEVELS = 256
+
+
+class TorchvisionImages(ZooDataModule):
+    """8-bit images of a torchvision dataset; its test split is the test split, the last ``val_size`` rows of a fixed permutation of
+    its training split are validation.
+
+    Args:
+        root: folder that holds (or will hold) the files; ZOO_DATA or ~/.cache/generative-zoo/data by default.
+        size: resize to size x size pixels; 0 keeps the original.
+        binarize: none, threshold (x >= 128), stochastic (a fresh Bernoulli(x/255) draw at each visit), fixed (one draw for good).
+        flip: random horizontal flips in training.
+        batch_size, num_workers, seed: as for every data module.
+    """
+
+    name = ""
+    dataset = ""
+    shape: tuple[int, int, int] = (1, 28, 28)
+    classes = 10
+    val_size = 10_000
+    can_flip = False
+
+    def __init__(
+        self, root: str | None = None, size: int = 0, binarize: str = "none", flip: bool = False, batch_size: int = 64,
+        num_workers: int = 0, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(batch_size, num_workers, seed)
+        check_binarise(binarize)
+        if size < 0:
+            raise ValueError(f"size is a number of pixels, or 0 for the original, got {size}")
+        self.root, self.size, self.binarize, self.flip = root, size, binarize, flip
+
+    @property
+    def spec(self) -> DataSpec:
+        c, h, w = self.shape
+        h, w = (self.size, self.size) if self.size else (h, w)
+        binary = self.binarize != "none"
+        name = f"{self.name} {h}x{w}" + (f" binarised ({self.binarize})" if binary else "")
+        return DataSpec((c, h, w), 2 if binary else LEVELS, self.classes, name)
+
+    def load(self) -> dict[str, Split]:
+        train, test = self._open(True), self._open(False)
+        order = torch.randperm(len(train["x"]), generator=torch.Generator().manual_seed(0))
+        cut = len(order) - min(self.val_size, len(order) // 6)
+        parts = {"train": (train, order[:cut]), "val": (train, order[cut:]), "test": (test, torch.arange(len(test["x"])))}
+        return {name: {key: value[rows] for key, value in split.items()} for name, (split, rows) in parts.items()}
+
+    def _open(self, train: bool) -> Split:
+        import torchvision
+
+        root = Path(self.root or os.environ.get("ZOO_DATA") or "~/.cache/generative-zoo/data").expanduser()
+        build: Any = getattr(torchvision.datasets, self.dataset)
+        try:
+            source = build(root, train=train, download=False)
+        except RuntimeError:
+            try:
+                source = build(root, train=train, download=True)
+            except Exception as error:
+                raise FileNotFoundError(
+                    f"{self.name} is not under {root} and cannot be downloaded ({type(error).__name__}: {str(error).splitlines()[0][:120]}); "
+                    f"point --data.root or ZOO_DATA at a folder that torchvision.datasets.{self.dataset} can read"
+                ) from None
+        x = torch.as_tensor(source.data)
+        x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
+        if self.size:
+            x = resize_levels(x, self.size, LEVELS)
+        if self.binarize in ("threshold", "fixed"):
+            how = "threshold" if self.binarize == "threshold" else "stochastic"
+            x = torch.cat([binarise(b.float(), LEVELS, how, Noise(0, "fixed", train, i)) for i, b in enumerate(x.split(1000))])
+        return {"x": x.to(torch.uint8), "y": torch.as_tensor(source.targets).long()}
+
+    def transform(self, x: Tensor, noise: Noise, training: bool) -> Tensor:
+        if training and self.flip:
+            x = torch.where(noise.uniform(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+        return binarise(x, LEVELS, "stochastic", noise) if self.binarize == "stochastic" else x

@@ -1,0 +1,98 @@
+"""``python -m zoo.fit --model NAME``: train a model of the zoo.
+
+    python -m zoo.fit --model began
+    python -m zoo.fit --model began --model.gamma=0.7 --model.k=2 --data mnist --trainer.devices=4
+    python -m zoo.fit --model dcgan --data image_folder --data.root=~/photos --data.size=32
+    python -m zoo.fit --model began --preset paper --print_config
+    python -m zoo.fit --model began --ckpt_path last
+
+A thin room over LightningCLI: registry names, layered configs (``zoo.config``), the right strategy, loggers and callbacks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from zoo import registry
+from zoo.config import Layered, UsageError, layer
+
+HELP = """usage: python -m zoo.fit --model NAME [options]
+
+  --model NAME            a model of the zoo (below); --model.PARAMETER=VALUE sets its parameters
+  --data NAME             the data (below), --data.PARAMETER=VALUE; every model has a default
+  --preset paper          the paper's own setting instead of the small one
+  --config FILE           a YAML file under the command line; may be repeated
+  --trainer.OPTION=VALUE  anything of Lightning's Trainer: --trainer.devices=4, --trainer.max_steps=5000
+  --ckpt_path PATH        resume from a checkpoint; "last" takes this model's newest run
+  --run_dir FOLDER        where everything of the run goes (default runs/NAME-TIME)
+  --wandb.OPTION=VALUE    project, name, entity, group, tags, mode
+  --sample_grid. --fidelity. --bits_per_dim. --ema. --checkpoints.   options of the callbacks
+  --print_config          print the merged configuration and stop
+  --model.help NAME       a model's parameters;  --model NAME --help: everything
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or (set(arguments) & {"-h", "--help"} and not any(a.startswith(("--model", "--config", "-c")) for a in arguments)):
+        print(HELP + overview())
+        return 0 if arguments else 2
+    try:
+        return run(layer(arguments))
+    except UsageError as error:
+        return _fail(str(error))
+
+
+def overview() -> str:
+    """The names that --model and --data take."""
+    lines = ["models"]
+    for family in dict.fromkeys(e.family for e in registry.entries()):
+        lines.append(f"  {family:<15} {' '.join(registry.list(family=family))}")
+    return "\n".join([*lines, "data", *(f"  {e.name:<15} {e.about}" for e in registry.data())])
+
+
+def run(layered: Layered) -> int:
+    """Parse, build and fit."""
+    for hushed in (".*treespec.*", ".*litlogger.*", ".*not resumable.*", ".*does not have many workers.*", ".*srun.*", ".*barrier.*"):
+        warnings.filterwarnings("ignore", message=hushed)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.getMessage())
+
+    from zoo.cli import ZooCLI, build
+
+    cli: ZooCLI = build(layered)
+    started = time.time()
+    cli.fit()
+    if cli.trainer.is_global_zero:
+        print(_farewell(cli, time.time() - started))
+    return 0
+
+
+def _farewell(cli: Any, seconds: float) -> str:
+    trainer, folder = cli.trainer, Path(cli.trainer.default_root_dir)
+    pictures = sorted((folder / "samples").glob("step_*.png"))
+    values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    lines = [f"\n{cli.layered.model}: {trainer.global_step:,} steps, {seconds / 60:.1f} minutes", f"  run folder   {folder}"]
+    if pictures:
+        lines.append(f"  samples      {pictures[-1]}")
+    lines.append(f"  metrics      {folder / 'metrics.csv'}")
+    lines += [f"               {k} {v:.4g}" for k, v in sorted(values.items())]
+    lines.append(f"  checkpoint   {folder / 'checkpoints' / 'last.ckpt'}")
+    lines.append(f"  draw more    python -m zoo.sample --ckpt {folder / 'checkpoints' / 'last.ckpt'} --n 64 --out samples.png")
+    return "\n".join(lines)
+
+
+def _fail(message: str) -> int:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"zoo.fit: error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
