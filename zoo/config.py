@@ -1,7 +1,7 @@
 """From a command line to layered configuration: names become classes, files become one document. No torch import here.
 
-Layers, each winning over those before it: configs/base.yaml, configs/FAMILY/NAME.yaml, configs/FAMILY/NAME.PRESET.yaml (``--preset``), every
-``--config`` file in order, the other options of the command line.
+Layers, each winning over those before it: configs/base.yaml, configs/FAMILY/NAME.yaml, configs/FAMILY/NAME.PRESET.yaml (``--preset``),
+every ``--config`` file in order, the other options of the command line.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def layer(arguments: list[str]) -> Layered:
         path = entry.class_path if entry else name
         here = document.get(section) or {}
         if _class_path(_name_in(document, section), section) not in ("", path):
-            here = {"init_args": {k: v for k, v in here.get("init_args", {}).items() if entry and k in entry.parameters}}
+            here = {"init_args": {k: v for k, v in here.get("init_args", {}).items() if k == "batch_size"}}
         document[section] = {"class_path": path, **({"init_args": here["init_args"]} if here.get("init_args") else {})}
         if entry is not None:
             _check_names(section, entry, [*here.get("init_args", {})])

@@ -121,7 +121,7 @@ class AdversarialModule(GenerativeModule):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        if self.trainer.precision == "16-mixed":
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:  # it skips steps, and the clock would not know
             raise MisconfigurationException("16-mixed is not supported by the adversarial loop; use --trainer.precision=bf16-mixed")
         self._phases = self.phases()
         self._owned = {name: [*self.parameters_of(name)] for name in self.players()}

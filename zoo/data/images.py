@@ -73,7 +73,7 @@ class TorchvisionImages(ZooDataModule):
                 source = build(root, train=train, download=True)
             except Exception as error:
                 raise FileNotFoundError(
-                    f"{self.name} is not under {root} and cannot be downloaded ({type(error).__name__}: {str(error).splitlines()[0][:120]}); "
+                    f"{self.name} is not under {root} and cannot be downloaded ({str(error).splitlines()[0][:120]}); "
                     f"point --data.root or ZOO_DATA at a folder that torchvision.datasets.{self.dataset} can read"
                 ) from None
         x = torch.as_tensor(source.data)

@@ -1,0 +1,71 @@
+"""Samples as pictures: levels to 8-bit RGB, grids, scatter plots."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.core.spec import DataSpec
+
+
+def to_bytes(x: Tensor, spec: DataSpec) -> Tensor:
+    """Images in levels (N, C, H, W) to uint8 0..255 of the same shape."""
+    return (spec.to_unit(x.detach().float()).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+
+
+def grid(x: Tensor, spec: DataSpec, columns: int | None = None, height: int = 512) -> Image.Image:
+    """Images (N, C, H, W) in levels as one picture, row by row, a pixel of grey between; small ones are enlarged by whole factors.
+
+    Args:
+        columns: images in a row; about √N by default. height: enlarge until the picture is at least this high (pixels).
+    """
+    pixels = to_bytes(x, spec)
+    n, _, h, w = pixels.shape
+    pixels = pixels.expand(n, 3, h, w) if pixels.shape[1] == 1 else pixels[:, :3]
+    columns = min(columns or math.ceil(math.sqrt(n)), n)
+    rows = math.ceil(n / columns)
+    factor = max(1, math.ceil(height / (rows * h)))
+    pixels = F.interpolate(pixels.float(), scale_factor=factor, mode="nearest").to(torch.uint8)
+    h, w, line = h * factor, w * factor, max(1, factor // 4)
+    sheet = torch.full((3, rows * (h + line) + line, columns * (w + line) + line), 128, dtype=torch.uint8)
+    for i, image in enumerate(pixels):
+        top, left = line + (i // columns) * (h + line), line + (i % columns) * (w + line)
+        sheet[:, top : top + h, left : left + w] = image
+    return Image.fromarray(sheet.permute(1, 2, 0).numpy())
+
+
+def beside(*pictures: Image.Image, gap: int = 16) -> Image.Image:
+    """Pictures from left to right on white, scaled to no common size."""
+    sheet = Image.new("RGB", (sum(p.width for p in pictures) + gap * (len(pictures) - 1), max(p.height for p in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width + gap
+    return sheet
+
+
+def scatter(x: Tensor, real: Tensor | None = None) -> Image.Image:
+    """Points (N, 2) over the data as a square plot, or a histogram for (N, 1); the first two coordinates of longer vectors."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for points, name, colour in ((real, "data", "0.75"), (x, "samples", "tab:blue")):
+        if points is None:
+            continue
+        points = points.detach().float().cpu()
+        if points.shape[1] == 1:
+            axes.hist(points[:, 0].numpy(), bins=80, density=True, alpha=0.6, color=colour, label=name)
+        else:
+            axes.scatter(points[:, 0].numpy(), points[:, 1].numpy(), s=4, color=colour, label=name)
+            axes.set_aspect("equal")
+    axes.legend(loc="upper right")
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
