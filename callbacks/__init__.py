@@ -1,0 +1,12 @@
+"""What happens beside the training: pictures, metrics, averages, checkpoints. Callbacks ask a model what it can do, never what it is."""
+
+from callbacks.bits_per_dim import BitsPerDim
+from callbacks.checkpoint import Checkpoints
+from callbacks.ema import EMA
+from callbacks.fidelity import Fidelity
+from callbacks.modes import ModeCoverage
+from callbacks.nan_guard import NaNGuard
+from callbacks.progress import Progress
+from callbacks.sample_grid import SampleGrid
+
+__all__ = ["EMA", "BitsPerDim", "Checkpoints", "Fidelity", "ModeCoverage", "NaNGuard", "Progress", "SampleGrid"]

@@ -1,8 +1,8 @@
 """Mechanics that no paper mentions, once for all: data specification, noise, the training loops, likelihood units, checkpoints."""
 
 from zoo.core.adversarial import AdversarialModule, LoopOptions, Phase
-from zoo.core.likelihood import LikelihoodModule
+from zoo.core.likelihood import DensityModule, LikelihoodModule
 from zoo.core.module import GenerativeModule
 from zoo.core.spec import DataSpec
 
-__all__ = ["AdversarialModule", "DataSpec", "GenerativeModule", "LikelihoodModule", "LoopOptions", "Phase"]
+__all__ = ["AdversarialModule", "DataSpec", "DensityModule", "GenerativeModule", "LikelihoodModule", "LoopOptions", "Phase"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.core.module import Batch, GenerativeModule
+from zoo.core.noise import generator as seeded
 
 KINDS = {
     "exact_mass": "log P(x), a probability mass; sums to one over all images",
@@ -42,21 +45,48 @@ def dequantise(x: Tensor, levels: int, u: Tensor) -> tuple[Tensor, float]:
     return (x + u) / levels, -x[0].numel() * math.log(levels)
 
 
+def quantise(y: Tensor, levels: int) -> Tensor:
+    """y in [0, 1] back to levels, floor(L y) clamped to 0..L-1: the inverse of ``dequantise`` for any u."""
+    return (y * levels).floor().clamp(0, levels - 1)
+
+
 def logit_transform(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """p = α + (1 - 2α) y, y' = ln p - ln(1 - p) (Dinh et al. 2017 as their code has it; the printed α + (1-α) y overflows at white).
+    """v = ln p - ln(1 - p) with p = α + (1 - 2α) y (Dinh et al. 2017 as their code has it; the printed α + (1-α) y overflows at white).
 
     Returns:
-        y' and log|dy'/dy| summed over dimensions, (B,).
+        v, and log|dv/dy| summed over dimensions, (B,).
     """
     p = alpha + (1 - 2 * alpha) * y
     v = torch.log(p) - torch.log1p(-p)
-    log_det = math.log(1 - 2 * alpha) + F.softplus(v) + F.softplus(-v)
-    return v, log_det.flatten(1).sum(1)
+    return v, _logit_log_det(v, alpha)
 
 
-def inverse_logit_transform(v: Tensor, alpha: float) -> Tensor:
-    """y in [0, 1 - 1e-6] from y'."""
-    return ((torch.sigmoid(v) - alpha) / (1 - 2 * alpha)).clamp(0, 1 - 1e-6)
+def inverse_logit_transform(v: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """y from v, a hair outside [0, 1] where sigmoid(v) is within α of an end, and log|dy/dv|, (B,)."""
+    return (torch.sigmoid(v) - alpha) / (1 - 2 * alpha), -_logit_log_det(v, alpha)
+
+
+def _logit_log_det(v: Tensor, alpha: float) -> Tensor:
+    return (math.log(1 - 2 * alpha) + F.softplus(v) + F.softplus(-v)).flatten(1).sum(1)
+
+
+def row_noise(
+    draw: Callable[..., Tensor],
+    x: Tensor,
+    shape: tuple[int, ...],
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Noise of a Monte Carlo estimate about each row of ``x``, (B, *shape), by ``draw`` = torch.rand or torch.randn.
+
+    Without a generator a row's noise is a fixed function of the row's content: the estimate is repeatable, and does not depend on
+    the batch in which the row comes.
+    """
+    dtype = dtype or x.dtype
+    if generator is not None:
+        return draw((len(x), *shape), generator=generator, device=x.device, dtype=dtype)
+    keys = [zlib.crc32(row.tobytes()) for row in x.detach().float().cpu().flatten(1).numpy()]
+    return torch.stack([draw(shape, generator=seeded("row noise", key), dtype=dtype) for key in keys]).to(x.device)
 
 
 class LikelihoodModule(GenerativeModule):
@@ -94,3 +124,41 @@ class LikelihoodModule(GenerativeModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.after_step()
+
+
+class DensityModule(LikelihoodModule):
+    """Base of the models of a density on R^D, trained by maximum likelihood. Subclasses define ``log_density``.
+
+    Images are dequantised, y = (x + u)/L; then ``log_prob`` is a lower bound of log P(x), one draw of u in training, the mean of
+    ``draws`` draws elsewhere. The loss is in bits per dimension with all its constants for images, in nats for vectors.
+    """
+
+    draws = 4
+
+    def log_density(self, y: Tensor) -> Tensor:
+        """log p(y) in nats, (B,), of y in [0, 1)^D for images, of the vectors themselves otherwise."""
+        raise NotImplementedError
+
+    @property
+    def likelihood_kind(self) -> str:
+        return "exact_density" if self.spec.levels is None else "dequantised_bound"
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        if self.spec.levels is None:
+            return self.log_density(x)
+        u = row_noise(torch.rand, x, (self.draws, *self.spec.shape), generator)
+        return torch.stack([self.bound(x, u[:, s]) for s in range(self.draws)]).mean(0)
+
+    def bound(self, x: Tensor, u: Tensor) -> Tensor:
+        """log p((x + u)/L) - D ln L, (B,), of images x and uniform u."""
+        assert self.spec.levels is not None
+        v, constant = dequantise(x, self.spec.levels, u)
+        return self.log_density(v) + constant
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        x = batch["x"]
+        if self.spec.levels is None:
+            nll = -self.log_density(x).mean()
+            return {"loss": nll, "nll_nats": nll}
+        bits = bits_per_dim(self.bound(x, self.noise.uniform(*x.shape)), self.spec.dim).mean()
+        return {"loss": bits, "bits_per_dim": bits}

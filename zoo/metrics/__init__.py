@@ -1,0 +1,25 @@
+"""Metrics of generated samples: pure, the same on one process and on many, without logging."""
+
+from zoo.metrics.extractors import DataNet, Extractor, Inception, Pixels, choose
+from zoo.metrics.frechet import FrechetDistance, frechet_distance
+from zoo.metrics.inception_score import InceptionScore, inception_score
+from zoo.metrics.kid import KernelDistance, squared_mmd
+from zoo.metrics.modes import mode_coverage
+from zoo.metrics.prdc import PRDC, prdc
+
+__all__ = [
+    "PRDC",
+    "DataNet",
+    "Extractor",
+    "FrechetDistance",
+    "Inception",
+    "InceptionScore",
+    "KernelDistance",
+    "Pixels",
+    "choose",
+    "frechet_distance",
+    "inception_score",
+    "mode_coverage",
+    "prdc",
+    "squared_mmd",
+]
