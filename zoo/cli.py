@@ -66,6 +66,7 @@ class ZooCLI(LightningCLI):
             (EMA, "ema"), (NaNGuard, "nan_guard"), (Checkpoints, "checkpoints"),
         ):  # fmt: skip
             parser.add_lightning_class_args(cls, key)
+        parser.set_defaults({"ema.decay": 0.0})  # averaging is asked for: --ema.decay=0.999
         parser.link_arguments("data", "model.init_args.spec", lambda data: data.spec, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
 class DataSpec:
     """The data a model is built for.
 
@@ -25,17 +23,14 @@ class DataSpec:
         name: which data this is, as it should stand in a results table, e.g. ``"digits 8x8 binarised (threshold)"``.
     """
 
-    shape: tuple[int, ...]
-    levels: int | None = None
-    num_classes: int = 0
-    name: str = "data"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(s) for s in self.shape))
+    # Not a dataclass: the command line would take one for a group of options instead of what the data module hands over.
+    def __init__(self, shape: tuple[int, ...], levels: int | None = None, num_classes: int = 0, name: str = "data") -> None:
+        self.shape = tuple(int(s) for s in shape)
+        self.levels, self.num_classes, self.name = levels, num_classes, name
         if len(self.shape) not in (1, 3) or min(self.shape) < 1:
             raise ValueError(f"a data shape is (C, H, W) or (D,) with positive sizes, got {self.shape}")
-        if self.levels is not None and self.levels < 2:
-            raise ValueError(f"levels is at least 2, or None for real-valued data, got {self.levels}")
+        if levels is not None and levels < 2:
+            raise ValueError(f"levels is at least 2, or None for real-valued data, got {levels}")
 
     @property
     def dim(self) -> int:
@@ -91,7 +86,17 @@ class DataSpec:
             raise ValueError(f"{model} {problem}, got {self}; {remedy}")
 
     def asdict(self) -> dict[str, Any]:
-        return {**asdict(self), "shape": [*self.shape]}
+        """Plain values, for a checkpoint; ``DataSpec(**values)`` is the way back."""
+        return {**vars(self), "shape": [*self.shape]}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, DataSpec) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def __repr__(self) -> str:
+        return f"DataSpec({self.shape}, levels={self.levels}, num_classes={self.num_classes}, name={self.name!r})"
 
     def __str__(self) -> str:
         kind = "x".join(map(str, self.shape)) + (" images" if self.is_image else "-d vectors")

@@ -7,15 +7,16 @@ Objective  D:  L(x) - k_t L(G(z_D)), G(z_D) detached; both terms flow through en
 Controller k_{t+1} = clip(k_t + λ (γ L(x) - L(G(z_G))), 0, 1) once a cycle, k_0 = 0, from losses averaged over all processes, with
            the L(x) of the last D step. k_t is a float64 buffer. γ = E L(G(z)) / E L(x) is the diversity ratio.
 Logs       train/m_global = L(x) + |γ L(x) - L(G(z))|, the paper's convergence measure; train/k_t; train/balance.
-Schedule   Both learning rates are halved when the running mean of m_global (decay 0.99) has not improved by 1 % for two intervals
-           of ``interval`` cycles (paper: "when the convergence measure stalls"); its state is four buffers. interval=0 turns it off.
+Schedule   Both learning rates are halved every ``halve_every`` cycles; and, where ``interval`` > 0, whenever the running mean of
+           m_global (decay 0.99) has not improved by 1 % for two intervals of so many cycles (paper: when it stalls).
 Sampling   z ~ U(-1, 1)^n, G(z) clamped to [-1, 1] and quantised.
 Notes      No tanh anywhere: G's and the decoder's ends are linear. z_D and z_G are drawn separately, as Algorithm 1 writes; the
            widely used code takes one. ``interpolate`` finds z by gradient descent on |G(z) - x|, as section 4.3 does.
            The default is an MLP; ``arch="conv"`` is the paper's network (filters grow linearly, nearest upsampling, stride-2
            convolutions without activation), with its two options ``skip`` and ``vanishing_residual``.
-           D learns far more slowly than G here (``lr_d``): on small data a fast auto-encoder memorises, the controller then keeps
-           k_t near 0, and G may sit on any region where reconstruction is easy. k_t near 1 is what makes G cover the data.
+           Defaults are for small data, where the paper's collapse (docs/began.md): a fast auto-encoder memorises, the controller then
+           keeps k_t near 0, and G may sit wherever reconstruction is easy. γ = 1, a G ten times as fast as D, a wide code and
+           falling rates keep k_t above 1/2, and G covers all classes.
 """
 
 from __future__ import annotations
@@ -134,15 +135,15 @@ class BEGAN(AdversarialModule):
         gamma: diversity ratio γ in (0, 1]. lambda_k: the controller's gain. k: discriminator steps per generator step.
         eta: exponent η of the reconstruction error, 1 or 2.
         lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay.
-        interval: cycles between two looks of the plateau schedule; 0 turns it off.
+        halve_every: cycles after which both rates are halved. interval: cycles between two looks of the plateau schedule. 0 is off.
         skip: skip connections from h0 (conv). vanishing_residual: cycles over which the carry falls from 1 to 0 (conv); 0 is off.
         loop: options of the adversarial loop.
     """
 
     def __init__(
-        self, spec: DataSpec, arch: str = "mlp", latent: int = 32, code: int = 16, width: int = 256, base: int = 4,
-        gamma: float = 1.0, lambda_k: float = 0.005, k: int = 1, eta: int = 1, lr_d: float = 3e-5, lr_g: float = 1e-3, beta1: float = 0.5,
-        interval: int = 0, skip: bool = False, vanishing_residual: int = 0, loop: LoopOptions = LoopOptions(),
+        self, spec: DataSpec, arch: str = "mlp", latent: int = 32, code: int = 64, width: int = 256, base: int = 4,
+        gamma: float = 1.0, lambda_k: float = 0.05, k: int = 1, eta: int = 1, lr_d: float = 2e-4, lr_g: float = 2e-3, beta1: float = 0.0,
+        halve_every: int = 1500, interval: int = 0, skip: bool = False, vanishing_residual: int = 0, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         spec.require("began", image=True)
         if not 0 < gamma <= 1:
@@ -153,7 +154,8 @@ class BEGAN(AdversarialModule):
             raise ValueError(f"arch is mlp or conv, got {arch!r}")
         super().__init__(spec, loop)
         self.arch, self.latent, self.gamma, self.lambda_k, self.k, self.eta = arch, latent, gamma, lambda_k, k, eta
-        self.lr_d, self.lr_g, self.beta1, self.interval, self.carry_steps = lr_d, lr_g, beta1, interval, vanishing_residual
+        self.lr_d, self.lr_g, self.beta1, self.halve_every = lr_d, lr_g, beta1, halve_every
+        self.interval, self.carry_steps = interval, vanishing_residual
         if arch == "mlp":
             self.encoder: nn.Module = nn.Sequential(nn.Flatten(), mlp(spec.dim, width, width, code))
             self.decoder: nn.Module = nn.Sequential(mlp(code, width, width, spec.dim), nn.Unflatten(1, spec.shape))
@@ -274,3 +276,7 @@ class BEGAN(AdversarialModule):
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         rates = {"d": self.lr_d, "g": self.lr_g}
         return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, 0.999)) for p, lr in rates.items()}
+
+    def schedulers(self, optimisers: dict[str, torch.optim.Optimizer]) -> dict[str, torch.optim.lr_scheduler.LRScheduler]:
+        steps = {"d": self.halve_every * self.k, "g": self.halve_every} if self.halve_every else {}
+        return {p: torch.optim.lr_scheduler.StepLR(optimisers[p], n, gamma=0.5) for p, n in steps.items()}

@@ -2,10 +2,10 @@
 
 from zoo.metrics.extractors import DataNet, Extractor, Inception, Pixels, choose
 from zoo.metrics.frechet import FrechetDistance, frechet_distance
-from zoo.metrics.inception_score import InceptionScore, inception_score
+from zoo.metrics.inception_score import InceptionScore
 from zoo.metrics.kid import KernelDistance, squared_mmd
 from zoo.metrics.modes import mode_coverage
-from zoo.metrics.prdc import PRDC, prdc
+from zoo.metrics.prdc import PRDC
 
 __all__ = [
     "PRDC",
@@ -18,8 +18,6 @@ __all__ = [
     "Pixels",
     "choose",
     "frechet_distance",
-    "inception_score",
     "mode_coverage",
-    "prdc",
     "squared_mmd",
 ]

@@ -1,0 +1,190 @@
+"""Distances between generated and real images, with the protocol that makes the numbers comparable."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from callbacks.report import by_class, can, log_scalars, versions, write_protocol
+from zoo.core.ema import averaged
+from zoo.core.noise import generator
+from zoo.core.sampling import BLOCK, draw
+from zoo.metrics import PRDC, Extractor, FrechetDistance, Inception, InceptionScore, KernelDistance, choose
+
+PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
+MANY = 10_000  # samples from which on KID and IS are computed as in the papers; KID keeps no more
+
+
+class Fidelity(Callback):
+    """Scores samples of an image model against the data at the end of every validation.
+
+    For each extractor X: ``val/fid_X``, ``val/kid_X``, ``val/precision_X``, ``val/recall_X``, ``val/density_X``, ``val/coverage_X``; with
+    class probabilities also ``val/is_X``, and ``val/classes_X``, how many classes receive at least 2 % of the samples. Only numbers of
+    the Inception network stand without X. How they were measured is written to protocol.json and the W&B config.
+
+    Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed: the values do not depend on the
+    number of processes. Real features are computed once a run. Models that cannot sample and data that are not images are left alone.
+
+    Args:
+        extractor: "inception", "datanet" (a small network trained on the run's data), "pixels", or "auto": inception where its weights are
+            found, else datanet.
+        pixels: also score raw pixels.
+        n_fake: generated images, over all processes. n_real: reference images; all by default. reference: their split.
+        precision_recall_n: images of either kind for precision, recall, density and coverage. k: neighbours of the same.
+        seed: of the samples.
+        inception_weights: the weight file, or "download".
+    """
+
+    def __init__(
+        self, extractor: str = "auto", pixels: bool = True, n_fake: int = 1500, n_real: int | None = None, reference: str = "train",
+        precision_recall_n: int = 750, k: int = 3, seed: int = 0, inception_weights: str | None = None,
+    ) -> None:  # fmt: skip
+        for name, value in (("n_fake", n_fake), ("n_real", n_real), ("precision_recall_n", precision_recall_n)):
+            if value is not None and value <= max(k, 1):
+                raise ValueError(f"fidelity.{name} must be more than k={k} and at least 2, got {value}")
+        if k < 1:
+            raise ValueError(f"fidelity.k is at least 1, got {k}")
+        if extractor not in ("auto", "inception", "datanet", "pixels"):
+            raise ValueError(f"fidelity.extractor is auto, inception, datanet or pixels, got {extractor!r}")
+        self.extractor, self.pixels, self.n_fake, self.n_real, self.reference = extractor, pixels, n_fake, n_real, reference
+        self.precision_recall_n, self.k, self.seed, self.inception_weights = precision_recall_n, k, seed, inception_weights
+        self._scorers: list[_Scorer] = []
+        self._data: Any = None
+
+    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
+        data = trainer.datamodule
+        conditioned = getattr(getattr(module, "entry", None), "conditions_on", "")
+        if trainer.sanity_checking or not module.spec.is_image or not can(module, "sample") or conditioned not in ("", "class"):
+            return
+        if hasattr(data, "examples"):
+            log_scalars(trainer, module, self.scores(trainer, module))
+
+    def scores(self, trainer: Any, module: Any) -> dict[str, float]:
+        """All values by name, equal on all processes; all processes call it together."""
+        data, spec = trainer.datamodule, module.spec
+        device = module.device if module.device.type == "cuda" else torch.device("cpu")  # float64 is not everywhere
+        with torch.inference_mode(False), torch.no_grad():
+            if self._data is not data:
+                self._prepare(trainer, data, device)
+            labels = self._labels(data) if by_class(module) else None
+            with averaged(trainer, module) as ema:
+                for scorer in self._scorers:
+                    scorer.reset()
+                for start, size in self._blocks(trainer, self.n_fake, "samples"):
+                    y = None if labels is None else labels[start : start + size]
+                    x = draw(module, size, self.seed, start=start, y=y).to(device)
+                    for scorer in self._scorers:
+                        scorer.update(x, spec, start, real=False)
+            values: dict[str, float] = {}
+            for scorer in self._scorers:
+                values |= {f"val/{k}{scorer.suffix}": v for k, v in scorer.compute(spec).items()}
+        write_protocol(trainer, {"fidelity": self._protocol(trainer, module, ema)})
+        return values
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+    def _prepare(self, trainer: Any, data: Any, device: torch.device) -> None:
+        """Choose the extractors and compute the real features, once a run."""
+        names = dict.fromkeys([self.extractor, *(["pixels"] if self.pixels else [])])
+        bar = trainer.is_global_zero
+        extractors = [choose(name, data, inception_weights=self.inception_weights, progress=bar) for name in names]
+        size = len(data.split(self.reference)["x"])
+        self._n_real = size if self.n_real is None else min(self.n_real, size)
+        papers = min(self.n_fake, self._n_real) >= MANY
+        pairs = min(self.precision_recall_n, self._n_real, self.n_fake)
+        self._scorers = [_Scorer.of(e.to(device), device, papers, pairs, self.k) for e in extractors]
+        for start, size in self._blocks(trainer, self._n_real, "reference images"):
+            x = data.examples(size, self.reference, start)["x"].to(device)
+            for scorer in self._scorers:
+                scorer.update(x, data.spec, start, real=True)
+        self._data = data
+
+    def _blocks(self, trainer: Any, n: int, what: str) -> Any:
+        """(start, size) of this process's blocks; a bar on the first process once it is clear that it takes long."""
+        blocks = [(start, min(BLOCK, n - start)) for start in range(0, n, BLOCK)][trainer.global_rank :: trainer.world_size]
+        began, bar = time.monotonic(), None
+        for done, block in enumerate(blocks):
+            if bar is None and done and trainer.is_global_zero and (time.monotonic() - began) / done * len(blocks) > PATIENCE:
+                from tqdm import tqdm
+
+                bar = tqdm(total=len(blocks), initial=done, desc=f"fidelity, {what}", leave=False)
+            yield block
+            if bar is not None:
+                bar.update()
+        if bar is not None:
+            bar.close()
+
+    def _labels(self, data: Any) -> Tensor:
+        """Labels of the samples: drawn from those of the reference split."""
+        y = data.split(self.reference)["y"]
+        return y[torch.randint(len(y), (self.n_fake,), generator=generator(self.seed, "labels"))]
+
+    def _protocol(self, trainer: Any, module: Any, ema: bool) -> dict[str, Any]:
+        spec, first = module.spec, self._scorers[0]
+        averages = next((c.describe(module) for c in trainer.callbacks if ema and hasattr(c, "current_average")), None)
+        return {
+            "data": spec.name, "reference": self.reference, "n_real": self._n_real, "n_fake": self.n_fake,
+            "quantised_to_levels": spec.levels, "weights": {"ema": averages} if averages else "raw", "seed": self.seed,
+            "labels": "drawn from the reference split's" if by_class(module) else None,
+            "extractors": {scorer.extractor.name: scorer.about for scorer in self._scorers},
+            "precision_recall": {"n": first.prdc.keep, "k": self.k},
+            "kid": {"subsets": first.kid.subsets, "subset_size": min(first.kid.subset_size, self._n_real, self.n_fake), "of_first": MANY},
+            "is_splits": 10 if first.papers else 1, "versions": versions(),
+        }  # fmt: skip
+
+
+@dataclass
+class _Scorer:
+    """One extractor and its metrics."""
+
+    extractor: Extractor
+    about: dict[str, Any]
+    fid: FrechetDistance
+    kid: KernelDistance
+    prdc: PRDC
+    score: InceptionScore | None
+    papers: bool
+
+    @classmethod
+    def of(cls, extractor: Extractor, device: torch.device, papers: bool, pairs: int, k: int) -> _Scorer:
+        """Metrics as the papers have them for many samples (KID: 100 subsets of 1000; IS: 10 splits), else 50 of 200 and one split."""
+        dim, classes = extractor.dim, extractor.num_classes
+        subsets, size = (100, 1000) if papers else (50, 200)
+        return cls(
+            extractor,
+            extractor.describe(),
+            FrechetDistance(dim).to(device),
+            KernelDistance(dim, subsets, size, keep=MANY).to(device),
+            PRDC(dim, k, keep=pairs).to(device),
+            InceptionScore(classes, 10 if papers else 1).to(device) if classes else None,
+            papers,
+        )
+
+    @property
+    def suffix(self) -> str:
+        return "" if isinstance(self.extractor, Inception) else f"_{self.extractor.name}"
+
+    def reset(self) -> None:
+        for metric in (self.fid, self.kid, self.prdc, self.score):
+            if metric is not None:
+                metric.reset()
+
+    def update(self, x: Tensor, spec: Any, start: int, real: bool) -> None:
+        features, p = self.extractor(x, spec)
+        self.fid.update(features, real=real)
+        self.kid.update(features, start, real=real)
+        self.prdc.update(features, start, real=real)
+        if self.score is not None and p is not None and not real:
+            self.score.update(p, start)
+
+    def compute(self, spec: Any) -> dict[str, float]:
+        values = {"fid": self.fid.compute(), "kid": self.kid.compute()[0], **self.prdc.compute()}
+        if self.score is not None:
+            values["is"], _, present = self.score.compute()
+            if self.extractor.about_data:
+                values["classes"] = present
+        return {k: float(v) for k, v in values.items()}

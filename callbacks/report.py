@@ -1,0 +1,74 @@
+"""What the callbacks share: scalars on the generator's clock, pictures for the loggers, the protocol of the run's numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+from zoo.core import GenerativeModule, LikelihoodModule
+
+
+def can(module: Any, capability: str) -> bool:
+    """Whether a model declares a capability; one that is not registered, whether it defines the method."""
+    entry = getattr(module, "entry", None)
+    if entry is not None:
+        return capability in entry.can
+    method = getattr(type(module), capability, None)
+    return method is not None and method not in (getattr(GenerativeModule, capability, None), getattr(LikelihoodModule, capability, None))
+
+
+def by_class(module: Any) -> bool:
+    """Whether the model's samples are conditioned on a class label."""
+    return getattr(getattr(module, "entry", None), "conditions_on", "") == "class"
+
+
+def log_scalars(trainer: Trainer, module: LightningModule, values: dict[str, float]) -> None:
+    """Log at the end of a validation or test epoch, with generator steps as the x-axis. All processes call it with equal values."""
+    if values:
+        module.log_dict({k: float(v) for k, v in values.items()}, batch_size=1, sync_dist=True)
+        module.log("step", float(trainer.global_step), batch_size=1, sync_dist=True)
+
+
+def log_image(trainer: Trainer, key: str, path: Path) -> None:
+    """Send a picture to every logger that takes pictures, at the current generator step. Call it on the first process only."""
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(key=key, images=[str(path)], step=trainer.global_step)
+
+
+def write_protocol(trainer: Trainer, said: dict[str, Any]) -> None:
+    """Add to RUN/protocol.json and, under the same names, to the config of a W&B run: how the run's numbers were measured.
+
+    All processes may call it; the first one writes.
+    """
+    if not trainer.is_global_zero:
+        return
+    path = Path(trainer.default_root_dir) / "protocol.json"
+    try:
+        known = json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, ValueError):
+        known = {}
+    known = {**known, **said}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}")
+        part.write_text(json.dumps(known, indent=2) + "\n")
+        os.replace(part, path)
+    except OSError as error:
+        rank_zero_warn(f"the protocol cannot be written to {path}: {error}")
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.config.update({"protocol": known}, allow_val_change=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a number depends on."""
+    return {"zoo": sys.modules["zoo"].__version__, **{p: version(p) for p in ("torch", "torchmetrics", "torch-fidelity", "scikit-learn")}}

@@ -1,0 +1,151 @@
+"""Fidelity scores what it says against what it says, under names that say with what, and writes the protocol down."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from callbacks import EMA, BitsPerDim, Fidelity
+from tests.callbacks.fakes import POINTS, SPEC, Free, Gauss, Painter, Pair, Recorder, Witness, run, squares
+from tests.support import Given
+from zoo.core.sampling import draw
+from zoo.metrics import FrechetDistance, KernelDistance, Pixels, extractors
+from zoo.metrics.inception_score import classes_present, inception_score
+from zoo.metrics.prdc import prdc
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    monkeypatch.setattr(extractors, "STEPS", 30)
+
+
+def small(**options):
+    return Fidelity(**{"n_fake": 70, "precision_recall_n": 40, **options})
+
+
+def values(trainer):
+    return {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+
+
+def test_values_are_those_of_the_metrics_on_the_same_samples():
+    model, data = Free(), squares()
+    found = values(run(model, data, 2, small(seed=5), every=2))
+    batch, fake = data.examples(), draw(model, 70, 5)
+    net = Pixels(SPEC, batch["x"], batch["y"])
+    (real, _), (fake, p) = net(batch["x"], SPEC), net(fake, SPEC)
+    fid, kid = FrechetDistance(16), KernelDistance(16, 50, 200)
+    fid.update(real, real=True)
+    fid.update(fake)
+    kid.update(real, 0, real=True)
+    kid.update(fake, 0)
+    expected = {"fid": fid.compute(), "kid": kid.compute()[0], **prdc(real[:40], fake[:40], 3)}
+    expected |= {"is": inception_score(p, 1)[0], "classes": classes_present(p)}
+    assert {f"val/{k}_pixels" for k in expected} | {f"val/{k}_squaresnet" for k in expected} == set(found)
+    for name, value in expected.items():
+        assert found[f"val/{name}_pixels"] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
+
+
+def test_data_scored_against_themselves_are_near_and_noise_is_far():
+    class Memory(Free):
+        def sample(self, n, *, y=None, generator=None):
+            level = torch.randint(3, (n, 1, 1, 1), generator=generator) + 1.0
+            return level.expand(n, 1, 4, 4)
+
+    near, far = (values(run(m, squares(), 1, small(n_fake=300), every=1)) for m in (Memory(), Free()))
+    for name in ("pixels", "squaresnet"):
+        assert near[f"val/fid_{name}"] < 0.1 * far[f"val/fid_{name}"]
+    assert near["val/classes_pixels"] == 3
+
+
+def test_x_axis_is_generator_steps_and_no_trace_is_left():
+    logger, fidelity = Recorder(), small()
+    witness = Witness(fidelity)
+    run(Painter(), squares(), 6, fidelity, EMA(), every=2, logger=logger)
+    assert logger.steps("val/fid") == [2, 4, 6] and witness.calls > 3
+
+
+def test_real_features_are_computed_once_a_run(monkeypatch):
+    data, asked = squares(), []
+    examples = data.examples
+    monkeypatch.setattr(data, "examples", lambda *a: (asked.append(a), examples(*a))[1])
+    fidelity = small()
+    first = values(run(Free(), data, 1, fidelity, every=1))
+    seen = len(asked)
+    assert seen > 0 and values(run(Free(), data, 3, fidelity, every=1)) == first and len(asked) == seen
+
+
+def test_conditional_models_get_the_labels_of_the_data():
+    found = values(run(Painter(), squares(), 1, small(n_fake=300), every=1))
+    assert found["val/classes_pixels"] == 2  # levels 0, 1, 2 for classes 1, 2, 3: level 0 looks like class 1 too
+    assert json.loads(Path("protocol.json").read_text())["fidelity"]["labels"] is not None
+
+
+def test_unlabelled_data_have_no_classes():
+    spec = type(SPEC)((1, 4, 4), 5, 0, "plain")
+    found = values(run(Free(spec), Given(spec, squares().examples()["x"], batch_size=8), 1, small(), every=1))
+    assert "val/fid_plainnet" in found and not any("/is_" in k or "/classes_" in k for k in found)
+
+
+def test_only_inception_has_the_plain_names(monkeypatch):
+    class Stub(extractors.Inception):
+        def __init__(self, path=None, download=False):
+            torch.nn.Module.__init__(self)
+
+        def forward(self, x, spec):
+            p = torch.full((len(x), 1008), 1 / 1008)
+            return torch.cat([x.flatten(1), torch.zeros(len(x), 2032)], 1), p
+
+    monkeypatch.setattr(extractors, "Inception", Stub)
+    found = values(run(Free(), squares(), 1, small(extractor="inception", pixels=False), every=1))
+    assert set(found) == {f"val/{k}" for k in ("fid", "kid", "is", "precision", "recall", "density", "coverage")}
+
+
+def test_protocol_says_how_the_numbers_were_measured():
+    run(Pair(SPEC), squares(), 1, small(n_real=45, reference="val", k=4), EMA(decay=0.9), every=1)
+    said = json.loads(Path("protocol.json").read_text())["fidelity"]
+    assert (said["reference"], said["n_real"], said["n_fake"], said["data"]) == ("val", 45, 70, "squares 4x4")
+    assert said["quantised_to_levels"] == 5 and said["precision_recall"] == {"n": 40, "k": 4}
+    assert said["weights"]["ema"]["decay"] == 0.9 and said["weights"]["ema"]["player"] == "g"
+    assert set(said["extractors"]) == {"squaresnet", "pixels"}
+    assert all(len(e["weights"]) == 16 and e["resize"] for e in said["extractors"].values())
+    assert set(said["versions"]) >= {"torch", "torchmetrics", "torch-fidelity", "zoo"}
+    run(Pair(SPEC), squares(), 1, small(), every=1)
+    assert json.loads(Path("protocol.json").read_text())["fidelity"]["weights"] == "raw"
+
+
+def test_protocol_reaches_the_config_of_a_wandb_run():
+    from callbacks.loggers import WandbLogger
+
+    class Both(Free):
+        entry = type(Free.entry)(**{**vars(Free.entry), "can": frozenset({"sample", "log_prob"}), "likelihood": "exact_mass"})
+        log_prob = Gauss.log_prob
+        m = 0.0
+
+    logger = WandbLogger(".")
+    run(Both(), squares(), 1, small(), BitsPerDim(), every=1, logger=logger)
+    said = dict(logger.experiment.config)["protocol"]
+    logger.experiment.finish()
+    assert said["likelihood_kind"] == "exact_mass" and said["fidelity"]["n_fake"] == 70
+
+
+def test_models_that_cannot_sample_and_vectors_are_left_alone():
+    for model, data in ((Gauss(), squares()), (Free(POINTS), Given(POINTS, torch.randn(30, 2)))):
+        assert not values(run(model, data, 1, small(), every=1))
+
+
+def test_a_long_evaluation_has_a_bar_and_a_short_one_has_none(monkeypatch, capfd):
+    monkeypatch.setenv("ZOO_CACHE", str(Path("kept").resolve()))
+    run(Free(), squares(), 1, small(), every=1)
+    capfd.readouterr()
+    run(Free(), squares(), 1, small(), every=1)
+    assert "fidelity" not in capfd.readouterr().err
+    monkeypatch.setattr("callbacks.fidelity.PATIENCE", 0.0)
+    run(Free(), squares(), 1, small(), every=1)
+    assert "fidelity, samples" in capfd.readouterr().err
+
+
+def test_impossible_options_are_refused():
+    for options in ({"n_fake": 1}, {"precision_recall_n": 3}, {"k": 0}, {"extractor": "vgg"}, {"n_real": 2}):
+        with pytest.raises(ValueError, match="fidelity"):
+            Fidelity(**options)

@@ -1,0 +1,169 @@
+"""GAN is GAN: the value function's optimum, the two generator losses, Algorithm 1, maxout and the paper's training."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tests.support import Given, fit
+from zoo.core import DataSpec
+from zoo.gan.gan import GAN, Maxout, MaxoutDiscriminator, SigmoidGenerator, log_loss, momentum_at
+from zoo.nn.adversarial_losses import GENERATOR_LOSSES, jsd_bound
+
+LINE = DataSpec((1,))
+
+
+def jensen_shannon(p: torch.Tensor, q: torch.Tensor) -> float:
+    m = (p + q) / 2
+    return ((p * (p / m).log()).sum() + (q * (q / m).log()).sum()).item() / 2
+
+
+class Table(nn.Module):
+    """A discriminator of the integers 0..7: one free logit each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.s = nn.Parameter(torch.zeros(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.s[x.long().squeeze(1)] + 0 * x.squeeze(1)
+
+
+class Shift(nn.Module):
+    """G(z) = z + θ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z + self.theta
+
+
+def test_best_discriminator_is_p_over_p_plus_q_and_its_loss_gives_the_jensen_shannon_divergence():
+    p, q = torch.rand(2, 8, dtype=torch.float64).softmax(1)
+    s = torch.zeros(8, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([s], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+
+    def loss():
+        real, fake = log_loss(s, s)
+        return (p * real).sum() + (q * fake).sum()
+
+    def closure():
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimiser.step(closure)
+    torch.testing.assert_close(s.sigmoid(), p / (p + q), atol=1e-4, rtol=0)
+    assert -loss().item() == pytest.approx(-math.log(4) + 2 * jensen_shannon(p, q), abs=1e-6)
+    assert jsd_bound(loss()).item() == pytest.approx(jensen_shannon(p, q), abs=1e-6)
+
+
+def test_where_the_discriminator_is_sure_only_the_non_saturating_loss_has_a_slope():
+    slopes = {}
+    for name, loss in GENERATOR_LOSSES.items():
+        s = torch.full((5,), -10.0, dtype=torch.float64, requires_grad=True)
+        (slopes[name],) = torch.autograd.grad(loss(s).mean(), s)
+    assert slopes["minimax"][0].item() == pytest.approx(-4.54e-5 / 5, rel=1e-3)
+    assert slopes["nonsat"][0].item() == pytest.approx(-1 / 5, rel=1e-4)
+    ratio = (slopes["nonsat"] / slopes["minimax"])[0].item()
+    assert ratio == pytest.approx(math.exp(10), rel=1e-3)
+
+
+def test_generator_loss_is_the_one_asked_for():
+    for name, expected in (("nonsat", lambda d: -d.log()), ("minimax", lambda d: (1 - d).log())):
+        model = GAN(LINE, g_loss=name).double()
+        model.noise.dtype = torch.float64
+        loss = model.generator_loss(64)["loss"]
+        model.noise.draws = 0
+        d = model.discriminator(model.generator(model.noise.normal(64, 1))).sigmoid()
+        torch.testing.assert_close(loss, expected(d).mean())
+
+
+def test_each_of_the_k_discriminator_steps_sees_fresh_data_and_fresh_noise():
+    model, real, codes = GAN(LINE, k=3), [], []
+    model.discriminator.register_forward_pre_hook(lambda _, args: real.append(args[0].flatten().tolist()))
+    model.generator.register_forward_pre_hook(lambda _, args: codes.append(args[0].flatten().tolist()))
+    fit(model, Given(LINE, torch.arange(24.0)[:, None], batch_size=4), 2)
+    rows = [row for cycle in (real[0:6:2], real[7:13:2]) for batch in cycle for row in batch]
+    assert sorted(rows) == [*range(24)]  # D is called on real and generated data in turn, then once in G's phase: no row twice
+    assert len(codes) == 8 and len({z for batch in codes for z in batch}) == 8 * 4
+
+
+@pytest.mark.filterwarnings("ignore:one training step takes")
+def test_many_discriminator_steps_close_the_bound_to_the_divergence():
+    p, q = torch.tensor([16, 8, 8, 8, 8, 8, 4, 4]), torch.tensor([1, 3, 4, 8, 8, 8, 16, 16])
+    rows = [torch.arange(8.0).repeat_interleave(n)[:, None] for n in (p, q)]
+    model = GAN(LINE, k=800, lr_d=0.1)
+    model.discriminator, model.generator = Table(), Shift()
+    model.generator.forward = lambda z: rows[1] + 0 * model.generator.theta
+    fit(model, Given(LINE, rows[0], batch_size=64), 1)
+    truth = jensen_shannon(p / 64, q / 64)
+    assert truth > 0.1 and model.terms["jsd_bound"].item() == pytest.approx(truth, abs=1e-5)
+
+
+def test_maxout_is_the_largest_linear_map_and_teaches_only_the_winner():
+    layer = Maxout(6, 4, pieces=5)
+    x = torch.randn(7, 6, requires_grad=True)
+    w, b = layer.linear.weight.view(4, 5, 6), layer.linear.bias.view(4, 5)
+    maps = torch.einsum("upi,bi->bup", w, x) + b
+    torch.testing.assert_close(layer(x), maps.max(2).values)
+    (gradient,) = torch.autograd.grad(layer(x)[0, 2], layer.linear.bias)
+    assert torch.equal(gradient, F.one_hot(2 * 5 + maps[0, 2].argmax(), 20).float())
+
+
+@pytest.mark.parametrize("g_loss", ["nonsat", "minimax"])
+def test_a_sure_discriminator_stops_the_minimax_generator_only(g_loss):
+    model = GAN(LINE, g_loss=g_loss, optimiser="sgd", lr_d=0.01, lr_g=0.05, momentum_steps=100)
+    model.generator, model.discriminator = Shift(), nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
+    with torch.no_grad():
+        model.discriminator[0].weight.fill_(2.0)
+        model.discriminator[0].bias.fill_(-20.0)  # s(x) = 2x - 20: about +20 on the data, -20 on samples
+    fit(model, Given(LINE, 20 + 0.1 * torch.randn(512, 1), batch_size=64), 40)
+    moved = model.generator.theta.item()
+    assert moved > 1 if g_loss == "nonsat" else 0 <= moved < 0.01
+
+
+def test_paper_networks_are_the_papers():
+    model = GAN(DataSpec((1, 28, 28), 256), arch="maxout", latent=100, width=1200)
+    shapes = [tuple(p.shape) for p in model.parameters() if p.ndim == 2]
+    assert shapes == [(1200, 100), (1200, 1200), (784, 1200), (1200, 784), (1200, 240), (1, 240)]
+    assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.5, 0.5]
+    for net, bound in ((model.generator, 0.05), (model.discriminator, 0.005)):
+        for w in (p for p in net.parameters() if p.ndim == 2):
+            assert 0.95 * bound < w.abs().max() <= bound and w.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+    assert isinstance(model.generator, SigmoidGenerator) and isinstance(model.discriminator, MaxoutDiscriminator)
+    assert model.discriminator.training  # dropout is on while D and G train
+
+
+def test_sigmoid_generator_starts_at_the_mean_image():
+    spec = DataSpec((1, 4, 4), 17)
+    x = torch.randint(0, 17, (64, 1, 4, 4)).float()
+    model = GAN(spec, arch="maxout", width=20, optimiser="sgd", lr_g=1e-12)
+    fit(model, Given(spec, x, batch_size=8), 1)
+    nn.init.zeros_(model.generator.pixels.weight)
+    torch.testing.assert_close(model.generator(torch.randn(1, 32))[0], x.mean(0) / 16, atol=1e-5, rtol=0)
+
+
+def test_sgd_decays_the_rate_at_each_step_and_raises_the_momentum():
+    model = GAN(LINE, optimiser="sgd", lr_d=0.1, lr_g=0.1, lr_decay=2.0, momentum_steps=10, k=2)
+    fit(model, Given(LINE, torch.randn(64, 1)), 4)
+    d, g = (o.param_groups[0] for o in model.optimizers())
+    assert (d["lr"], g["lr"]) == (pytest.approx(0.1 / 2**8), pytest.approx(0.1 / 2**4))
+    assert d["momentum"] == g["momentum"] == pytest.approx(0.58)
+    assert momentum_at(25, 0.5, 0.7, 10) == 0.7
+    fit(model, Given(LINE, torch.randn(64, 1)), 20)
+    assert [o.param_groups[0]["lr"] for o in model.optimizers()] == [pytest.approx(1e-6)] * 2
+
+
+def test_interpolation_runs_from_the_first_code_to_the_second():
+    model = GAN(DataSpec((1, 8, 8), 17))
+    a, b = torch.randn(3, 32), torch.randn(3, 32)
+    frames = model.eval().interpolate(a, b, 5)
+    assert frames.shape == (3, 5, 1, 8, 8)
+    for code, end in ((a, frames[:, 0]), (b, frames[:, -1])):
+        assert torch.equal(end, model.spec.from_signed(model.generator(code)))

@@ -1,0 +1,164 @@
+"""WGAN-GP is WGAN-GP: the two-sided penalty of each example's own gradient between data and samples."""
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.core import DataSpec
+from zoo.core.noise import Noise
+from zoo.gan.wgan_gp import WGANGP, ResidualBlock, between
+from zoo.nn.penalties import squared_gradient_norm
+
+SPEC = DataSpec((1, 4, 4))  # real-valued, so that the losses see x itself
+F64 = torch.float64
+
+
+class Linear(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.w, self.b = nn.Parameter(torch.randn(dim, dtype=F64)), nn.Parameter(torch.zeros((), dtype=F64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.w + self.b
+
+
+class Smooth(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 5, dtype=F64), nn.Linear(5, 1, dtype=F64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x.flatten(1)).tanh()).squeeze(1)
+
+
+def model_with(critic: nn.Module, **options) -> WGANGP:
+    """The model of 4x4 images with this critic, and a generator that needs no image size."""
+    model = WGANGP(DataSpec((16,)), **options).double()
+    model.spec = SPEC
+    model.generator = nn.Sequential(nn.Linear(16, 16, dtype=F64), nn.Unflatten(1, (1, 4, 4)))
+    model.critic = critic
+    return model
+
+
+def terms_of(model: WGANGP, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.noise = Noise(5, "test", dtype=F64)
+    return model.discriminator_loss({"x": x})
+
+
+def drawn(model: WGANGP, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The samples and the ε of ``terms_of``."""
+    noise = Noise(5, "test", dtype=F64)
+    return model.generator(noise.normal(len(x), 16)).detach(), noise.uniform(len(x))
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(6, 1, 4, 4, dtype=F64)
+
+
+def test_penalty_of_a_linear_critic_is_that_of_its_weight_norm(x):
+    model = model_with(Linear(16), lam=3.0)
+    norm = model.critic.w.norm().item()
+    for data in (x, 100 * x):
+        terms = terms_of(model, data)
+        assert terms["gp"].item() == pytest.approx(3 * (norm - 1) ** 2, rel=1e-9)
+        assert terms["grad_norm"].item() == pytest.approx(norm, rel=1e-9)
+
+
+def test_epsilon_is_one_number_for_each_example(x):
+    model = model_with(Linear(16), lam=2.0)
+    model.critic.forward = lambda v: v.flatten(1).square().sum(1) / 2  # its gradient is x̂ itself
+    fake, eps = drawn(model, x)
+    assert len(eps.unique()) == 6
+    x_hat = torch.stack([e * a + (1 - e) * b for e, a, b in zip(eps, x, fake, strict=True)])
+    expected = 2 * (x_hat.flatten(1).norm(dim=1) - 1).square().mean()
+    assert terms_of(model, x)["gp"].item() == pytest.approx(expected.item(), rel=1e-9)
+    assert torch.equal(between(x, fake, eps), x_hat)
+
+
+def test_penalty_teaches_the_critic_as_finite_differences_say_and_not_its_last_bias(x):
+    model = model_with(Smooth())
+    w = model.critic.first.weight
+    gradient, bias = torch.autograd.grad(terms_of(model, x)["gp"], [w, model.critic.last.bias], allow_unused=True)
+    assert bias is None or bias == 0
+    for i, j in ((0, 0), (2, 7), (4, 15)):
+        step, values = 1e-6, []
+        for sign in (1, -1):
+            w.data[i, j] += sign * step
+            values.append(terms_of(model, x)["gp"].item())
+            w.data[i, j] -= sign * step
+        assert gradient[i, j].item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-9)
+
+
+RESNET = {"spec": DataSpec((3, 16, 16), 256), "arch": "resnet", "width": 4}
+
+
+@pytest.mark.parametrize("options", [{"spec": DataSpec((2,))}, {"spec": DataSpec((1, 16, 16), 17)}, RESNET], ids=["mlp", "conv", "resnet"])
+def test_penalty_does_not_mix_examples_and_batch_norm_is_refused(options):
+    for norm in ("none", "layer"):
+        model = WGANGP(**options, norm=norm)
+        v = torch.randn(4, *model.spec.shape, requires_grad=True)
+        (gradient,) = torch.autograd.grad(model.critic(v)[1], v)
+        assert gradient[1].abs().max() > 0 and gradient[[0, 2, 3]].abs().max() == 0
+    with pytest.raises(ValueError, match="batch norm"):
+        WGANGP(**options, norm="batch")
+
+
+def test_no_gradient_reaches_the_generator_in_the_critics_turn(x):
+    model = model_with(Smooth())
+    terms_of(model, x)["loss"].backward()
+    assert all(p.grad is None for p in model.generator.parameters())
+    assert all(p.grad.abs().max() > 0 for p in [model.critic.first.weight, model.critic.last.weight])
+
+
+def test_losses_are_the_papers(x):
+    model = model_with(Smooth(), lam=10.0)
+    terms, (fake, _) = terms_of(model, x), drawn(model, x)
+    w = model.critic(x).mean() - model.critic(fake).mean()
+    torch.testing.assert_close(terms["loss"], terms["gp"] - w)
+    model.noise = Noise(5, "test", dtype=F64)
+    torch.testing.assert_close(model.generator_loss(6)["loss"], -model.critic(fake).mean())
+
+
+def test_gradient_at_a_flat_critic_is_finite(x):
+    model = model_with(Linear(16))
+    nn.init.zeros_(model.critic.w)
+    terms = terms_of(model, x)
+    (gradient,) = torch.autograd.grad(terms["loss"], [model.critic.w])
+    assert terms["gp"].item() == pytest.approx(1, abs=1e-5) and torch.isfinite(gradient).all()
+
+
+def test_penalty_is_in_single_precision_under_autocast():
+    critic, seen = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0)), []
+    critic[0].register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+    points = torch.randn(5, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        critic(points)
+        inside = squared_gradient_norm(critic, points)
+    assert seen == [torch.bfloat16, torch.float32]
+    assert torch.equal(inside, squared_gradient_norm(critic, points))
+
+
+def test_resnet_is_the_papers():
+    with torch.device("meta"):
+        model = WGANGP(DataSpec((3, 32, 32), 256), arch="resnet", latent=128)
+    kinds = [[m.resample for m in net.blocks if isinstance(m, ResidualBlock)] for net in (model.generator, model.critic)]
+    assert kinds == [["up"] * 3, ["down", "down", "", ""]]
+    fake = model.generator(torch.zeros(2, 128, device="meta"))
+    assert fake.shape == (2, 3, 32, 32) and model.critic.features(fake).shape == (2, 128, 8, 8) and model.critic(fake).shape == (2,)
+
+
+def test_pooling_before_the_shortcut_convolution_equals_pooling_after():
+    block, v = ResidualBlock(3, 5, "down", first=True), torch.randn(2, 3, 8, 8)
+    after = nn.functional.avg_pool2d(block.shortcut(v), 2)
+    torch.testing.assert_close(after, block.shortcut(nn.functional.avg_pool2d(v, 2)), atol=1e-6, rtol=0)
+
+
+def test_rates_fall_linearly_to_zero_for_both_players_whatever_k():
+    model = WGANGP(DataSpec((2,)), k=3, decay_steps=10, lr_d=0.1, lr_g=0.2)
+    optimisers = model.optimisers()
+    schedulers = model.schedulers(optimisers)
+    for player in 5 * ["d", "d", "d", "g"]:
+        optimisers[player].step()
+        schedulers[player].step()
+    assert [o.param_groups[0]["lr"] for o in optimisers.values()] == [pytest.approx(0.05), pytest.approx(0.1)]

@@ -1,0 +1,204 @@
+"""The RBM is an RBM: its free energy, both gradients, log Z exact and annealed, the persistent chains."""
+
+import math
+
+import pytest
+import torch
+
+from tests.harness import assert_rows_do_not_talk, every_image, total_density, total_mass
+from tests.support import Given, fit
+from zoo.core import DataSpec
+from zoo.core.noise import Noise
+from zoo.markov.rbm import RBM, ais_log_z, all_states, exact_log_z, free_energy
+
+SPEC = DataSpec((1, 3, 3), 2)
+SMALL = DataSpec((1, 2, 2), 2)
+
+
+def rbm(spec: DataSpec = SPEC, hidden: int = 5, scale: float = 0.8, **options) -> RBM:
+    torch.manual_seed(0)
+    model = RBM(spec, hidden=hidden, **options).double()
+    for p in model.parameters():
+        p.data.normal_(0, scale)
+    return model.eval()
+
+
+def test_both_enumerations_of_log_z_agree_with_the_sum_over_all_states():
+    model = rbm()
+    v, h = all_states(0, 2**9, 9, model.W), all_states(0, 2**5, 5, model.W)
+    energy = -(v @ model.b)[:, None] - (h @ model.c)[None] - v @ model.W @ h.T
+    brute = (-energy).flatten().logsumexp(0)
+    torch.testing.assert_close((-free_energy(v, model.W, model.b, model.c)).logsumexp(0), brute)
+    torch.testing.assert_close(exact_log_z(model.W, model.b, model.c), brute)
+    torch.testing.assert_close(exact_log_z(model.W.T, model.c, model.b), brute)  # the larger layer as hidden
+    assert sorted(map(tuple, v.tolist())) == sorted(map(tuple, every_image(SPEC).flatten(1).tolist()))
+
+
+@pytest.mark.parametrize("hidden", [5, 12])
+def test_probabilities_of_all_images_sum_to_one_before_and_after_training(hidden):
+    model = rbm(hidden=hidden)
+    assert model.likelihood_kind == "exact_mass"
+    assert total_mass(model.log_prob, SPEC) == pytest.approx(1, abs=1e-8)
+    fit(model.float(), Given(SPEC, every_image(SPEC)[::5].float()), 20)
+    assert total_mass(model.double().eval().log_prob, SPEC) == pytest.approx(1, abs=1e-6)
+
+
+def test_annealed_importance_sampling_finds_log_z():
+    model = rbm(scale=1.2)
+    base, g = torch.randn(9).double(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        estimate, error = ais_log_z(model.W, model.b, model.c, base, 2000, 500, g)
+    assert abs(estimate - exact_log_z(model.W, model.b, model.c)) < 0.05 and 0 < error < 0.05
+
+
+def test_annealing_averages_weights_without_bias_even_with_few_temperatures():
+    model, base = rbm(), torch.zeros(9).double()
+    with torch.no_grad():
+        exact = exact_log_z(model.W, model.b, model.c)
+        runs = torch.stack([ais_log_z(model.W, model.b, model.c, base, 3, 2000, torch.Generator().manual_seed(s))[0] for s in range(20)])
+    ratio = (runs - exact).exp()
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(20)
+
+
+def test_surrogate_gradient_is_the_explicit_update():
+    model, v = rbm(algorithm="cd", k=3), every_image(SPEC)[::25]
+    model.noise = Noise(1, "test", dtype=torch.float64)
+    model.loss({"x": v})["loss"].backward()
+    model.noise = Noise(1, "test", dtype=torch.float64)
+    plus, minus = v.flatten(1), model._negative(v.flatten(1))
+    assert not torch.equal(plus, minus) and not minus.requires_grad
+    ph, mh = (torch.sigmoid(u @ model.W.detach() + model.c.detach()) for u in (plus, minus))
+    torch.testing.assert_close(-model.W.grad, (plus.T @ ph - minus.T @ mh) / len(v), rtol=0, atol=1e-6)
+    torch.testing.assert_close(-model.b.grad, plus.mean(0) - minus.mean(0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(-model.c.grad, ph.mean(0) - mh.mean(0), rtol=0, atol=1e-6)
+
+
+def test_gradient_of_the_exact_nll_is_model_minus_data_statistics():
+    model, data = rbm(SMALL, hidden=3), every_image(SMALL)[[1, 7, 7, 12]]
+    nll = (model.free_energy(data.flatten(1)) + exact_log_z(model.W, model.b, model.c)).mean()
+    gradient = torch.autograd.grad(nll, [model.W, model.b, model.c])
+    v, h = all_states(0, 16, 4, model.W), all_states(0, 8, 3, model.W)
+    with torch.no_grad():
+        joint = ((v @ model.b)[:, None] + (h @ model.c)[None] + v @ model.W @ h.T).flatten().softmax(0).view(16, 8)
+        ph = torch.sigmoid(data.flatten(1) @ model.W + model.c)
+    expected = [v.T @ joint @ h - data.flatten(1).T @ ph / 4, joint.sum(1) @ v - data.flatten(1).mean(0), joint.sum(0) @ h - ph.mean(0)]
+    for got, want in zip(gradient, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-10)
+
+
+def test_long_chains_have_the_exact_marginals():
+    model = rbm(gibbs_steps=200)
+    exact = model.log_prob(every_image(SPEC)).exp() @ every_image(SPEC).flatten(1)
+    samples = model.sample(20_000, generator=torch.Generator().manual_seed(0)).flatten(1)
+    assert (samples.mean(0) - exact).abs().max() < 0.02
+    pair = (every_image(SPEC).flatten(1)[:, 0] * every_image(SPEC).flatten(1)[:, 4]) @ model.log_prob(every_image(SPEC)).exp()
+    assert abs((samples[:, 0] * samples[:, 4]).mean() - pair) < 0.02
+
+
+def test_particles_move_are_saved_and_are_not_reset_by_validation(tmp_path):
+    data = Given(SPEC, every_image(SPEC)[::5].float())
+    model = RBM(SPEC, hidden=5, particles=8)
+    start = model.particles.clone()
+    trainer = fit(model, data, 3)
+    after = model.particles.clone()
+    assert not torch.equal(start, after) and set(after.unique().tolist()) <= {0.0, 1.0}
+    with torch.no_grad():
+        model.evaluate({"x": data.examples()["x"]}, torch.Generator())
+        model.log_prob(data.examples()["x"])
+        model.sample(3)
+    assert torch.equal(model.particles, after)
+    trainer.save_checkpoint(tmp_path / "3.ckpt")
+    again = RBM(SPEC, hidden=5, particles=8)
+    fit(again, data, 3, ckpt_path=tmp_path / "3.ckpt")
+    assert torch.equal(again.particles, after)
+
+
+def test_persistent_chains_start_where_they_stopped_and_cd_starts_at_the_data():
+    model = rbm(particles=6)
+    model.W.data.zero_()
+    model.b.data.fill_(-50.0)
+    v = torch.ones(4, 9).double()
+    assert model._negative(v).sum() == 0 and model.particles.sum() == 0 and model.particles.shape == (6, 9)
+    stuck = rbm(algorithm="cd")
+    stuck.W.data.copy_(40 * torch.eye(9, 5))  # each visible unit is held by a hidden copy of itself
+    stuck.b.data.fill_(-20.0)
+    stuck.c.data.fill_(-20.0)
+    x = torch.tensor([[1.0, 0, 1, 0, 1, 0, 0, 0, 0]]).double()
+    assert torch.equal(stuck._negative(x), x)
+
+
+def test_negative_samples_carry_no_gradient_whatever_the_units():
+    for spec in (SPEC, DataSpec((2,))):
+        for algorithm in ("cd", "pcd"):
+            model = rbm(spec, algorithm=algorithm)
+            assert not model._negative(torch.ones(4, spec.dim).double()).requires_grad
+
+
+def test_first_biases_are_the_smoothed_logits_of_the_data():
+    model, x = rbm(), every_image(SPEC)[[0, 1, 3]]
+    model.initialise_from(x)
+    mean = (x.flatten(1).sum(0) + 0.5) / 4
+    torch.testing.assert_close(torch.sigmoid(model.b), mean)
+    assert torch.equal(model.base, model.b)
+
+
+def test_log_z_is_computed_again_after_the_weights_change():
+    model, x = rbm(), every_image(SPEC)[:4]
+    before = model.log_prob(x)
+    assert torch.equal(model.log_prob(x), before)
+    with torch.no_grad():
+        model.W.mul_(1.5)
+    assert total_mass(model.log_prob, SPEC) == pytest.approx(1, abs=1e-8)
+
+
+def test_large_machines_say_estimate_and_come_near_the_exact_value():
+    big = DataSpec((1, 5, 5), 2)
+    model = rbm(big, hidden=25, scale=0.3)
+    assert model.likelihood_kind == "estimate" and rbm(big, hidden=20).likelihood_kind == "exact_mass"
+    model.W.data[:, 15:] = 0  # ten hidden units without weights: log Z is that of 15 units plus Σ softplus(c)
+    value, error = model.log_z()
+    exact = exact_log_z(model.W[:, :15], model.b, model.c[:15]) + torch.nn.functional.softplus(model.c[15:]).sum()
+    assert abs(value - exact) < 0.1 and error > 0
+
+
+def test_real_vectors_have_a_density_that_integrates_to_one():
+    model = rbm(DataSpec((2,)), hidden=4)
+    model.shift.copy_(torch.tensor([0.5, -1.0]))
+    model.scale.copy_(torch.tensor([0.5, 3.0]))
+    assert model.likelihood_kind == "exact_density"
+    assert total_density(model.log_prob, 2, half_width=40, points=1601) == pytest.approx(1, abs=1e-3)
+    with torch.no_grad():
+        g = torch.Generator().manual_seed(0)
+        estimate, _ = ais_log_z(model.W, model.b, model.c, torch.zeros(2).double(), 1000, 500, g, gaussian=True)
+    assert abs(estimate - exact_log_z(model.W, model.b, model.c, gaussian=True)) < 0.05
+
+
+def test_inpainting_keeps_what_is_known_and_follows_the_exact_conditional():
+    model = rbm(gibbs_steps=100)
+    known = torch.zeros(1, 3, 3, dtype=torch.bool)
+    known[0, :2] = True
+    x = every_image(SPEC)[333:334].expand(10_000, 1, 3, 3)
+    filled = model.inpaint(x, known, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(filled[:, known], x[:, known])
+    images = every_image(SPEC)
+    fits = (images[:, known] == x[0][known]).all(1)
+    exact = model.log_prob(images[fits]).exp()
+    exact = (exact / exact.sum()) @ images[fits][:, ~known]
+    assert (filled[:, ~known].mean(0) - exact).abs().max() < 0.02
+
+
+def test_rate_falls_linearly_to_zero_and_only_weights_decay():
+    model = RBM(SPEC, hidden=5, lr=0.1, decay_steps=4)
+    made = model.configure_optimizers()
+    rates = []
+    for _ in range(6):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0, 0.0])
+    decay = {id(p): g["weight_decay"] for g in made["optimizer"].param_groups for p in g["params"]}
+    assert decay == {id(model.W): 1e-4, id(model.b): 0, id(model.c): 0}
+
+
+def test_rows_do_not_talk():
+    assert_rows_do_not_talk(rbm().log_prob, every_image(SPEC)[::60])

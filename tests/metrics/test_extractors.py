@@ -1,0 +1,191 @@
+"""Extractors say who they are, give the same features everywhere, and never reach for the network."""
+
+import warnings
+
+import pytest
+import torch
+
+from tests.support import Given
+from zoo.core.spec import DataSpec
+from zoo.data.digits import Digits
+from zoo.metrics import DataNet, Inception, Pixels, choose, extractors
+
+SPEC = DataSpec((1, 6, 5), 4, 3, "shapes (small)")
+
+
+def shapes(n=60, spec=SPEC, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(3, (n,), generator=g)
+    x = torch.randint(2, (n, *spec.shape), generator=g).float()
+    x[torch.arange(n), 0, y] = 3  # a bright row tells the class
+    return x, y
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    monkeypatch.setattr(extractors, "STEPS", 80)
+
+
+def test_datanet_learns_to_classify_held_out_digits():
+    data = Digits()
+    net = choose("auto", data, progress=False)
+    held_out = data.examples(split="val")
+    features, p = net(held_out["x"], data.spec)
+    assert net.name == "digitsnet" and features.shape == (180, 64) and p.shape == (180, 10)
+    assert (p.argmax(1) == held_out["y"]).float().mean() > 0.95
+    train = net(data.examples()["x"], data.spec)[0]
+    assert train.var(0).mean().item() == pytest.approx(1, rel=1e-4)
+
+
+def test_datanet_is_a_function_of_the_data_and_leaves_the_random_state_alone(brief, tmp_path):
+    x, y = shapes()
+    torch.manual_seed(5)
+    first = DataNet(SPEC, x, y, cache=tmp_path / "a", progress=False)
+    drawn = torch.rand(3)
+    torch.manual_seed(6)
+    second = DataNet(SPEC, x, y, cache=tmp_path / "b", progress=False)
+    other = DataNet(SPEC, x.flip(3), y, cache=tmp_path / "b", progress=False)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(3))
+    assert first.weights_hash == second.weights_hash != other.weights_hash
+    assert first.name == "shapesnet" and not any(p.requires_grad for p in first.parameters())
+
+
+def test_datanet_is_trained_once_and_again_when_the_cache_is_damaged(brief, tmp_path, monkeypatch):
+    x, y = shapes()
+    first = DataNet(SPEC, x, y, cache=tmp_path, progress=False)
+    (file,) = tmp_path.iterdir()  # and no half-written file beside it
+    trained = []
+    train = DataNet._train
+    monkeypatch.setattr(DataNet, "_train", lambda self, *a: (trained.append(1), train(self, *a)))
+    assert DataNet(SPEC, x, y, cache=tmp_path, progress=False).weights_hash == first.weights_hash and not trained
+    for damage in (b"", b"no tensors here", file.read_bytes()[:2000]):
+        file.write_bytes(damage)
+        with pytest.warns(UserWarning, match="damaged"):
+            again = DataNet(SPEC, x, y, cache=tmp_path, progress=False)
+        assert again.weights_hash == first.weights_hash
+    assert len(trained) == 3
+
+
+def test_a_cache_with_other_weights_inside_is_not_believed(brief, tmp_path):
+    x, y = shapes()
+    first = DataNet(SPEC, x, y, cache=tmp_path, progress=False)
+    (file,) = tmp_path.iterdir()
+    torch.save({"body.0.weight": torch.zeros(1)}, file)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert DataNet(SPEC, x, y, cache=tmp_path, progress=False).weights_hash == first.weights_hash
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_warning(brief, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="ZOO_CACHE"):
+        DataNet(SPEC, *shapes(), cache=tmp_path / "file", progress=False)
+
+
+def test_datanet_without_labels_gives_features_that_tell_images_apart(brief):
+    spec = DataSpec((1, 6, 5), 4, 0, "shapes")
+    x, y = shapes()
+    net = choose("datanet", Given(spec, x), progress=False)
+    features, p = net(x, spec)
+    assert p is None and net.num_classes is None and features.shape == (60, 64)
+    centre = torch.stack([features[y == c].mean(0) for c in range(3)])
+    assert (torch.cdist(features, centre).argmin(1) == y).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3), (3, 40, 17), (2, 1, 9)])
+def test_datanet_and_pixels_take_any_size(shape, brief, monkeypatch):
+    monkeypatch.setattr(extractors, "STEPS", 2)
+    spec = DataSpec(shape, 256, 2)
+    x, y = torch.randint(0, 256, (10, *shape)).float(), torch.arange(10) % 2
+    for net in (DataNet(spec, x, y, progress=False), Pixels(spec, x, y)):
+        features, p = net(x, spec)
+        assert features.shape == (10, net.dim) and p.shape == (10, 2) and torch.isfinite(features).all()
+        assert torch.allclose(p.sum(1), torch.ones(10).double())
+
+
+def test_datanet_trains_inside_a_validation_loop(brief):
+    x, y = shapes()
+    with torch.inference_mode():
+        inside = DataNet(SPEC, x * 1, y * 1, cache="inside", progress=False)
+    assert inside.weights_hash == DataNet(SPEC, x, y, cache="outside", progress=False).weights_hash
+
+
+def test_pixels_are_the_pixels_with_a_classifier_when_labelled():
+    data = Digits()
+    train, held_out = data.examples(), data.examples(split="val")
+    net = Pixels(data.spec, train["x"], train["y"])
+    features, p = net(held_out["x"], data.spec)
+    assert torch.equal(features, held_out["x"].flatten(1) / 16)
+    assert (p.argmax(1) == held_out["y"]).float().mean() > 0.9
+    big = Digits(size=32)
+    pooled = Pixels(big.spec, big.examples()["x"])(held_out["x"].repeat_interleave(4, 2).repeat_interleave(4, 3), big.spec)
+    assert torch.allclose(pooled[0], features) and pooled[1] is None
+
+
+def test_pixel_probabilities_are_scikit_learns_also_with_two_or_missing_classes():
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = shapes()
+    for kept in ([0, 1, 2], [0, 2]):
+        rows = torch.isin(y, torch.tensor(kept))
+        p = Pixels(SPEC, x[rows], y[rows])(x, SPEC)[1]
+        pooled = (x / 3).flatten(1).double().numpy()
+        expected = LogisticRegression(max_iter=2000).fit(pooled[rows.numpy()], y[rows].numpy()).predict_proba(pooled)
+        assert torch.allclose(p[:, kept], torch.from_numpy(expected), atol=1e-4) and torch.allclose(p.sum(1), torch.ones(60).double())
+
+
+def test_missing_inception_weights_say_which_file_goes_where(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=rf"{extractors.INCEPTION_FILE}.*{tmp_path}.*ZOO_INCEPTION"):
+        choose("inception", Digits())
+    monkeypatch.setenv("ZOO_INCEPTION", str(tmp_path / "nowhere.pth"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        choose("auto", Digits())
+    with pytest.raises(FileNotFoundError, match="given"):
+        Inception(tmp_path / "given.pth")
+
+
+def test_nothing_is_downloaded_unless_asked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **o: asked.append(url) or {})
+    with pytest.raises(FileNotFoundError):
+        choose("inception", Digits())
+    assert not asked
+    with pytest.raises(RuntimeError, match="Missing key"):  # the stub's empty weights
+        choose("inception", Digits(), inception_weights="download")
+    assert asked == [extractors.INCEPTION_URL]
+
+
+def test_inception_files_with_code_inside_are_not_run(tmp_path):
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save({"fc.bias": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(pickle.UnpicklingError):
+        Inception(tmp_path / "evil.pth")
+
+
+def test_auto_takes_inception_where_its_weights_are_found(tmp_path, monkeypatch):
+    file = tmp_path / "hub" / "checkpoints" / extractors.INCEPTION_FILE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    monkeypatch.setattr(extractors, "Inception", lambda path, download: ("inception", path))
+    assert choose("auto", Digits()) == ("inception", None)
+    assert extractors.find_inception() == file
+    monkeypatch.setenv("ZOO_INCEPTION", str(tmp_path / "hub"))  # a folder is no file
+    with pytest.raises(FileNotFoundError, match="ZOO_INCEPTION"):
+        extractors.find_inception()
+
+
+def test_unknown_extractors_are_refused():
+    with pytest.raises(ValueError, match="auto, inception, datanet, pixels, got 'vgg'"):
+        choose("vgg", Digits())
+
+
+def test_description_names_weights_and_resize():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = Pixels(SPEC, *shapes()).describe()
+    assert said["extractor"] == "pixels" and len(said["weights"]) == 16 and said["dim"] == 30 and "8x8" in said["resize"]

@@ -1,0 +1,259 @@
+"""MADE: masked autoencoder for distribution estimation.
+
+Paper      Germain, Gregor, Murray, Larochelle. MADE: Masked Autoencoder for Distribution Estimation. ICML 2015. arXiv:1502.03509.
+Model      P(x) = Π_d P(x_d | x_<d), all D conditionals from one pass of an MLP whose weights are masked. m⁰ is the order, a permutation
+           of 1..D; hidden unit k of layer l has a degree m^l(k), uniform in min m^{l-1} .. D-1. A hidden unit sees degrees <= its own,
+           an output sees hidden degrees < m⁰(d), so x_d depends on exactly the inputs before it.
+Objective  -log P(x) = -Σ_d log P(x_d | x_<d): Bernoulli for binary data, an L-way softmax for L levels, a Gaussian for real vectors.
+Masks      ``n_masks`` = K stored seeds; training takes them in turn, one a step (connectivity-agnostic), and with ``order_agnostic`` each
+           has its own order. log P(x) = logsumexp_k log P_k(x) - ln K, the mean of probabilities, which again sums to one.
+Sampling   A mask drawn for each image, then D steps in its order. ``cache=True`` computes each hidden unit once, as soon as the
+           inputs of its degree are known: one forward pass in total instead of D.
+Notes      Direct input-output connections are on, as in the paper's best models. ``connectivity_weights`` add a second masked weight
+           matrix applied to ones (section 4.3), which tells the network its mask. Labels enter as a bias to every layer; the
+           output layer is included, or the first dimension could not depend on the label. Output biases start at the data's marginals.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core import DataSpec, LikelihoodModule
+from zoo.core.module import Batch
+from zoo.registry import Paper, register
+
+MAX_WEIGHTS = 2**26  # of the output layer; beyond, another model is the better choice
+HEADS = ("bernoulli", "categorical", "gaussian")
+
+
+def degrees(dim: int, widths: list[int], seed: int, shuffled: bool) -> list[Tensor]:
+    """m⁰, m¹, ..., mⁿ of one mask, a pure function of its seed; m⁰ is 1..D (raster) unless ``shuffled``."""
+    g = torch.Generator().manual_seed(seed)
+    m = [torch.randperm(dim, generator=g) + 1 if shuffled else torch.arange(1, dim + 1)]
+    for width in widths:
+        m.append(torch.randint(int(m[-1].min()), max(dim, 2), (width,), generator=g))
+    return m
+
+
+def masks(m: list[Tensor]) -> list[Tensor]:
+    """0/1 matrices of the hidden layers, M[k, k'] = [m^l(k) >= m^{l-1}(k')], of the output, [m⁰(d) > mⁿ(k)], and of the direct weights."""
+    hidden = [b[:, None] >= a[None, :] for a, b in zip(m[:-1], m[1:], strict=True)]
+    return [*hidden, m[0][:, None] > m[-1][None, :], m[0][:, None] > m[0][None, :]]
+
+
+def log_conditionals(head: str, params: Tensor, x: Tensor) -> Tensor:
+    """log P(x_d | x_<d), (B, D), from (B, D, P) parameters and flat data."""
+    if head == "bernoulli":
+        return -F.binary_cross_entropy_with_logits(params[..., 0], x, reduction="none")
+    if head == "categorical":
+        return params.log_softmax(-1).gather(-1, x.long()[..., None])[..., 0]
+    mu, log_sigma = params.unbind(-1)
+    return -0.5 * ((x - mu) * (-log_sigma).exp()).square() - log_sigma - 0.5 * math.log(2 * math.pi)
+
+
+def invert(head: str, params: Tensor, noise: Tensor) -> Tensor:
+    """x_d from its (B, P) parameters and one number a row, uniform (inverse of the distribution function) or normal."""
+    if head == "bernoulli":
+        return (noise < torch.sigmoid(params[:, 0])).to(params.dtype)
+    if head == "categorical":
+        cdf = params.softmax(-1).cumsum(-1)[:, :-1]
+        return (noise[:, None] >= cdf).sum(-1).to(params.dtype)
+    return params[:, 0] + params[:, 1].exp() * noise
+
+
+@register(
+    "made",
+    paper=Paper("Germain, Gregor, Murray, Larochelle", "MADE: Masked Autoencoder for Distribution Estimation", 2015, "1502.03509"),
+    about="an MLP masked so that one pass gives every autoregressive conditional",
+    taxonomy="explicit tractable",
+    likelihood="exact_mass",
+    can={"sample", "log_prob"},
+    data="digits",
+    learns=("val/nll_nats", "<", 19.6),
+)
+class MADE(LikelihoodModule):
+    """Masked autoencoder.
+
+    Args:
+        hidden: units of each hidden layer.
+        layers: hidden layers.
+        n_masks: masks that take turns in training and are averaged in ``log_prob``.
+        order_agnostic: each mask has its own random order; otherwise all follow the raster order.
+        direct: masked connections from the input to the output.
+        connectivity_weights: tell every layer its mask by masked weights on ones.
+        conditional: model P(x | label).
+        optimiser: "adam", or the paper's "adagrad".
+        lr: learning rate.
+    """
+
+    mask_seeds: Tensor
+    turn: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: int = 256,
+        layers: int = 1,
+        n_masks: int = 1,
+        order_agnostic: bool = False,
+        direct: bool = True,
+        connectivity_weights: bool = False,
+        conditional: bool = False,
+        optimiser: str = "adam",
+        lr: float = 1e-3,
+    ) -> None:
+        super().__init__(spec)
+        if spec.levels is None and spec.is_image:
+            raise ValueError(f"made models images with levels, or real-valued vectors, got {spec}; choose data with levels")
+        if min(hidden, layers, n_masks) < 1:
+            raise ValueError(f"hidden, layers and n_masks are at least 1, got {hidden}, {layers}, {n_masks}")
+        if conditional and not spec.num_classes:
+            raise ValueError(f"conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
+        if optimiser not in ("adam", "adagrad"):
+            raise ValueError(f"optimiser is adam or adagrad, got {optimiser!r}")
+        self.head = HEADS[2] if spec.levels is None else HEADS[0] if spec.levels == 2 else HEADS[1]
+        self.outputs = {"bernoulli": 1, "gaussian": 2}.get(self.head, spec.levels or 0)  # P parameters of each dimension
+        self.order_agnostic, self.conditional, self.optimiser, self.lr = order_agnostic, conditional, optimiser, lr
+        weights = spec.dim * self.outputs * (hidden + spec.dim * direct)
+        if weights > MAX_WEIGHTS:
+            raise ValueError(f"made needs {weights:,} output weights for {spec}; choose smaller or binarised images, or direct=False")
+        self.widths = [hidden] * layers
+        sizes = [(spec.dim, hidden)] + [(hidden, hidden)] * (layers - 1) + [(hidden, spec.dim * self.outputs)]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in sizes)
+        self.direct = nn.Linear(spec.dim, spec.dim * self.outputs, bias=False) if direct else None
+        self.connectivity = nn.ParameterList(torch.zeros(b, a) for a, b in sizes) if connectivity_weights else None
+        self.label_bias = nn.ModuleList(nn.Embedding(spec.num_classes, b) for _, b in sizes) if conditional else None
+        self.register_buffer("mask_seeds", torch.randint(2**31, (n_masks,)))
+        self.register_buffer("turn", torch.tensor(0))  # optimiser steps so far: which mask is next
+        self._masks: dict[tuple[int, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
+
+    @property
+    def likelihood_kind(self) -> str:
+        return "exact_density" if self.head == "gaussian" else "exact_mass"
+
+    @torch.no_grad()
+    def initialise_from(self, x: Tensor) -> None:
+        """Output biases at the data's smoothed marginals; else pixels that are always black, of which the first ones have nothing
+        but a bias, stay grey for thousands of steps."""
+        v, bias = x.flatten(1), self.layers[-1].bias.view(self.spec.dim, self.outputs)
+        if self.head == "gaussian":
+            bias.copy_(torch.stack([v.mean(0), v.std(0).clamp(min=1e-3).log()], 1))
+            return
+        counts = torch.stack([(v == level).sum(0) for level in range(self.spec.levels or 0)], 1) + 0.5
+        log_p = (counts / counts.sum(1, keepdim=True)).log()
+        bias.copy_(log_p[:, 1:] - log_p[:, :1] if self.head == "bernoulli" else log_p)
+
+    # -- the masked network --------------------------------------------------------------------------------------------
+    @property
+    def order(self) -> Tensor:
+        """Flat indices of the dimensions in the order of generation, (D,), of the first mask."""
+        return self.order_of(0)
+
+    def order_of(self, k: int) -> Tensor:
+        return self._mask(k)[0][0].argsort()
+
+    def _mask(self, k: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Degrees and masks of mask k, regenerated from its seed; an output's mask is repeated for its P parameters."""
+        key = (int(self.mask_seeds[k]), self.device)
+        if key not in self._masks:
+            m = degrees(self.spec.dim, self.widths, key[0], self.order_agnostic)
+            *inner, output, direct = masks(m)
+            rows = [*inner, *(o.repeat_interleave(self.outputs, 0) for o in (output, direct))]
+            self._masks[key] = [d.to(self.device) for d in m], [r.to(self.device) for r in rows]
+        return self._masks[key]
+
+    def _weights(self, k: int, y: Tensor | None) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+        """Masked weights, biases (of each row where there are labels) and direct weights of mask k."""
+        m = self._mask(k)[1]
+        weights = [layer.weight * m[i] for i, layer in enumerate(self.layers)]
+        biases = [layer.bias for layer in self.layers]
+        if self.connectivity is not None:
+            biases = [b + (u * m[i]).sum(1) for i, (b, u) in enumerate(zip(biases, self.connectivity, strict=True))]
+        if self.label_bias is not None:
+            if y is None:
+                raise ValueError("made was built with conditional=True: pass the labels, y=(B,)")
+            biases = [b + e(y) for b, e in zip(biases, self.label_bias, strict=True)]
+        return weights, biases, None if self.direct is None else self.direct.weight * m[-1]
+
+    def _input(self, x: Tensor) -> Tensor:
+        return (self.spec.to_unit(x) if self.head == "bernoulli" else self.spec.to_signed(x)).flatten(1)
+
+    def conditionals(self, x: Tensor, y: Tensor | None = None, k: int = 0) -> Tensor:
+        """Parameters of all D conditionals under mask k in one pass, (B, D, P), from data in the units of ``spec``."""
+        weights, biases, direct = self._weights(k, y)
+        h = v = self._input(x)
+        for w, b in zip(weights[:-1], biases[:-1], strict=True):
+            h = F.relu(F.linear(h, w) + b)
+        out = F.linear(h, weights[-1]) + biases[-1]
+        if direct is not None:
+            out = out + F.linear(v, direct)
+        return out.view(len(x), self.spec.dim, self.outputs)
+
+    # -- likelihood ----------------------------------------------------------------------------------------------------
+    def log_prob_of(self, x: Tensor, y: Tensor | None, k: int) -> Tensor:
+        """log P_k(x) under mask k alone, nats, (B,)."""
+        return log_conditionals(self.head, self.conditionals(x, y, k), x.flatten(1)).sum(1)
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        each = torch.stack([self.log_prob_of(x, y, k) for k in range(len(self.mask_seeds))])
+        return each.logsumexp(0) - math.log(len(each))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        nll = -self.log_prob_of(batch["x"], batch.get("y"), int(self.turn) % len(self.mask_seeds)).mean()
+        return {"loss": nll, "nll_nats": nll}
+
+    def after_step(self) -> None:
+        self.turn += 1
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        each = [-self.log_prob_of(batch["x"], batch.get("y"), k) for k in range(len(self.mask_seeds))]
+        return {"nll_single_mask": torch.stack(each).mean(0)} if len(each) > 1 else {}
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, cache: bool = True) -> Tensor:
+        """n draws, (n, *shape). ``cache=False`` runs D full passes; the same noise gives the same images."""
+        options = {"generator": generator, "device": self.device}
+        which = torch.randint(len(self.mask_seeds), (n,), **options)
+        draw = torch.randn if self.head == "gaussian" else torch.rand
+        noise = draw(self.spec.dim, n, dtype=self.float_dtype, **options)
+        x = torch.zeros(n, self.spec.dim, device=self.device, dtype=self.float_dtype)
+        for k in which.unique().tolist():
+            rows = which == k
+            x[rows] = (self._cached if cache else self._naive)(k, noise[:, rows], None if y is None else y[rows])
+        return x.view(n, *self.spec.shape)
+
+    def _naive(self, k: int, noise: Tensor, y: Tensor | None) -> Tensor:
+        x = noise.new_zeros(noise.shape[1], *self.spec.shape)
+        for step, d in enumerate(self.order_of(k).tolist()):
+            x.view(len(x), -1)[:, d] = invert(self.head, self.conditionals(x, y, k)[:, d], noise[step])
+        return x.flatten(1)
+
+    def _cached(self, k: int, noise: Tensor, y: Tensor | None) -> Tensor:
+        """Step j sets the input of degree j, then every hidden unit of degree j, layer by layer; each is computed once."""
+        m = self._mask(k)[0]
+        weights, biases, direct = self._weights(k, y)
+        x = noise.new_zeros(noise.shape[1], self.spec.dim)
+        h = [x.clone(), *(x.new_zeros(len(x), width) for width in self.widths)]  # the network's input and hidden layers
+        for step, d in enumerate(self.order_of(k).tolist()):
+            p = slice(d * self.outputs, (d + 1) * self.outputs)
+            out = F.linear(h[-1], weights[-1][p]) + biases[-1][..., p]
+            if direct is not None:
+                out = out + F.linear(h[0], direct[p])
+            x[:, d] = invert(self.head, out, noise[step])
+            h[0][:, d] = self._input(x[:, d : d + 1])[:, 0]
+            for layer in range(1, len(m)):
+                units = (m[layer] == step + 1).nonzero()[:, 0]
+                if len(units):
+                    h[layer][:, units] = F.relu(F.linear(h[layer - 1], weights[layer - 1][units]) + biases[layer - 1][..., units])
+        return x
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        if self.optimiser == "adagrad":
+            return torch.optim.Adagrad(self.parameters(), self.lr, eps=1e-6)
+        return torch.optim.Adam(self.parameters(), self.lr)

@@ -1,0 +1,352 @@
+"""RealNVP: real-valued non-volume-preserving transformations.
+
+Paper      Dinh, Sohl-Dickstein, Bengio. Density estimation using Real NVP. ICLR 2017. arXiv:1605.08803.
+Model      z = f(y), z ~ N(0, I), f a stack of affine couplings with a binary mask b (equation 9):
+               z = b y + (1 - b) (y exp(s(b y)) + t(b y)),   log|det| = Σ (1 - b) s,   s = γ tanh(r), γ learned for each channel.
+           Images: v = logit(α + (1 - 2α) y) of dequantised y = (x + u)/L; a scale is 3 couplings with checkerboard masks, a squeeze
+           (C, H, W) -> (4C, H/2, W/2), 3 with channel masks, and half of the channels leave for z; the last scale is 4 checkerboard
+           couplings. Vectors: ``couplings`` couplings that keep the even and the odd coordinates in turn, no preprocessing.
+Objective  -log p(y) = -log N(f(y); 0, I) - Σ log|det| - log|det logit|, in bits per dimension for images (Σ includes D ln L).
+Sampling   z ~ N(0, T²), inverted; x = floor(L y).
+Notes      The released code computes (y + t) exp(s); this is the paper's form. α + (1 - 2α) y is the released code's, because the
+           printed α + (1 - α) y sends white to infinity. Half of the channels leave after a plain squeeze, as printed; the released
+           code orders them so that the kept half is a smaller image. ``interpolate`` is the paper's arc z = cos φ z_a + sin φ z_b.
+           The default coupling network is 3x3-1x1-3x3 convolutions; ``blocks`` > 0 gives the residual network with weight
+           normalisation, and ``batch_norm`` the paper's normalisation in it and after every coupling: batch statistics
+           in training (each process its own), running ones in evaluation and in the inverse.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
+
+from zoo.core import DataSpec, DensityModule
+from zoo.core.likelihood import bits_per_dim, dequantise, inverse_logit_transform, logit_transform, quantise, row_noise
+from zoo.core.module import Batch
+from zoo.registry import Paper, register
+
+
+class ResidualNet(nn.Module):
+    """Appendix's coupling network: normalised input as [relu(v), relu(-v), mask], weight-normalised blocks, summed skips."""
+
+    def __init__(self, channels: int, width: int, blocks: int, batch_norm: bool) -> None:
+        super().__init__()
+
+        def norm(c: int) -> nn.Module:
+            return nn.BatchNorm2d(c) if batch_norm else nn.Identity()
+
+        def conv(a: int, b: int, size: int) -> nn.Module:
+            return weight_norm(nn.Conv2d(a, b, size, padding=size // 2))
+
+        self.normalise = norm(channels)
+        self.first = conv(3 * channels, width, 3)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(norm(width), nn.ReLU(), conv(width, width, 3), norm(width), nn.ReLU(), conv(width, width, 3))
+            for _ in range(blocks)
+        )
+        self.skips = nn.ModuleList(conv(width, width, 1) for _ in range(blocks + 1))
+        self.last = nn.Sequential(norm(width), nn.ReLU(), zeroed(nn.Conv2d(width, 2 * channels, 1)))
+
+    def forward(self, v: Tensor, mask: Tensor) -> Tensor:
+        v = self.normalise(v) * mask
+        h = self.first(torch.cat([F.relu(v), F.relu(-v), mask.expand_as(v)], 1))
+        total = self.skips[0](h)
+        for block, skip in zip(self.blocks, self.skips[1:], strict=True):
+            h = h + block(h)
+            total = total + skip(h)
+        return self.last(total)
+
+
+class PlainNet(nn.Sequential):
+    """Layers with ReLU between them and a zero end, so that a coupling starts as the identity."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        steps: list[nn.Module] = []
+        for layer in layers[:-1]:
+            steps += [layer, nn.ReLU()]
+        super().__init__(*steps, zeroed(layers[-1]))
+
+    def forward(self, v: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(v)
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Coupling(nn.Module):
+    """Affine coupling: where the mask is 1 the input passes through and determines scale and shift of the rest."""
+
+    mask: Tensor
+
+    def __init__(self, net: nn.Module, mask: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mask", mask[None], persistent=False)
+        self.gamma = nn.Parameter(torch.ones(1, len(mask), *[1] * (mask.ndim - 1)))
+
+    def scale_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """s and t, zero where the mask is 1."""
+        t, r = self.net(kept, self.mask).chunk(2, 1)
+        return (1 - self.mask) * self.gamma * torch.tanh(r), (1 - self.mask) * t
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        s, t = self.scale_shift(self.mask * y)
+        return y * s.exp() + t, s.flatten(1).sum(1)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        s, t = self.scale_shift(self.mask * z)
+        return (z - t) * (-s).exp(), -s.flatten(1).sum(1)
+
+
+class FlowBatchNorm(nn.Module):
+    """(y - μ)/sqrt(var + ε) for each channel over the positions a coupling transformed; log|det| = -½ Σ ln(var + ε) over them."""
+
+    mean: Tensor
+    var: Tensor
+    moved: Tensor
+
+    def __init__(self, mask: Tensor, eps: float = 1e-4, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.register_buffer("moved", 1 - mask[None], persistent=False)
+        shape = (1, len(mask), *[1] * (mask.ndim - 1))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+
+    def statistics(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the moved positions; gradients flow through them. Channels that did not move get 0 and 1."""
+        over = (0, *range(2, y.ndim))
+        count = (self.moved.sum(over, keepdim=True) * len(y)).clamp(min=1)
+        mean = (y * self.moved).sum(over, keepdim=True) / count
+        var = ((y - mean).square() * self.moved).sum(over, keepdim=True) / count
+        return mean, torch.where(self.moved.amax(over, keepdim=True) > 0, var, 1.0)
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        mean, var = self.mean, self.var
+        if self.training:
+            mean, var = self.statistics(y)
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.momentum)
+                self.var.lerp_(var, self.momentum)
+        half_log = 0.5 * (var + self.eps).log() * self.moved
+        return torch.where(self.moved > 0, (y - mean) * (-half_log).exp(), y), -half_log.sum().expand(len(y))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        half_log = 0.5 * (self.var + self.eps).log() * self.moved
+        return torch.where(self.moved > 0, z * half_log.exp() + self.mean, z), half_log.sum().expand(len(z))
+
+
+class Squeeze(nn.Module):
+    """(C, H, W) -> (4C, H/2, W/2): each 2x2 block becomes 4 channels."""
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return F.pixel_unshuffle(y, 2), y.new_zeros(len(y))
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return F.pixel_shuffle(z, 2), z.new_zeros(len(z))
+
+
+def checkerboard(c: int, h: int, w: int, parity: int) -> Tensor:
+    """1 where row + column has the given parity, (C, H, W)."""
+    return ((torch.arange(h)[:, None] + torch.arange(w)) % 2 == parity).float().expand(c, h, w).clone()
+
+
+def channel_mask(c: int, h: int, w: int, first: bool) -> Tensor:
+    """1 on the first (or second) half of the channels, (C, H, W)."""
+    return ((torch.arange(c) < c // 2) == first).float()[:, None, None].expand(c, h, w).clone()
+
+
+def standard_normal(z: Tensor) -> Tensor:
+    """log N(z; 0, I), (B,)."""
+    return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+@register(
+    "realnvp",
+    paper=Paper("Dinh, Sohl-Dickstein, Bengio", "Density estimation using Real NVP", 2017, "1605.08803"),
+    about="a multi-scale stack of affine couplings with masks",
+    taxonomy="explicit tractable",
+    likelihood="dequantised_bound",
+    can={"sample", "log_prob", "encode", "decode", "reconstruct", "interpolate"},
+    data="digits",
+    learns=("val/bits_per_dim", "<", 2.35),
+)
+class RealNVP(DensityModule):
+    """Real NVP.
+
+    Args:
+        width: maps (images) or units (vectors) of the coupling networks.
+        scales: multi-scale levels of images; each but the last halves the image and lets half of the dimensions go.
+        couplings: couplings of vectors.
+        blocks: residual blocks of a coupling network; 0 is the small one of three convolutions.
+        batch_norm: normalise in the residual networks and after every coupling.
+        alpha: the logit transform of images.
+        l2: weight of the squared scales γ and weight-normalisation magnitudes in the loss.
+        draws: draws of u in the evaluated bound.
+        lr: Adam's learning rate.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        width: int = 64,
+        scales: int = 2,
+        couplings: int = 8,
+        blocks: int = 0,
+        batch_norm: bool = False,
+        alpha: float = 0.05,
+        l2: float = 0.0,
+        draws: int = 4,
+        lr: float = 1e-3,
+    ) -> None:
+        super().__init__(spec)
+        if spec.is_image and spec.levels is None:
+            raise ValueError(f"realnvp models images with levels, or vectors, got {spec}; choose data with levels")
+        if min(width, scales, couplings, draws) < 1:
+            raise ValueError(f"width, scales, couplings and draws are at least 1, got {width}, {scales}, {couplings}, {draws}")
+        if not 0 < alpha < 0.5:
+            raise ValueError(f"alpha lies between 0 and 0.5, got {alpha}; the paper has 0.05")
+        if spec.dim < 2:
+            raise ValueError(f"realnvp's couplings need at least two dimensions, got {spec}; choose other data")
+        if spec.is_image and any(side % 2 ** (scales - 1) for side in spec.shape[1:]):
+            raise ValueError(
+                f"realnvp with scales={scales} needs sides divisible by {2 ** (scales - 1)}, got {spec}; lower scales, or resize"
+            )
+        self.width, self.blocks, self.batch_norm = width, blocks, batch_norm
+        self.alpha, self.l2, self.draws, self.lr = alpha, l2, draws, lr
+        if blocks and not spec.is_image:
+            raise ValueError(f"blocks={blocks} is for images, got {spec}; leave it at 0")
+        self.scales = nn.ModuleList()
+        self.sizes, self.top = [], spec.shape  # dimensions that leave after each scale, and the shape of those that remain
+        if not spec.is_image:
+            even = (torch.arange(spec.dim) % 2 == 0).float()
+            self.scales.append(self._steps([even if i % 2 == 0 else 1 - even for i in range(couplings)]))
+            return
+        c, h, w = spec.shape
+        for i in range(scales):
+            last = i == scales - 1
+            steps = self._steps([checkerboard(c, h, w, parity) for parity in (0, 1, 0, 1)[: 4 if last else 3]])
+            if not last:
+                c, h, w = 4 * c, h // 2, w // 2
+                steps.append(Squeeze())
+                steps.extend(self._steps([channel_mask(c, h, w, first) for first in (True, False, True)]))
+                c //= 2
+                self.sizes.append(c * h * w)
+            self.scales.append(steps)
+        self.top = (c, h, w)
+
+    def _steps(self, masks: list[Tensor]) -> nn.ModuleList:
+        """A coupling for each mask, each followed by batch normalisation if there is any."""
+        steps = nn.ModuleList()
+        for mask in masks:
+            steps.append(Coupling(self._net(len(mask)), mask))
+            if self.batch_norm:
+                steps.append(FlowBatchNorm(mask))
+        return steps
+
+    def _net(self, c: int) -> nn.Module:
+        n = self.width
+        if not self.spec.is_image:
+            return PlainNet([nn.Linear(c, n), nn.Linear(n, n), nn.Linear(n, 2 * c)])
+        if self.blocks:
+            return ResidualNet(c, n, self.blocks, self.batch_norm)
+        return PlainNet([nn.Conv2d(c, n, 3, padding=1), nn.Conv2d(n, n, 1), nn.Conv2d(n, 2 * c, 3, padding=1)])
+
+    # -- the flow ------------------------------------------------------------------------------------------------------
+    def forward_flow(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """z = f(y), (B, D), and log|det dz/dy|, (B,); for images, y are logits."""
+        h, log_det = y, y.new_zeros(len(y))
+        parts: list[Tensor] = []
+        for i, scale in enumerate(self.scales):
+            for step in scale:
+                h, term = step(h)
+                log_det = log_det + term
+            if i < len(self.sizes):
+                out, h = h.chunk(2, 1)
+                parts.append(out.flatten(1))
+        return torch.cat([*parts, h.flatten(1)], 1), log_det
+
+    def inverse_flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """y = f⁻¹(z), (B, *shape), and log|det dy/dz|, (B,)."""
+        *parts, top = z.split([*self.sizes, math.prod(self.top)], 1)
+        h, log_det = top.reshape(len(z), *self.top), z.new_zeros(len(z))
+        for i, scale in reversed([*enumerate(self.scales)]):
+            if i < len(self.sizes):
+                h = torch.cat([parts[i].reshape(h.shape), h], 1)
+            for step in reversed(scale):
+                h, term = step.inverse(h)
+                log_det = log_det + term
+        return h, log_det
+
+    # -- likelihood ----------------------------------------------------------------------------------------------------
+    def latent(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """z and log|det dz/dy| of y in [0, 1)^D for images, of the data themselves for vectors."""
+        if not self.spec.is_image:
+            return self.forward_flow(y)
+        v, logit = logit_transform(y, self.alpha)
+        z, log_det = self.forward_flow(v)
+        return z, log_det + logit
+
+    def log_density(self, y: Tensor) -> Tensor:
+        z, log_det = self.latent(y)
+        return standard_normal(z) + log_det
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        terms = super().loss(batch)
+        if self.l2:
+            penalised = [p for name, p in self.named_parameters() if name.endswith(("gamma", "weight.original0"))]
+            terms["l2"] = sum(p.square().sum() for p in penalised)
+            terms["loss"] = terms["loss"] + self.l2 * terms["l2"]
+        return terms
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """For images, bits per dimension in two parts: the prior's, and the rest (log-determinants and dequantisation)."""
+        if self.spec.levels is None:
+            return {}
+        x, d = batch["x"], self.spec.dim
+        u = row_noise(torch.rand, x, (self.draws, *self.spec.shape), generator)
+        prior, rest = x.new_zeros(len(x)), x.new_zeros(len(x))
+        for s in range(self.draws):
+            y, constant = dequantise(x, self.spec.levels, u[:, s])
+            z, log_det = self.latent(y)
+            prior, rest = prior + standard_normal(z) / self.draws, rest + (log_det + constant) / self.draws
+        return {"prior_bpd": bits_per_dim(prior, d), "logdet_per_dim": bits_per_dim(rest, d)}
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        z = torch.randn(n, self.spec.dim, generator=generator, device=self.device, dtype=self.float_dtype)
+        return self.decode(temperature * z)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """z, (B, D); images are taken at the middle of their levels, u = 1/2."""
+        y = x if self.spec.levels is None else dequantise(x, self.spec.levels, torch.full_like(x, 0.5))[0]
+        return self.latent(y)[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Data in the units of ``spec`` from z."""
+        y = self.inverse_flow(z)[0]
+        return y if self.spec.levels is None else quantise(inverse_logit_transform(y, self.alpha)[0], self.spec.levels)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x itself, up to rounding: f is a bijection."""
+        return self.decode(self.encode(x))
+
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
+        """(B, frames, *shape) along z = cos φ z_a + sin φ z_b, φ from 0 to π/2."""
+        za, zb = self.encode(a)[:, None], self.encode(b)[:, None]
+        phi = torch.linspace(0, math.pi / 2, frames, device=za.device, dtype=za.dtype)[:, None]
+        z = phi.cos() * za + phi.sin() * zb
+        return self.decode(z.flatten(0, 1)).view(len(a), frames, *self.spec.shape)
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), self.lr)

@@ -1,0 +1,210 @@
+"""GAN: the original generative adversarial net.
+
+Paper      Goodfellow, Pouget-Abadie, Mirza, Xu, Warde-Farley, Ozair, Courville, Bengio. Generative Adversarial Nets. NIPS 2014.
+           arXiv:1406.2661.
+Model      x = G(z); D(v) = σ(s(v)) is the probability that v is real. All losses are computed from the logit s.
+Objective  D:  -E log D(x) - E log(1 - D(G(z_D))), G(z_D) detached: ascent of the value function V, equation 1.
+           G:  -E log D(G(z_G)) (g_loss="nonsat", what the authors train, section 3), or E log(1 - D(G(z_G))) (g_loss="minimax").
+           For fixed G the optimum is D* = p/(p + q), where V = -log 4 + 2 JSD(p‖q) (theorem 1).
+Training   Algorithm 1: k steps of D, each with fresh data and fresh noise, then one of G.
+Logs       train/jsd_bound = (log 4 - loss_d)/2, a lower bound of JSD(p‖q) in nats, whatever D is; train/d_acc_real, train/d_acc_fake.
+Sampling   z from the prior, G(z), quantised.
+Notes      The default is Adam on MLPs for vectors, and on small convolutional nets for images. ``arch="maxout"`` is the paper's MNIST
+           model as the authors' code has it: ReLU generator with sigmoid end in [0, 1], whose last bias starts at the log-odds of the
+           mean pixels; maxout discriminator with dropout (input kept with 0.8, hidden layers with 0.5). ``optimiser="sgd"`` is its
+           training: the rate divided by ``lr_decay`` after every step, momentum rising linearly. The paper leaves the prior open;
+           here it is N(0, I), or ``prior="uniform"``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core.module import Batch
+from zoo.nn import small
+from zoo.nn.adversarial_losses import GENERATOR_LOSSES, check_generator_loss, jsd_bound
+from zoo.nn.prior import Draw, check_prior, path, prior
+from zoo.registry import Paper, register
+
+PIECES = 5  # linear maps of one maxout unit
+LOWEST_RATE = 1e-6  # of SGD
+
+
+class Maxout(nn.Module):
+    """(B, inputs) -> (B, units): the largest of ``pieces`` linear maps (Goodfellow et al. 2013)."""
+
+    def __init__(self, inputs: int, units: int, pieces: int = PIECES) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, units * pieces)
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(2)
+
+
+class SigmoidGenerator(nn.Module):
+    """z -> ReLU -> ReLU -> sigmoid, (B, *shape) in (0, 1); weights U(-0.05, 0.05)."""
+
+    def __init__(self, latent: int, shape: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.pixels = nn.Linear(width, torch.Size(shape).numel())
+        self.shape = shape
+        _uniform(self, 0.05)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.pixels(self.hidden(z)).sigmoid().unflatten(1, self.shape)
+
+
+class MaxoutDiscriminator(nn.Module):
+    """Two maxout layers and a logit, (B,), with dropout before each; weights U(-0.005, 0.005)."""
+
+    def __init__(self, dim: int, units: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), Maxout(dim, units), nn.Dropout(0.5), Maxout(units, units))
+        self.end = nn.Sequential(nn.Dropout(0.5), nn.Linear(units, 1))
+        _uniform(self, 0.005)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, units)."""
+        return self.hidden(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.hidden(x)).squeeze(1)
+
+
+def _uniform(net: nn.Module, bound: float) -> None:
+    for m in net.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.uniform_(m.weight, -bound, bound)
+            nn.init.zeros_(m.bias)
+
+
+def log_loss(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """-log D(x) and -log(1 - D(G(z))), one value for each logit; the sum of their means is -V(D, G)."""
+    return F.softplus(-real), F.softplus(fake)
+
+
+def momentum_at(step: int, first: float, last: float, steps: int) -> float:
+    """Linear from ``first`` to ``last`` over ``steps`` generator steps, then constant."""
+    return first + (last - first) * min(step / steps, 1.0)
+
+
+@register(
+    "gan",
+    paper=Paper(
+        "Goodfellow, Pouget-Abadie, Mirza, Xu, Warde-Farley, Ozair, Courville, Bengio", "Generative Adversarial Nets", 2014, "1406.2661"
+    ),
+    about="the original game: a discriminator tells data from samples, a generator makes it err",
+    taxonomy="implicit direct",
+    likelihood="none",
+    can={"sample", "interpolate"},
+    data="toy2d",
+    learns=(("val/modes", ">", 6.5), ("val/hq", ">", 0.6)),
+)
+class GAN(AdversarialModule):
+    """See the module's docstring.
+
+    Args:
+        spec: vectors, or images (with "small": height and width multiples of 4, at least 8).
+        arch: "small", or "maxout" for the paper's network (images).
+        latent: dimension of z; None is that of the data for vectors and 32 for images.
+        width: hidden units for vectors (None is 128) and of G in maxout (256; D has a fifth of it, of 5 pieces each); filters of "small"
+            on images (32).
+        prior: "normal", "uniform" or "sphere". g_loss: "nonsat" or "minimax". k: discriminator steps per generator step.
+        optimiser: "adam", or "sgd" for the paper's training.
+        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay, or SGD's momentum at the start.
+        lr_decay: what SGD's rates are divided by after each step. momentum_end: SGD's momentum after ``momentum_steps`` generator steps.
+        loop: options of the adversarial loop.
+    """
+
+    def __init__(
+        self, spec: DataSpec, arch: str = "small", latent: int | None = None, width: int | None = None, prior: str = "normal",
+        g_loss: str = "nonsat", k: int = 1, optimiser: str = "adam", lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5,
+        lr_decay: float = 1.000004, momentum_end: float = 0.7, momentum_steps: int = 125_000, loop: LoopOptions = LoopOptions(),
+    ) -> None:  # fmt: skip
+        check_prior(prior)
+        check_generator_loss(g_loss)
+        if k < 1:
+            raise ValueError(f"k is at least 1, got {k}")
+        if arch not in ("small", "maxout"):
+            raise ValueError(f"arch is small or maxout, got {arch!r}")
+        if optimiser not in ("adam", "sgd"):
+            raise ValueError(f"optimiser is adam or sgd, got {optimiser!r}")
+        super().__init__(spec, loop)
+        self.arch, self.prior, self.g_loss, self.k, self.optimiser = arch, prior, g_loss, k, optimiser
+        self.lr_d, self.lr_g, self.beta1 = lr_d, lr_g, beta1
+        self.lr_decay, self.momentum_end, self.momentum_steps = lr_decay, momentum_end, momentum_steps
+        self.latent = latent or (32 if spec.is_image else spec.dim)
+        if arch == "small":
+            self.generator: nn.Module = small.generator(self.latent, spec.shape, width)
+            self.discriminator: nn.Module = small.discriminator(spec.shape, width)
+        else:
+            spec.require("gan with arch=maxout", image=True)
+            self.generator = SigmoidGenerator(self.latent, spec.shape, width or 256)
+            self.discriminator = MaxoutDiscriminator(spec.dim, (width or 256) // PIECES)
+
+    def initialise_from(self, x: Tensor) -> None:
+        """The sigmoid generator starts at the mean image."""
+        if self.arch == "maxout":
+            mean = self.spec.to_unit(x).mean(0).flatten().clamp(1e-7, 1 - 1e-7)
+            self.generator.pixels.bias.copy_(torch.logit(mean))
+
+    # -- losses --------------------------------------------------------------------------------------------------------
+    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        x = (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(batch["x"])
+        with torch.no_grad():
+            fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
+        real, fake = self.discriminator(x), self.discriminator(fake)
+        loss = sum(v.mean() for v in log_loss(real, fake))
+        accuracy = {"d_acc_real": (real > 0).float().mean(), "d_acc_fake": (fake < 0).float().mean()}
+        return {"loss": loss, "jsd_bound": jsd_bound(loss), **accuracy}
+
+    def generator_loss(self, n: int) -> dict[str, Tensor]:
+        fake = self.generator(prior(self.prior, n, self.latent, self.noise))
+        return {"loss": GENERATOR_LOSSES[self.g_loss](self.discriminator(fake)).mean()}
+
+    # -- the game ------------------------------------------------------------------------------------------------------
+    def players(self) -> dict[str, nn.Module]:
+        return {"d": self.discriminator, "g": self.generator}
+
+    def phases(self) -> list[Phase]:
+        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
+
+    def after_cycle(self, terms: dict[str, Tensor]) -> None:
+        if self.optimiser == "sgd":
+            momentum = momentum_at(self.trainer.global_step, self.beta1, self.momentum_end, self.momentum_steps)
+            for optimiser in self.optimizers():
+                for group in optimiser.param_groups:
+                    group["momentum"] = momentum
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    def _generate(self, z: Tensor) -> Tensor:
+        return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(self.generator(z))
+
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        return self._generate(prior(self.prior, n, self.latent, Draw(generator, self.device, self.float_dtype)))
+
+    @torch.no_grad()
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
+        """Examples along the path between latent codes a and b, (B, latent): (B, frames, *shape)."""
+        z = path(self.prior, a, b, frames)
+        return self._generate(z.flatten(0, 1)).unflatten(0, (len(a), frames))
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def optimisers(self) -> dict[str, Optimizer]:
+        rates = {"d": self.lr_d, "g": self.lr_g}
+        if self.optimiser == "adam":
+            return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, 0.999)) for p, lr in rates.items()}
+        return {p: torch.optim.SGD(self.parameters_of(p), lr, momentum=self.beta1) for p, lr in rates.items()}
+
+    def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
+        if self.optimiser == "adam":
+            return {}
+        rates = {"d": self.lr_d, "g": self.lr_g}
+        return {p: LambdaLR(o, lambda n, lr=rates[p]: max(self.lr_decay**-n, LOWEST_RATE / lr)) for p, o in optimisers.items()}

@@ -1,0 +1,152 @@
+"""LSGAN: least squares GAN.
+
+Paper      Mao, Li, Xie, Lau, Wang, Smolley. Least Squares Generative Adversarial Networks. ICCV 2017. arXiv:1611.04076.
+Model      x = G(z); D gives a real number s, the end of a linear layer, regressed on the codes a (generated) and b (real).
+Objective  D:  ½ E (s(x) - b)² + ½ E (s(G(z_D)) - a)², G(z_D) detached.
+           G:  ½ E (s(G(z_G)) - c)².                                                                          (equation 2)
+           For fixed G the optimum is s* = (b p + a q)/(p + q). Where b - c = 1 and b - a = 2, G then descends the Pearson χ²
+           divergence of p + q from 2q, 2 L_G + E_p (s* - c)² = ∫ (2q - (p + q))²/(p + q) (theorem 1).
+Logs       train/d_acc_real, train/d_acc_fake: share of outputs on the right side of (a + b)/2. With the Pearson codes also train/chi2,
+           the estimate E (s(x) - c)² + E (s(G(z)) - c)² of that divergence, between 0 and 2 at the optimum.
+Sampling   z from the prior, G(z), quantised.
+Notes      The default codes a, b, c = 0, 1, 1 are the paper's second choice and not Pearson's; (-1, 1, 0) are. The default networks are
+           MLPs for vectors and small convolutional nets for images; ``arch="paper"`` is the 112x112 network of figure 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core.module import Batch
+from zoo.nn import small
+from zoo.nn.prior import Draw, check_prior, path, prior
+from zoo.registry import Paper, register
+
+
+class Generator(nn.Module):
+    """Figure 2(a): linear to (256, H/16, W/16), then 5x5 transposed convolutions of stride 2, 1, 2, 1, 2, 2, 1; tanh end.
+
+    Batch norm and ReLU after every layer but the last.
+    """
+
+    def __init__(self, latent: int, shape: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        base = (width, height // 16, breadth // 16)
+        layers = [nn.Linear(latent, torch.Size(base).numel(), bias=False), nn.Unflatten(1, base), nn.BatchNorm2d(width), nn.ReLU()]
+        before = width
+        for filters, stride in ((width, 2), (width, 1), (width, 2), (width, 1), (width, 2), (width // 2, 2)):
+            layers += [nn.ConvTranspose2d(before, filters, 5, stride, 2, stride - 1, bias=False), nn.BatchNorm2d(filters), nn.ReLU()]
+            before = filters
+        self.net = nn.Sequential(*layers, nn.ConvTranspose2d(before, channels, 5, 1, 2), nn.Tanh())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net(z)
+
+
+def squared_error(s: Tensor, code: float) -> Tensor:
+    """½ (s - code)², one value for each output."""
+    return (s - code).square() / 2
+
+
+@register(
+    "lsgan",
+    paper=Paper("Mao, Li, Xie, Lau, Wang, Smolley", "Least Squares Generative Adversarial Networks", 2017, "1611.04076"),
+    about="the discriminator regresses on codes by least squares, so far-away samples are pulled back even where it is sure",
+    taxonomy="implicit direct",
+    likelihood="none",
+    can={"sample", "interpolate"},
+    data="toy2d",
+    learns=(("val/modes", ">", 6.5), ("val/hq", ">", 0.6)),
+)
+class LSGAN(AdversarialModule):
+    """See the module's docstring.
+
+    Args:
+        spec: vectors, or images (height and width multiples of 4, at least 8; of 16 with arch="paper").
+        arch: "small", or "paper" (images).
+        latent: dimension of z; None is that of the data for vectors and 32 for images.
+        width: hidden units for vectors (None is 128); filters of "small" on images (32); G's first filters of "paper" (256; D begins with
+            a quarter of it).
+        prior: "normal", "uniform" or "sphere".
+        a: D's code of generated data. b: D's code of real data. c: the code that G wants.
+        k: discriminator steps per generator step. lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay.
+        loop: options of the adversarial loop.
+    """
+
+    def __init__(
+        self, spec: DataSpec, arch: str = "small", latent: int | None = None, width: int | None = None, prior: str = "normal",
+        a: float = 0.0, b: float = 1.0, c: float = 1.0, k: int = 1, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:  # fmt: skip
+        check_prior(prior)
+        if k < 1:
+            raise ValueError(f"k is at least 1, got {k}")
+        if a == b:
+            raise ValueError(f"the codes a and b differ, got {a} twice")
+        if arch not in ("small", "paper"):
+            raise ValueError(f"arch is small or paper, got {arch!r}")
+        super().__init__(spec, loop)
+        self.prior, self.a, self.b, self.c, self.k = prior, a, b, c, k
+        self.lr_d, self.lr_g, self.beta1 = lr_d, lr_g, beta1
+        self.latent = latent or (32 if spec.is_image else spec.dim)
+        if arch == "small":
+            self.generator: nn.Module = small.generator(self.latent, spec.shape, width)
+            self.discriminator: nn.Module = small.discriminator(spec.shape, width)
+        else:
+            spec.require("lsgan with arch=paper", image=True)
+            if spec.shape[1] % 16 or spec.shape[2] % 16:
+                raise ValueError(f"lsgan's paper network takes images of multiples of 16 pixels, got {spec}; resize them (--data.size=112)")
+            width = width or 256
+            self.generator = Generator(self.latent, spec.shape, width)
+            self.discriminator = small.ConvDiscriminator(spec.shape, width // 4, kernel=5, norm="batch")
+
+    @property
+    def is_pearson(self) -> bool:
+        return self.b - self.c == 1 and self.b - self.a == 2
+
+    # -- losses --------------------------------------------------------------------------------------------------------
+    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        x = self.spec.to_signed(batch["x"])
+        with torch.no_grad():
+            fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
+        real, fake = self.discriminator(x), self.discriminator(fake)
+        middle, sign = (self.a + self.b) / 2, 1 if self.b > self.a else -1
+        terms = {
+            "loss": squared_error(real, self.b).mean() + squared_error(fake, self.a).mean(),
+            "d_acc_real": (sign * (real - middle) > 0).float().mean(),
+            "d_acc_fake": (sign * (fake - middle) < 0).float().mean(),
+        }
+        if self.is_pearson:
+            terms["chi2"] = (real - self.c).square().mean() + (fake - self.c).square().mean()
+        return terms
+
+    def generator_loss(self, n: int) -> dict[str, Tensor]:
+        fake = self.generator(prior(self.prior, n, self.latent, self.noise))
+        return {"loss": squared_error(self.discriminator(fake), self.c).mean()}
+
+    # -- the game ------------------------------------------------------------------------------------------------------
+    def players(self) -> dict[str, nn.Module]:
+        return {"d": self.discriminator, "g": self.generator}
+
+    def phases(self) -> list[Phase]:
+        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        z = prior(self.prior, n, self.latent, Draw(generator, self.device, self.float_dtype))
+        return self.spec.from_signed(self.generator(z))
+
+    @torch.no_grad()
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
+        """Examples along the path between latent codes a and b, (B, latent): (B, frames, *shape)."""
+        z = path(self.prior, a, b, frames)
+        return self.spec.from_signed(self.generator(z.flatten(0, 1))).unflatten(0, (len(a), frames))
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def optimisers(self) -> dict[str, Optimizer]:
+        rates = {"d": self.lr_d, "g": self.lr_g}
+        return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, 0.999)) for p, lr in rates.items()}

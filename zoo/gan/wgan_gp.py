@@ -1,0 +1,210 @@
+"""WGAN-GP: Wasserstein GAN with gradient penalty.
+
+Paper      Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville. Improved Training of Wasserstein GANs. NIPS 2017. arXiv:1704.00028.
+Model      x = G(z); a critic f kept near 1-Lipschitz by a penalty instead of clipping.
+Objective  critic:  E f(x̃) - E f(x) + λ E (‖∇_x̂ f(x̂)‖₂ - 1)² (equation 3), where x̃ = G(z_D) is detached, x̂ = ε x + (1 - ε) x̃ with
+                    one ε ~ U(0, 1) for each example, and the norm is over all dimensions of an example.
+           G:       -E f(G(z_G)).
+Training   Algorithm 1: k critic steps for one of G; Adam with β = (0, 0.9).
+Logs       train/w_est and val/w_est = E f(x) - E f(G(z)); train/gp, the penalty with λ; train/grad_norm, the mean of ‖∇f(x̂)‖.
+Sampling   z from the prior, G(z), quantised.
+Notes      The penalty is of each example's own input, so batch norm in the critic is refused (section 4); layer norm is allowed. It is
+           computed in single precision with autocast off. The critic's last layer has no bias, as no loss would move it. The default
+           networks are MLPs for vectors and small convolutional nets for images; ``arch="resnet"`` is the CIFAR-10 network of
+           appendix F. Not done here: its class-conditional variant with an auxiliary classifier, and its generator batches of twice
+           the critic's size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core.module import Batch
+from zoo.nn import small
+from zoo.nn.penalties import squared_gradient_norm
+from zoo.nn.prior import Draw, check_prior, path, prior
+from zoo.registry import Paper, register
+
+
+class ResidualBlock(nn.Module):
+    """Norm, ReLU, 3x3 convolution, twice, beside a shortcut; "up" doubles the size before the convolution, "down" halves it after.
+
+    ``first`` is the critic's first block: no activation before its first convolution, the shortcut pooled before its 1x1 convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, resample: str = "", norm: str = "none", first: bool = False) -> None:
+        super().__init__()
+        make = {"none": nn.Identity, "batch": nn.BatchNorm2d, "layer": lambda width: nn.GroupNorm(1, width)}[norm]
+        self.norm1, self.norm2 = nn.Identity() if first else make(inputs), make(outputs)
+        self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if resample or inputs != outputs else nn.Identity()
+        self.resample, self.first = resample, first
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x if self.first else F.relu(self.norm1(x))
+        if self.resample == "up":
+            h, x = (F.interpolate(v, scale_factor=2, mode="nearest") for v in (h, x))
+        h = self.conv2(F.relu(self.norm2(self.conv1(h))))
+        if self.resample == "down":
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)  # pooling and a 1x1 convolution commute
+        return h + self.shortcut(x)
+
+
+class ResNetGenerator(nn.Module):
+    """Linear to the base grid, residual blocks of doubling size with batch norm, then norm, ReLU, 3x3 convolution, tanh."""
+
+    def __init__(self, latent: int, shape: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        m = small.doublings(height, breadth)
+        base = (width, height >> m, breadth >> m)
+        blocks = [ResidualBlock(width, width, "up", "batch") for _ in range(m)]
+        self.project = nn.Sequential(nn.Linear(latent, torch.Size(base).numel()), nn.Unflatten(1, base))
+        self.blocks = nn.Sequential(*blocks, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.blocks(self.project(z))
+
+
+class ResNetCritic(nn.Module):
+    """Four residual blocks, the first two halving the size, ReLU, mean over pixels, one linear value, (B,)."""
+
+    def __init__(self, shape: tuple[int, ...], width: int, norm: str) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            ResidualBlock(shape[0], width, "down", norm, first=True),
+            ResidualBlock(width, width, "down", norm),
+            ResidualBlock(width, width, "", norm),
+            ResidualBlock(width, width, "", norm),
+            nn.ReLU(),
+        )
+        self.end = nn.Linear(width, 1, bias=False)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, width, H/4, W/4)."""
+        return self.blocks(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.features(x).mean((2, 3))).squeeze(1)
+
+
+def between(x: Tensor, fake: Tensor, eps: Tensor) -> Tensor:
+    """x̂ = ε x + (1 - ε) x̃ with one ε, (B,), for all dimensions of an example."""
+    eps = eps.view(-1, *[1] * (x.dim() - 1))
+    return eps * x + (1 - eps) * fake
+
+
+def penalty(norm: Tensor) -> Tensor:
+    """(‖∇f(x̂)‖ - 1)², one value for each example."""
+    return (norm - 1).square()
+
+
+@register(
+    "wgan_gp",
+    paper=Paper("Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville", "Improved Training of Wasserstein GANs", 2017, "1704.00028"),
+    about="a Wasserstein critic whose input gradient is drawn to norm one between data and samples",
+    taxonomy="implicit direct",
+    likelihood="none",
+    can={"sample", "interpolate"},
+    data="toy2d",
+    learns=(("val/modes", ">", 7.5), ("val/hq", ">", 0.4)),
+)
+class WGANGP(AdversarialModule):
+    """See the module's docstring.
+
+    Args:
+        spec: vectors, or images (height and width multiples of 4, at least 8).
+        arch: "small", or "resnet" (images).
+        latent: dimension of z; None is that of the data for vectors and 32 for images.
+        width: hidden units for vectors (None is 128), filters of "small" (32) or of "resnet" (128).
+        norm: of the critic, "none" or "layer".
+        prior: "normal", "uniform" or "sphere". lam: weight λ of the penalty. k: critic steps per generator step.
+        lr_d: learning rate of the critic. lr_g: of G. beta1, beta2: Adam's decays.
+        decay_steps: generator steps over which both rates fall linearly to 0; 0 keeps them constant.
+        loop: options of the adversarial loop.
+    """
+
+    def __init__(
+        self, spec: DataSpec, arch: str = "small", latent: int | None = None, width: int | None = None, norm: str = "none",
+        prior: str = "normal", lam: float = 1.0, k: int = 5, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.0,
+        beta2: float = 0.9, decay_steps: int = 0, loop: LoopOptions = LoopOptions(),
+    ) -> None:  # fmt: skip
+        check_prior(prior)
+        if k < 1:
+            raise ValueError(f"k is at least 1, got {k}")
+        if lam < 0:
+            raise ValueError(f"lam is not negative, got {lam}")
+        if arch not in ("small", "resnet"):
+            raise ValueError(f"arch is small or resnet, got {arch!r}")
+        if norm not in ("none", "layer"):
+            raise ValueError(
+                f"wgan_gp penalises the critic's gradient at each example, so its norm is none or layer, never batch norm; got {norm!r}"
+            )
+        super().__init__(spec, loop)
+        self.prior, self.lam, self.k = prior, lam, k
+        self.lr_d, self.lr_g, self.beta1, self.beta2, self.decay_steps = lr_d, lr_g, beta1, beta2, decay_steps
+        self.latent = latent or (32 if spec.is_image else spec.dim)
+        if arch == "small":
+            self.generator: nn.Module = small.generator(self.latent, spec.shape, width)
+            self.critic: nn.Module = small.discriminator(spec.shape, width, norm=norm, bias=False)
+        else:
+            spec.require("wgan_gp with arch=resnet", image=True)
+            self.generator = ResNetGenerator(self.latent, spec.shape, width or 128)
+            self.critic = ResNetCritic(spec.shape, width or 128, norm)
+
+    # -- losses --------------------------------------------------------------------------------------------------------
+    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        x = self.spec.to_signed(batch["x"])
+        with torch.no_grad():
+            fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
+        w = self.critic(x).mean() - self.critic(fake).mean()
+        x_hat = between(x, fake, self.noise.uniform(len(x)))
+        norm = (squared_gradient_norm(self.critic, x_hat) + 1e-12).sqrt()  # a finite slope at a gradient of zero
+        gp = self.lam * penalty(norm).mean()
+        return {"loss": gp - w, "w_est": w, "gp": gp, "grad_norm": norm.mean()}
+
+    def generator_loss(self, n: int) -> dict[str, Tensor]:
+        fake = self.generator(prior(self.prior, n, self.latent, self.noise))
+        return {"loss": -self.critic(fake).mean()}
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """w_est: the critic's difference between each held-out example and one sample, (B,)."""
+        x = self.spec.to_signed(batch["x"])
+        z = prior(self.prior, len(x), self.latent, Draw(generator, self.device, self.float_dtype))
+        return {"w_est": self.critic(x) - self.critic(self.generator(z))}
+
+    # -- the game ------------------------------------------------------------------------------------------------------
+    def players(self) -> dict[str, nn.Module]:
+        return {"d": self.critic, "g": self.generator}
+
+    def phases(self) -> list[Phase]:
+        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        z = prior(self.prior, n, self.latent, Draw(generator, self.device, self.float_dtype))
+        return self.spec.from_signed(self.generator(z))
+
+    @torch.no_grad()
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
+        """Examples along the path between latent codes a and b, (B, latent): (B, frames, *shape)."""
+        z = path(self.prior, a, b, frames)
+        return self.spec.from_signed(self.generator(z.flatten(0, 1))).unflatten(0, (len(a), frames))
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def optimisers(self) -> dict[str, Optimizer]:
+        rates = {"d": self.lr_d, "g": self.lr_g}
+        return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, self.beta2)) for p, lr in rates.items()}
+
+    def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
+        if not self.decay_steps:
+            return {}
+        total = {"d": self.decay_steps * self.k, "g": self.decay_steps}  # steps of each player
+        return {p: LambdaLR(o, lambda n, end=total[p]: max(0.0, 1 - n / end)) for p, o in optimisers.items()}

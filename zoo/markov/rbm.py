@@ -1,0 +1,312 @@
+"""RBM: restricted Boltzmann machine, trained by contrastive divergence or persistent chains.
+
+Paper      Hinton. Training Products of Experts by Minimizing Contrastive Divergence. Neural Computation 2002 (the machine: Smolensky
+           1986). Persistent chains: Tieleman, ICML 2008. Annealed importance sampling: Salakhutdinov and Murray, ICML 2008.
+Model      E(v, h) = -b·v - c·h - v·Wh; F(v) = -b·v - Σ_j softplus(c_j + v·W_j); log P(v) = -F(v) - log Z;
+           P(h_j = 1 | v) = sigmoid(c_j + v·W_j), P(v_i = 1 | h) = sigmoid(b_i + W_i·h).
+           Real vectors: F(v) = ½|v - b|² - Σ_j softplus(c_j + v·W_j), v | h ~ N(b + Wh, I), on standardised data.
+Objective  mean F(v⁺) - mean F(v⁻), v⁻ detached: its gradient is <v h>_model - <v h>_data. Its value is no likelihood.
+           "pcd": v⁻ are ``particles`` that are never reset, moved k Gibbs steps at each update. "cd": k steps from the minibatch.
+log Z      By enumerating the smaller layer where it has at most 20 units; else by annealed importance sampling from the machine
+           without weights, whose biases are the data's logits. log Z is then, as a rule, estimated low and log P high.
+Sampling   Gibbs chains started from independent pixels at the data's means.
+Notes      The particles are one set for all processes: each moves its share and all gather the whole, so W processes
+           train as one. The learning rate falls linearly to zero over ``decay_steps``. Adam does not suit persistent chains: they
+           cannot follow it. The label units of a classifying machine are not here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core import DataSpec, LikelihoodModule
+from zoo.core.module import Batch
+from zoo.core.noise import generator as seeded
+from zoo.registry import Paper, register
+
+ENUMERABLE = 20  # units of a layer whose 2^n states are summed
+
+
+def free_energy(v: Tensor, weight: Tensor, b: Tensor, c: Tensor, gaussian: bool = False) -> Tensor:
+    """F(v) = -log Σ_h exp(-E(v, h)), (B,)."""
+    visible = 0.5 * (v - b).square().sum(1) if gaussian else -(v @ b)
+    return visible - F.softplus(c + v @ weight).sum(1)
+
+
+def all_states(start: int, stop: int, n: int, like: Tensor) -> Tensor:
+    """The binary vectors of the numbers start..stop-1, (stop - start, n)."""
+    numbers = torch.arange(start, stop, device=like.device)
+    return (numbers[:, None] >> torch.arange(n, device=like.device) & 1).to(like.dtype)
+
+
+def exact_log_z(weight: Tensor, b: Tensor, c: Tensor, gaussian: bool = False) -> Tensor:
+    """log Z, a scalar, by enumeration of the smaller binary layer."""
+    n = len(c) if gaussian else min(len(b), len(c))
+    parts = []
+    for start in range(0, 2**n, 2**14):
+        s = all_states(start, min(start + 2**14, 2**n), n, weight)
+        if gaussian:  # ∫ exp(-½|v - b|² + v·m) dv = (2π)^(D/2) exp(b·m + ½|m|²), m = Wh
+            m = s @ weight.T
+            parts.append(s @ c + m @ b + 0.5 * m.square().sum(1) + 0.5 * len(b) * math.log(2 * math.pi))
+        elif n == len(c):
+            parts.append(s @ c + F.softplus(b + s @ weight.T).sum(1))
+        else:
+            parts.append(-free_energy(s, weight, b, c))
+    return torch.cat(parts).logsumexp(0)
+
+
+def ais_log_z(
+    weight: Tensor, b: Tensor, c: Tensor, base: Tensor, temperatures: int, chains: int, generator: torch.Generator, gaussian: bool = False
+) -> tuple[Tensor, Tensor]:
+    """log Z and the standard error of its logarithm, by annealed importance sampling (Salakhutdinov and Murray, section 4.1).
+
+    Args:
+        base: visible biases of the machine with W = 0, c = 0 from which t runs to 1.
+    """
+
+    def log_p(v: Tensor, t: float) -> Tensor:
+        hidden = F.softplus(t * (c + v @ weight)).sum(1)
+        if gaussian:
+            return hidden - 0.5 * ((1 - t) * (v - base).square() + t * (v - b).square()).sum(1)
+        return hidden + v @ ((1 - t) * base + t * b)
+
+    def visible(a: Tensor) -> Tensor:
+        if gaussian:
+            return a + torch.randn(a.shape, generator=generator, device=a.device, dtype=a.dtype)
+        return bernoulli(torch.sigmoid(a), generator)
+
+    v = visible(base.expand(chains, -1))
+    w = v.new_zeros(chains)
+    steps = torch.linspace(0, 1, temperatures + 1).tolist()
+    for before, t in zip(steps[:-1], steps[1:], strict=True):
+        w += log_p(v, t) - log_p(v, before)
+        h = bernoulli(torch.sigmoid(t * (c + v @ weight)), generator)
+        v = visible((1 - t) * base + t * (b + h @ weight.T))
+    log_z_base = 0.5 * len(b) * math.log(2 * math.pi) if gaussian else F.softplus(base).sum()
+    ratio = (w - w.max()).exp()
+    error = ratio.std() / ratio.mean() / math.sqrt(chains)
+    return log_z_base + len(c) * math.log(2) + w.logsumexp(0) - math.log(chains), error
+
+
+def bernoulli(p: Tensor, generator: torch.Generator | None) -> Tensor:
+    return (torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype) < p).to(p.dtype)
+
+
+@register(
+    "rbm",
+    paper=Paper("Hinton", "Training Products of Experts by Minimizing Contrastive Divergence", 2002, "Neural Computation 14"),
+    about="one hidden layer of binary units, trained by (persistent) Gibbs chains",
+    taxonomy="explicit markov chain",
+    likelihood="estimate",
+    can={"sample", "log_prob", "encode", "decode", "reconstruct", "inpaint"},
+    data="digits",
+    learns=("val/nll_nats", "<", 20.3),
+)
+class RBM(LikelihoodModule):
+    """Restricted Boltzmann machine.
+
+    Args:
+        hidden: hidden units.
+        algorithm: "pcd" (persistent particles) or "cd" (chains from the minibatch).
+        k: Gibbs steps before each update.
+        particles: persistent chains of all processes together.
+        lr: learning rate of plain gradient descent.
+        decay_steps: updates over which it falls linearly to zero; 0 keeps it constant.
+        momentum: of the updates; keep 0 with "pcd".
+        weight_decay: on W only.
+        temperatures, chains: of annealed importance sampling.
+        gibbs_steps: of ``sample`` and ``inpaint``.
+    """
+
+    particles: Tensor
+    base: Tensor
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: int = 64,
+        algorithm: str = "pcd",
+        k: int = 1,
+        particles: int = 100,
+        lr: float = 0.05,
+        decay_steps: int = 4200,
+        momentum: float = 0.0,
+        weight_decay: float = 1e-4,
+        temperatures: int = 1000,
+        chains: int = 200,
+        gibbs_steps: int = 1000,
+    ) -> None:
+        super().__init__(spec)
+        if spec.is_image:
+            spec.require("rbm", levels=2)
+        if algorithm not in ("pcd", "cd"):
+            raise ValueError(f"algorithm is pcd or cd, got {algorithm!r}")
+        if min(hidden, k, particles, temperatures, chains, gibbs_steps) < 1:
+            raise ValueError("hidden, k, particles, temperatures, chains and gibbs_steps are at least 1")
+        self.algorithm, self.k, self.gibbs_steps = algorithm, k, gibbs_steps
+        self.lr, self.decay_steps, self.momentum, self.weight_decay = lr, decay_steps, momentum, weight_decay
+        self.temperatures, self.chains = temperatures, chains
+        self.gaussian = spec.levels is None
+        self.W = nn.Parameter(0.01 * torch.randn(spec.dim, hidden))
+        self.b = nn.Parameter(torch.zeros(spec.dim))
+        self.c = nn.Parameter(torch.zeros(hidden))
+        start = torch.randn(particles, spec.dim) if self.gaussian else torch.bernoulli(torch.full((particles, spec.dim), 0.5))
+        self.register_buffer("particles", start)
+        self.register_buffer("base", torch.zeros(spec.dim))  # visible biases of the machine AIS starts from
+        self.register_buffer("shift", torch.zeros(spec.dim))  # standardisation of real vectors
+        self.register_buffer("scale", torch.ones(spec.dim))
+        self._log_z: tuple[list[Tensor], Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def initialise_from(self, x: Tensor) -> None:
+        """Visible biases at the smoothed logits of the data's means; chains start from independent pixels."""
+        v = x.flatten(1)
+        g = seeded(int(self.noise_seed), "particles")
+        if self.gaussian:
+            self.shift.copy_(v.mean(0))
+            self.scale.copy_(v.std(0))
+            self.particles.copy_(torch.randn(self.particles.shape, generator=g))
+            return
+        mean = (v.sum(0) + 0.5) / (len(v) + 1)
+        self.base.copy_(mean.logit())
+        self.b.copy_(self.base)
+        self.particles.copy_(torch.rand(self.particles.shape, generator=g).to(mean.device) < mean)
+
+    # -- the two layers ------------------------------------------------------------------------------------------------
+    @property
+    def exact(self) -> bool:
+        return len(self.c) <= ENUMERABLE or (not self.gaussian and len(self.b) <= ENUMERABLE)
+
+    @property
+    def likelihood_kind(self) -> str:
+        return "estimate" if not self.exact else "exact_density" if self.gaussian else "exact_mass"
+
+    def visible_units(self, x: Tensor) -> Tensor:
+        """v, (B, D): binary pixels as they are, real vectors standardised."""
+        return (x.flatten(1) - self.shift) / self.scale
+
+    def data_units(self, v: Tensor) -> Tensor:
+        return (v * self.scale + self.shift).view(len(v), *self.spec.shape)
+
+    def hidden_given(self, v: Tensor) -> Tensor:
+        """P(h_j = 1 | v), (B, H)."""
+        return torch.sigmoid(self.c + v @ self.W)
+
+    def visible_given(self, h: Tensor) -> Tensor:
+        """P(v_i = 1 | h), or the mean of v | h, (B, D)."""
+        a = self.b + h @ self.W.T
+        return a if self.gaussian else torch.sigmoid(a)
+
+    @torch.no_grad()
+    def gibbs(self, v: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
+        """v after ``steps`` rounds of h ~ P(h | v), v ~ P(v | h)."""
+        for _ in range(steps):
+            v = self._visible(self.visible_given(bernoulli(self.hidden_given(v), generator)), generator)
+        return v
+
+    def _visible(self, p: Tensor, generator: torch.Generator | None) -> Tensor:
+        if not self.gaussian:
+            return bernoulli(p, generator)
+        return p + torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype)
+
+    # -- likelihood ----------------------------------------------------------------------------------------------------
+    def free_energy(self, v: Tensor) -> Tensor:
+        return free_energy(v, self.W, self.b, self.c, self.gaussian)
+
+    @torch.no_grad()
+    def log_z(self) -> tuple[Tensor, Tensor]:
+        """log Z and its standard error (0 where it is exact); computed again only when the parameters have changed."""
+        now = [self.W, self.b, self.c, self.base]
+        if self._log_z is None or not all(a.dtype == p.dtype and torch.equal(a, p) for a, p in zip(self._log_z[0], now, strict=True)):
+            if self.exact:
+                value = exact_log_z(self.W, self.b, self.c, self.gaussian), self.c.new_zeros(())
+            else:
+                g = seeded(0, "ais", device=self.device)
+                value = ais_log_z(self.W, self.b, self.c, self.base, self.temperatures, self.chains, g, self.gaussian)
+            self._log_z = ([p.detach().clone() for p in now], *value)
+        return self._log_z[1], self._log_z[2]
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        return -self.free_energy(self.visible_units(x)) - self.log_z()[0] - self.scale.log().sum()
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        v = self.visible_units(batch["x"])
+        gap = self.free_energy(v).mean() - self.free_energy(self._negative(v)).mean()
+        return {"loss": gap, "free_energy_gap": gap}
+
+    @torch.no_grad()
+    def _negative(self, v: Tensor) -> Tensor:
+        """v⁻ of this process: k steps from the minibatch, or the particles moved k steps and kept."""
+        rank, world = self.noise.rank, self.noise.world
+        persistent = self.algorithm == "pcd"
+        if persistent:
+            v = self.particles[rank::world].to(v.dtype)
+        for _ in range(self.k):
+            h = self.noise.bernoulli(self.hidden_given(v))
+            p = self.visible_given(h)
+            v = p + self.noise.normal_like(p) if self.gaussian else self.noise.bernoulli(p)
+        if persistent:
+            everyone = self.all_gather(v) if world > 1 else v[None]
+            self.particles.copy_(everyone.transpose(0, 1).reshape_as(self.particles))  # row r of process p is particle r W + p
+        return v
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if len(self.particles) % self.trainer.world_size:
+            raise ValueError(f"particles={len(self.particles)} cannot be shared by {self.trainer.world_size} processes; take a multiple")
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """log Z with its error and, for binary data, the reconstruction's cross-entropy and the pseudo-likelihood's (nats)."""
+        v = self.visible_units(batch["x"])
+        log_z, error = self.log_z()
+        values = {"log_z": log_z.expand(len(v)), "log_z_error": error.expand(len(v))}
+        if self.gaussian:
+            return values
+        logits = self.b + self.hidden_given(v) @ self.W.T
+        values["recon_bce"] = F.binary_cross_entropy_with_logits(logits, v, reduction="none").sum(1)
+        bit = torch.randint(self.spec.dim, (len(v), 1), generator=generator, device=v.device)
+        flipped = v.scatter(1, bit, 1 - v.gather(1, bit))
+        values["pseudo_nll"] = -self.spec.dim * F.logsigmoid(self.free_energy(flipped) - self.free_energy(v))
+        return values
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        start = self.base if self.gaussian else torch.sigmoid(self.base)
+        return self.data_units(self.gibbs(self._visible(start.expand(n, -1), generator), self.gibbs_steps, generator))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """P(h = 1 | v), (B, H)."""
+        return self.hidden_given(self.visible_units(x))
+
+    def decode(self, h: Tensor) -> Tensor:
+        """The mean of v given h, in the units of ``spec``."""
+        return self.spec.from_unit(self.data_units(self.visible_given(h)))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw the dimensions where ``known`` is False, given the others, by Gibbs sampling with those clamped."""
+        given, known = self.visible_units(x), known.expand_as(x).flatten(1)
+        start = self.base if self.gaussian else torch.sigmoid(self.base)
+        v = torch.where(known, given, self._visible(start.expand_as(given), generator))
+        for _ in range(self.gibbs_steps):
+            v = torch.where(known, given, self.gibbs(v, 1, generator))
+        return self.data_units(v)
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def configure_optimizers(self) -> Any:
+        groups = [{"params": [self.W], "weight_decay": self.weight_decay}, {"params": [self.b, self.c]}]
+        optimiser = torch.optim.SGD(groups, self.lr, momentum=self.momentum)
+        if not self.decay_steps:
+            return optimiser
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(1 - step / self.decay_steps, 0.0))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,108 @@
+"""What the metrics share: two sets of features, of which the real one survives ``reset``, and kept rows in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+T = TypeVar("T")
+
+
+class TwoSets(Metric):
+    """A distance between real and generated features. States are named ``real_*`` and ``fake_*``.
+
+    Args:
+        keep_real: whether ``reset`` leaves the real set alone, so that it is computed once a run.
+    """
+
+    full_state_update = False
+
+    def __init__(self, keep_real: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep_real = keep_real
+
+    def reset(self) -> None:
+        real = {k: getattr(self, k) for k in self._defaults if k.startswith("real_")} if self.keep_real else {}
+        real = {k: [*v] if isinstance(v, list) else v for k, v in real.items()}  # Metric.reset empties lists in place
+        super().reset()
+        for name, value in real.items():
+            setattr(self, name, value)
+
+
+class KeptRows(TwoSets):
+    """Keeps features in float64, each row with its number in the whole sample.
+
+    Several processes may hold any share of the rows in any order: before use they are gathered, sorted by number, freed of
+    repeated numbers and cut to the first ``keep``. So the value does not depend on who computed which row.
+
+    Args:
+        dim: length of one row. keep: rows numbered ``keep`` and above are not stored; None stores all.
+    """
+
+    def __init__(self, dim: int, keep: int | None = None, keep_real: bool = True, **kwargs: Any) -> None:
+        super().__init__(keep_real, **kwargs)
+        self.dim, self.keep = dim, keep
+        for side in ("real", "fake"):
+            self.add_state(f"{side}_features", [], dist_reduce_fx="cat")
+            self.add_state(f"{side}_rows", [], dist_reduce_fx="cat")
+        self._begin()
+
+    def _begin(self) -> None:
+        """Empty pieces of the right shape and type, so that a process without rows can take part in a gather."""
+        for side in ("real", "fake"):
+            if not getattr(self, f"{side}_rows"):
+                getattr(self, f"{side}_features").append(torch.empty(0, self.dim, dtype=torch.float64, device=self.device))
+                getattr(self, f"{side}_rows").append(torch.empty(0, dtype=torch.long, device=self.device))
+
+    def reset(self) -> None:
+        super().reset()
+        self._begin()
+
+    def update(self, features: Tensor, rows: Tensor | int, real: bool = False) -> None:
+        """Add features, (B, dim), numbered ``rows``, (B,), or from ``rows`` on."""
+        if features.ndim != 2 or features.shape[1] != self.dim:
+            raise ValueError(f"expected features (B, {self.dim}), got {tuple(features.shape)}")
+        if isinstance(rows, int):
+            rows = torch.arange(rows, rows + len(features))
+        rows = rows.to(self.device)
+        if self.keep is not None:
+            features, rows = features[(rows < self.keep).to(features.device)], rows[rows < self.keep]
+        side = "real" if real else "fake"
+        getattr(self, f"{side}_features").append(features.detach().to(self.device, torch.float64))
+        getattr(self, f"{side}_rows").append(rows.long())
+
+    def kept(self, side: str) -> Tensor:
+        """All rows of a side, (n, dim), in the order of their numbers."""
+        features, rows = dim_zero_cat(getattr(self, f"{side}_features")), dim_zero_cat(getattr(self, f"{side}_rows"))
+        rows, order = torch.sort(rows, stable=True)
+        first = torch.ones_like(rows, dtype=torch.bool)
+        first[1:] = rows[1:] != rows[:-1]
+        return features[order[first]][: self.keep]
+
+
+def from_rank_zero(build: Callable[[], T]) -> T:
+    """What ``build`` returns on the first process, on every process; an error there is an error everywhere.
+
+    All processes call it; the others wait. The value travels between processes, so it must hold CPU tensors and plain values.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return build()
+    box: list[Any] = [None, None]
+    error: Exception | None = None
+    if dist.get_rank() == 0:
+        try:
+            box[0] = build()
+        except Exception as caught:
+            error, box[1] = caught, f"{type(caught).__name__}: {caught}"
+    dist.broadcast_object_list(box, src=0)
+    if error is not None:
+        raise error
+    if box[1] is not None:
+        raise RuntimeError(f"the first process failed: {box[1]}")
+    return box[0]

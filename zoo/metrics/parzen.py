@@ -1,0 +1,30 @@
+"""The Parzen window estimate of a log-likelihood: gaussians on samples (Goodfellow et al. 2014, section 5).
+
+It measures a window, not the model: in many dimensions it prefers memorised examples, and it means nothing without σ (Theis et al. 2016).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def parzen_log_density(x: Tensor, samples: Tensor, sigma: float, chunk: int = 256) -> Tensor:
+    """log (1/n) Σ_j N(x; g_j, σ² I), nats, (B,).
+
+    Args:
+        x: (B, ...) held-out examples. samples: (n, ...) in the same units. chunk: rows of x at a time.
+    """
+    samples = samples.flatten(1).double()
+    n, dim = samples.shape
+    constant = math.log(n) + dim * math.log(sigma * math.sqrt(2 * math.pi))
+    rows = x.flatten(1).double().split(chunk)
+    return torch.cat([torch.logsumexp(-torch.cdist(r, samples).square() / (2 * sigma**2), 1) - constant for r in rows])
+
+
+def choose_sigma(x: Tensor, samples: Tensor, grid: Sequence[float]) -> float:
+    """The σ of the grid under which the validation examples x are likeliest."""
+    return max(grid, key=lambda sigma: parzen_log_density(x, samples, sigma).mean().item())

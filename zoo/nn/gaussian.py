@@ -1,0 +1,36 @@
+"""Diagonal gaussians: log-density, Kullback-Leibler divergence, reparameterised draws. Values per dimension; callers sum."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def log_normal(x: Tensor, mu: Tensor | float = 0.0, log_var: Tensor | None = None) -> Tensor:
+    """log N(x; μ, σ²) in nats, elementwise with all constants; ``log_var`` None is σ = 1."""
+    if log_var is None:
+        return -0.5 * ((x - mu).square() + math.log(2 * math.pi))
+    return -0.5 * ((x - mu).square() * (-log_var).exp() + log_var + math.log(2 * math.pi))
+
+
+def kl_standard(mu: Tensor, log_var: Tensor) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, 1)) = ½ (μ² + σ² - 1 - ln σ²), elementwise."""
+    return 0.5 * (mu.square() + log_var.expm1() - log_var)
+
+
+def kl_normal(mu_q: Tensor, log_var_q: Tensor, mu_p: Tensor, log_var_p: Tensor) -> Tensor:
+    """KL(N(μ_q, σ_q²) ‖ N(μ_p, σ_p²)), elementwise."""
+    d = log_var_q - log_var_p
+    return 0.5 * (d.expm1() - d + (mu_q - mu_p).square() * (-log_var_p).exp())
+
+
+def reparameterise(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
+    """μ + σ ε, through which gradients reach μ and σ."""
+    return mu + (0.5 * log_var).exp() * eps
+
+
+def soft_clamp(log_var: Tensor, bound: float = 10.0) -> Tensor:
+    """bound · tanh(· / bound): the identity near 0, never beyond the bound."""
+    return bound * torch.tanh(log_var / bound)

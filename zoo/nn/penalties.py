@@ -1,0 +1,20 @@
+"""What gradient penalties share: the gradient of a critic with respect to its input, differentiable, in single precision or better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def squared_gradient_norm(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """‖∇_x f(x)‖² over all dimensions but the first, (B,); differentiable with respect to the critic's parameters.
+
+    Args:
+        critic: one value for each row, each of its own row only (no batch statistics). x: the points, taken as constants.
+    """
+    with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
+        x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return gradient.flatten(1).square().sum(1)
