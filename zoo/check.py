@@ -252,7 +252,7 @@ def _labels(subject: Subject, n: int) -> Tensor | None:
 def check_samples(subject: Subject) -> None:
     """Right shape and units, finite; seeds matter; a row is the same in every chunking; one generator says it all."""
     model = subject.model()
-    subject.fit(model, 2)
+    subject.fit(model, 20)  # batch statistics need a few steps to leave their start
     spec, n = model.spec, BLOCK + 6
     y = _labels(subject, n)
     whole = draw(model, n, seed=1, y=y)

@@ -1,7 +1,7 @@
 """RBM: restricted Boltzmann machine, trained by contrastive divergence or persistent chains.
 
-Paper      Hinton. Training Products of Experts by Minimizing Contrastive Divergence. Neural Computation 2002 (the machine: Smolensky
-           1986). Persistent chains: Tieleman, ICML 2008. Annealed importance sampling: Salakhutdinov and Murray, ICML 2008.
+Paper      Hinton. Training Products of Experts by Minimizing Contrastive Divergence. Neural Computation 14, 2002. (The machine:
+           Smolensky 1986. Persistent chains: Tieleman, ICML 2008. Annealed importance sampling: Salakhutdinov and Murray, ICML 2008.)
 Model      E(v, h) = -b·v - c·h - v·Wh; F(v) = -b·v - Σ_j softplus(c_j + v·W_j); log P(v) = -F(v) - log Z;
            P(h_j = 1 | v) = sigmoid(c_j + v·W_j), P(v_i = 1 | h) = sigmoid(b_i + W_i·h).
            Real vectors: F(v) = ½|v - b|² - Σ_j softplus(c_j + v·W_j), v | h ~ N(b + Wh, I), on standardised data.
