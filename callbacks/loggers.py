@@ -62,7 +62,7 @@ class WandbLogger(loggers.WandbLogger):
         super().__init__(
             name=name or folder.name, save_dir=str(folder), id=_run_id(folder), project=project or os.environ.get("WANDB_PROJECT", "zoo"),
             offline=bool(self.why_offline), entity=entity, group=group, tags=tags,
-            settings=wandb.Settings(init_timeout=30, finish_timeout=120),
+            settings=wandb.Settings(init_timeout=30, finish_timeout=120, quiet=bool(self.why_offline) or None),
         )  # fmt: skip
         self.folder = folder
 
@@ -95,10 +95,15 @@ class WandbLogger(loggers.WandbLogger):
         self.experiment.config.update(config, allow_val_change=True)
 
     @rank_zero_only
-    def finalize(self, status: str) -> None:
-        super().finalize(status)
-        if self._offline and self._experiment is not None:
-            rank_zero_info(f"W&B ran offline ({self.why_offline}); to upload this run:\n    wandb sync {Path(self._experiment.dir).parent}")
+    def close(self, failed: bool = False) -> None:
+        """End the run; what remains to be sent is sent, for two minutes at most."""
+        if self._experiment is None:
+            return
+        files = Path(self._experiment.dir).parent
+        self._experiment.finish(exit_code=int(failed))
+        self._experiment = None
+        if self._offline:
+            rank_zero_info(f"W&B ran offline ({self.why_offline}); to upload this run:\n    wandb sync {files}")
 
 
 def unreachable(timeout: float = 3.0) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import time
@@ -21,6 +22,12 @@ from zoo import registry
 from zoo.config import Layered, UsageError
 from zoo.core import GenerativeModule, checkpoint
 from zoo.core.module import check_same
+
+
+CALLBACKS = {
+    "sample_grid": SampleGrid, "fidelity": Fidelity, "mode_coverage": ModeCoverage, "bits_per_dim": BitsPerDim, "ema": EMA,
+    "nan_guard": NaNGuard, "checkpoints": Checkpoints,
+}  # fmt: skip
 
 
 class WandbOptions:
@@ -52,7 +59,7 @@ class ZooCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             save_config_callback=None,
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m zoo.fit", "exit_on_error": False},
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m zoo.fit", "exit_on_error": False, "allow_abbrev": False},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -61,10 +68,7 @@ class ZooCLI(LightningCLI):
             "--ckpt_path", type=str | None, default=None, help='checkpoint to resume; "last" and "best" take the newest run'
         )
         parser.add_class_arguments(WandbOptions, "wandb", instantiate=False)
-        for cls, key in (
-            (SampleGrid, "sample_grid"), (Fidelity, "fidelity"), (ModeCoverage, "mode_coverage"), (BitsPerDim, "bits_per_dim"),
-            (EMA, "ema"), (NaNGuard, "nan_guard"), (Checkpoints, "checkpoints"),
-        ):  # fmt: skip
+        for key, cls in CALLBACKS.items():
             parser.add_lightning_class_args(cls, key)
         parser.set_defaults({"ema.decay": 0.0})  # averaging is asked for: --ema.decay=0.999
         parser.link_arguments("data", "model.init_args.spec", lambda data: data.spec, apply_on="instantiate")
@@ -97,8 +101,16 @@ class ZooCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def fit(self) -> None:
-        self._record()
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
+        """Train; the W&B run is ended whatever happens."""
+        failed = True
+        try:
+            self._record()
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
+            failed = False
+        finally:
+            for logger in self.trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.close(failed)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
     def _loggers(self) -> list[Any]:
@@ -149,7 +161,7 @@ class ZooCLI(LightningCLI):
     @rank_zero_only
     def _record(self) -> None:
         """config.yaml in the run folder, and the same in W&B."""
-        text = self.parser.dump(self.config, skip_none=False)
+        text = self.parser.dump(self.config, skip_unset=False)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         (self.run_dir / "config.yaml").write_text(text)
         for logger in self.trainer.loggers:
@@ -168,30 +180,37 @@ def build(layered: Layered) -> ZooCLI:
     """
     try:
         return ZooCLI(layered)
-    except ArgumentError as error:
-        raise UsageError(_one_line(str(error), layered)) from None
-    except (ValueError, TypeError, FileNotFoundError, ImportError, OSError) as error:
+    except (ArgumentError, ValueError, TypeError, FileNotFoundError, ImportError, OSError) as error:
         if os.environ.get("ZOO_DEBUG"):
             raise
-        raise UsageError(_one_line(str(error), layered)) from None
+        raise UsageError(_one_line(error)) from None
 
 
-def _one_line(message: str, layered: Layered) -> str:
-    """The telling part of a jsonargparse message, with the nearest name for an unknown option."""
-    lines = [x.strip(" -") for x in message.splitlines() if x.strip(" -")]
-    unknown = re.search(r"(?:Unrecognized arguments|unrecognized arguments|Key|Option|Parser key)[: ]+['\"]?(--)?([\w.+]+)", message)
-    if unknown and ("nrecognized" in message or "is not expected" in message or "not accepted" in message):
-        name = unknown.group(2).split("=")[0]
-        known = [f"trainer.{p}" for p in Trainer.__init__.__code__.co_varnames] if name.startswith("trainer.") else _top_level()
-        near = registry.suggest(name, known)
-        return f"unknown option --{name}" + (f"; did you mean --{near[0]}?" if near else "; see python -m zoo.fit --help")
-    telling = [x for x in lines if re.search(r"Expected|Got|must|cannot|not |no |least|one of|Problem|Error", x)]
-    return "; ".join(dict.fromkeys(telling[:2] or lines[:1]))[:400]
+def _one_line(error: BaseException) -> str:
+    """What a parser's or constructor's nested error is about, with the nearest name for an unknown option."""
+    messages = [str(error)]
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+        messages.append(str(error))
+    outer, inner = messages[0], messages[-1]
+    if unknown := re.search(r"nrecognized arguments: --([\w.]+)", inner):
+        name = unknown.group(1)
+        section, _, rest = name.partition(".")
+        inside = {**CALLBACKS, "trainer": Trainer, "wandb": WandbOptions}.get(section)
+        known = [f"{section}.{p}" for p in inspect.signature(inside).parameters] if inside else _top_level()
+        near = registry.suggest(name, known) or registry.suggest(section, known)
+        hint = f"did you mean --{near[0]}{'.' + rest if rest and '.' not in near[0] else ''}?" if near else "see python -m zoo.fit --help"
+        return f"unknown option --{name}; {hint}"
+    if typed := re.match(r"Expected an? (.+?)\. Got value: (.*)", inner):
+        keys = [k for m in messages for k in re.findall(r'Parser key "([\w.]+)"', m)]
+        path = ".".join(dict.fromkeys([keys[0], keys[-1]])) if keys else "a value"
+        wanted = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", typed.group(1))
+        return f"--{path}: expected {wanted}, got {typed.group(2)!r}"
+    return " ".join((inner or outer).split())[:600]
 
 
 def _top_level() -> list[str]:
-    groups = "sample_grid fidelity mode_coverage bits_per_dim ema nan_guard checkpoints wandb".split()
-    return [*"model data trainer config preset ckpt_path run_dir seed_everything print_config".split(), *groups]
+    return [*"model data trainer config preset ckpt_path run_dir seed_everything print_config wandb".split(), *CALLBACKS]
 
 
 def _processes(options: Any) -> int:

@@ -64,11 +64,17 @@ def run(layered: Layered) -> int:
         warnings.filterwarnings("ignore", message=hushed)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.getMessage())
 
-    from zoo.cli import ZooCLI, build
+    from zoo.cli import build
+    from zoo.core.module import NonFiniteLoss
 
-    cli: ZooCLI = build(layered)
+    cli = build(layered)
     started = time.time()
-    cli.fit()
+    try:
+        cli.fit()
+    except (NonFiniteLoss, ValueError, FileNotFoundError) as error:  # of the model, its data or a callback; each says what to do
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        return _fail(f"{error} (ZOO_DEBUG=1 shows where)")
     if cli.trainer.is_global_zero:
         print(_farewell(cli, time.time() - started))
     return 0

@@ -162,10 +162,13 @@ def test_epochs_are_passes_over_the_data(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model.gamma=abc"], "gamma"),
+        (["--model.gamma=abc"], "--model.gamma: expected float, got 'abc'"),
         (["--model.gamma=2"], "gamma is a ratio in (0, 1], got 2"),
         (["--trainer.max_stepz=3"], "did you mean --trainer.max_steps"),
-        (["--fidelty.n_fake=3"], "did you mean --fidelity"),
+        (["--fidelty.n_fake=3"], "did you mean --fidelity.n_fake?"),
+        (["--fidelity.n_fak=3"], "did you mean --fidelity.n_fake?"),
+        (["--modle", "x"], "did you mean --model?"),
+        (["--trainer.max_steps=abc"], "--trainer.max_steps: expected int, got 'abc'"),
         (["--data", "toy2d"], "began models images"),
         (["--data", "image_folder", "--data.root=/nowhere"], "no images at /nowhere"),
         (["--trainer.gradient_clip_val=1"], "--model.loop.clip_d"),
