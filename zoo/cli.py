@@ -23,7 +23,6 @@ from zoo.config import Layered, UsageError
 from zoo.core import GenerativeModule, checkpoint
 from zoo.core.module import check_same
 
-
 CALLBACKS = {
     "sample_grid": SampleGrid, "fidelity": Fidelity, "mode_coverage": ModeCoverage, "bits_per_dim": BitsPerDim, "ema": EMA,
     "nan_guard": NaNGuard, "checkpoints": Checkpoints,
