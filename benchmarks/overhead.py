@@ -99,9 +99,8 @@ def main() -> None:
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(args.threads)
-    print(
-        f"torch {torch.__version__}, {platform.machine()}, {args.threads} thread(s), default malloc, median of {args.repeats} interleaved repeats\n"
-    )
+    about = f"torch {torch.__version__}, {platform.machine()}, {args.threads} thread(s), default malloc"
+    print(f"{about}, median of {args.repeats} interleaved repeats\n")
     print("| case | by hand, ms | bare, ms | logging, ms | bare extra, ms | logging extra, ms | bare ratio |")
     print("|---|---|---|---|---|---|---|")
     for label, (make, steps) in CASES.items():

@@ -205,7 +205,7 @@ def _resume(subject: Subject, workers: int, **options: Any) -> None:
     straight = subject.model()
     whole = subject.fit(straight, 9, subject.data(num_workers=workers), **options)
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "at4.ckpt"
+        path = Path(os.environ.get("ZOO_CHECK_FOLDER", scratch)) / "at4.ckpt"  # one folder for all processes of a group
         subject.fit(subject.model(), 4, subject.data(num_workers=workers), **options).save_checkpoint(path)
         resumed = subject.model(seed=5)  # another seed: everything must come from the checkpoint
         rest = subject.fit(resumed, 9, subject.data(num_workers=workers), ckpt_path=path, **options)
@@ -504,6 +504,20 @@ def _train_in_group(names: tuple[str, ...], steps: int, scratch: str) -> None:
             torch.save(result, Path(scratch) / f"{name}.pt")
 
 
+def resume_in_group(names: tuple[str, ...], scratch: str) -> None:
+    """In each of two processes: resume every model; "equal", or what differs, goes to SCRATCH/NAME."""
+    os.environ["ZOO_CHECK_FOLDER"] = scratch
+    for name in names:
+        subject = Subject.of(name)
+        try:
+            _resume(subject, 0, devices=2, strategy=strategy_for(subject))
+            outcome = "equal"
+        except Exception as error:  # reported as this model's failure
+            outcome = f"{type(error).__name__}: {error}"
+        if os.environ["LOCAL_RANK"] == "0":
+            (Path(scratch) / name).write_text(outcome)
+
+
 def strategy_for(subject: Subject) -> str:
     return "ddp_find_unused_parameters_true" if plays(subject.entry) else "ddp"
 
@@ -611,6 +625,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"zoo.check: error: {error}", file=sys.stderr)
         return 2
     _hush()
+    torch.set_num_threads(1)  # the nets are small, and processes share the cores
     global together
     together = tuple(names)
     failed = total = 0
