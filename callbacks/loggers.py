@@ -62,7 +62,7 @@ class WandbLogger(loggers.WandbLogger):
         super().__init__(
             name=name or folder.name, save_dir=str(folder), id=_run_id(folder), project=project or os.environ.get("WANDB_PROJECT", "zoo"),
             offline=bool(self.why_offline), entity=entity, group=group, tags=tags,
-            settings=wandb.Settings(init_timeout=30, finish_timeout=120, quiet=bool(self.why_offline) or None),
+            settings=wandb.Settings(init_timeout=30, finish_timeout=120, quiet=bool(self.why_offline)),
         )  # fmt: skip
         self.folder = folder
 

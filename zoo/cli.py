@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -168,7 +169,7 @@ class ZooCLI(LightningCLI):
                 config = yaml.safe_load(text)
                 flat = {k: {**{"name": config[k]["class_path"]}, **(config[k].get("init_args") or {})} for k in ("model", "data")}
                 flat["model"]["name"], flat["data"]["name"] = self.layered.model, self.layered.data
-                logger.log_config({**config, **flat})
+                logger.log_config({**config, **flat, **_git()})
 
 
 def build(layered: Layered) -> ZooCLI:
@@ -210,6 +211,18 @@ def _one_line(error: BaseException) -> str:
 
 def _top_level() -> list[str]:
     return [*"model data trainer config preset ckpt_path run_dir seed_everything print_config wandb".split(), *CALLBACKS]
+
+
+def _git() -> dict[str, Any]:
+    """The commit of the checkout that the zoo runs from, and whether it has local changes; nothing for an installed wheel."""
+
+    def ask(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return {"git": {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}}
+    except (OSError, subprocess.SubprocessError):
+        return {}
 
 
 def _processes(options: Any) -> int:

@@ -62,7 +62,8 @@ def run(layered: Layered) -> int:
     """Parse, build and fit."""
     for hushed in (".*treespec.*", ".*litlogger.*", ".*not resumable.*", ".*does not have many workers.*", ".*srun.*", ".*barrier.*"):
         warnings.filterwarnings("ignore", message=hushed)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.getMessage())
+    for source in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"lightning.pytorch.{source}").addFilter(_worth_reading)
 
     from zoo.cli import build
     from zoo.core.module import NonFiniteLoss
@@ -78,6 +79,10 @@ def run(layered: Layered) -> int:
     if cli.trainer.is_global_zero:
         print(_farewell(cli, time.time() - started))
     return 0
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    return not any(words in record.getMessage() for words in ("litlogger", "`weights_only` was not set"))
 
 
 def _farewell(cli: Any, seconds: float) -> str:

@@ -134,7 +134,7 @@ class BEGAN(AdversarialModule):
         latent: dimension of z. code: dimension of D's code h. width: hidden units (mlp) or filters n (conv). base: b of conv.
         gamma: diversity ratio γ in (0, 1]. lambda_k: the controller's gain. k: discriminator steps per generator step.
         eta: exponent η of the reconstruction error, 1 or 2.
-        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay.
+        lr_d: learning rate of D. lr_g: of G. beta1, beta2: Adam's decays.
         halve_every: cycles after which both rates are halved. interval: cycles between two looks of the plateau schedule. 0 is off.
         skip: skip connections from h0 (conv). vanishing_residual: cycles over which the carry falls from 1 to 0 (conv); 0 is off.
         loop: options of the adversarial loop.
@@ -142,7 +142,8 @@ class BEGAN(AdversarialModule):
 
     def __init__(
         self, spec: DataSpec, arch: str = "mlp", latent: int = 32, code: int = 64, width: int = 256, base: int = 4,
-        gamma: float = 1.0, lambda_k: float = 0.05, k: int = 1, eta: int = 1, lr_d: float = 2e-4, lr_g: float = 2e-3, beta1: float = 0.0,
+        gamma: float = 1.0, lambda_k: float = 0.05, k: int = 1, eta: int = 1, lr_d: float = 2e-4, lr_g: float = 2e-3,
+        beta1: float = 0.0, beta2: float = 0.99,
         halve_every: int = 1500, interval: int = 0, skip: bool = False, vanishing_residual: int = 0, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         spec.require("began", image=True)
@@ -154,7 +155,7 @@ class BEGAN(AdversarialModule):
             raise ValueError(f"arch is mlp or conv, got {arch!r}")
         super().__init__(spec, loop)
         self.arch, self.latent, self.gamma, self.lambda_k, self.k, self.eta = arch, latent, gamma, lambda_k, k, eta
-        self.lr_d, self.lr_g, self.beta1, self.halve_every = lr_d, lr_g, beta1, halve_every
+        self.lr_d, self.lr_g, self.betas, self.halve_every = lr_d, lr_g, (beta1, beta2), halve_every
         self.interval, self.carry_steps = interval, vanishing_residual
         if arch == "mlp":
             self.encoder: nn.Module = nn.Sequential(nn.Flatten(), mlp(spec.dim, width, width, code))
@@ -197,7 +198,7 @@ class BEGAN(AdversarialModule):
         x = self.spec.to_signed(batch["x"])
         with torch.no_grad():
             fake = self._net(self.generator, self.prior(len(x)))
-        real, fake = self.energy(x).mean(), self.energy(fake).mean()
+        real, fake = (e.mean() for e in self.energy(torch.cat([x, fake])).chunk(2))
         return {"loss": real - self.k_t.to(real.dtype) * fake, "recon_real": real}
 
     def generator_loss(self, n: int) -> dict[str, Tensor]:
@@ -275,7 +276,7 @@ class BEGAN(AdversarialModule):
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, 0.999)) for p, lr in rates.items()}
+        return {p: torch.optim.Adam(self.parameters_of(p), lr, self.betas, fused=True) for p, lr in rates.items()}
 
     def schedulers(self, optimisers: dict[str, torch.optim.Optimizer]) -> dict[str, torch.optim.lr_scheduler.LRScheduler]:
         steps = {"d": self.halve_every * self.k, "g": self.halve_every} if self.halve_every else {}
