@@ -20,6 +20,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 class CSVLogger(loggers.CSVLogger):
     """``metrics.csv`` in the run folder; a resumed run appends to it (Lightning's deletes it)."""
 
+    _experiment: ExperimentWriter | None
+
     def __init__(self, folder: str | Path) -> None:
         super().__init__(save_dir=str(folder), name="", version="", flush_logs_every_n_steps=50)
 

@@ -65,7 +65,7 @@ class Subject:
         module, _, name = self.data_class.rpartition(".")
         return getattr(importlib.import_module(module), name)(**{**self.data_params, **changes})
 
-    def model(self, spec: DataSpec | None = None, seed: int = 0) -> GenerativeModule:
+    def model(self, spec: DataSpec | None = None, seed: int = 0) -> Any:
         seed_everything(seed, verbose=False)
         return registry.create(self.entry.name, spec or self.data().spec, **self.model_params)
 
@@ -403,7 +403,7 @@ def check_players_take_turns(subject: Subject) -> None:
         last = now
         seen.append(player)
 
-    model.after_step = watch  # type: ignore[method-assign]
+    model.after_step = watch
     trainer = subject.fit(model, 2)
     expected = [p.player for step in range(2) for p in model.phases() for _ in range(p.times(step))]
     assert seen == expected, f"played {seen}, phases say {expected}"

@@ -71,8 +71,8 @@ def layer(arguments: list[str]) -> Layered:
         layers = [own] if own.is_file() else []
         if preset := named.get("preset"):
             layers.append(_preset(own, preset))
-        for path in layers:
-            document = _overlay(document, read(path))
+        for file in layers:
+            document = _overlay(document, read(file))
     document = _overlay(document, user)
     if "max_epochs" in user.get("trainer", {}) and "max_steps" not in user.get("trainer", {}):
         document["trainer"]["max_steps"] = -1
@@ -104,7 +104,8 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = f" (line {error.problem_mark.line + 1})" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
         raise UsageError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', None) or error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{path} must hold a mapping such as 'model: began', got {type(content).__name__}")

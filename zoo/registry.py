@@ -12,6 +12,7 @@ literals, so the registry reads them from the source without running it; ``get``
 from __future__ import annotations
 
 import ast
+import builtins
 import difflib
 import fnmatch
 import functools
@@ -116,7 +117,9 @@ def register(name: str, **metadata: Any):
     return decorate
 
 
-def list(pattern: str = "*", *, family: str | None = None, taxonomy: str | None = None, can: str | Iterable[str] = ()) -> list[str]:
+def list(
+    pattern: str = "*", *, family: str | None = None, taxonomy: str | None = None, can: str | Iterable[str] = ()
+) -> builtins.list[str]:
     """Names of the models that match a glob ``pattern`` and every filter given, sorted.
 
     Args:
@@ -188,13 +191,13 @@ def create(name: str, spec: Any, **params: Any) -> Any:
     return cls(spec, **params)
 
 
-def search(text: str) -> list[str]:
+def search(text: str) -> builtins.list[str]:
     """Names of the models whose name, title, authors or summary contain ``text``, whatever the case."""
     text = text.lower()
     return [e.name for e in entries() if text in f"{e.name} {e.about} {e.paper} {e.taxonomy}".lower()]
 
 
-def suggest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+def suggest(name: str, known: Iterable[str], n: int = 3) -> builtins.list[str]:
     """The names nearest to a mistyped one, best first."""
     return difflib.get_close_matches(name, [*known], n=n, cutoff=0.55)
 

@@ -17,6 +17,7 @@ Notes      Direct input-output connections are on, as in the paper's best models
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,7 @@ class MADE(LikelihoodModule):
         lr: learning rate.
     """
 
+    layers: Any  # a ModuleList of nn.Linear
     mask_seeds: Tensor
     turn: Tensor
 
@@ -217,7 +219,7 @@ class MADE(LikelihoodModule):
     @torch.no_grad()
     def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, cache: bool = True) -> Tensor:
         """n draws, (n, *shape). ``cache=False`` runs D full passes; the same noise gives the same images."""
-        options = {"generator": generator, "device": self.device}
+        options: dict[str, Any] = {"generator": generator, "device": self.device}
         which = torch.randint(len(self.mask_seeds), (n,), **options)
         draw = torch.randn if self.head == "gaussian" else torch.rand
         noise = draw(self.spec.dim, n, dtype=self.float_dtype, **options)

@@ -12,7 +12,7 @@ checkpoints, logs and schedules advance by one a cycle, whatever k is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +80,7 @@ class AdversarialModule(GenerativeModule):
         self.loop = LoopOptions(**loop) if isinstance(loop, dict) else loop
 
     # -- what a model defines ------------------------------------------------------------------------------------------
-    def players(self) -> dict[str, nn.Module | Sequence[nn.Module]]:
+    def players(self) -> Mapping[str, nn.Module | Sequence[nn.Module]]:
         """The trained networks by player: "d" discriminator or critic, "g" generator, "e" encoder."""
         raise NotImplementedError
 

@@ -32,6 +32,7 @@ class GenerativeModule(LightningModule):
 
     entry: ClassVar[Any] = None  # set by @register
     params: dict[str, Any]
+    noise_seed: Tensor
 
     def __new__(cls, *args: Any, **kwargs: Any):
         module = super().__new__(cls)
@@ -57,14 +58,16 @@ class GenerativeModule(LightningModule):
     # -- one training step ---------------------------------------------------------------------------------------------
     def on_fit_start(self) -> None:
         self._seed = int(self.noise_seed)
-        self._log_every = max(self.trainer.log_every_n_steps, 1)
+        trainer: Any = self.trainer  # its class does not declare all of its attributes
+        self._log_every = max(trainer.log_every_n_steps, 1)
         self._step, self._micro = -1, 0
 
     def on_train_start(self) -> None:
         wanted = type(self).initialise_from is not GenerativeModule.initialise_from
-        if wanted and self.trainer.global_step == 0 and hasattr(self.trainer.datamodule, "examples"):
+        trainer: Any = self.trainer
+        if wanted and trainer.global_step == 0 and hasattr(trainer.datamodule, "examples"):
             with torch.no_grad():
-                self.initialise_from(self.trainer.datamodule.examples()["x"].to(self.device, self.float_dtype))
+                self.initialise_from(trainer.datamodule.examples()["x"].to(self.device, self.float_dtype))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step = self.trainer.global_step

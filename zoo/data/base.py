@@ -176,7 +176,7 @@ class TrainingLoader(DataLoader):
     sampler: TrainingRows
 
     def __init__(self, data: ZooDataModule, trainer: Any) -> None:
-        module = getattr(trainer, "lightning_module", None)
+        module: Any = getattr(trainer, "lightning_module", None)
         per_step = module.batches_per_step if hasattr(module, "batches_per_step") else lambda step: 1
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         size = len(data.split("train")["x"])

@@ -117,8 +117,8 @@ class ImageFolder(ZooDataModule):
 
     def _decode(self, i: int) -> Tensor:
         """Image i as uint8 levels, (C, size, size)."""
-        with Image.open(io.BytesIO(self._source.read(self.names[i]))) as image:
-            image = ImageOps.exif_transpose(image)
+        with Image.open(io.BytesIO(self._source.read(self.names[i]))) as file:
+            image = ImageOps.exif_transpose(file)
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image.convert("RGBA"))

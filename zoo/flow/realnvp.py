@@ -19,6 +19,7 @@ Notes      The released code computes (y + t) exp(s); this is the paper's form. 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,13 +72,13 @@ class PlainNet(nn.Sequential):
             steps += [layer, nn.ReLU()]
         super().__init__(*steps, zeroed(layers[-1]))
 
-    def forward(self, v: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, v: Tensor, mask: Tensor | None = None) -> Tensor:
         return super().forward(v)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    for p in layer.parameters():
+        nn.init.zeros_(p)
     return layer
 
 
@@ -194,6 +195,8 @@ class RealNVP(DensityModule):
         lr: Adam's learning rate.
     """
 
+    scales: Any  # ModuleLists of couplings, normalisations and squeezes
+
     def __init__(
         self,
         spec: DataSpec,
@@ -303,7 +306,7 @@ class RealNVP(DensityModule):
         terms = super().loss(batch)
         if self.l2:
             penalised = [p for name, p in self.named_parameters() if name.endswith(("gamma", "weight.original0"))]
-            terms["l2"] = sum(p.square().sum() for p in penalised)
+            terms["l2"] = sum((p.square().sum() for p in penalised), terms["loss"].new_zeros(()))
             terms["loss"] = terms["loss"] + self.l2 * terms["l2"]
         return terms
 

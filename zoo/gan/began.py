@@ -21,7 +21,7 @@ Notes      No tanh anywhere: G's and the decoder's ends are linear. z_D and z_G 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +88,9 @@ class Decoder(nn.Module):
         return self.image(h)
 
 
-def _residual(pair: Iterator[nn.Module], h: Tensor, carry: Tensor | float) -> Tensor:
+def _residual(pair: nn.Module, h: Tensor, carry: Tensor | float) -> Tensor:
     """Two convolutions with ELU; a layer that keeps the shape becomes c·in + (1 - c)·out (vanishing residual, section 3.5)."""
-    for conv in pair:
+    for conv in pair.children():
         out = F.elu(conv(h))
         h = carry * h + (1 - carry) * out if out.shape == h.shape else out
     return h
@@ -139,6 +139,11 @@ class BEGAN(AdversarialModule):
         skip: skip connections from h0 (conv). vanishing_residual: cycles over which the carry falls from 1 to 0 (conv); 0 is off.
         loop: options of the adversarial loop.
     """
+
+    k_t: Tensor
+    m_ema: Tensor
+    m_best: Tensor
+    stalled: Tensor
 
     def __init__(
         self, spec: DataSpec, arch: str = "mlp", latent: int = 32, code: int = 64, width: int = 256, base: int = 4,
@@ -228,7 +233,8 @@ class BEGAN(AdversarialModule):
         self.stalled.copy_(torch.where(improved, 0, self.stalled + 1))
         if self.stalled >= 2:
             self.stalled.zero_()
-            for optimiser in self.optimizers():
+            optimisers: Any = self.optimizers()
+            for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = max(group["lr"] / 2, 1e-6)
 

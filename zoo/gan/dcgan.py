@@ -96,7 +96,8 @@ class DCGAN(AdversarialModule):
         with torch.no_grad():
             fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
         real, fake = self.judge(x, fake)
-        loss = sum(v.mean() for v in log_loss(real, fake))
+        loss_real, loss_fake = log_loss(real, fake)
+        loss = loss_real.mean() + loss_fake.mean()
         accuracy = {"d_acc_real": (real > 0).float().mean(), "d_acc_fake": (fake < 0).float().mean()}
         return {"loss": loss, "jsd_bound": jsd_bound(loss), **accuracy}
 

@@ -151,7 +151,7 @@ class GAN(AdversarialModule):
 
     def initialise_from(self, x: Tensor) -> None:
         """The sigmoid generator starts at the mean image."""
-        if self.arch == "maxout":
+        if isinstance(self.generator, SigmoidGenerator):
             mean = self.spec.to_unit(x).mean(0).flatten().clamp(1e-7, 1 - 1e-7)
             self.generator.pixels.bias.copy_(torch.logit(mean))
 
@@ -161,7 +161,8 @@ class GAN(AdversarialModule):
         with torch.no_grad():
             fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
         real, fake = self.discriminator(x), self.discriminator(fake)
-        loss = sum(v.mean() for v in log_loss(real, fake))
+        loss_real, loss_fake = log_loss(real, fake)
+        loss = loss_real.mean() + loss_fake.mean()
         accuracy = {"d_acc_real": (real > 0).float().mean(), "d_acc_fake": (fake < 0).float().mean()}
         return {"loss": loss, "jsd_bound": jsd_bound(loss), **accuracy}
 
@@ -179,7 +180,7 @@ class GAN(AdversarialModule):
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
         if self.optimiser == "sgd":
             momentum = momentum_at(self.trainer.global_step, self.beta1, self.momentum_end, self.momentum_steps)
-            for optimiser in self.optimizers():
+            for optimiser in self.trainer.optimizers:
                 for group in optimiser.param_groups:
                     group["momentum"] = momentum
 
@@ -206,5 +207,7 @@ class GAN(AdversarialModule):
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":
             return {}
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: LambdaLR(o, lambda n, lr=rates[p]: max(self.lr_decay**-n, LOWEST_RATE / lr)) for p, o in optimisers.items()}
+        return {
+            "d": LambdaLR(optimisers["d"], lambda n: max(self.lr_decay**-n, LOWEST_RATE / self.lr_d)),
+            "g": LambdaLR(optimisers["g"], lambda n: max(self.lr_decay**-n, LOWEST_RATE / self.lr_g)),
+        }

@@ -17,6 +17,8 @@ Notes      The penalty is of each example's own input, so batch norm in the crit
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -39,8 +41,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, resample: str = "", norm: str = "none", first: bool = False) -> None:
         super().__init__()
-        make = {"none": nn.Identity, "batch": nn.BatchNorm2d, "layer": lambda width: nn.GroupNorm(1, width)}[norm]
-        self.norm1, self.norm2 = nn.Identity() if first else make(inputs), make(outputs)
+        norms: dict[str, Callable[[int], nn.Module]]
+        norms = {"none": nn.Identity, "batch": nn.BatchNorm2d, "layer": lambda width: nn.GroupNorm(1, width)}
+        self.norm1, self.norm2 = nn.Identity() if first else norms[norm](inputs), norms[norm](outputs)
         self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if resample or inputs != outputs else nn.Identity()
         self.resample, self.first = resample, first
@@ -206,5 +209,7 @@ class WGANGP(AdversarialModule):
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if not self.decay_steps:
             return {}
-        total = {"d": self.decay_steps * self.k, "g": self.decay_steps}  # steps of each player
-        return {p: LambdaLR(o, lambda n, end=total[p]: max(0.0, 1 - n / end)) for p, o in optimisers.items()}
+        return {
+            "d": LambdaLR(optimisers["d"], lambda n: max(0.0, 1 - n / (self.decay_steps * self.k))),  # k steps for one of G
+            "g": LambdaLR(optimisers["g"], lambda n: max(0.0, 1 - n / self.decay_steps)),
+        }

@@ -253,7 +253,7 @@ class RBM(LikelihoodModule):
             p = self.visible_given(h)
             v = p + self.noise.normal_like(p) if self.gaussian else self.noise.bernoulli(p)
         if persistent:
-            everyone = self.all_gather(v) if world > 1 else v[None]
+            everyone: Any = self.all_gather(v) if world > 1 else v[None]
             self.particles.copy_(everyone.transpose(0, 1).reshape_as(self.particles))  # row r of process p is particle r W + p
         return v
 
@@ -304,7 +304,7 @@ class RBM(LikelihoodModule):
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
-        groups = [{"params": [self.W], "weight_decay": self.weight_decay}, {"params": [self.b, self.c]}]
+        groups: list[dict[str, Any]] = [{"params": [self.W], "weight_decay": self.weight_decay}, {"params": [self.b, self.c]}]
         optimiser = torch.optim.SGD(groups, self.lr, momentum=self.momentum)
         if not self.decay_steps:
             return optimiser

@@ -7,11 +7,13 @@ single precision whatever the autocast, and has ``features(x)``: its last hidden
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 NORMS = ("none", "batch", "layer")
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def generator(latent: int, shape: Sequence[int], width: int | None = None, kernel: int = 4, norm: str = "batch") -> nn.Module:
@@ -145,7 +147,7 @@ def doublings(height: int, breadth: int) -> int:
     return m
 
 
-def initialise(net: nn.Module) -> nn.Module:
+def initialise(net: Net) -> Net:
     """Radford et al. 2016, section 3: convolution weights N(0, 0.02²); batch-norm gains N(1, 0.02²), shifts 0."""
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
