@@ -217,7 +217,8 @@ def _git() -> dict[str, Any]:
     """The commit of the checkout that the zoo runs from, and whether it has local changes; nothing for an installed wheel."""
 
     def ask(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        done = subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
 
     try:
         return {"git": {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}}
