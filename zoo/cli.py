@@ -67,6 +67,7 @@ class ZooCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help='checkpoint to resume; "last" and "best" take the newest run'
         )
+        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of each process; torch's own choice by default")
         parser.add_class_arguments(WandbOptions, "wandb", instantiate=False)
         for key, cls in CALLBACKS.items():
             parser.add_lightning_class_args(cls, key)
@@ -77,6 +78,10 @@ class ZooCLI(LightningCLI):
         self.config = parser.parse_args(self.layered.arguments)
 
     def before_instantiate_classes(self) -> None:
+        if (threads := self.config.get("threads")) is not None:
+            if threads < 1:
+                raise UsageError(f"--threads is at least 1, got {threads}")
+            torch.set_num_threads(threads)
         self.ckpt_path = self._checkpoint()
         self.run_dir = self._run_dir()
         os.environ["ZOO_RUN_DIR"] = str(self.run_dir)  # read by the processes that Lightning starts
@@ -210,7 +215,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _top_level() -> list[str]:
-    return [*"model data trainer config preset ckpt_path run_dir seed_everything print_config wandb".split(), *CALLBACKS]
+    return [*"model data trainer config preset ckpt_path run_dir threads seed_everything print_config wandb".split(), *CALLBACKS]
 
 
 def _git() -> dict[str, Any]:

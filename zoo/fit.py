@@ -31,6 +31,7 @@ HELP = """usage: python -m zoo.fit --model NAME [options]
   --trainer.OPTION=VALUE  anything of Lightning's Trainer: --trainer.devices=4, --trainer.max_steps=5000
   --ckpt_path PATH        resume from a checkpoint; "last" takes this model's newest run
   --run_dir FOLDER        where everything of the run goes (default runs/NAME-TIME)
+  --threads N             CPU threads of each process
   --wandb.OPTION=VALUE    project, name, entity, group, tags, mode
   --sample_grid. --fidelity. --bits_per_dim. --ema. --checkpoints.   options of the callbacks
   --print_config          print the merged configuration and stop

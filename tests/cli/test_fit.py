@@ -175,6 +175,7 @@ def test_epochs_are_passes_over_the_data(tmp_path):
         (["--trainer.accumulate_grad_batches=2"], "--model.loop.accumulate"),
         (["--ckpt_path=nowhere.ckpt"], "no checkpoint at nowhere.ckpt"),
         (["--ckpt_path=last"], "there is no last.ckpt of began under runs/"),
+        (["--threads=0"], "--threads is at least 1, got 0"),
         (["--sample_grid.every_n_steps=0"], "every_n_steps"),
         (["--wandb.mode=disabled", "--bits_per_dim.require=true"], "began assigns no likelihood"),
     ],
