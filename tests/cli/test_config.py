@@ -46,12 +46,12 @@ def test_a_config_file_may_name_model_and_data_in_short(tmp_path):
     path = write(tmp_path / "run.yaml", "model: began\ndata: {size: 16}\n")
     layered = layer(["--config", path])
     assert layered.model == "began"
-    assert layered.document["data"] == {"class_path": "zoo.data.digits.Digits", "init_args": {"size": 16, "batch_size": 64}}
+    assert layered.document["data"] == {"class_path": "zoo.data.digits.Digits", "init_args": {"size": 16, "batch_size": 32}}
 
 
 def test_other_data_drop_the_old_ones_parameters_but_keep_the_batch_size():
     document = layer(["--model", "began", "--data", "mnist"]).document
-    assert document["data"] == {"class_path": "zoo.data.mnist.MNIST", "init_args": {"batch_size": 64}}
+    assert document["data"] == {"class_path": "zoo.data.mnist.MNIST", "init_args": {"batch_size": 32}}
 
 
 def test_epochs_on_the_command_line_lift_the_step_limit():

@@ -161,9 +161,9 @@ class AdversarialModule(GenerativeModule):
             else:
                 rows = batch if parts == 1 else {k: v.chunk(parts)[part] for k, v in batch.items()}
             terms = phase.loss(rows)
-            self.manual_backward(terms["loss"] / parts)
+            self.manual_backward(terms["loss"] / parts if parts > 1 else terms["loss"])
             for key, value in terms.items():
-                total[key] = total.get(key, 0) + value.detach() / parts
+                total[key] = value.detach() if parts == 1 else total.get(key, 0) + value.detach() / parts
         limit = self.loop.clip_d if phase.player == "d" else self.loop.clip_g
         if limit is not None:
             total[f"grad_norm_{phase.player}"] = nn.utils.clip_grad_norm_(self._owned[phase.player], limit)
