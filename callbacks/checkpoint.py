@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ PREFERENCES = (
     ("val/hq", "max"),
     ("val/loss", "min"),
 )
+
+LISTEN = 20  # steps between two looks at whether any process was told to stop, where a look waits for the GPU
 
 
 class Checkpoints(Checkpoint):
@@ -45,9 +49,20 @@ class Checkpoints(Checkpoint):
         self.best_score: float | None = None
         self.best_metric = ""
         self._saved_at = -1
+        self._told = False
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        # Lightning broadcasts from inside its signal handler; a signal that finds the processes at different steps makes them wait
+        # for each other for ever. So with several, the handler only takes note, and they agree after a step.
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: self._note(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step = trainer.global_step
+        step, device = trainer.global_step, trainer.strategy.root_device
+        if trainer.world_size > 1 and (device.type == "cpu" or step % LISTEN == 0):
+            told = trainer.strategy.reduce(torch.tensor(float(self._told), device=device), reduce_op="sum")
+            if told > 0:
+                trainer._signal_connector.received_sigterm = True  # Lightning stops after this step
         if step != self._saved_at and (step % self.every_n_steps == 0 or step >= trainer.max_steps > 0):
             self._save(trainer, "last.ckpt")
 
@@ -62,6 +77,8 @@ class Checkpoints(Checkpoint):
         if better and torch.isfinite(torch.tensor(score)):
             self.best_score, self.best_metric = score, name
             self._save(trainer, "best.ckpt")
+            if self._saved_at == trainer.global_step:  # this step's last.ckpt was written before the score was known
+                self._save(trainer, "last.ckpt")
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException) and trainer.global_step != self._saved_at:
@@ -77,6 +94,11 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_score, self.best_metric = state["best_score"], state["best_metric"]
+
+    def _note(self, trainer: Trainer) -> None:
+        if trainer.strategy.launcher is not None and not self._told:
+            trainer.strategy.launcher.kill(signal.SIGTERM)  # pass it on to the processes that Lightning started
+        self._told = True
 
     def _save(self, trainer: Any, name: str) -> None:
         if trainer.fast_dev_run:

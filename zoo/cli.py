@@ -84,6 +84,9 @@ class ZooCLI(LightningCLI):
             torch.set_num_threads(threads)
         self.ckpt_path = self._checkpoint()
         self.run_dir = self._run_dir()
+        if self.ckpt_path is None and not _is_child() and (self.run_dir / "metrics.csv").is_file():
+            resume = self.run_dir / "checkpoints" / "last.ckpt"
+            raise UsageError(f"{self.run_dir} already holds a run; resume it with --ckpt_path={resume}, or name another folder")
         os.environ["ZOO_RUN_DIR"] = str(self.run_dir)  # read by the processes that Lightning starts
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -127,7 +130,9 @@ class ZooCLI(LightningCLI):
         return [CSVLogger(self.run_dir), WandbLogger(self.run_dir, **options)]
 
     def _check_trainer(self, options: Any) -> None:
-        name = self.layered.model
+        name, started, nodes = self.layered.model, int(os.environ.get("WORLD_SIZE", 1)), int(options.get("num_nodes") or 1)
+        if "TORCHELASTIC_RUN_ID" in os.environ and started != _processes(options):
+            raise UsageError(f"torchrun started {started} processes on {nodes} node(s); say --trainer.devices={started // nodes}")
         if not self.model.automatic_optimization:
             for option, instead in (("gradient_clip_val", "--model.loop.clip_d and --model.loop.clip_g"),):
                 if options.get(option):

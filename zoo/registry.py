@@ -56,9 +56,8 @@ class Paper:
 class Entry:
     """What is known of a registered name without importing it.
 
-    ``likelihood`` is the kind of number ``log_prob``/``elbo`` returns (docs/likelihood.md), a string or a dict from a value
-    of the data's nature ("levels", "real") to a kind. ``can`` lists capabilities, ``learns`` the gate of the default run as
-    (metric, "<" or ">", threshold), ``waive`` the contract checks that do not apply, each with its reason.
+    ``likelihood`` is the kind of number ``log_prob``/``elbo`` returns (docs/likelihood.md), ``can`` the capabilities, ``learns`` the
+    gates of the default run as (metric, "<" or ">", threshold), ``waive`` the contract checks that do not apply, each with its reason.
     """
 
     name: str

@@ -42,6 +42,13 @@ def test_a_likelihood_is_better_when_higher_and_a_nan_is_never_best(tmp_path):
     assert run(tmp_path / "b", "val/elbo", [-20.0, float("nan"), -30.0]) == {"last": 6, "best": 2}
 
 
+def test_last_knows_the_best_score_of_its_own_step(tmp_path):
+    run(tmp_path, "val/fid_pixels", [3.0, 2.0, 1.0], every_n_steps=2)
+    content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    (state,) = [v for k, v in content["callbacks"].items() if k.startswith("Checkpoints")]
+    assert state == {"best_score": 1.0, "best_metric": "val/fid_pixels"}
+
+
 def test_an_explicit_monitor_wins(tmp_path):
     assert run(tmp_path, "val/other", [1.0, 5.0, 2.0], monitor="val/other", mode="max")["best"] == 4
 

@@ -185,6 +185,18 @@ def test_a_mistake_is_one_line_before_any_training(capsys, tmp_path, arguments, 
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_a_run_folder_is_not_used_twice_but_to_resume(capsys, run_folder):
+    before = (run_folder / "metrics.csv").read_text()
+    assert "already holds a run" in error_of(capsys, *BEGAN, f"--run_dir={run_folder}")
+    assert (run_folder / "metrics.csv").read_text() == before
+
+
+def test_processes_started_from_outside_must_be_counted(capsys, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "--trainer.devices=2" in error_of(capsys, *BEGAN)
+
+
 def test_resuming_with_other_parameters_is_refused_by_name(capsys, run_folder):
     path = run_folder / "checkpoints" / "last.ckpt"
     assert "model.gamma=1.0, this run has 0.5" in error_of(capsys, *BEGAN, f"--ckpt_path={path}", "--model.gamma=0.5")
@@ -278,6 +290,20 @@ def test_sigterm_saves_and_leaves_cleanly_and_the_run_goes_on(tmp_path):
     os.chdir(tmp_path)
     assert fit.main([*arguments, "--ckpt_path=stop/checkpoints/last.ckpt", f"--trainer.max_steps={stopped + 3}"]) == 0
     assert checkpoint.read(tmp_path / "stop" / "checkpoints" / "last.ckpt")["global_step"] == stopped + 3
+
+
+@pytest.mark.ddp
+def test_sigterm_at_different_moments_stops_two_processes_together(tmp_path):
+    arguments = [*BEGAN, "--run_dir=stop", "--trainer.devices=2", "--trainer.max_steps=100000", "--sample_grid.every_n_steps=100000"]
+    process = start(*arguments, cwd=tmp_path)
+    metrics = tmp_path / "stop" / "metrics.csv"
+    deadline = time.time() + 200
+    while not metrics.is_file() and time.time() < deadline:
+        time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)  # the first process passes it on to the second, which gets it later
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output[-2000:]
+    assert checkpoint.read(tmp_path / "stop" / "checkpoints" / "last.ckpt")["global_step"] > 0
 
 
 def test_a_save_cut_short_leaves_the_former_checkpoint(run_folder, tmp_path, monkeypatch):

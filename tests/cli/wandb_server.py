@@ -93,7 +93,7 @@ class Server(ThreadingHTTPServer):
     def commands(self, states: dict[str, str]) -> list[dict[str, Any]]:
         """What the agent is to do next: nothing while a run is going, the next setting, or leave."""
         current = f"run{self.started}"
-        if self.started and current not in self.finished and states.get(current, "RUNNING").upper() in ("RUNNING", "QUEUED"):
+        if self.started and current not in self.finished and states.get(current, True) in (True, "RUNNING", "QUEUED", "running"):
             return []
         if not self.wanted:
             return [{"type": "exit"}]

@@ -18,8 +18,8 @@ LEVELS = 256
 
 
 class TorchvisionImages(ZooDataModule):
-    """8-bit images of a torchvision dataset; its test split is the test split, the last ``val_size`` rows of a fixed permutation of
-    its training split are validation.
+    """8-bit images of a torchvision dataset; its test split is the test split, of a fixed permutation of its training split the
+    last rows are validation, ``val_size`` of them but at most a sixth.
 
     Args:
         root: folder that holds (or will hold) the files; ZOO_DATA or ~/.cache/generative-zoo/data by default.
@@ -34,7 +34,6 @@ class TorchvisionImages(ZooDataModule):
     shape: tuple[int, int, int] = (1, 28, 28)
     classes = 10
     val_size = 10_000
-    can_flip = False
 
     def __init__(
         self, root: str | None = None, size: int = 0, binarize: str = "none", flip: bool = False, batch_size: int = 64,
