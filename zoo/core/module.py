@@ -61,6 +61,7 @@ class GenerativeModule(LightningModule):
         trainer: Any = self.trainer  # its class does not declare all of its attributes
         self._log_every = max(trainer.log_every_n_steps, 1)
         self._step, self._micro = -1, 0
+        self._share = {"rank": self.global_rank, "world": trainer.world_size, "device": self.device, "dtype": self.float_dtype}
 
     def on_train_start(self) -> None:
         wanted = type(self).initialise_from is not GenerativeModule.initialise_from
@@ -81,10 +82,7 @@ class GenerativeModule(LightningModule):
 
     def start_noise(self, phase: str, draw: int = 0, part: int = 0, parts: int = 1) -> None:
         """Point ``self.noise`` at the rows of this step, phase and micro-batch."""
-        self.noise = Noise(
-            self._seed, phase, self._step, self._micro, draw,
-            rank=self.global_rank, world=self.trainer.world_size, part=part, parts=parts, device=self.device, dtype=self.float_dtype,
-        )  # fmt: skip
+        self.noise = Noise(self._seed, phase, self._step, self._micro, draw, part=part, parts=parts, **self._share)
 
     @property
     def float_dtype(self) -> torch.dtype:
