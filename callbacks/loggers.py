@@ -85,7 +85,8 @@ class WandbLogger(loggers.WandbLogger):
 
     def _start(self, mode: str) -> Any:
         self._offline = mode == "offline"
-        run = wandb.init(**{**self._wandb_init, "mode": mode})
+        options = {k: v for k, v in self._wandb_init.items() if v is not None}  # a None that W&B has retired makes it warn
+        run = wandb.init(**{**options, "mode": mode})
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         (self.folder / "wandb_id").write_text(run.id)
