@@ -38,7 +38,7 @@ from zoo.core import AdversarialModule, DataSpec, GenerativeModule, LikelihoodMo
 from zoo.core.module import Batch
 from zoo.core.noise import Noise, generator
 from zoo.core.sampling import BLOCK, draw, undisturbed
-from zoo.data.base import ZooDataModule
+from zoo.data.base import Split, ZooDataModule
 
 CAPABILITIES = "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate".split()
 TINY = DataSpec((1, 3, 3), 2, name="tiny")
@@ -298,7 +298,7 @@ def check_mass_sums_to_one(subject: Subject) -> None:
     images = torch.tensor([*itertools.product([0.0, 1.0], repeat=9)]).view(-1, 1, 3, 3)
     for steps in (0, 20):
         if steps:
-            fit(model, _Given(TINY, images[::7]), steps)
+            fit(model, Given(TINY, images[::7]), steps)
         with undisturbed(model):
             total = model.double().log_prob(images.double()).exp().sum().item()
         model.float()
@@ -313,7 +313,7 @@ def check_density_integrates_to_one(subject: Subject) -> None:
         model = _tiny(subject, spec)
     except ValueError:
         return  # a model of images only: its bound is checked by its own tests
-    fit(model, _Given(spec, torch.randn(256, 2, generator=generator(0))), 20)
+    fit(model, Given(spec, torch.randn(256, 2, generator=generator(0))), 20)
     assert model.likelihood_kind == "exact_density", f"on real-valued vectors its kind is {model.likelihood_kind}"
     side = torch.linspace(-9, 9, 361)
     with undisturbed(model):
@@ -327,19 +327,19 @@ def _tiny(subject: Subject, spec: DataSpec) -> LikelihoodModule:
     return registry.create(subject.entry.name, spec)
 
 
-class _Given(ZooDataModule):
-    """The same given rows as train, val and test."""
+class Given(ZooDataModule):
+    """A data module over given tensors; the same rows serve as train, val and test."""
 
-    def __init__(self, spec: DataSpec, x: Tensor) -> None:
-        super().__init__(batch_size=16)
-        self._spec, self.x = spec, x
+    def __init__(self, spec: DataSpec, x: Tensor, y: Tensor | None = None, batch_size: int = 16, **options: Any) -> None:
+        super().__init__(batch_size, **options)
+        self._spec, self._split = spec, {"x": x} if y is None else {"x": x, "y": y}
 
     @property
     def spec(self) -> DataSpec:
         return self._spec
 
-    def load(self) -> dict[str, dict[str, Tensor]]:
-        return {name: {"x": self.x} for name in ("train", "val", "test")}
+    def load(self) -> dict[str, Split]:
+        return dict.fromkeys(("train", "val", "test"), self._split)
 
 
 @check(can("encode"))

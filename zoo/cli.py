@@ -101,7 +101,6 @@ class ZooCLI(LightningCLI):
             # A game's backward passes each touch one player, which plain ddp takes for an error (docs/adversarial_loop.md).
             kwargs["strategy"] = "ddp" if self.model.automatic_optimization else "ddp_find_unused_parameters_true"
         kwargs["default_root_dir"] = str(self.run_dir)
-        kwargs["use_distributed_sampler"] = False
         if options.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
         if options.get("enable_progress_bar") in (None, True):
@@ -125,8 +124,6 @@ class ZooCLI(LightningCLI):
         options = dict(self.config["wandb"].items())
         if (options["mode"] or os.environ.get("WANDB_MODE")) == "disabled":
             return [CSVLogger(self.run_dir)]
-        if not options["name"]:
-            options["name"] = self.run_dir.name
         return [CSVLogger(self.run_dir), WandbLogger(self.run_dir, **options)]
 
     def _check_trainer(self, options: Any) -> None:
@@ -134,9 +131,11 @@ class ZooCLI(LightningCLI):
         if "TORCHELASTIC_RUN_ID" in os.environ and started != _processes(options):
             raise UsageError(f"torchrun started {started} processes on {nodes} node(s); say --trainer.devices={started // nodes}")
         if not self.model.automatic_optimization:
-            for option, instead in (("gradient_clip_val", "--model.loop.clip_d and --model.loop.clip_g"),):
-                if options.get(option):
-                    raise UsageError(f"--trainer.{option} does not apply to {name}, whose players are stepped one by one; use {instead}")
+            if options.get("gradient_clip_val"):
+                instead = "--model.loop.clip_d and --model.loop.clip_g"
+                raise UsageError(
+                    f"--trainer.gradient_clip_val does not apply to {name}, whose players are stepped one by one; use {instead}"
+                )
             if (options.get("accumulate_grad_batches") or 1) > 1:
                 raise UsageError(f"--trainer.accumulate_grad_batches does not apply to {name}; use --model.loop.accumulate")
 
