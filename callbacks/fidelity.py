@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from callbacks.report import by_class, can, log_scalars, versions, write_protocol
+from callbacks.report import by_class, can, conditions_on, log_scalars, versions, write_protocol
 from zoo.core.ema import averaged
 from zoo.core.noise import generator
 from zoo.core.sampling import BLOCK, draw
@@ -58,7 +58,7 @@ class Fidelity(Callback):
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         data = trainer.datamodule
-        conditioned = getattr(getattr(module, "entry", None), "conditions_on", "")
+        conditioned = conditions_on(module)
         if trainer.sanity_checking or not module.spec.is_image or not can(module, "sample") or conditioned not in ("", "class"):
             return
         if hasattr(data, "examples"):

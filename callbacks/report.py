@@ -27,7 +27,12 @@ def can(module: Any, capability: str) -> bool:
 
 def by_class(module: Any) -> bool:
     """Whether the model's samples are conditioned on a class label."""
-    return getattr(getattr(module, "entry", None), "conditions_on", "") == "class"
+    return conditions_on(module) == "class"
+
+
+def conditions_on(module: Any) -> str:
+    """What the model's samples are conditioned on."""
+    return getattr(module, "conditions_on", "")
 
 
 def log_scalars(trainer: Trainer, module: LightningModule, values: dict[str, float]) -> None:

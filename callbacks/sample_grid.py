@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from callbacks.report import by_class, can, log_image
+from callbacks.report import by_class, can, conditions_on, log_image
 from zoo.core.ema import averaged
 from zoo.core.pictures import beside, grid, scatter
 from zoo.core.sampling import draw, undisturbed
@@ -53,7 +53,7 @@ class SampleGrid(Callback):
             return
         self._done = trainer.global_step
         data = trainer.datamodule if hasattr(trainer.datamodule, "examples") else None
-        conditioned = getattr(getattr(module, "entry", None), "conditions_on", "")
+        conditioned = conditions_on(module)
         with averaged(trainer, module):
             if can(module, "sample") and conditioned in ("", "class"):
                 self._write(trainer, "samples", f"step_{self._done:06d}.png", self._samples(module, data))

@@ -233,7 +233,7 @@ def check_leaves_no_trace(subject: Subject) -> None:
     modes = [m.training for m in model.modules()]
     state, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     if "sample" in subject.entry.can:
-        draw(model, 3, y=_labels(subject, 3))
+        draw(model, 3, y=_labels(model, 3))
     with undisturbed(model):
         model.evaluate(batch, generator(0, "check"))
         for method in {"log_prob", "elbo"} & subject.entry.can:
@@ -243,9 +243,8 @@ def check_leaves_no_trace(subject: Subject) -> None:
     assert modes == [m.training for m in model.modules()], "evaluation changed a submodule's mode"
 
 
-def _labels(subject: Subject, n: int) -> Tensor | None:
-    classes = subject.data().spec.num_classes
-    return torch.arange(n) % classes if subject.entry.conditions_on == "class" else None
+def _labels(model: GenerativeModule, n: int) -> Tensor | None:
+    return torch.arange(n) % model.spec.num_classes if model.conditions_on == "class" else None
 
 
 @check(can("sample"))
@@ -254,7 +253,7 @@ def check_samples(subject: Subject) -> None:
     model = subject.model()
     subject.fit(model, 20)  # batch statistics need a few steps to leave their start
     spec, n = model.spec, BLOCK + 6
-    y = _labels(subject, n)
+    y = _labels(model, n)
     whole = draw(model, n, seed=1, y=y)
     assert whole.shape == (n, *spec.shape) and torch.isfinite(whole).all()
     if spec.levels is not None:
@@ -268,9 +267,12 @@ def check_samples(subject: Subject) -> None:
     assert torch.equal(whole, again), "a sample depends on the global random state"
 
 
-@check(lambda e: e.conditions_on == "class" and "sample" in e.can)
+@check(can("sample"))
 def check_condition_matters(subject: Subject) -> None:
+    """A conditional model's samples depend on the label."""
     model = subject.model()
+    if model.conditions_on != "class":
+        return
     subject.fit(model, 3)
     zeros = torch.zeros(8, dtype=torch.long)
     assert not torch.equal(draw(model, 8, y=zeros), draw(model, 8, y=zeros + 1)), "the label does not change the samples"

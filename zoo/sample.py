@@ -50,7 +50,7 @@ def _draw(args: argparse.Namespace) -> None:
     entry, spec = model.entry, model.spec
     if "sample" not in entry.can:
         raise ValueError(f"{entry.name} cannot sample; it can {', '.join(sorted(entry.can))}")
-    labels = _labels(args, entry, spec)
+    labels = _labels(args, model)
     parts = []
     for start in tqdm(range(0, args.n, BLOCK), desc=entry.name, disable=args.n <= BLOCK):
         size = min(BLOCK, args.n - start)
@@ -59,13 +59,14 @@ def _draw(args: argparse.Namespace) -> None:
     _write(torch.cat(parts), labels, spec, args.out)
 
 
-def _labels(args: argparse.Namespace, entry: Any, spec: Any) -> Any:
+def _labels(args: argparse.Namespace, model: Any) -> Any:
     """One label a row: those asked for in turn, or for a conditional model every class in turn."""
     import torch
 
-    if entry.conditions_on != "class":
+    spec = model.spec
+    if model.conditions_on != "class":
         if args.label:
-            raise ValueError(f"{entry.name} takes no labels; leave --label out")
+            raise ValueError(f"this {model.entry.name} takes no labels; leave --label out")
         return None
     wanted = args.label or [*range(spec.num_classes)]
     for label in wanted:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, LikelihoodModule
+from zoo.core import AutoregressiveModule, DataSpec
+from zoo.core.autoregressive import Stream
 from zoo.core.module import Batch
 from zoo.registry import Paper, register
 
@@ -46,37 +47,17 @@ def masks(m: list[Tensor]) -> list[Tensor]:
     return [*hidden, m[0][:, None] > m[-1][None, :], m[0][:, None] > m[0][None, :]]
 
 
-def log_conditionals(head: str, params: Tensor, x: Tensor) -> Tensor:
-    """log P(x_d | x_<d), (B, D), from (B, D, P) parameters and flat data."""
-    if head == "bernoulli":
-        return -F.binary_cross_entropy_with_logits(params[..., 0], x, reduction="none")
-    if head == "categorical":
-        return params.log_softmax(-1).gather(-1, x.long()[..., None])[..., 0]
-    mu, log_sigma = params.unbind(-1)
-    return -0.5 * ((x - mu) * (-log_sigma).exp()).square() - log_sigma - 0.5 * math.log(2 * math.pi)
-
-
-def invert(head: str, params: Tensor, noise: Tensor) -> Tensor:
-    """x_d from its (B, P) parameters and one number a row, uniform (inverse of the distribution function) or normal."""
-    if head == "bernoulli":
-        return (noise < torch.sigmoid(params[:, 0])).to(params.dtype)
-    if head == "categorical":
-        cdf = params.softmax(-1).cumsum(-1)[:, :-1]
-        return (noise[:, None] >= cdf).sum(-1).to(params.dtype)
-    return params[:, 0] + params[:, 1].exp() * noise
-
-
 @register(
     "made",
     paper=Paper("Germain, Gregor, Murray, Larochelle", "MADE: Masked Autoencoder for Distribution Estimation", 2015, "1502.03509"),
     about="an MLP masked so that one pass gives every autoregressive conditional",
     taxonomy="explicit tractable",
     likelihood="exact_mass",
-    can={"sample", "log_prob"},
+    can={"sample", "log_prob", "inpaint"},
     data="digits",
     learns=("val/nll_nats", "<", 19.6),
 )
-class MADE(LikelihoodModule):
+class MADE(AutoregressiveModule):
     """Masked autoencoder.
 
     Args:
@@ -176,9 +157,7 @@ class MADE(LikelihoodModule):
         if self.connectivity is not None:
             biases = [b + (u * m[i]).sum(1) for i, (b, u) in enumerate(zip(biases, self.connectivity, strict=True))]
         if self.label_bias is not None:
-            if y is None:
-                raise ValueError("made was built with conditional=True: pass the labels, y=(B,)")
-            biases = [b + e(y) for b, e in zip(biases, self.label_bias, strict=True)]
+            biases = [b + e(self.labels(y)) for b, e in zip(biases, self.label_bias, strict=True)]
         return weights, biases, None if self.direct is None else self.direct.weight * m[-1]
 
     def _input(self, x: Tensor) -> Tensor:
@@ -196,9 +175,15 @@ class MADE(LikelihoodModule):
         return out.view(len(x), self.spec.dim, self.outputs)
 
     # -- likelihood ----------------------------------------------------------------------------------------------------
+    def log_conditionals(self, params: Tensor, x: Tensor) -> Tensor:
+        if self.head != "gaussian":
+            return super().log_conditionals(params, x)
+        mu, log_sigma = params.unbind(-1)
+        return -0.5 * ((x - mu) * (-log_sigma).exp()).square() - log_sigma - 0.5 * math.log(2 * math.pi)
+
     def log_prob_of(self, x: Tensor, y: Tensor | None, k: int) -> Tensor:
         """log P_k(x) under mask k alone, nats, (B,)."""
-        return log_conditionals(self.head, self.conditionals(x, y, k), x.flatten(1)).sum(1)
+        return self.log_conditionals(self.conditionals(x, y, k), x.flatten(1)).sum(1)
 
     def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         each = torch.stack([self.log_prob_of(x, y, k) for k in range(len(self.mask_seeds))])
@@ -216,43 +201,53 @@ class MADE(LikelihoodModule):
         return {"nll_single_mask": torch.stack(each).mean(0)} if len(each) > 1 else {}
 
     # -- use -----------------------------------------------------------------------------------------------------------
-    @torch.no_grad()
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, cache: bool = True) -> Tensor:
-        """n draws, (n, *shape). ``cache=False`` runs D full passes; the same noise gives the same images."""
-        options: dict[str, Any] = {"generator": generator, "device": self.device}
-        which = torch.randint(len(self.mask_seeds), (n,), **options)
-        draw = torch.randn if self.head == "gaussian" else torch.rand
-        noise = draw(self.spec.dim, n, dtype=self.float_dtype, **options)
-        x = torch.zeros(n, self.spec.dim, device=self.device, dtype=self.float_dtype)
+    def invert(self, params: Tensor, u: Tensor) -> Tensor:
+        if self.head != "gaussian":
+            return super().invert(params, u)
+        mu, log_sigma = params.unbind(-1)
+        return mu + log_sigma.exp() * torch.special.ndtri(u.clamp(1e-7, 1 - 1e-7))
+
+    def generate(
+        self, u: Tensor, y: Tensor | None, *, given: Tensor | None = None, known: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Each row under a mask of its own, which the last uniform number chooses."""
+        cache, which = options.pop("cache", True), (u[-1] * len(self.mask_seeds)).long()
+        x, log_weight = u.new_zeros(u.shape[1], self.spec.dim), u.new_zeros(u.shape[1])
         for k in which.unique().tolist():
             rows = which == k
-            x[rows] = (self._cached if cache else self._naive)(k, noise[:, rows], None if y is None else y[rows])
-        return x.view(n, *self.spec.shape)
+            label, clamped, shown = (None if t is None else t[rows] for t in (y, given, known))
+            stream = self.stream(int(rows.sum()), label, k) if cache else self.naive(int(rows.sum()), label, k)
+            x[rows], log_weight[rows] = self.ancestral(stream, self.order_of(k), u[:, rows], clamped, shown, **options)
+        return x, log_weight
 
-    def _naive(self, k: int, noise: Tensor, y: Tensor | None) -> Tensor:
-        x = noise.new_zeros(noise.shape[1], *self.spec.shape)
-        for step, d in enumerate(self.order_of(k).tolist()):
-            x.view(len(x), -1)[:, d] = invert(self.head, self.conditionals(x, y, k)[:, d], noise[step])
-        return x.flatten(1)
+    @property
+    def uniforms(self) -> int:
+        return self.spec.dim + 1
 
-    def _cached(self, k: int, noise: Tensor, y: Tensor | None) -> Tensor:
+    def naive(self, n: int, y: Tensor | None, k: int) -> Stream:
+        x = torch.zeros(n, *self.spec.shape, device=self.device, dtype=self.float_dtype)
+        for d in self.order_of(k).tolist():
+            x.view(n, -1)[:, d] = yield self.conditionals(x, y, k)[:, d]
+
+    def stream(self, n: int, y: Tensor | None, k: int = 0) -> Stream:
         """Step j sets the input of degree j, then every hidden unit of degree j, layer by layer; each is computed once."""
         m = self._mask(k)[0]
         weights, biases, direct = self._weights(k, y)
-        x = noise.new_zeros(noise.shape[1], self.spec.dim)
-        h = [x.clone(), *(x.new_zeros(len(x), width) for width in self.widths)]  # the network's input and hidden layers
+        h = [torch.zeros(n, width, device=self.device, dtype=self.float_dtype) for width in (self.spec.dim, *self.widths)]
         for step, d in enumerate(self.order_of(k).tolist()):
             p = slice(d * self.outputs, (d + 1) * self.outputs)
             out = F.linear(h[-1], weights[-1][p]) + biases[-1][..., p]
             if direct is not None:
                 out = out + F.linear(h[0], direct[p])
-            x[:, d] = invert(self.head, out, noise[step])
-            h[0][:, d] = self._input(x[:, d : d + 1])[:, 0]
+            value = yield out
+            h[0][:, d] = self._input(value[:, None])[:, 0]
             for layer in range(1, len(m)):
                 units = (m[layer] == step + 1).nonzero()[:, 0]
                 if len(units):
                     h[layer][:, units] = F.relu(F.linear(h[layer - 1], weights[layer - 1][units]) + biases[layer - 1][..., units])
-        return x
+
+    def leads(self, known: Tensor) -> bool:
+        return len(self.mask_seeds) == 1 and super().leads(known)
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:

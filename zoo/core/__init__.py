@@ -1,8 +1,20 @@
 """Mechanics that no paper mentions, once for all: data specification, noise, the training loops, likelihood units, checkpoints."""
 
 from zoo.core.adversarial import AdversarialModule, LoopOptions, Phase
+from zoo.core.autoregressive import AutoregressiveModule
+from zoo.core.flow import FlowModule
 from zoo.core.likelihood import DensityModule, LikelihoodModule
 from zoo.core.module import GenerativeModule
 from zoo.core.spec import DataSpec
 
-__all__ = ["AdversarialModule", "DataSpec", "DensityModule", "GenerativeModule", "LikelihoodModule", "LoopOptions", "Phase"]
+__all__ = [
+    "AdversarialModule",
+    "AutoregressiveModule",
+    "DataSpec",
+    "DensityModule",
+    "FlowModule",
+    "GenerativeModule",
+    "LikelihoodModule",
+    "LoopOptions",
+    "Phase",
+]

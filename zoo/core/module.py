@@ -117,6 +117,11 @@ class GenerativeModule(LightningModule):
 
     test_step = validation_step
 
+    @property
+    def conditions_on(self) -> str:
+        """What ``sample`` must be told: "class", or "" for nothing. Models that leave the choice to an option override it."""
+        return self.entry.conditions_on if self.entry is not None else ""
+
     # -- using a model -------------------------------------------------------------------------------------------------
     def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draw n examples: (n, *spec.shape), integer levels for images, real values for vectors.

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from zoo.core import DataSpec, DensityModule
-from zoo.core.likelihood import bits_per_dim, dequantise, inverse_logit_transform, logit_transform, quantise, row_noise
+from zoo.core import DataSpec, FlowModule
+from zoo.core.likelihood import inverse_logit_transform, logit_transform
 from zoo.core.module import Batch
 from zoo.registry import Paper, register
 
@@ -165,11 +165,6 @@ def channel_mask(c: int, h: int, w: int, first: bool) -> Tensor:
     return ((torch.arange(c) < c // 2) == first).float()[:, None, None].expand(c, h, w).clone()
 
 
-def standard_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I), (B,)."""
-    return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-
-
 @register(
     "realnvp",
     paper=Paper("Dinh, Sohl-Dickstein, Bengio", "Density estimation using Real NVP", 2017, "1605.08803"),
@@ -180,7 +175,7 @@ def standard_normal(z: Tensor) -> Tensor:
     data="digits",
     learns=("val/bits_per_dim", "<", 2.35),
 )
-class RealNVP(DensityModule):
+class RealNVP(FlowModule):
     """Real NVP.
 
     Args:
@@ -289,19 +284,13 @@ class RealNVP(DensityModule):
                 log_det = log_det + term
         return h, log_det
 
+    def preprocess(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        return logit_transform(y, self.alpha)
+
+    def postprocess(self, v: Tensor) -> Tensor:
+        return inverse_logit_transform(v, self.alpha)[0]
+
     # -- likelihood ----------------------------------------------------------------------------------------------------
-    def latent(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """z and log|det dz/dy| of y in [0, 1)^D for images, of the data themselves for vectors."""
-        if not self.spec.is_image:
-            return self.forward_flow(y)
-        v, logit = logit_transform(y, self.alpha)
-        z, log_det = self.forward_flow(v)
-        return z, log_det + logit
-
-    def log_density(self, y: Tensor) -> Tensor:
-        z, log_det = self.latent(y)
-        return standard_normal(z) + log_det
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         terms = super().loss(batch)
         if self.l2:
@@ -309,46 +298,6 @@ class RealNVP(DensityModule):
             terms["l2"] = sum((p.square().sum() for p in penalised), terms["loss"].new_zeros(()))
             terms["loss"] = terms["loss"] + self.l2 * terms["l2"]
         return terms
-
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """For images, bits per dimension in two parts: the prior's, and the rest (log-determinants and dequantisation)."""
-        if self.spec.levels is None:
-            return {}
-        x, d = batch["x"], self.spec.dim
-        u = row_noise(torch.rand, x, (self.draws, *self.spec.shape), generator)
-        prior, rest = x.new_zeros(len(x)), x.new_zeros(len(x))
-        for s in range(self.draws):
-            y, constant = dequantise(x, self.spec.levels, u[:, s])
-            z, log_det = self.latent(y)
-            prior, rest = prior + standard_normal(z) / self.draws, rest + (log_det + constant) / self.draws
-        return {"prior_bpd": bits_per_dim(prior, d), "logdet_per_dim": bits_per_dim(rest, d)}
-
-    # -- use -----------------------------------------------------------------------------------------------------------
-    @torch.no_grad()
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        z = torch.randn(n, self.spec.dim, generator=generator, device=self.device, dtype=self.float_dtype)
-        return self.decode(temperature * z)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """z, (B, D); images are taken at the middle of their levels, u = 1/2."""
-        y = x if self.spec.levels is None else dequantise(x, self.spec.levels, torch.full_like(x, 0.5))[0]
-        return self.latent(y)[0]
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Data in the units of ``spec`` from z."""
-        y = self.inverse_flow(z)[0]
-        return y if self.spec.levels is None else quantise(inverse_logit_transform(y, self.alpha)[0], self.spec.levels)
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """x itself, up to rounding: f is a bijection."""
-        return self.decode(self.encode(x))
-
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
-        """(B, frames, *shape) along z = cos φ z_a + sin φ z_b, φ from 0 to π/2."""
-        za, zb = self.encode(a)[:, None], self.encode(b)[:, None]
-        phi = torch.linspace(0, math.pi / 2, frames, device=za.device, dtype=za.dtype)[:, None]
-        z = phi.cos() * za + phi.sin() * zb
-        return self.decode(z.flatten(0, 1)).view(len(a), frames, *self.spec.shape)
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:

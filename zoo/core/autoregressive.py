@@ -1,0 +1,174 @@
+"""Autoregressive models: P(x) = Π_d P(x_d | x_<d), drawn one dimension after the other, with or without a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.core.likelihood import LikelihoodModule, bits_per_dim
+from zoo.core.module import Batch
+
+Stream = Generator[Tensor, Tensor, None]
+MAX_ROWS = 1024  # completions that are drawn together
+
+
+class AutoregressiveModule(LikelihoodModule):
+    """Base of the models of integer levels whose conditionals come from one pass. Subclasses define
+
+    - ``conditionals(x, y)``: the parameters of all D conditionals, (B, D, P). P = 1 is the logit of a binary dimension, P = L the
+      logits of L levels; models of other distributions override ``log_conditionals`` and ``invert``;
+    - ``stream(n, y)``: the same conditionals one dimension at a time, each hidden value computed once. It is a Python generator: it
+      yields the parameters (n, P) of the next dimension of ``order`` and is sent that dimension's values (n,).
+
+    Each dimension of a sample consumes one uniform number, so both ways of drawing give the same integers from the same seed.
+    """
+
+    conditional = False  # does the model take labels?
+
+    @property
+    def conditions_on(self) -> str:
+        return "class" if self.conditional else ""
+
+    @property
+    def order(self) -> Tensor:
+        """Flat (c, h, w) indices of the dimensions in the order of generation, (D,). Here: pixels in raster order, and the channels
+        of a pixel one after the other."""
+        c, h, w = self.spec.shape
+        return torch.arange(self.spec.dim).view(c, h, w).permute(1, 2, 0).flatten()
+
+    @property
+    def uniforms(self) -> int:
+        """Uniform numbers that a sample consumes."""
+        return self.spec.dim
+
+    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Parameters of P(x_d | x_<d) for every d in one pass, (B, D, P), from data in the units of ``spec``."""
+        raise NotImplementedError
+
+    def stream(self, n: int, y: Tensor | None) -> Stream:
+        """The conditionals of n images in the making; here by a full pass for each dimension."""
+        x = torch.zeros(n, *self.spec.shape, device=self.device, dtype=self.float_dtype)
+        for d in self.order.tolist():
+            value = yield self.conditionals(x, y)[:, d]
+            x.view(n, -1)[:, d] = value
+
+    def labels(self, y: Tensor | None) -> Tensor:
+        """y itself; a clear error where a conditional model is given none."""
+        if y is None:
+            name = self.entry.name if self.entry is not None else type(self).__name__
+            raise ValueError(f"{name} models P(x | y): pass the labels, y=(B,)")
+        return y
+
+    # -- one conditional -----------------------------------------------------------------------------------------------
+    def log_conditionals(self, params: Tensor, x: Tensor) -> Tensor:
+        """log P(x_d | x_<d), shape (...), of values x (...) under parameters (..., P)."""
+        if params.shape[-1] == 1:
+            return -F.binary_cross_entropy_with_logits(params[..., 0], x, reduction="none")
+        return params.log_softmax(-1).gather(-1, x.long()[..., None])[..., 0]
+
+    def invert(self, params: Tensor, u: Tensor) -> Tensor:
+        """Values (n,) from parameters (n, P) and uniform numbers (n,), by the inverse distribution function."""
+        if params.shape[-1] == 1:
+            return (u < torch.sigmoid(params[:, 0])).to(params.dtype)
+        cdf = params.softmax(-1).cumsum(-1)[:, :-1]
+        return (u[:, None] >= cdf).sum(-1).to(params.dtype)
+
+    # -- likelihood ----------------------------------------------------------------------------------------------------
+    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        return self.log_conditionals(self.conditionals(x, y), x.flatten(1)).sum(1)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        bits = bits_per_dim(self.log_prob(batch["x"], batch.get("y")), self.spec.dim).mean()
+        return {"loss": bits, "bits_per_dim": bits}
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        cache: bool = True,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """n draws, (n, *shape).
+
+        Args:
+            cache: draw from ``stream``; otherwise by a full pass for each dimension. temperature: divides the logits.
+        """
+        if temperature <= 0 or (temperature != 1 and self.spec.levels is None):
+            raise ValueError(f"temperature is positive, and 1 for real values, got {temperature} on {self.spec}; choose another")
+        u = torch.rand(self.uniforms, n, generator=generator, device=self.device, dtype=self.float_dtype)
+        return self.generate(u, y, cache=cache, temperature=temperature)[0].view(n, *self.spec.shape)
+
+    def generate(
+        self, u: Tensor, y: Tensor | None, *, given: Tensor | None = None, known: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """x (n, D) from uniform numbers u (uniforms, n), and the log-weights, as ``ancestral`` has it."""
+        cache = options.pop("cache", True)
+        stream = self.stream(u.shape[1], y) if cache else AutoregressiveModule.stream(self, u.shape[1], y)
+        return self.ancestral(stream, self.order, u, given, known, **options)
+
+    def ancestral(
+        self, stream: Stream, order: Tensor, u: Tensor, given: Tensor | None, known: Tensor | None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Go through the dimensions in order, drawing each, or where ``known`` taking it from ``given``, both (n, D).
+
+        Returns:
+            x, (n, D), and Σ log P(x_d | x_<d) over the known dimensions, (n,).
+        """
+        x = u.new_zeros(u.shape[1], self.spec.dim)
+        log_weight = u.new_zeros(u.shape[1])
+        params = next(stream)
+        for step, d in enumerate(order.tolist()):
+            x[:, d] = self.invert(params / temperature if temperature != 1 else params, u[step])
+            if given is not None and known is not None:
+                x[:, d] = torch.where(known[:, d], given[:, d], x[:, d])
+                log_weight = log_weight + torch.where(known[:, d], self.log_conditionals(params, x[:, d]), 0)
+            if step + 1 < len(order):
+                params = stream.send(x[:, d])
+        stream.close()
+        return x, log_weight
+
+    @torch.no_grad()
+    def inpaint(
+        self,
+        x: Tensor,
+        known: Tensor,
+        *,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        candidates: int = 32,
+    ) -> Tensor:
+        """Draw the dimensions where ``known`` is False, given the others.
+
+        Exact where in the order no known dimension follows an unknown one. Otherwise ``candidates`` completions, each blind to what
+        is known further on, are drawn for each image, and one of them is taken with probability proportional to P of the known
+        dimensions given the earlier ones: importance resampling, exact in the limit of many candidates.
+
+        Args:
+            x: (B, *shape), read where known. known: booleans that broadcast to x.
+        """
+        shown, given = known.expand_as(x).flatten(1), x.flatten(1).to(self.float_dtype)
+        k = 1 if self.leads(shown) else candidates
+        rows = max(MAX_ROWS // k, 1)
+        if len(x) > rows:
+            labels = [None] * len(x) if y is None else y.split(rows)
+            parts = zip(x.split(rows), known.expand_as(x).split(rows), labels, strict=False)
+            return torch.cat([self.inpaint(a, m, y=label, generator=generator, candidates=candidates) for a, m, label in parts])
+        shown, given = shown.repeat_interleave(k, 0), given.repeat_interleave(k, 0)
+        u = torch.rand(self.uniforms, len(given), generator=generator, device=self.device, dtype=self.float_dtype)
+        drawn, log_weight = self.generate(u, None if y is None else y.repeat_interleave(k, 0), given=given, known=shown)
+        share = log_weight.view(len(x), k).softmax(1).cumsum(1)[:, :-1]
+        choice = (torch.rand(len(x), 1, generator=generator, device=self.device, dtype=self.float_dtype) >= share).sum(1)
+        return drawn.view(len(x), k, -1)[torch.arange(len(x), device=x.device), choice].view_as(x)
+
+    def leads(self, known: Tensor) -> bool:
+        """Do the known dimensions, (B, D), come first in the order in every row?"""
+        ordered = known[:, self.order.to(known.device)]
+        return bool((ordered[:, :-1] | ~ordered[:, 1:]).all())
