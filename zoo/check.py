@@ -37,6 +37,7 @@ from zoo.config import folder, layer
 from zoo.core import AdversarialModule, DataSpec, GenerativeModule, LikelihoodModule
 from zoo.core.module import Batch
 from zoo.core.noise import Noise, generator
+from zoo.core.processes import leave_group
 from zoo.core.sampling import BLOCK, draw, undisturbed
 from zoo.data.base import Split, ZooDataModule
 
@@ -536,7 +537,12 @@ def _member(rank: int, function: Callable[..., None], world: int, port: int, arg
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE=str(world))
     torch.set_num_threads(1)
     _hush()
-    function(*args)
+    try:
+        function(*args)
+    except BaseException:
+        leave_group(together=False)
+        raise
+    leave_group()
 
 
 @check(lambda e: bool(e.learns), mark="slow")

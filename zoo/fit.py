@@ -68,6 +68,7 @@ def run(layered: Layered) -> int:
 
     from zoo.cli import build
     from zoo.core.module import NonFiniteLoss
+    from zoo.core.processes import leave_group
 
     cli = build(layered)
     started = time.time()
@@ -76,7 +77,9 @@ def run(layered: Layered) -> int:
     except (NonFiniteLoss, ValueError, FileNotFoundError) as error:  # of the model, its data or a callback; each says what to do
         if os.environ.get("ZOO_DEBUG"):
             raise
+        leave_group(together=False)
         return _fail(f"{error} (ZOO_DEBUG=1 shows where)")
+    leave_group()
     if cli.trainer.is_global_zero:
         print(_farewell(cli, time.time() - started))
     return 0

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import AutoregressiveModule, DataSpec
-from zoo.core.autoregressive import Stream
+from zoo.core import DataSpec
+from zoo.core.autoregressive import MixtureOfOrders, Stream
 from zoo.core.module import Batch
 from zoo.registry import Paper, register
 
@@ -57,7 +57,7 @@ def masks(m: list[Tensor]) -> list[Tensor]:
     data="digits",
     learns=("val/nll_nats", "<", 19.6),
 )
-class MADE(AutoregressiveModule):
+class MADE(MixtureOfOrders):
     """Masked autoencoder.
 
     Args:
@@ -111,6 +111,7 @@ class MADE(AutoregressiveModule):
         self.connectivity = nn.ParameterList(torch.zeros(b, a) for a, b in sizes) if connectivity_weights else None
         self.label_bias = nn.ModuleList(nn.Embedding(spec.num_classes, b) for _, b in sizes) if conditional else None
         self.register_buffer("mask_seeds", torch.randint(2**31, (n_masks,)))
+        self.orders = n_masks
         self.register_buffer("turn", torch.tensor(0))  # optimiser steps so far: which mask is next
         self._masks: dict[tuple[int, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
 
@@ -131,11 +132,6 @@ class MADE(AutoregressiveModule):
         bias.copy_(log_p[:, 1:] - log_p[:, :1] if self.head == "bernoulli" else log_p)
 
     # -- the masked network --------------------------------------------------------------------------------------------
-    @property
-    def order(self) -> Tensor:
-        """Flat indices of the dimensions in the order of generation, (D,), of the first mask."""
-        return self.order_of(0)
-
     def order_of(self, k: int) -> Tensor:
         return self._mask(k)[0][0].argsort()
 
@@ -181,14 +177,6 @@ class MADE(AutoregressiveModule):
         mu, log_sigma = params.unbind(-1)
         return -0.5 * ((x - mu) * (-log_sigma).exp()).square() - log_sigma - 0.5 * math.log(2 * math.pi)
 
-    def log_prob_of(self, x: Tensor, y: Tensor | None, k: int) -> Tensor:
-        """log P_k(x) under mask k alone, nats, (B,)."""
-        return self.log_conditionals(self.conditionals(x, y, k), x.flatten(1)).sum(1)
-
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        each = torch.stack([self.log_prob_of(x, y, k) for k in range(len(self.mask_seeds))])
-        return each.logsumexp(0) - math.log(len(each))
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         nll = -self.log_prob_of(batch["x"], batch.get("y"), int(self.turn) % len(self.mask_seeds)).mean()
         return {"loss": nll, "nll_nats": nll}
@@ -207,28 +195,6 @@ class MADE(AutoregressiveModule):
         mu, log_sigma = params.unbind(-1)
         return mu + log_sigma.exp() * torch.special.ndtri(u.clamp(1e-7, 1 - 1e-7))
 
-    def generate(
-        self, u: Tensor, y: Tensor | None, *, given: Tensor | None = None, known: Tensor | None = None, **options: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Each row under a mask of its own, which the last uniform number chooses."""
-        cache, which = options.pop("cache", True), (u[-1] * len(self.mask_seeds)).long()
-        x, log_weight = u.new_zeros(u.shape[1], self.spec.dim), u.new_zeros(u.shape[1])
-        for k in which.unique().tolist():
-            rows = which == k
-            label, clamped, shown = (None if t is None else t[rows] for t in (y, given, known))
-            stream = self.stream(int(rows.sum()), label, k) if cache else self.naive(int(rows.sum()), label, k)
-            x[rows], log_weight[rows] = self.ancestral(stream, self.order_of(k), u[:, rows], clamped, shown, **options)
-        return x, log_weight
-
-    @property
-    def uniforms(self) -> int:
-        return self.spec.dim + 1
-
-    def naive(self, n: int, y: Tensor | None, k: int) -> Stream:
-        x = torch.zeros(n, *self.spec.shape, device=self.device, dtype=self.float_dtype)
-        for d in self.order_of(k).tolist():
-            x.view(n, -1)[:, d] = yield self.conditionals(x, y, k)[:, d]
-
     def stream(self, n: int, y: Tensor | None, k: int = 0) -> Stream:
         """Step j sets the input of degree j, then every hidden unit of degree j, layer by layer; each is computed once."""
         m = self._mask(k)[0]
@@ -245,9 +211,6 @@ class MADE(AutoregressiveModule):
                 units = (m[layer] == step + 1).nonzero()[:, 0]
                 if len(units):
                     h[layer][:, units] = F.relu(F.linear(h[layer - 1], weights[layer - 1][units]) + biases[layer - 1][..., units])
-
-    def leads(self, known: Tensor) -> bool:
-        return len(self.mask_seeds) == 1 and super().leads(known)
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:

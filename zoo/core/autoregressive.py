@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Generator
 from typing import Any
 
@@ -37,6 +39,8 @@ class AutoregressiveModule(LikelihoodModule):
     def order(self) -> Tensor:
         """Flat (c, h, w) indices of the dimensions in the order of generation, (D,). Here: pixels in raster order, and the channels
         of a pixel one after the other."""
+        if not self.spec.is_image:
+            return torch.arange(self.spec.dim)
         c, h, w = self.spec.shape
         return torch.arange(self.spec.dim).view(c, h, w).permute(1, 2, 0).flatten()
 
@@ -172,3 +176,58 @@ class AutoregressiveModule(LikelihoodModule):
         """Do the known dimensions, (B, D), come first in the order in every row?"""
         ordered = known[:, self.order.to(known.device)]
         return bool((ordered[:, :-1] | ~ordered[:, 1:]).all())
+
+
+class MixtureOfOrders(AutoregressiveModule):
+    """Base of the models of several orders: P(x) = (1/K) Σ_k P_k(x), the mean of probabilities, which again sums to one.
+
+    Subclasses define ``orders`` = K, ``order_of(k)``, and take k as the last argument of ``conditionals`` and ``stream``.
+    """
+
+    orders = 1
+
+    def order_of(self, k: int) -> Tensor:
+        """Flat indices of the dimensions in the k-th order, (D,)."""
+        raise NotImplementedError
+
+    @property
+    def order(self) -> Tensor:
+        """The first of the orders."""
+        return self.order_of(0)
+
+    @property
+    def uniforms(self) -> int:
+        return self.spec.dim + 1  # the last chooses the order
+
+    def conditionals(self, x: Tensor, y: Tensor | None = None, k: int = 0) -> Tensor:
+        raise NotImplementedError
+
+    def stream(self, n: int, y: Tensor | None, k: int = 0) -> Stream:
+        x = torch.zeros(n, *self.spec.shape, device=self.device, dtype=self.float_dtype)
+        for d in self.order_of(k).tolist():
+            x.view(n, -1)[:, d] = yield self.conditionals(x, y, k)[:, d]
+
+    def log_prob_of(self, x: Tensor, y: Tensor | None, k: int) -> Tensor:
+        """log P_k(x), nats, (B,)."""
+        return self.log_conditionals(self.conditionals(x, y, k), x.flatten(1)).sum(1)
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        each = torch.stack([self.log_prob_of(x, y, k) for k in range(self.orders)])
+        return each.logsumexp(0) - math.log(len(each))
+
+    def generate(
+        self, u: Tensor, y: Tensor | None, *, given: Tensor | None = None, known: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Each row in an order of its own, which the last uniform number chooses."""
+        stream = self.stream if options.pop("cache", True) else functools.partial(MixtureOfOrders.stream, self)
+        which = (u[-1] * self.orders).long()
+        x, log_weight = u.new_zeros(u.shape[1], self.spec.dim), u.new_zeros(u.shape[1])
+        for k in which.unique().tolist():
+            rows = which == k
+            label, clamped, shown = (None if t is None else t[rows] for t in (y, given, known))
+            part = stream(int(rows.sum()), label, k)
+            x[rows], log_weight[rows] = self.ancestral(part, self.order_of(k), u[:, rows], clamped, shown, **options)
+        return x, log_weight
+
+    def leads(self, known: Tensor) -> bool:
+        return self.orders == 1 and super().leads(known)
