@@ -15,14 +15,15 @@ from torch import Tensor
 
 from callbacks.report import by_class, can, conditions_on, log_image
 from zoo.core.ema import averaged
-from zoo.core.pictures import beside, grid, scatter
-from zoo.core.sampling import draw, undisturbed
+from zoo.core.pictures import beside, completions, grid, outside, scatter
+from zoo.core.sampling import complete, draw, undisturbed
 
 
 class SampleGrid(Callback):
     """Writes ``samples/step_000500.png`` (generated left, data right) every ``every_n_steps`` generator steps and at the end, and sends it
     to the loggers. Models that reconstruct also give ``samples/reconstructions_000500.png``: rows of data, each above its
-    reconstructions. Class-conditional models have one class a row. Vectors are plotted over the data.
+    reconstructions; models that inpaint, ``samples/completions_000500.png``: rows of data, each above its upper half and two completions
+    of it. Class-conditional models have one class a row. Vectors are plotted over the data.
 
     Every process draws, the first one writes: a model is free to communicate while it samples.
 
@@ -60,6 +61,9 @@ class SampleGrid(Callback):
             if can(module, "reconstruct") and module.spec.is_image and data is not None:
                 self._write(trainer, "reconstructions", f"reconstructions_{self._done:06d}.png", self._reconstructions(module, data))
 
+            if can(module, "inpaint") and module.spec.is_image and data is not None:
+                self._write(trainer, "completions", f"completions_{self._done:06d}.png", self._completions(module, data))
+
     def _samples(self, module: Any, data: Any) -> Callable[[], Image.Image]:
         spec = module.spec
         if not spec.is_image:
@@ -88,6 +92,12 @@ class SampleGrid(Callback):
             else:
                 rows.append(batch["x"][of_class[torch.arange(wanted) % len(of_class)]])
         return torch.cat(rows)
+
+    def _completions(self, module: Any, data: Any) -> Callable[[], Image.Image]:
+        batch = data.examples(min(self.n, 8), split="val")
+        x, known = batch["x"], outside("bottom", *module.spec.shape[1:])
+        drawn = [complete(module, x, known, seed=self.seed + i, y=batch.get("y")).cpu() for i in range(2)]
+        return lambda: completions(x, known, drawn, module.spec, len(x))
 
     def _reconstructions(self, module: Any, data: Any) -> Callable[[], Image.Image]:
         batch = data.examples(min(self.n, 32), split="val")

@@ -14,8 +14,8 @@ import copy
 import functools
 import hashlib
 import importlib
-import itertools
 import logging
+import math
 import os
 import socket
 import sys
@@ -32,9 +32,9 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
-from zoo import registry
+from zoo import harness, registry
 from zoo.config import folder, layer
-from zoo.core import AdversarialModule, DataSpec, GenerativeModule, LikelihoodModule
+from zoo.core import AdversarialModule, AutoregressiveModule, DataSpec, GenerativeModule, LikelihoodModule
 from zoo.core.module import Batch
 from zoo.core.noise import Noise, generator
 from zoo.core.processes import leave_group
@@ -42,7 +42,7 @@ from zoo.core.sampling import BLOCK, draw, undisturbed
 from zoo.data.base import Split, ZooDataModule
 
 CAPABILITIES = "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate".split()
-TINY = DataSpec((1, 3, 3), 2, name="tiny")
+TINY = [DataSpec((1, 3, 3), 2, 3, "tiny"), DataSpec((1, 2, 4), 2, 3, "tiny")]  # the second for models that halve the sides
 
 
 @dataclass
@@ -282,30 +282,94 @@ def check_condition_matters(subject: Subject) -> None:
 @check(lambda e: bool(e.can & {"log_prob", "elbo"}))
 def check_likelihood_form(subject: Subject) -> None:
     """Nats, one value an example, finite, the same alone and in a batch, repeatable from a generator."""
-    model, x = subject.model(), subject.batch(6)["x"]
+    model, batch = subject.model(), subject.batch(6)
+    x, y = batch["x"], batch["y"] if model.conditions_on == "class" else None
     method = model.log_prob if "log_prob" in subject.entry.can else model.elbo
+
+    def of(rows: Tensor, **options: Any) -> Tensor:
+        return method(x[rows], None if y is None else y[rows], **options)
+
+    everything, shuffled = torch.arange(6), torch.tensor([3, 1, 5, 0, 2, 4])
     with undisturbed(model):
-        values = method(x, generator=generator(1))
+        values = of(everything, generator=generator(1))
         assert values.shape == (6,) and torch.isfinite(values).all(), f"shape {tuple(values.shape)}"
-        assert torch.equal(values, method(x, generator=generator(1))), "not repeatable"
-        if model.likelihood_kind in ("exact_mass", "exact_density"):
-            torch.testing.assert_close(torch.cat([method(x[:2]), method(x[2:])]), values, rtol=1e-5, atol=1e-5)
-            order = torch.tensor([3, 1, 5, 0, 2, 4])
-            torch.testing.assert_close(method(x[order]), values[order], rtol=1e-5, atol=1e-5)
+        assert torch.equal(values, of(everything, generator=generator(1))), "not repeatable"
+        plain = of(everything)  # without a generator a row's noise is its own
+        torch.testing.assert_close(torch.cat([of(everything[:2]), of(everything[2:])]), plain, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(of(shuffled), plain[shuffled], rtol=1e-5, atol=1e-4)
 
 
 @check(lambda e: "log_prob" in e.can and e.likelihood in ("exact_mass", "estimate"))
 def check_mass_sums_to_one(subject: Subject) -> None:
-    """Over all 512 images of 1x3x3 binary pixels, at random weights and after training."""
-    model = _tiny(subject, TINY)
-    images = torch.tensor([*itertools.product([0.0, 1.0], repeat=9)]).view(-1, 1, 3, 3)
+    """Over all images of 1x3x3 (or 1x2x4) binary pixels, for each label, at random weights and after training."""
+    model = _tiny(subject, *TINY)
+    images, spec = harness.every_image(model.spec), model.spec
+    labels = range(3) if model.conditions_on == "class" else [None]
     for steps in (0, 20):
         if steps:
-            fit(model, Given(TINY, images[::7]), steps)
-        with undisturbed(model):
-            total = model.double().log_prob(images.double()).exp().sum().item()
+            x = images[::7].float()
+            fit(model, Given(spec, x, torch.arange(len(x)) % 3), steps)
+        with undisturbed(model.double()):
+            for label in labels:
+                y = None if label is None else torch.full((len(images),), label)
+                total = model.log_prob(images, y).exp().sum().item()
+                assert abs(total - 1) < 1e-5, f"masses sum to {total} after {steps} steps (label {label})"
         model.float()
-        assert abs(total - 1) < 1e-5, f"masses sum to {total} after {steps} steps"
+
+
+def autoregressive(entry: registry.Entry) -> bool:
+    return issubclass(registry.get(entry.name), AutoregressiveModule)
+
+
+@check(autoregressive)
+def check_is_causal(subject: Subject) -> None:
+    """A dimension's conditional depends on none that comes later in the order, nor on itself: by autograd, and bit for bit."""
+    models: list[Any] = []
+    for seed in range(3):
+        model = _tiny(subject, *TINY, seed=seed).double().eval()
+        for p in model.parameters():
+            nn.init.normal_(p, std=0.3)
+        if models:
+            model.load_state_dict({**model.state_dict(), **dict(models[0].named_buffers())})  # other weights, the same order
+        models.append(model)
+    condition = {"y": torch.zeros(1, dtype=torch.long)} if models[0].conditions_on == "class" else {}
+    depends = harness.dependence(models, **condition)
+    assert not depends.triu().any(), f"{int(depends.triu().sum())} conditionals depend on what comes later"
+    assert harness.coverage(depends) > 0.8, f"only {harness.coverage(depends):.0%} of the earlier dimensions are used"
+    x = harness.every_image(models[0].spec)[99:101]
+    condition = {k: v.expand(2) for k, v in condition.items()}
+    assert not harness.leaks(models[0], x, **condition), "a conditional changed with a later dimension"
+
+
+@check(autoregressive)
+def check_samples_have_the_models_probabilities(subject: Subject) -> None:
+    """20,000 draws of 1x2x2 images of three levels against exp(log_prob): total variation below 0.05 (0.025 is expected)."""
+    model = _tiny(subject, DataSpec((1, 2, 2), 3, 3, "tiny"), DataSpec((1, 1, 4), 3, 3, "tiny")).double().eval()
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.3)
+    images = harness.every_image(model.spec)
+    condition = [{"y": torch.ones(n, dtype=torch.long)} if model.conditions_on == "class" else {} for n in (20_000, len(images))]
+    with torch.no_grad():
+        drawn = model.sample(20_000, generator=generator(0), **condition[0])
+        expected = model.log_prob(images, **condition[1]).exp()
+    distance = harness.total_variation(drawn, expected, model.spec)
+    assert distance < 0.05, f"total variation {distance:.3f}"
+
+
+@check(autoregressive)
+def check_cache_changes_nothing(subject: Subject) -> None:
+    """Sampling with the cache gives the integers of a full pass for each dimension, in float64, grey and in colour."""
+    for spec in (DataSpec((1, 4, 4), 5, 3, "tiny"), DataSpec((3, 4, 4), 4, 3, "tiny")):
+        try:
+            model = _tiny(subject, spec).double().eval()
+        except ValueError:
+            continue
+        for p in model.parameters():
+            nn.init.normal_(p, std=0.3)
+        y = torch.arange(4) % 3 if model.conditions_on == "class" else None
+        for seed in (0, 1):
+            fast, slow = (model.sample(4, y=y, generator=generator(seed), cache=cache) for cache in (True, False))
+            assert torch.equal(fast, slow), f"{int((fast != slow).sum())} of {fast.numel()} values differ on {spec}"
 
 
 @check(lambda e: "log_prob" in e.can and e.likelihood in ("exact_density", "dequantised_bound"))
@@ -325,9 +389,33 @@ def check_density_integrates_to_one(subject: Subject) -> None:
     assert abs(total - 1) < 1e-2, f"the density integrates to {total}"
 
 
-def _tiny(subject: Subject, spec: DataSpec) -> LikelihoodModule:
-    seed_everything(0, verbose=False)
-    return registry.create(subject.entry.name, spec)
+@check(lambda e: "log_prob" in e.can and e.likelihood == "dequantised_bound")
+def check_bound_is_below_the_mass(subject: Subject) -> None:
+    """On images the density over the unit cube integrates to at most one, and log_prob is below log P of the same images."""
+    model = _tiny(subject, *(DataSpec(shape, 3, 3, "tiny") for shape in ((1, 1, 2), (1, 2, 2), (1, 4, 4)))).double()
+    spec, n = model.spec, 1 << 14
+    x = torch.randint(3, (8, *spec.shape), generator=generator(0)).double()
+    model.initialise_from(x)
+    with undisturbed(model), torch.no_grad():
+        density = model.log_density(torch.rand(n, *spec.shape, generator=generator(1), dtype=torch.float64)).exp()
+        u = torch.rand(8, 512, *spec.shape, generator=generator(2), dtype=torch.float64)
+        each = torch.stack([model.bound(x, u[:, i]) for i in range(512)])
+        bound = torch.stack([model.log_prob(x, generator=generator(i)) for i in range(32)]).mean(0)
+    slack = 4 * density.std().item() / n**0.5
+    assert density.mean().item() <= 1 + slack, f"the density over the unit cube integrates to {density.mean():.3f}"
+    mass, error = each.logsumexp(0) - math.log(512), each.std(0) / 32**0.5
+    assert (bound <= mass + 4 * error + 1e-6).all(), f"the bound exceeds log P by {(bound - mass).max():.3f} nats"
+
+
+def _tiny(subject: Subject, *specs: DataSpec, seed: int = 0) -> Any:
+    """The model with its defaults on the first of these that it takes."""
+    for spec in specs:
+        seed_everything(seed, verbose=False)
+        try:
+            return registry.create(subject.entry.name, spec)
+        except ValueError as error:
+            refusal = error
+    raise refusal
 
 
 class Given(ZooDataModule):
@@ -461,46 +549,54 @@ def fingerprint(name: str) -> str:
 
 @check(mark="ddp")
 def check_ddp_equal(subject: Subject) -> None:
-    """Two processes with half the batch each train as one process with all of it (float64, below 1e-12)."""
+    """Two processes with half the batch each train as one process with all of it (float64, below 1e-12), and validate to 1e-5."""
     names = together if subject.entry.name in together else (subject.entry.name,)
-    difference = ddp_differences(tuple(names))[subject.entry.name]
-    assert isinstance(difference, float), f"two processes failed: {difference}"
-    assert difference < 1e-12, f"parameters differ by {difference:.2g}"
+    found = ddp_differences(tuple(names))[subject.entry.name]
+    assert not isinstance(found, str), f"two processes failed: {found}"
+    assert found[0] < 1e-12, f"parameters differ by {found[0]:.2g}"
+    assert found[1] < 1e-5, f"val/nll_nats or val/elbo differs by {found[1]:.2g}"
 
 
 together: tuple[str, ...] = ()  # models whose two-process runs share one launch
 
 
 @functools.cache
-def ddp_differences(names: tuple[str, ...], steps: int = 4) -> dict[str, float | str]:
-    """For each model: the largest difference of a parameter or buffer between one process and two."""
+def ddp_differences(names: tuple[str, ...], steps: int = 4) -> dict[str, tuple[float, float] | str]:
+    """For each model: the largest difference of a parameter or buffer between one process and two, and that of the likelihood."""
     with tempfile.TemporaryDirectory() as scratch:
         launch(_train_in_group, 2, names, steps, scratch)
-        out: dict[str, float | str] = {}
+        out: dict[str, tuple[float, float] | str] = {}
         for name in names:
             path = Path(scratch) / f"{name}.pt"
             two = torch.load(path, weights_only=True) if path.is_file() else "no result"
             if isinstance(two, str):
                 out[name] = two
                 continue
-            model = _train_double(Subject.of(name), steps, 1)
-            out[name] = max((v.double() - two[n].double()).abs().max().item() for n, v in model.state_dict().items() if v.numel())
+            one = _train_double(Subject.of(name), steps, 1)
+            apart = {n: (v.double() - two[n].double()).abs().max().item() for n, v in one.items() if v.numel()}
+            out[name] = max(v for n, v in apart.items() if n not in LIKELIHOODS), max([0.0, *(apart.get(n, 0.0) for n in LIKELIHOODS)])
     return out
 
 
-def _train_double(subject: Subject, steps: int, world: int, **options: Any) -> GenerativeModule:
+LIKELIHOODS = ("val/nll_nats", "val/elbo")
+
+
+def _train_double(subject: Subject, steps: int, world: int, **options: Any) -> dict[str, Tensor]:
+    """The state after a few steps in float64, and the validation's likelihood."""
     batch = subject.data().batch_size // 2 * 2
     model = subject.model().double()
-    subject.fit(model, steps, subject.data(batch_size=batch // world), precision="64-true", **options)
-    return model
+    if subject.entry.can & {"log_prob", "elbo"}:
+        options |= {"callbacks": [importlib.import_module("callbacks.bits_per_dim").BitsPerDim()], "limit_val_batches": 3}
+    trainer = subject.fit(model, steps, subject.data(batch_size=batch // world), precision="64-true", **options)
+    said = {n: v for n, v in trainer.callback_metrics.items() if n in LIKELIHOODS}
+    return {n: v.clone() for n, v in (model.state_dict() | said).items()}
 
 
 def _train_in_group(names: tuple[str, ...], steps: int, scratch: str) -> None:
     for name in names:
         try:
             subject = Subject.of(name)
-            model = _train_double(subject, steps, 2, devices=2, strategy=strategy_for(subject))
-            result: Any = {k: v.clone() for k, v in model.state_dict().items()}
+            result: Any = _train_double(subject, steps, 2, devices=2, strategy=strategy_for(subject))
         except Exception as error:  # reported as this model's failure
             result = f"{type(error).__name__}: {error}"
         if os.environ["LOCAL_RANK"] == "0":

@@ -1,8 +1,10 @@
-"""``python -m zoo.sample``: draw from a trained model.
+"""``python -m zoo.sample``: draw from a trained model, or let it complete images.
 
     python -m zoo.sample --ckpt runs/began-.../checkpoints/last.ckpt --n 64 --seed 0 --out samples.png
     python -m zoo.sample --ckpt PATH --n 50000 --out folder            one PNG an image, at its own size
     python -m zoo.sample --ckpt PATH --n 1000 --out x.npz              x in the data's units, y the labels
+    python -m zoo.sample --ckpt PATH --label 3 --label 5               of a conditional model: these classes in turn
+    python -m zoo.sample --ckpt RUN_FOLDER --inpaint bottom --n 8      the first test images of the run, their upper halves, completions
 
 Row i of a seed is the same image whatever n and the form of the output are.
 """
@@ -23,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("samples.png"), help="a .png grid, a .npz file, or a folder of PNGs")
     parser.add_argument("--label", type=int, action="append", help="class label, for conditional models; repeat for several")
+    parser.add_argument("--inpaint", metavar="PART", help="complete test images of which PART is hidden: bottom, top, left, right, centre")
     parser.add_argument("--raw", action="store_true", help="the raw weights even if the checkpoint has averaged ones")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     args = parser.parse_args(arguments)
@@ -48,6 +51,8 @@ def _draw(args: argparse.Namespace) -> None:
     path = args.ckpt / "checkpoints" / "last.ckpt" if args.ckpt.is_dir() else args.ckpt
     model = checkpoint.load(path, ema=not args.raw).to(args.device)
     entry, spec = model.entry, model.spec
+    if args.inpaint:
+        return _complete(args, model)
     if "sample" not in entry.can:
         raise ValueError(f"{entry.name} cannot sample; it can {', '.join(sorted(entry.can))}")
     labels = _labels(args, model)
@@ -57,6 +62,32 @@ def _draw(args: argparse.Namespace) -> None:
         y = None if labels is None else labels[start : start + size]
         parts.append(draw(model, size, args.seed, start=start, y=y).cpu())
     _write(torch.cat(parts), labels, spec, args.out)
+
+
+def _complete(args: argparse.Namespace, model: Any) -> None:
+    """Test images, what is shown of each, and four completions, one image a column; a .npz has x, known and completions."""
+    import numpy as np
+    import torch
+
+    from zoo.core.pictures import completions, outside
+    from zoo.core.sampling import complete
+    from zoo.runs import data_of
+
+    entry, spec = model.entry, model.spec
+    if "inpaint" not in entry.can or not spec.is_image:
+        raise ValueError(f"this {entry.name} cannot complete images; it can {', '.join(sorted(entry.can))} {spec}")
+    known = outside(args.inpaint, *spec.shape[1:])
+    if args.out.suffix == "":
+        raise ValueError(f"--inpaint writes a .png or a .npz, got {args.out}")
+    batch = data_of(args.ckpt).examples(args.n, split="test")
+    x, y = batch["x"], batch.get("y")
+    drawn = [complete(model, x, known, args.seed + i, y).cpu() for i in range(4)]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    if args.out.suffix == ".npz":
+        np.savez_compressed(args.out, x=x.numpy(), known=known.numpy(), completions=torch.stack(drawn, 1).numpy())
+    else:
+        completions(x, known, drawn, spec, min(len(x), 16)).save(args.out)
+    print(f"4 completions each of {len(x)} test images in {args.out}")
 
 
 def _labels(args: argparse.Namespace, model: Any) -> Any:

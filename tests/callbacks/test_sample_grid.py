@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from callbacks import EMA, SampleGrid
-from tests.callbacks.fakes import POINTS, SPEC, Free, Painter, Pair, Recorder, Witness, run, squares
+from tests.callbacks.fakes import POINTS, SPEC, Free, Painter, Pair, Recorder, Witness, entry, run, squares
 from tests.support import Given
 from zoo.core import DataSpec
-from zoo.core.pictures import beside, grid
+from zoo.core.pictures import beside, grid, outside
 from zoo.core.sampling import draw
 from zoo.data.digits import Digits
 from zoo.gan.began import BEGAN
@@ -152,3 +152,37 @@ def test_began_on_digits_gives_both_pictures():
 def test_impossible_options_are_refused():
     with pytest.raises(ValueError, match="every_n_steps"):
         SampleGrid(every_n_steps=0)
+
+
+class Completer(Free):
+    """Fills what is hidden with level 4."""
+
+    entry = entry("completer", can={"sample", "inpaint"})
+
+    def inpaint(self, x, known, *, generator=None):
+        assert not self.training and generator is not None
+        return torch.where(known, x, 4.0)
+
+
+def test_completions_stand_below_the_data_and_what_was_shown():
+    logger = Recorder()
+    run(Completer(FREE), squares(spec=FREE), 1, SampleGrid(n=9), logger=logger)
+    assert names() == ["completions_000001.png", "step_000001.png"]
+    assert {key for _, key, _ in logger.images} == {"samples", "completions"}
+    picture, data = pixels("samples/completions_000001.png"), squares(spec=FREE).examples(8, split="val")["x"]
+    shown, full = data.clone(), data.clone()
+    shown[:, :, 2:], full[:, :, 2:] = 2, 4
+    assert (picture == np.asarray(grid(torch.cat([data, shown, full, full]), FREE, 8))).all()
+
+
+@pytest.mark.parametrize(("part", "kept"), [("bottom", 0.5), ("top", 0.5), ("left", 0.5), ("right", 0.5), ("centre", 0.75)])
+def test_a_part_is_hidden_and_the_rest_is_known(part, kept):
+    known = outside(part, 8, 8)
+    assert known.shape == (1, 8, 8) and known.float().mean() == kept
+    corner = {"bottom": (7, 0), "top": (0, 0), "left": (3, 0), "right": (3, 7), "centre": (4, 4)}[part]
+    assert not known[0][corner]
+
+
+def test_an_unknown_part_is_named():
+    with pytest.raises(ValueError, match="one of bottom, top, left, right, centre, got 'middle'"):
+        outside("middle", 8, 8)

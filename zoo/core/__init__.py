@@ -2,6 +2,7 @@
 
 from zoo.core.adversarial import AdversarialModule, LoopOptions, Phase
 from zoo.core.autoregressive import AutoregressiveModule
+from zoo.core.estimator import DensityEstimator, EstimatorModule
 from zoo.core.flow import FlowModule
 from zoo.core.likelihood import DensityModule, LikelihoodModule
 from zoo.core.module import GenerativeModule
@@ -11,7 +12,9 @@ __all__ = [
     "AdversarialModule",
     "AutoregressiveModule",
     "DataSpec",
+    "DensityEstimator",
     "DensityModule",
+    "EstimatorModule",
     "FlowModule",
     "GenerativeModule",
     "LikelihoodModule",

@@ -31,8 +31,8 @@ class FlowModule(DensityModule):
         """v = f⁻¹(z), (B, *shape), and log|det dv/dz|, (B,)."""
         raise NotImplementedError
 
-    def log_base(self, z: Tensor) -> Tensor:
-        """log p(z), (B,)."""
+    def log_base(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """log p(z), (B,); of a model with labels log p(z | y)."""
         return standard_normal(z)
 
     def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -65,12 +65,13 @@ class FlowModule(DensityModule):
         if self.spec.levels is None:
             return {}
         x, d = batch["x"], self.spec.dim
+        labels = batch.get("y") if self.conditions_on == "class" else None
         u = row_noise(torch.rand, x, (self.draws, *self.spec.shape), generator)
         prior, rest = x.new_zeros(len(x)), x.new_zeros(len(x))
         for s in range(self.draws):
             y, constant = dequantise(x, self.spec.levels, u[:, s])
             z, log_det = self.latent(y)
-            prior, rest = prior + self.log_base(z) / self.draws, rest + (log_det + constant) / self.draws
+            prior, rest = prior + self.log_base(z, labels) / self.draws, rest + (log_det + constant) / self.draws
         return {"prior_bpd": bits_per_dim(prior, d), "logdet_per_dim": bits_per_dim(rest, d)}
 
     # -- use -----------------------------------------------------------------------------------------------------------

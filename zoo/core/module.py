@@ -132,6 +132,14 @@ class GenerativeModule(LightningModule):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot sample")
 
+    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw the dimensions where ``known`` is False, given the others: x completed, (B, *shape).
+
+        Args:
+            x: (B, *shape), read where known. known: booleans that broadcast to x.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot inpaint")
+
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Further named values of a validation batch, one for each example, (B,); their means are logged as ``val/NAME``."""
         return {}

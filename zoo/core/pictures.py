@@ -39,6 +39,30 @@ def grid(x: Tensor, spec: DataSpec, columns: int | None = None, height: int = 51
     return Image.fromarray(sheet.permute(1, 2, 0).numpy())
 
 
+PARTS = ("bottom", "top", "left", "right", "centre")
+
+
+def outside(part: str, height: int, width: int) -> Tensor:
+    """What is known when a part of an image is hidden, booleans (1, H, W): False in its bottom, top, left or right half, or its centre.
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    if part not in PARTS:
+        raise ValueError(f"the part to complete is one of {', '.join(PARTS)}, got {part!r}")
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
+    middle = (rows >= height // 4) & (rows < height - height // 4) & (columns >= width // 4) & (columns < width - width // 4)
+    hidden = {"bottom": rows >= height // 2, "top": rows < height // 2, "left": columns < width // 2, "right": columns >= width // 2}
+    return ~hidden.get(part, middle).expand(height, width)[None]
+
+
+def completions(x: Tensor, known: Tensor, completed: list[Tensor], spec: DataSpec, columns: int) -> Image.Image:
+    """Rows of images, each above what was shown of it (the rest in the middle grey) and its completions."""
+    shown = torch.where(known, x, (spec.levels or 2) / 2 - 0.5)
+    rows = [part for group in zip(*(t.split(columns) for t in (x, shown, *completed)), strict=True) for part in group]
+    return grid(torch.cat(rows), spec, columns)
+
+
 def beside(*pictures: Image.Image, gap: int = 16) -> Image.Image:
     """Pictures from left to right on white, scaled to no common size."""
     sheet = Image.new("RGB", (sum(p.width for p in pictures) + gap * (len(pictures) - 1), max(p.height for p in pictures)), "white")

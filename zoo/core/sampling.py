@@ -50,3 +50,15 @@ def draw(model: GenerativeModule, n: int, seed: int = 0, *, start: int = 0, y: T
             rows = model.sample(BLOCK, y=labels, generator=generator(seed, "sample", block, device=model.device))
             parts.append(rows[lo:hi])
     return torch.cat(parts)
+
+
+def complete(model: GenerativeModule, x: Tensor, known: Tensor, seed: int = 0, y: Tensor | None = None) -> Tensor:
+    """The model's completion of images x (N, *shape) where ``known`` (booleans that broadcast to x) is False, on the model's device.
+
+    Args:
+        y: class labels, (N,), read by conditional models only.
+    """
+    given = {"y": y.to(model.device)} if y is not None and model.conditions_on == "class" else {}
+    with undisturbed(model):
+        source = generator(seed, "complete", device=model.device)
+        return model.inpaint(x.to(model.device, model.float_dtype), known.to(model.device), generator=source, **given)
