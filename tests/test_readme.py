@@ -11,14 +11,19 @@ from zoo.config import layer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MODELS = (ROOT / "docs" / "models.md").read_text()
 
 
-def between(name: str) -> str:
-    return README.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
+def between(name: str, text: str = MODELS) -> str:
+    return text.split(f"<!-- {name} -->")[1].split(f"<!-- /{name} -->")[0].strip()
 
 
 def test_the_table_of_models_is_what_the_command_writes():
     assert between("models") == ls.markdown([*registry.entries()]), "run `python -m zoo.ls --markdown` and paste it"
+
+
+def test_the_readme_names_every_model():
+    assert between("families", README) == ls.families([*registry.entries()])
 
 
 def test_every_model_has_a_row_of_measured_results():

@@ -35,11 +35,19 @@ def tree(entries: list[Entry]) -> str:
 
 
 def markdown(entries: list[Entry]) -> str:
-    """The table of the README."""
+    """The table of docs/models.md."""
     lines = ["| model | what it is | taxonomy | likelihood | paper |", "|---|---|---|---|---|"]
     for e in entries:
         paper = f"[{cite(e)}]({e.paper.url})" if e.paper and e.paper.url else cite(e)
         lines.append(f"| `{e.name}` | {e.about} | {e.taxonomy} | {e.likelihood.replace('_', ' ')} | {paper} |")
+    return "\n".join(lines)
+
+
+def families(entries: list[Entry]) -> str:
+    """The names by family, as the README lists them."""
+    lines = ["| family | models |", "|---|---|"]
+    for family in dict.fromkeys(e.family for e in entries):
+        lines.append(f"| {family} | {', '.join(f'`{e.name}`' for e in entries if e.family == family)} |")
     return "\n".join(lines)
 
 

@@ -12,8 +12,8 @@ Objective  -log P(x) = -Σ_d log P(x_{o_d} | x_{o_<d}). Orderless: for a uniform
            RNADE's gradient of μ is multiplied by σ (section 4.1), or narrow components throw it about.
 Sampling   Ancestral, with a kept, O(DH) in total; layers above the first are computed anew for each dimension.
 Notes      log P of an orderless model is that of K stored orders: logsumexp_k log P_k(x) - ln K. ``inpaint`` of an orderless model
-           takes an order with the known dimensions first, and is exact for it. ``chunk`` bounds memory: dimensions whose hidden
-           units are held together.
+           takes an order with the known dimensions first, and is exact for it. ``chunk`` dimensions are computed at once, their
+           running sums by a triangular matrix product.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class NADE(MixtureOfOrders):
         orders: K, the stored orders of an orderless model's likelihood.
         components: Gaussians of each conditional of real vectors.
         init: standard deviation of the initial weights.
-        chunk: dimensions computed together; 0 is all.
+        chunk: dimensions computed together; 1 is the paper's loop, more is quicker until the cache is full.
         optimiser: "adam" or "sgd". lr: learning rate.
     """
 
@@ -68,22 +68,24 @@ class NADE(MixtureOfOrders):
         orders: int = 8,
         components: int = 8,
         init: float = 0.05,
-        chunk: int = 0,
+        chunk: int = 16,
         optimiser: str = "adam",
         lr: float = 3e-3,
     ) -> None:
         super().__init__(spec)
         if spec.levels is None and spec.is_image:
             raise ValueError(f"nade models images with levels, or real vectors, got {spec}; choose data with levels")
-        if min(hidden, layers, orders, components) < 1 or chunk < 0:
-            raise ValueError(f"hidden, layers, orders and components are at least 1, got {hidden}, {layers}, {orders}, {components}")
+        if min(hidden, layers, orders, components, chunk) < 1:
+            raise ValueError(
+                f"hidden, layers, orders, components and chunk are at least 1: {hidden}, {layers}, {orders}, {components}, {chunk}"
+            )
         if layers > 1 and not orderless:
             raise ValueError(f"layers={layers} needs orderless=True: a deep network's conditionals share no running sum")
         if orderless and spec.levels is None:
             raise ValueError("orderless=True is for data with levels; real vectors take a fixed order")
         if optimiser not in ("adam", "sgd"):
             raise ValueError(f"optimiser is adam or sgd, got {optimiser!r}")
-        self.orderless, self.chunk, self.optimiser, self.lr = orderless, chunk or spec.dim, optimiser, lr
+        self.orderless, self.chunk, self.optimiser, self.lr = orderless, chunk, optimiser, lr
         self.orders = orders if orderless else 1
         self.outputs = 3 * components if spec.levels is None else 1 if spec.levels == 2 else spec.levels
         d, h = spec.dim, hidden
@@ -137,16 +139,20 @@ class NADE(MixtureOfOrders):
         return self.conditionals_in(self.orders_of[k], x)
 
     def conditionals_in(self, order: Tensor, x: Tensor) -> Tensor:
-        v, a, parts = self.inputs(x)[:, order], self.c.expand(len(x), 1, -1), []
+        v, a, parts = self.inputs(x), self.c.expand(len(x), -1), []
         for start in range(0, len(order), self.chunk):
-            steps = slice(start, start + self.chunk)
-            part = order[steps]
-            moves = v[:, steps, None] * self.W[part]  # what each dimension adds to the running sum, (B, steps, H)
+            part = order[start : start + self.chunk]
+            earlier = self.c.new_ones(len(part), len(part)).tril(-1)  # what a dimension sees of its chunk
+            moves = self.W[part]
+            sums = ((v[:, None, part] * earlier) @ moves).add_(a[:, None])  # (B, chunk, H)
+            a = torch.addmm(a, v[:, part], moves)
             if self.U is not None:
-                moves = moves + self.U[part]
-            sums = torch.cat([a, a + moves.cumsum(1)], 1)
-            h, a = self.hidden(sums[:, :-1], steps), sums[:, -1:]
-            parts.append(torch.einsum("bdh,dph->bdp", h, self.V[part]) + self.b[part])
+                sums, a = sums + earlier @ self.U[part], a + self.U[part].sum(0)
+            h = self.hidden(sums, slice(start, start + len(part)))
+            if self.outputs == 1:
+                parts.append((h * self.V[part, 0]).sum(-1, keepdim=True) + self.b[part])
+            else:
+                parts.append(torch.einsum("bdh,dph->bdp", h, self.V[part]) + self.b[part])
         return torch.cat(parts, 1)[:, order.argsort()]
 
     def log_conditionals(self, params: Tensor, x: Tensor) -> Tensor:

@@ -107,6 +107,37 @@ class Coupling(nn.Module):
         return (z - t) * (-s).exp(), -s.flatten(1).sum(1)
 
 
+class VectorCoupling(nn.Module):
+    """The same of vectors, whose mask is 1 on their first (or last) part: only that part is read, only the rest computed."""
+
+    def __init__(self, net: nn.Module, sizes: list[int], first: bool) -> None:
+        super().__init__()
+        self.net, self.sizes, self.first = net, sizes, first
+        self.gamma = nn.Parameter(torch.ones(sizes[1] if first else sizes[0]))
+
+    def split(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """What is kept and what moves."""
+        a, b = y.split(self.sizes, 1)
+        return (a, b) if self.first else (b, a)
+
+    def join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        return torch.cat([kept, moved] if self.first else [moved, kept], 1)
+
+    def scale_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        t, r = self.net(kept).chunk(2, 1)
+        return self.gamma * torch.tanh(r), t
+
+    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        kept, moved = self.split(y)
+        s, t = self.scale_shift(kept)
+        return self.join(kept, torch.addcmul(t, moved, s.exp())), s.sum(1)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        kept, moved = self.split(z)
+        s, t = self.scale_shift(kept)
+        return self.join(kept, (moved - t) * (-s).exp()), -s.sum(1)
+
+
 class FlowBatchNorm(nn.Module):
     """(y - μ)/sqrt(var + ε) for each channel over the positions a coupling transformed; log|det| = -½ Σ ln(var + ε) over them."""
 
@@ -225,8 +256,7 @@ class RealNVP(FlowModule):
         self.scales = nn.ModuleList()
         self.sizes, self.top = [], spec.shape  # dimensions that leave after each scale, and the shape of those that remain
         if not spec.is_image:
-            even = (torch.arange(spec.dim) % 2 == 0).float()
-            self.scales.append(self._steps([even if i % 2 == 0 else 1 - even for i in range(couplings)]))
+            self.scales.append(self._vector_steps(couplings))
             return
         c, h, w = spec.shape
         for i in range(scales):
@@ -250,10 +280,21 @@ class RealNVP(FlowModule):
                 steps.append(FlowBatchNorm(mask))
         return steps
 
+    def _vector_steps(self, couplings: int) -> nn.ModuleList:
+        """The two parts of a vector, its even and its odd dimensions, take turns."""
+        n, steps = self.width, nn.ModuleList()
+        sizes = [(self.spec.dim + 1) // 2, self.spec.dim // 2]
+        for i in range(couplings):
+            first = i % 2 == 0
+            kept, moved = sizes if first else sizes[::-1]
+            net = PlainNet([nn.Linear(kept, n), nn.Linear(n, n), nn.Linear(n, 2 * moved)])
+            steps.append(VectorCoupling(net, sizes, first))
+            if self.batch_norm:
+                steps.append(FlowBatchNorm(((torch.arange(self.spec.dim) < sizes[0]) == first).float()))
+        return steps
+
     def _net(self, c: int) -> nn.Module:
         n = self.width
-        if not self.spec.is_image:
-            return PlainNet([nn.Linear(c, n), nn.Linear(n, n), nn.Linear(n, 2 * c)])
         if self.blocks:
             return ResidualNet(c, n, self.blocks, self.batch_norm)
         return PlainNet([nn.Conv2d(c, n, 3, padding=1), nn.Conv2d(n, n, 1), nn.Conv2d(n, 2 * c, 3, padding=1)])
@@ -261,7 +302,7 @@ class RealNVP(FlowModule):
     # -- the flow ------------------------------------------------------------------------------------------------------
     def forward_flow(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(y), (B, D), and log|det dz/dy|, (B,); for images, y are logits."""
-        h, log_det = y, y.new_zeros(len(y))
+        h, log_det = y if self.spec.is_image else torch.cat([y[:, ::2], y[:, 1::2]], 1), y.new_zeros(len(y))
         parts: list[Tensor] = []
         for i, scale in enumerate(self.scales):
             for step in scale:
@@ -282,7 +323,11 @@ class RealNVP(FlowModule):
             for step in reversed(scale):
                 h, term = step.inverse(h)
                 log_det = log_det + term
-        return h, log_det
+        if self.spec.is_image:
+            return h, log_det
+        y = torch.empty_like(h)
+        y[:, ::2], y[:, 1::2] = h.split([(self.spec.dim + 1) // 2, self.spec.dim // 2], 1)
+        return y, log_det
 
     def preprocess(self, y: Tensor) -> tuple[Tensor, Tensor]:
         return logit_transform(y, self.alpha)

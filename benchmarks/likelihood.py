@@ -1,0 +1,162 @@
+"""Likelihoods in one table: models trained under a stated budget, on the test split, with what kind of number each is.
+
+    python benchmarks/likelihood.py digits                                     every explicit model's default run, seeds 0 1 2
+    python benchmarks/likelihood.py race --seeds 0 1 2                         three minutes of MNIST each, freshly binarised
+    python benchmarks/likelihood.py mnist --binarize fixed --minutes 5         MNIST rows; also stochastic, none (8 bits)
+    python benchmarks/likelihood.py digits --models made nade --seeds 0        a part
+
+Every run is a ``python -m zoo.fit`` in a process of its own; the command line stands in the table. MNIST is read from --data (a
+folder torchvision reads) or ZOO_DATA. Rows are kept in results/NAME.csv, NAME.md is written from it; a row that is there is not run
+again (--again does).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from zoo import registry
+from zoo.core import checkpoint
+from zoo.core.likelihood import bits_per_dim
+from zoo.core.sampling import undisturbed
+from zoo.runs import data_of
+
+RESULTS = Path(__file__).parent / "results"
+COLUMNS = "model options data seed kind nats bits_per_dim parameters steps seconds threads".split()
+QUIET = ["--wandb.mode=disabled", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+UNSCORED = ["--trainer.limit_val_batches=0", "--sample_grid.every_n_steps=100000000"]  # all of the time goes into training
+MNIST = {  # what differs from the default configuration at 784 dimensions
+    "fvsbn": ["--model.lr=1e-3", "--data.batch_size=100"],
+    "nade": ["--model.hidden=200", "--model.lr=1e-3", "--data.batch_size=100"],
+    "made": ["--model.hidden=1000", "--model.layers=2", "--model.lr=1e-3", "--data.batch_size=100"],
+    "pixelcnn": [],
+    "gated_pixelcnn": ["--model.conditional=false"],
+    "realnvp": ["--model.width=32"],
+    "nice": ["--model.width=500"],
+    "rbm": ["--model.hidden=200", "--model.decay_steps=20000", "--data.batch_size=100"],
+}
+
+
+def explicit() -> list[str]:
+    return [e.name for e in registry.entries() if e.taxonomy.startswith(("explicit", "baseline"))]
+
+
+def train(name: str, options: list[str], seed: int, threads: int) -> dict[str, Any]:
+    """One run in a process of its own, then the test split's mean."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "run"
+        command = [sys.executable, "-m", "zoo.fit", "--model", name, *options, f"--seed_everything={seed}", f"--run_dir={folder}"]
+        start = time.perf_counter()
+        done = subprocess.run([*command, *QUIET, f"--threads={threads}"], capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        path = folder / "checkpoints" / "last.ckpt"
+        model, data = checkpoint.load(path, ema=True), data_of(folder)
+        steps = torch.load(path, weights_only=True)["global_step"]
+        row = {"model": name, "data": model.spec.name, "seed": seed, "seconds": round(seconds), "steps": steps, "threads": threads}
+        return row | score(model, data)
+
+
+@torch.no_grad()
+def score(model: Any, data: Any, rows: int = 200) -> dict[str, Any]:
+    """Mean log-likelihood (or bound) over the test split, summed in float64."""
+    spec, total, count = model.spec, 0.0, 0
+    can = model.entry.can
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if not can & {"log_prob", "elbo"}:
+        return {"kind": "none", "nats": "", "bits_per_dim": "", "parameters": parameters}
+    method = model.log_prob if "log_prob" in can else model.elbo
+    size = len(data.split("test")["x"])
+    with undisturbed(model):
+        for start in range(0, size, rows):
+            batch = data.examples(rows, split="test", start=start)
+            values = method(batch["x"], batch["y"] if model.conditions_on == "class" else None)
+            total, count = total + values.double().sum().item(), count + len(values)
+    nats = total / count
+    bits = float(bits_per_dim(torch.tensor(nats), spec.dim)) if spec.is_image else ""
+    return {"kind": model.likelihood_kind, "nats": nats, "bits_per_dim": bits, "parameters": parameters}
+
+
+def write(name: str, title: str, rows: list[dict[str, Any]]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["model"], row["options"]), []).append(row)
+    lines = [f"# {title}", "", f"Test split, mean over seeds (each seed after it). {platform.processor() or platform.machine()}, CPU.", ""]
+    lines += ["| data | model | nll, nats | bits/dim | kind | parameters | steps | seconds | differs from the default |", "|---" * 9 + "|"]
+    for (data, model, options), runs in sorted(groups.items(), key=lambda g: (g[0][0], _mean(g[1], "bits_per_dim"))):
+        each = " / ".join(f"{-float(r['nats']):.2f}" for r in runs if r["nats"] != "")
+        nats = f"{-_mean(runs, 'nats'):.2f} ({each})" if each else ""
+        bits = "" if runs[0]["bits_per_dim"] == "" else f"{_mean(runs, 'bits_per_dim'):.4f}"
+        seconds = "-".join(str(f(int(r["seconds"]) for r in runs)) for f in (min, max)) if len(runs) > 1 else str(runs[0]["seconds"])
+        said = f"`{options}`" if options else ""
+        lines.append(
+            f"| {data} | `{model}` | {nats} | {bits} | {runs[0]['kind'].replace('_', ' ')} | {int(runs[0]['parameters']):,} "
+            f"| {statistics.mean(int(r['steps']) for r in runs):,.0f} | {seconds} | {said} |"
+        )
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def _mean(runs: list[dict[str, Any]], column: str) -> float:
+    return statistics.mean(float(r[column]) for r in runs) if runs[0][column] != "" else float("inf")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["digits", "race", "mnist"])
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--seeds", nargs="+", type=int)
+    parser.add_argument("--binarize", default="fixed", choices=["fixed", "stochastic", "none"])
+    parser.add_argument("--minutes", type=float, default=3.0, help="of training, of MNIST runs")
+    parser.add_argument("--data", help="folder of MNIST")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--again", action="store_true")
+    args = parser.parse_args()
+    name = args.what if args.what != "mnist" else f"mnist_{args.binarize.replace('none', '8bit')}"
+    known = RESULTS / f"{name}.csv"
+    rows: list[dict[str, Any]] = [*csv.DictReader(known.open())] if known.is_file() else []
+    if args.what == "digits":
+        models, seeds, title = args.models or explicit(), args.seeds or [0, 1, 2], "Explicit models on digits 8x8, default runs"
+    else:
+        models = args.models or (["made", "nade", "fvsbn"] if args.what == "race" else [*MNIST])
+        seeds = args.seeds or [0]
+        title = (
+            "Three minutes of MNIST"
+            if args.what == "race"
+            else f"MNIST, {args.binarize} binarisation".replace("none binarisation", "8 bits")
+        )
+    for model, seed in tqdm([(m, s) for m in models for s in seeds]):
+        options: list[str] = []
+        if args.what != "digits":
+            binarize = "stochastic" if args.what == "race" else args.binarize
+            limit = f"00:00:{int(args.minutes):02d}:{round(args.minutes % 1 * 60):02d}"
+            options = [*MNIST.get(model, []), "--data=mnist", f"--data.binarize={binarize}", f"--trainer.max_time={limit}"]
+        shown = " ".join(options)
+        if not args.again and any(r["model"] == model and int(r["seed"]) == seed and r["options"] == shown for r in rows):
+            continue
+        place = [f"--data.root={args.data}"] if args.data and args.what != "digits" else []
+        extra = [] if args.what == "digits" else [*UNSCORED, "--trainer.max_steps=-1"]
+        row = train(model, [*options, *place, *extra], seed, args.threads if args.what != "digits" else 1) | {"options": shown}
+        rows = [r for r in rows if (r["model"], int(r["seed"]), r["options"]) != (model, seed, shown)] + [row]
+        write(name, title, rows)
+        print(", ".join(f"{k} {row[k]}" for k in ("model", "seed", "kind", "nats", "bits_per_dim", "steps", "seconds")))
+
+
+if __name__ == "__main__":
+    main()
