@@ -587,7 +587,9 @@ def _train_double(subject: Subject, steps: int, world: int, **options: Any) -> d
     model = subject.model().double()
     if subject.entry.can & {"log_prob", "elbo"}:
         options |= {"callbacks": [importlib.import_module("callbacks.bits_per_dim").BitsPerDim()], "limit_val_batches": 3}
-    trainer = subject.fit(model, steps, subject.data(batch_size=batch // world), precision="64-true", **options)
+    with tempfile.TemporaryDirectory() as scratch:
+        options |= {"precision": "64-true", "default_root_dir": scratch}
+        trainer = subject.fit(model, steps, subject.data(batch_size=batch // world), **options)
     said = {n: v for n, v in trainer.callback_metrics.items() if n in LIKELIHOODS}
     return {n: v.clone() for n, v in (model.state_dict() | said).items()}
 

@@ -9,7 +9,8 @@ from tests.harness import assert_rows_do_not_talk, every_image, total_density, t
 from tests.support import Given, fit
 from zoo.core import DataSpec
 from zoo.core.noise import Noise
-from zoo.markov.rbm import RBM, ais_log_z, all_states, exact_log_z, free_energy
+from zoo.markov.rbm import RBM
+from zoo.nn.boltzmann import ais_log_z, all_states, exact_log_z, free_energy, reverse_ais_log_z
 
 SPEC = DataSpec((1, 3, 3), 2)
 SMALL = DataSpec((1, 2, 2), 2)
@@ -58,6 +59,37 @@ def test_annealing_averages_weights_without_bias_even_with_few_temperatures():
         runs = torch.stack([ais_log_z(model.W, model.b, model.c, base, 3, 2000, torch.Generator().manual_seed(s))[0] for s in range(20)])
     ratio = (runs - exact).exp()
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(20)
+
+
+def exact_samples(model: RBM, n: int, generator: torch.Generator) -> torch.Tensor:
+    images = every_image(SPEC)
+    which = torch.multinomial(model.log_prob(images).exp(), n, replacement=True, generator=generator)
+    return images[which].flatten(1)
+
+
+@torch.no_grad()
+def test_annealing_back_from_exact_samples_bounds_log_z_from_above():
+    model, base = rbm(scale=1.2), torch.zeros(9).double()
+    exact = exact_log_z(model.W, model.b, model.c)
+    gaps = []
+    for temperatures in (1, 5, 25):
+        g = torch.Generator().manual_seed(0)
+        below = torch.stack([ais_log_z(model.W, model.b, model.c, base, temperatures, 5, g)[0] for _ in range(100)])
+        above = torch.stack(
+            [reverse_ais_log_z(model.W, model.b, model.c, base, temperatures, exact_samples(model, 5, g), g)[0] for _ in range(100)]
+        )
+        assert below.mean() < exact + 3 * below.std() / 10 and above.mean() > exact - 3 * above.std() / 10
+        gaps.append((above.mean() - below.mean()).item())
+    assert gaps[0] > 0.5 and gaps[0] > 2 * gaps[1] > 4 * gaps[2]
+
+
+@torch.no_grad()
+def test_annealing_back_estimates_one_over_z_without_bias():
+    model, base, g = rbm(), torch.zeros(9).double(), torch.Generator().manual_seed(0)
+    exact = exact_log_z(model.W, model.b, model.c)
+    runs = [reverse_ais_log_z(model.W, model.b, model.c, base, 3, exact_samples(model, 2000, g), g)[0] for _ in range(20)]
+    ratio = (exact - torch.stack(runs)).exp()
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(20) and ratio.std() < 0.2
 
 
 def test_surrogate_gradient_is_the_explicit_update():
@@ -156,9 +188,13 @@ def test_large_machines_say_estimate_and_come_near_the_exact_value():
     model = rbm(big, hidden=25, scale=0.3)
     assert model.likelihood_kind == "estimate" and rbm(big, hidden=20).likelihood_kind == "exact_mass"
     model.W.data[:, 15:] = 0  # ten hidden units without weights: log Z is that of 15 units plus Σ softplus(c)
-    value, error = model.log_z()
+    found = model.log_z()
+    value, error = found["log_z"], found["log_z_error"]
     exact = exact_log_z(model.W[:, :15], model.b, model.c[:15]) + torch.nn.functional.softplus(model.c[15:]).sum()
-    assert abs(value - exact) < 0.1 and error > 0
+    assert abs(value - exact) < 0.1 and error > 0 and abs(found["log_z_upper"] - exact) < 0.1
+    x = torch.bernoulli(torch.full((3, 1, 5, 5), 0.5)).double()
+    values = model.evaluate({"x": x}, torch.Generator())
+    torch.testing.assert_close(values["nll_upper_nats"] + model.log_prob(x), values["log_z_upper"] - values["log_z"])
 
 
 def test_real_vectors_have_a_density_that_integrates_to_one():
@@ -170,7 +206,11 @@ def test_real_vectors_have_a_density_that_integrates_to_one():
     with torch.no_grad():
         g = torch.Generator().manual_seed(0)
         estimate, _ = ais_log_z(model.W, model.b, model.c, torch.zeros(2).double(), 1000, 500, g, gaussian=True)
-    assert abs(estimate - exact_log_z(model.W, model.b, model.c, gaussian=True)) < 0.05
+        start = model.sample(500, generator=g)
+        v = model.visible_units(start)
+        above, _ = reverse_ais_log_z(model.W, model.b, model.c, torch.zeros(2).double(), 2000, v, g, gaussian=True)
+    exact = exact_log_z(model.W, model.b, model.c, gaussian=True)
+    assert abs(estimate - exact) < 0.05 and abs(above - exact) < 0.05
 
 
 def test_inpainting_keeps_what_is_known_and_follows_the_exact_conditional():

@@ -14,7 +14,8 @@ Sampling   Raster order. P(x_c | x_<c) is that mixture with the weights π_k P(x
            input: u is computed once a row, ul once a pixel, coarser levels only when they are due.
 Notes      Weight normalisation with data-dependent initialisation (100 images), the second convolution of a block at scale 0.1.
            A channel of ones tells the border from zero. The authors' fallback to a mid-point density for tiny masses is not
-           normalised and is not used. They average the weights (here ``--ema.decay``) and do not round what they sample.
+           normalised and is not used. They average the weights (here ``--ema.decay``) and do not round what they sample. Dropout masks
+           differ from process to process, so the small configuration has none.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class GatedResnet(nn.Module):
 
 class Level(nn.Module):
     """One resolution of the U-Net: blocks, the coarser level within, blocks with skips from the first ones."""
+
+    up_u: Any  # ModuleLists of GatedResnet
 
     def __init__(self, n: int, blocks: int, coarser: int, dropout: float, classes: int) -> None:
         super().__init__()
@@ -123,7 +126,7 @@ class LevelStream:
     """``Level`` in raster order: ``row`` gives u of a row, then ``pixel`` gives ul of each of its pixels."""
 
     def __init__(self, level: Level, width: int, n: int, y: Tensor | None) -> None:
-        zero = level.up_u[0].first.b.new_zeros(1, 1, 1, 1) if len(level.up_u) else torch.zeros(1)
+        zero = level.up_u[0].first.b.new_zeros(1, 1, 1, 1)
         self.level, self.y, self.r, self.c, self.width = level, y, 0, 0, width
         self.inner = None if level.inner is None else LevelStream(level.inner, width // 2, n, y)
 
@@ -242,7 +245,7 @@ class PixelCNNpp(AutoregressiveModule):
         blocks: int = 1,
         resolutions: int = 2,
         components: int = 5,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         conditional: bool = False,
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.9, 0.999),

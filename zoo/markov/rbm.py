@@ -8,7 +8,9 @@ Model      E(v, h) = -b·v - c·h - v·Wh; F(v) = -b·v - Σ_j softplus(c_j + v�
 Objective  mean F(v⁺) - mean F(v⁻), v⁻ detached: its gradient is <v h>_model - <v h>_data. Its value is no likelihood.
            "pcd": v⁻ are ``particles`` that are never reset, moved k Gibbs steps at each update. "cd": k steps from the minibatch.
 log Z      By enumerating the smaller layer where it has at most 20 units; else by annealed importance sampling from the machine
-           without weights, whose biases are the data's logits. log Z is then, as a rule, estimated low and log P high.
+           without weights, whose biases are the data's logits. log Z is then, as a rule, estimated low and log P high. Annealing back
+           from the states of a long run errs on the other side: val/log_z_upper, and with it val/nll_upper_nats. It is a bound (Burda,
+           Grosse and Salakhutdinov, AISTATS 2015) as far as the run has reached the machine's own distribution.
 Sampling   Gibbs chains started from independent pixels at the data's means.
 Notes      The particles are one set for all processes: each moves its share and all gather the whole, so W processes
            train as one. The learning rate falls linearly to zero over ``decay_steps``. Adam does not suit persistent chains: they
@@ -17,7 +19,6 @@ Notes      The particles are one set for all processes: each moves its share and
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -27,74 +28,9 @@ from torch.nn import functional as F
 from zoo.core import DataSpec, LikelihoodModule
 from zoo.core.module import Batch
 from zoo.core.noise import generator as seeded
+from zoo.core.remember import Remembered
+from zoo.nn.boltzmann import bernoulli, enumerable, free_energy, log_z_bounds
 from zoo.registry import Paper, register
-
-ENUMERABLE = 20  # units of a layer whose 2^n states are summed
-
-
-def free_energy(v: Tensor, weight: Tensor, b: Tensor, c: Tensor, gaussian: bool = False) -> Tensor:
-    """F(v) = -log Σ_h exp(-E(v, h)), (B,)."""
-    visible = 0.5 * (v - b).square().sum(1) if gaussian else -(v @ b)
-    return visible - F.softplus(c + v @ weight).sum(1)
-
-
-def all_states(start: int, stop: int, n: int, like: Tensor) -> Tensor:
-    """The binary vectors of the numbers start..stop-1, (stop - start, n)."""
-    numbers = torch.arange(start, stop, device=like.device)
-    return (numbers[:, None] >> torch.arange(n, device=like.device) & 1).to(like.dtype)
-
-
-def exact_log_z(weight: Tensor, b: Tensor, c: Tensor, gaussian: bool = False) -> Tensor:
-    """log Z, a scalar, by enumeration of the smaller binary layer."""
-    n = len(c) if gaussian else min(len(b), len(c))
-    parts = []
-    for start in range(0, 2**n, 2**14):
-        s = all_states(start, min(start + 2**14, 2**n), n, weight)
-        if gaussian:  # ∫ exp(-½|v - b|² + v·m) dv = (2π)^(D/2) exp(b·m + ½|m|²), m = Wh
-            m = s @ weight.T
-            parts.append(s @ c + m @ b + 0.5 * m.square().sum(1) + 0.5 * len(b) * math.log(2 * math.pi))
-        elif n == len(c):
-            parts.append(s @ c + F.softplus(b + s @ weight.T).sum(1))
-        else:
-            parts.append(-free_energy(s, weight, b, c))
-    return torch.cat(parts).logsumexp(0)
-
-
-def ais_log_z(
-    weight: Tensor, b: Tensor, c: Tensor, base: Tensor, temperatures: int, chains: int, generator: torch.Generator, gaussian: bool = False
-) -> tuple[Tensor, Tensor]:
-    """log Z and the standard error of its logarithm, by annealed importance sampling (Salakhutdinov and Murray, section 4.1).
-
-    Args:
-        base: visible biases of the machine with W = 0, c = 0 from which t runs to 1.
-    """
-
-    def log_p(v: Tensor, t: float) -> Tensor:
-        hidden = F.softplus(t * (c + v @ weight)).sum(1)
-        if gaussian:
-            return hidden - 0.5 * ((1 - t) * (v - base).square() + t * (v - b).square()).sum(1)
-        return hidden + v @ ((1 - t) * base + t * b)
-
-    def visible(a: Tensor) -> Tensor:
-        if gaussian:
-            return a + torch.randn(a.shape, generator=generator, device=a.device, dtype=a.dtype)
-        return bernoulli(torch.sigmoid(a), generator)
-
-    v = visible(base.expand(chains, -1))
-    w = v.new_zeros(chains)
-    steps = torch.linspace(0, 1, temperatures + 1).tolist()
-    for before, t in zip(steps[:-1], steps[1:], strict=True):
-        w += log_p(v, t) - log_p(v, before)
-        h = bernoulli(torch.sigmoid(t * (c + v @ weight)), generator)
-        v = visible((1 - t) * base + t * (b + h @ weight.T))
-    log_z_base = 0.5 * len(b) * math.log(2 * math.pi) if gaussian else F.softplus(base).sum()
-    ratio = (w - w.max()).exp()
-    error = ratio.std() / ratio.mean() / math.sqrt(chains)
-    return log_z_base + len(c) * math.log(2) + w.logsumexp(0) - math.log(chains), error
-
-
-def bernoulli(p: Tensor, generator: torch.Generator | None) -> Tensor:
-    return (torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype) < p).to(p.dtype)
 
 
 @register(
@@ -162,7 +98,7 @@ class RBM(LikelihoodModule):
         self.register_buffer("base", torch.zeros(spec.dim))  # visible biases of the machine AIS starts from
         self.register_buffer("shift", torch.zeros(spec.dim))  # standardisation of real vectors
         self.register_buffer("scale", torch.ones(spec.dim))
-        self._log_z: tuple[list[Tensor], Tensor, Tensor] | None = None
+        self._log_z: Remembered[dict[str, Tensor]] = Remembered()
 
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
@@ -182,7 +118,7 @@ class RBM(LikelihoodModule):
     # -- the two layers ------------------------------------------------------------------------------------------------
     @property
     def exact(self) -> bool:
-        return len(self.c) <= ENUMERABLE or (not self.gaussian and len(self.b) <= ENUMERABLE)
+        return enumerable(len(self.b), len(self.c), self.gaussian)
 
     @property
     def likelihood_kind(self) -> str:
@@ -220,21 +156,30 @@ class RBM(LikelihoodModule):
     def free_energy(self, v: Tensor) -> Tensor:
         return free_energy(v, self.W, self.b, self.c, self.gaussian)
 
-    @torch.no_grad()
-    def log_z(self) -> tuple[Tensor, Tensor]:
-        """log Z and its standard error (0 where it is exact); computed again only when the parameters have changed."""
-        now = [self.W, self.b, self.c, self.base]
-        if self._log_z is None or not all(a.dtype == p.dtype and torch.equal(a, p) for a, p in zip(self._log_z[0], now, strict=True)):
-            if self.exact:
-                value = exact_log_z(self.W, self.b, self.c, self.gaussian), self.c.new_zeros(())
-            else:
-                g = seeded(0, "ais", device=self.device)
-                value = ais_log_z(self.W, self.b, self.c, self.base, self.temperatures, self.chains, g, self.gaussian)
-            self._log_z = ([p.detach().clone() for p in now], *value)
-        return self._log_z[1], self._log_z[2]
+    def log_z(self) -> dict[str, Tensor]:
+        """log Z with its standard error (0 where it is exact) and, where it is annealed, from above."""
+        machine = self.W, self.b, self.c, self.base
+
+        def compute() -> dict[str, Tensor]:
+            return log_z_bounds(*machine, self.temperatures, self.chains, self._long_run, self.gaussian)
+
+        return self._log_z([*machine, self.particles], compute)
+
+    def _long_run(self, n: int, generator: torch.Generator) -> Tensor:
+        """n states of long chains, (n, D), from the particles where training has moved them."""
+        if self.algorithm == "pcd":
+            v = self.particles[torch.arange(n, device=self.device) % len(self.particles)].to(self.W.dtype)
+        else:
+            v = self._independent(n, generator)
+        return self.gibbs(v, self.gibbs_steps, generator)
+
+    def _independent(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Pixels drawn independently at the data's means, (n, D)."""
+        start = self.base if self.gaussian else torch.sigmoid(self.base)
+        return self._visible(start.expand(n, -1), generator)
 
     def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        return -self.free_energy(self.visible_units(x)) - self.log_z()[0] - self.scale.log().sum()
+        return -self.free_energy(self.visible_units(x)) - self.log_z()["log_z"] - self.scale.log().sum()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         v = self.visible_units(batch["x"])
@@ -263,10 +208,11 @@ class RBM(LikelihoodModule):
             raise ValueError(f"particles={len(self.particles)} cannot be shared by {self.trainer.world_size} processes; take a multiple")
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """log Z with its error and, for binary data, the reconstruction's cross-entropy and the pseudo-likelihood's (nats)."""
+        """log Z, its error, its upper estimate; for binary data, the cross-entropy of reconstruction and pseudo-likelihood (nats)."""
         v = self.visible_units(batch["x"])
-        log_z, error = self.log_z()
-        values = {"log_z": log_z.expand(len(v)), "log_z_error": error.expand(len(v))}
+        values = {name: value.expand(len(v)) for name, value in self.log_z().items()}
+        if "log_z_upper" in values:
+            values["nll_upper_nats"] = self.free_energy(v) + values["log_z_upper"] + self.scale.log().sum()
         if self.gaussian:
             return values
         logits = self.b + self.hidden_given(v) @ self.W.T
@@ -278,8 +224,7 @@ class RBM(LikelihoodModule):
 
     # -- use -----------------------------------------------------------------------------------------------------------
     def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        start = self.base if self.gaussian else torch.sigmoid(self.base)
-        return self.data_units(self.gibbs(self._visible(start.expand(n, -1), generator), self.gibbs_steps, generator))
+        return self.data_units(self.gibbs(self._independent(n, generator), self.gibbs_steps, generator))
 
     def encode(self, x: Tensor) -> Tensor:
         """P(h = 1 | v), (B, H)."""
@@ -296,8 +241,7 @@ class RBM(LikelihoodModule):
     def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw the dimensions where ``known`` is False, given the others, by Gibbs sampling with those clamped."""
         given, known = self.visible_units(x), known.expand_as(x).flatten(1)
-        start = self.base if self.gaussian else torch.sigmoid(self.base)
-        v = torch.where(known, given, self._visible(start.expand_as(given), generator))
+        v = torch.where(known, given, self._independent(len(given), generator))
         for _ in range(self.gibbs_steps):
             v = torch.where(known, given, self.gibbs(v, 1, generator))
         return self.data_units(v)

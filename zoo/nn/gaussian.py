@@ -1,4 +1,5 @@
-"""Diagonal gaussians: log-density, Kullback-Leibler divergence, reparameterised draws. Values per dimension; callers sum."""
+"""Gaussians. Diagonal ones: log-density, Kullback-Leibler divergence, reparameterised draws; values per dimension, callers sum.
+With a covariance matrix: what a part of the dimensions says of the rest."""
 
 from __future__ import annotations
 
@@ -34,3 +35,27 @@ def reparameterise(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
 def soft_clamp(log_var: Tensor, bound: float = 10.0) -> Tensor:
     """bound · tanh(· / bound): the identity near 0, never beyond the bound."""
     return bound * torch.tanh(log_var / bound)
+
+
+def log_marginal(y: Tensor, known: Tensor, mu: Tensor, cov: Tensor) -> Tensor:
+    """log N(y_known; μ_known, Σ_known) in nats, (B,).
+
+    Args:
+        y: (B, D). known: bool, (B, D) or (1, D). mu: (D,). cov: Σ, (D, D).
+    """
+    root, rest = _known_block(known, cov), known * (y - mu)
+    maha = (rest[..., None] * torch.cholesky_solve(rest[..., None], root)).sum((1, 2))
+    log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
+    return -0.5 * (maha + log_det + known.sum(1) * math.log(2 * math.pi))
+
+
+def given_known(draw: Tensor, y: Tensor, known: Tensor, cov: Tensor) -> Tensor:
+    """A draw of N(μ, Σ), (B, D), turned into one given that y holds where ``known``: s + Σ_·k Σ_kk⁻¹ (y - s)_k (Matheron's rule)."""
+    rest = torch.cholesky_solve((known * (y - draw))[..., None], _known_block(known, cov))
+    return torch.where(known, y, draw + (known * rest[..., 0]) @ cov)
+
+
+def _known_block(known: Tensor, cov: Tensor) -> Tensor:
+    """Cholesky factor of Σ with the rows and columns of the unknown dimensions replaced by the identity's, (B or 1, D, D)."""
+    m = known.to(cov.dtype)
+    return torch.linalg.cholesky(m[:, :, None] * cov * m[:, None] + torch.diag_embed(1 - m))

@@ -88,7 +88,7 @@ class DiscretisedLogistic:
         delta, inverse = 1 / (self.levels - 1), (-log_s).exp()
         centred = 2 * delta * x - 1 - m
         upper, lower = (centred + delta) * inverse, (centred - delta) * inverse
-        inner = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-2 * delta * inverse))
+        inner = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-(2 * delta * inverse).clamp(min=1e-30)))
         return torch.where(x <= 0, F.logsigmoid(upper), torch.where(x >= self.levels - 1, F.logsigmoid(-lower), inner))
 
     def mean(self, out: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Conv(nn.Module):
         if self.measuring:
             with torch.no_grad():
                 std, mean = torch.std_mean(out, (0, 2, 3))
-                gain = self.scale / (std + 1e-8)
+                gain = self.scale / std.clamp(min=1e-3)  # a map may be constant on the data
                 self.g.mul_(gain)
                 self.b.copy_(-mean * gain)
                 out = self._apply_to(x)

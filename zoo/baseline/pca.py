@@ -1,0 +1,159 @@
+"""Probabilistic PCA: one linear-gaussian latent layer, whose maximum-likelihood estimate is an eigendecomposition.
+
+Paper      Tipping and Bishop. Probabilistic Principal Component Analysis. Journal of the Royal Statistical Society B 61, 1999.
+           (Pearson 1901. EM: Roweis, NIPS 1998.)
+Model      y = μ + W z + ε, z ~ N(0, I_q), ε ~ N(0, σ² I); so y ~ N(μ, C), C = W Wᵀ + σ² I.
+Objective  The likelihood. With eigenvalues λ_1 >= ... >= λ_D of the covariance S (1/N, not 1/(N-1)):
+               σ² = mean of λ_{q+1..D},   W = U_q (Λ_q - σ² I)^½,   mean log p at its maximum = -½ (D ln 2π + ln|C| + D).
+           "em" reaches the same C by iterations: M = WᵀW + σ² I,
+               W' = S W (σ² I + M⁻¹ WᵀS W)⁻¹,   σ²' = tr(S - S W M⁻¹ W'ᵀ) / D.
+Sampling   μ + W z + ε.
+Notes      Images are dequantised, y = (x + u)/L. The expected log-likelihood depends on u through its moments alone, so the noise is
+           integrated out: S gains 1/(12 L²) on its diagonal. One step is one iteration; "eigen" needs one and repeats itself after it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from zoo.core import DataSpec, DensityEstimator
+from zoo.core.module import Batch
+from zoo.nn.gaussian import given_known
+from zoo.registry import Paper, register
+
+
+def closed_form(s: Tensor, q: int) -> tuple[Tensor, Tensor]:
+    """W, (D, q), and σ² of the covariance S, (D, D); each column's largest entry is positive."""
+    values, vectors = torch.linalg.eigh(s)
+    values, u = values.flip(0), vectors.flip(1)[:, :q]
+    u = u * u.gather(0, u.abs().argmax(0, keepdim=True)).sign()
+    sigma2 = values[q:].mean()
+    return u * (values[:q] - sigma2).clamp(min=0).sqrt(), sigma2
+
+
+def em_step(s: Tensor, w: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
+    """W and σ² after one E and M step of Tipping and Bishop, which meet the data in S W alone."""
+    eye = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)
+    m_inverse = torch.linalg.inv(w.T @ w + sigma2 * eye)
+    sw = s @ w
+    new = sw @ torch.linalg.inv(sigma2 * eye + m_inverse @ w.T @ sw)
+    return new, (s.trace() - (sw @ m_inverse @ new.T).trace()) / len(s)
+
+
+@register(
+    "pca",
+    paper=Paper("Tipping, Bishop", "Probabilistic Principal Component Analysis", 1999, "Journal of the Royal Statistical Society B 61"),
+    about="a linear-gaussian latent layer in closed form",
+    taxonomy="explicit tractable",
+    likelihood="dequantised_bound",
+    can={"sample", "log_prob", "encode", "decode", "reconstruct", "interpolate", "inpaint"},
+    data="digits",
+    learns=("val/bits_per_dim", "<", 3.55),
+)
+class PCA(DensityEstimator):
+    """Probabilistic principal component analysis.
+
+    Args:
+        latent: q, dimensions of z, fewer than the data have; by default 20, or D - 1 where D is 20 or less.
+        algorithm: "eigen" (closed form) or "em".
+    """
+
+    def __init__(self, spec: DataSpec, latent: int | None = None, algorithm: str = "eigen") -> None:
+        super().__init__(spec)
+        if spec.dim < 2:
+            raise ValueError(f"pca needs at least two dimensions, got {spec}; choose other data")
+        if latent is None:
+            latent = min(20, spec.dim - 1)
+        if not 1 <= latent < spec.dim:
+            raise ValueError(f"pca's latent={latent} should lie between 1 and D - 1 = {spec.dim - 1} for {spec}; lower --model.latent")
+        if algorithm not in ("eigen", "em"):
+            raise ValueError(f"algorithm is eigen or em, got {algorithm!r}")
+        self.algorithm = algorithm
+        self.mu = nn.Parameter(torch.full((spec.dim,), 0.0 if spec.levels is None else 0.5))
+        self.W = nn.Parameter(0.1 * torch.randn(spec.dim, latent))
+        self.sigma2 = nn.Parameter(torch.ones(()))
+
+    # -- estimation ----------------------------------------------------------------------------------------------------
+    def rows(self, x: Tensor) -> Tensor:
+        return self.middle(x.double())
+
+    @torch.no_grad()
+    def iterate(self, rows: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        mu = rows.mean(0)
+        s = (rows - mu).T @ (rows - mu) / len(rows)
+        if self.spec.levels is not None:
+            s.diagonal().add_(1 / (12 * self.spec.levels**2))  # the variance of u/L
+        if self.algorithm == "eigen":
+            w, sigma2 = closed_form(s, self.W.shape[1])
+        else:
+            w, sigma2 = em_step(s, self.W.double(), self.sigma2.double())
+        if not sigma2 > 1e-12 * s.trace():
+            raise ValueError(f"pca's noise vanishes: the data lie in {self.W.shape[1]} dimensions or fewer; lower --model.latent")
+        for parameter, value in ((self.mu, mu), (self.W, w), (self.sigma2, sigma2)):
+            parameter.copy_(value)
+        c = w @ w.T + sigma2 * torch.eye(len(w), dtype=w.dtype, device=w.device)
+        constant = 0.0 if self.spec.levels is None else self.spec.dim * math.log(self.spec.levels)
+        nll = 0.5 * (len(c) * math.log(2 * math.pi) + torch.linalg.slogdet(c)[1] + torch.linalg.solve(c, s).trace()) + constant
+        return {"nll_nats": nll, "sigma2": sigma2, "explained_variance_ratio": 1 - len(c) * sigma2 / s.trace()}
+
+    # -- likelihood ----------------------------------------------------------------------------------------------------
+    def log_density(self, y: Tensor) -> Tensor:
+        r = y.flatten(1) - self.mu
+        d, q = self.W.shape
+        m = self._m()
+        wr = r @ self.W
+        maha = (r.square().sum(1) - (wr * torch.linalg.solve(m, wr.T).T).sum(1)) / self.sigma2
+        log_det = torch.linalg.slogdet(m)[1] + (d - q) * self.sigma2.log()  # |C| = |M| σ^2(D-q)
+        return -0.5 * (d * math.log(2 * math.pi) + log_det + maha)
+
+    def _m(self) -> Tensor:
+        """M = WᵀW + σ² I, (q, q)."""
+        return self.W.T @ self.W + self.sigma2 * torch.eye(self.W.shape[1], dtype=self.W.dtype, device=self.W.device)
+
+    @property
+    def covariance(self) -> Tensor:
+        """C, (D, D)."""
+        return self.W @ self.W.T + self.sigma2 * torch.eye(len(self.W), dtype=self.W.dtype, device=self.W.device)
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Squared error per dimension of y against μ + W E[z | y]."""
+        y = self.middle(batch["x"])
+        return {"recon_mse": (y - self.mean_given(self.encode(batch["x"]))).square().mean(1)}
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        return self.data_units(self._draw(n, generator))
+
+    def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
+        d, q = self.W.shape
+        z, eps = torch.randn(n, q + d, generator=generator, device=self.device, dtype=self.float_dtype).split([q, d], 1)
+        return self.mean_given(z) + self.sigma2.sqrt() * eps
+
+    def mean_given(self, z: Tensor) -> Tensor:
+        """μ + W z, (B, D)."""
+        return self.mu + z @ self.W.T
+
+    def encode(self, x: Tensor) -> Tensor:
+        """E[z | y] = M⁻¹ Wᵀ(y - μ), (B, q)."""
+        return torch.linalg.solve(self._m(), self.W.T @ (self.middle(x) - self.mu).T).T
+
+    def decode(self, z: Tensor) -> Tensor:
+        """μ + W z in the units of ``spec``."""
+        return self.data_units(self.mean_given(z))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
+        """(B, frames, *shape), decoded along the line between the codes."""
+        za, zb = self.encode(a)[:, None], self.encode(b)[:, None]
+        t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
+        return self.decode(((1 - t) * za + t * zb).flatten(0, 1)).view(len(a), frames, *self.spec.shape)
+
+    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw the dimensions where ``known`` is False given the others: a gaussian conditional, levels taken at their middle."""
+        filled = given_known(self._draw(len(x), generator), self.middle(x), known.flatten(1), self.covariance)
+        return torch.where(known, x, self.data_units(filled))
