@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from tests.harness import assert_flow_inverts, assert_rows_do_not_talk, total_density
 from tests.support import Given, fit
 from zoo.core import DataSpec
 from zoo.core.likelihood import bits_per_dim
 from zoo.data.toy2d import Toy2D
 from zoo.flow.realnvp import Coupling, FlowBatchNorm, RealNVP, channel_mask, checkerboard
+from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk, total_density
 
 SPEC = DataSpec((1, 4, 4), 17)
 VARIANTS = [{}, {"blocks": 1}, {"batch_norm": True}, {"blocks": 1, "batch_norm": True}]
