@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from tests.harness import TINY, TINY_NAMES, assert_rows_do_not_talk, coverage, dependence, every_image, sampler_distance, total_mass
 from tests.support import Given, fit
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.core import DataSpec
+from zoo.harness import TINY, TINY_NAMES, assert_rows_do_not_talk, coverage, dependence, every_image, sampler_distance, total_mass
 
 XOR = DataSpec((3,), 2)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests import harness
-from tests.harness import TINY, TINY_NAMES, coverage, dependence, every_image, leaks, sampler_distance, total_density, total_mass
 from tests.support import Given, fit
+from zoo import harness
 from zoo.autoregressive.made import MADE, degrees, masks
 from zoo.core import DataSpec
+from zoo.harness import TINY, TINY_NAMES, coverage, dependence, every_image, leaks, sampler_distance, total_density, total_mass
 
 
 def made(spec: DataSpec = TINY[0], seed: int = 0, **options) -> MADE:

@@ -8,7 +8,10 @@ import torch
 from scipy import integrate, stats
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.harness import (
+from tests.support import Given, fit
+from zoo.autoregressive.nade import NADE
+from zoo.core import DataSpec
+from zoo.harness import (
     TINY,
     TINY_NAMES,
     assert_rows_do_not_talk,
@@ -20,9 +23,6 @@ from tests.harness import (
     total_density,
     total_mass,
 )
-from tests.support import Given, fit
-from zoo.autoregressive.nade import NADE
-from zoo.core import DataSpec
 
 VARIANTS = {
     "shallow": {},

@@ -7,10 +7,10 @@ import torch
 from scipy.special import expit
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.harness import assert_rows_do_not_talk, coverage, dependence, every_image, leaks, sampler_distance, total_mass
 from tests.support import Given, fit
 from zoo.autoregressive.pixelcnn_pp import PixelCNNpp, mixture
 from zoo.core import DataSpec
+from zoo.harness import assert_rows_do_not_talk, coverage, dependence, every_image, leaks, sampler_distance, total_mass
 from zoo.nn.shifted_conv import Conv, PixelConv, RowConv
 
 BINARY = DataSpec((1, 2, 4), 2)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from tests.harness import assert_rows_do_not_talk, total_density
 from tests.support import Given, fit
 from zoo.baseline.gmm import COVARIANCES, GMM
 from zoo.core import DataSpec
 from zoo.data.digits import Digits
 from zoo.data.toy2d import Toy2D
+from zoo.harness import assert_rows_do_not_talk, total_density
 
 PLANE = DataSpec((2,))
 

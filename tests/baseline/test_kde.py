@@ -8,12 +8,12 @@ import torch
 from torch.distributions import MultivariateNormal
 
 import zoo.baseline.kde as module
-from tests.harness import assert_rows_do_not_talk, total_density
 from tests.support import Given, fit
 from zoo.baseline.kde import KDE
 from zoo.core import DataSpec, checkpoint
 from zoo.data.digits import Digits
 from zoo.data.toy2d import Toy2D
+from zoo.harness import assert_rows_do_not_talk, total_density
 
 PLANE = DataSpec((2,))
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.harness import every_image
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.core import DataSpec
+from zoo.harness import every_image
 
 SPEC = DataSpec((1, 2, 2), 3)
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from tests.harness import assert_flow_inverts
 from zoo.core import DataSpec, DensityModule
 from zoo.core.likelihood import bits_per_dim, dequantise, inverse_logit_transform, logit_transform, quantise, row_noise
+from zoo.harness import assert_flow_inverts
 
 
 class Uniform(DensityModule):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.harness import assert_rows_do_not_talk, every_image
 from tests.support import Given, fit
 from zoo.core import DataSpec
 from zoo.core.noise import Noise
 from zoo.data.digits import Digits
+from zoo.harness import assert_rows_do_not_talk, every_image
 from zoo.markov.dbm import DBM
 from zoo.markov.rbm import RBM
 from zoo.nn.boltzmann import ais_log_z, all_states, exact_log_z, reverse_ais_log_z

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from tests.harness import assert_rows_do_not_talk, every_image, total_density, total_mass
 from tests.support import Given, fit
 from zoo.core import DataSpec
 from zoo.core.noise import Noise
+from zoo.harness import assert_rows_do_not_talk, every_image, total_density, total_mass
 from zoo.markov.rbm import RBM
 from zoo.nn.boltzmann import ais_log_z, all_states, exact_log_z, free_energy, reverse_ais_log_z
 

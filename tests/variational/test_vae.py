@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests import harness
 from tests.support import Given, fit
+from zoo import harness
 from zoo.core import DataSpec
 from zoo.core.noise import Noise
 from zoo.nn.gaussian import kl_normal, kl_standard, log_normal

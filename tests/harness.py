@@ -1,3 +1,0 @@
-"""Kept while tests move to ``zoo.harness``."""
-
-from zoo.harness import *  # noqa: F403
