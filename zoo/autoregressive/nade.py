@@ -139,20 +139,20 @@ class NADE(MixtureOfOrders):
         return self.conditionals_in(self.orders_of[k], x)
 
     def conditionals_in(self, order: Tensor, x: Tensor) -> Tensor:
-        v, a, parts = self.inputs(x), self.c.expand(len(x), -1), []
-        for start in range(0, len(order), self.chunk):
-            part = order[start : start + self.chunk]
-            earlier = self.c.new_ones(len(part), len(part)).tril(-1)  # what a dimension sees of its chunk
-            moves = self.W[part]
-            sums = ((v[:, None, part] * earlier) @ moves).add_(a[:, None])  # (B, chunk, H)
-            a = torch.addmm(a, v[:, part], moves)
+        v, k = self.inputs(x)[:, order], self.chunk
+        flags = self.U if self.U is not None else torch.zeros_like(self.W)
+        # Each is split once, so that its gradient is put together once.
+        chunks = zip(v.split(k, 1), *(t[order].split(k) for t in (self.W, flags, self.V, self.b)), strict=True)
+        a, parts, start = self.c.expand(len(x), -1), [], 0
+        for values, w, u, out, bias in chunks:
+            earlier = values.new_ones(len(w), len(w)).tril(-1)  # what a dimension sees of its chunk
+            sums = ((values[:, None] * earlier) @ w).add_(a[:, None])  # (B, chunk, H)
+            a = torch.addmm(a, values, w)
             if self.U is not None:
-                sums, a = sums + earlier @ self.U[part], a + self.U[part].sum(0)
-            h = self.hidden(sums, slice(start, start + len(part)))
-            if self.outputs == 1:
-                parts.append((h * self.V[part, 0]).sum(-1, keepdim=True) + self.b[part])
-            else:
-                parts.append(torch.einsum("bdh,dph->bdp", h, self.V[part]) + self.b[part])
+                sums, a = sums + earlier @ u, a + u.sum(0)
+            h = self.hidden(sums, slice(start, start + len(w)))
+            parts.append(torch.bmm(h.transpose(0, 1), out.transpose(1, 2)).transpose(0, 1) + bias)
+            start += len(w)
         return torch.cat(parts, 1)[:, order.argsort()]
 
     def log_conditionals(self, params: Tensor, x: Tensor) -> Tensor:
