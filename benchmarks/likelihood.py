@@ -50,7 +50,7 @@ EIGHT_BITS = ["realnvp", "nice"]  # the others are run on binary images
 
 
 def explicit() -> list[str]:
-    return [e.name for e in registry.entries() if e.likelihood != "none" and e.data == "digits"]
+    return [e.name for e in registry.entries() if e.likelihood != "none"]
 
 
 def train(name: str, options: list[str], seed: int, threads: int) -> dict[str, Any]:
@@ -87,7 +87,8 @@ def score(model: Any, data: Any, rows: int = 200) -> dict[str, Any]:
             total, count = total + values.double().sum().item(), count + len(values)
     nats = total / count
     bits = float(bits_per_dim(torch.tensor(nats), spec.dim)) if spec.is_image else ""
-    return {"kind": model.likelihood_kind, "nats": nats, "bits_per_dim": bits, "parameters": parameters}
+    kind = model.likelihood_kind + (" given the label" if model.conditions_on == "class" else "")
+    return {"kind": kind, "nats": nats, "bits_per_dim": bits, "parameters": parameters}
 
 
 def write(name: str, title: str, rows: list[dict[str, Any]]) -> None:
@@ -147,7 +148,7 @@ def main() -> None:
             else f"MNIST, {args.binarize} binarisation".replace("none binarisation", "8 bits")
         )
     for model, seed in tqdm([(m, s) for m in models for s in seeds]):
-        options: list[str] = []
+        options = [] if registry.entry(model).data == "digits" else ["--data=digits"]
         if args.what != "digits":
             binarize = "stochastic" if args.what == "race" else args.binarize
             limit = f"00:00:{int(args.minutes):02d}:{round(args.minutes % 1 * 60):02d}"
