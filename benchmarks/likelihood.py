@@ -38,7 +38,7 @@ QUIET = ["--wandb.mode=disabled", "--trainer.enable_progress_bar=false", "--trai
 UNSCORED = ["--trainer.limit_val_batches=0", "--sample_grid.every_n_steps=100000000"]  # all of the time goes into training
 MNIST = {  # what differs from the default configuration at 784 dimensions; averaged weights where they help within minutes
     "fvsbn": ["--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
-    "nade": ["--model.hidden=100", "--data.batch_size=32", "--ema.decay=0.999"],
+    "nade": ["--model.hidden=100", "--model.lr=1.5e-2", "--data.batch_size=32", "--ema.decay=0.999"],
     "made": ["--model.hidden=1000", "--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
     "pixelcnn": ["--data.batch_size=32", "--ema.decay=0.99"],
     "gated_pixelcnn": ["--model.conditional=false", "--data.batch_size=32", "--ema.decay=0.99"],
