@@ -193,15 +193,9 @@ class GatedPixelCNN(AutoregressiveModule):
         m = spec.num_classes if self.conditional else 0
         self.network = Network(c, c * (1 if levels == 2 else levels), n, p, k, head, m)
 
-    def condition(self, y: Tensor | None) -> Tensor | None:
-        """One-hot labels, (B, classes, 1, 1)."""
-        if not self.conditional:
-            return None
-        return F.one_hot(self.labels(y), self.spec.num_classes).to(self.float_dtype)[:, :, None, None]
-
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits of all D conditionals in one pass, (B, D, P), from levels."""
-        return by_dimension(self.network(self.spec.to_signed(x), self.condition(y)), self.spec.shape[0])
+        return by_dimension(self.network(self.spec.to_signed(x), self.one_hot(y)), self.spec.shape[0])
 
     # -- likelihood ----------------------------------------------------------------------------------------------------
     def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
@@ -235,7 +229,7 @@ class GatedPixelCNN(AutoregressiveModule):
 
     def stream(self, n: int, y: Tensor | None) -> Stream:
         _, height, width = self.spec.shape
-        network = self.network.stream(n, (height, width), self.condition(y))
+        network = self.network.stream(n, (height, width), self.one_hot(y))
         out = next(network)
         while True:
             value = yield out.T

@@ -127,9 +127,7 @@ class MADE(MixtureOfOrders):
         if self.head == "gaussian":
             bias.copy_(torch.stack([v.mean(0), v.std(0).clamp(min=1e-3).log()], 1))
             return
-        counts = torch.stack([(v == level).sum(0) for level in range(self.spec.levels or 0)], 1) + 0.5
-        log_p = (counts / counts.sum(1, keepdim=True)).log()
-        bias.copy_(log_p[:, 1:] - log_p[:, :1] if self.head == "bernoulli" else log_p)
+        bias.copy_(self.marginals(x, self.outputs))
 
     # -- the masked network --------------------------------------------------------------------------------------------
     def order_of(self, k: int) -> Tensor:

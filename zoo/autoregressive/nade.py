@@ -111,9 +111,7 @@ class NADE(MixtureOfOrders):
             mu = v.quantile(torch.linspace(0.02, 0.98, self.outputs // 3, device=v.device, dtype=v.dtype), 0).T
             self.b.copy_(torch.cat([torch.zeros_like(mu), mu, (v.std(0)[:, None] / mu.shape[1]).log().expand_as(mu)], 1))
             return
-        counts = torch.stack([(v == level).sum(0) for level in range(self.spec.levels)], 1) + 0.5
-        log_p = (counts / counts.sum(1, keepdim=True)).log()
-        self.b.copy_(log_p[:, 1:] - log_p[:, :1] if self.outputs == 1 else log_p)
+        self.b.copy_(self.marginals(x, self.outputs))
 
     # -- the network ---------------------------------------------------------------------------------------------------
     def order_of(self, k: int) -> Tensor:
@@ -196,8 +194,10 @@ class NADE(MixtureOfOrders):
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The mean over the orders, each taken alone, of an orderless model."""
+        if not self.orderless:
+            return {}
         each = [-self.log_prob_of(batch["x"], None, k) for k in range(self.orders)]
-        return {"nll_mean_order": torch.stack(each).mean(0)} if self.orderless else {}
+        return {"nll_mean_order": torch.stack(each).mean(0)}
 
     # -- use -----------------------------------------------------------------------------------------------------------
     def stream(self, n: int, y: Tensor | None, k: int = 0) -> Stream:

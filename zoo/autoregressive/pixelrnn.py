@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.core import AutoregressiveModule, DataSpec
 from zoo.core.autoregressive import Stream
@@ -79,19 +78,13 @@ class PixelRNN(AutoregressiveModule):
         m = spec.num_classes if conditional else 0
         self.network = PixelLSTM(variant, c, c * (1 if levels == 2 else levels), n, h, head, m)
 
-    def condition(self, y: Tensor | None) -> Tensor | None:
-        """One-hot labels, (B, classes, 1, 1)."""
-        if not self.conditional:
-            return None
-        return F.one_hot(self.labels(y), self.spec.num_classes).to(self.float_dtype)[:, :, None, None]
-
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits of all D conditionals in one pass, (B, D, P), from levels."""
-        return by_dimension(self.network(self.spec.to_signed(x), self.condition(y)), self.spec.shape[0])
+        return by_dimension(self.network(self.spec.to_signed(x), self.one_hot(y)), self.spec.shape[0])
 
     def stream(self, n: int, y: Tensor | None) -> Stream:
         _, height, width = self.spec.shape
-        network = self.network.stream(n, (height, width), self.condition(y))
+        network = self.network.stream(n, (height, width), self.one_hot(y))
         out = next(network)
         while True:
             value = yield out.T

@@ -67,6 +67,19 @@ class AutoregressiveModule(LikelihoodModule):
             raise ValueError(f"{name} models P(x | y): pass the labels, y=(B,)")
         return y
 
+    def one_hot(self, y: Tensor | None) -> Tensor | None:
+        """One-hot labels as maps of one pixel, (B, classes, 1, 1); None for a model without labels."""
+        if not self.conditional:
+            return None
+        return F.one_hot(self.labels(y), self.spec.num_classes).to(self.float_dtype)[:, :, None, None]
+
+    def marginals(self, x: Tensor, outputs: int) -> Tensor:
+        """Parameters (D, P) of independent dimensions with the smoothed frequencies of the levels of x, (count + 1/2) / (N + L/2)."""
+        v = x.flatten(1)
+        counts = torch.stack([(v == level).sum(0) for level in range(self.spec.levels or 0)], 1) + 0.5
+        log_p = (counts / counts.sum(1, keepdim=True)).log()
+        return log_p[:, 1:] - log_p[:, :1] if outputs == 1 else log_p
+
     # -- one conditional -----------------------------------------------------------------------------------------------
     def log_conditionals(self, params: Tensor, x: Tensor) -> Tensor:
         """log P(x_d | x_<d), shape (...), of values x (...) under parameters (..., P)."""
