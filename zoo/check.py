@@ -326,9 +326,7 @@ def check_is_causal(subject: Subject) -> None:
     """A dimension's conditional depends on none that comes later in the order, nor on itself: by autograd, and bit for bit."""
     models: list[Any] = []
     for seed in range(3):
-        model = _tiny(subject, *TINY, seed=seed).double().eval()
-        for p in model.parameters():
-            nn.init.normal_(p, std=0.3)
+        model = _stirred(subject, *TINY, seed=seed)
         if models:
             model.load_state_dict(dict(models[0].named_buffers()), strict=False)  # other weights, the same order
         models.append(model)
@@ -344,9 +342,7 @@ def check_is_causal(subject: Subject) -> None:
 @check(autoregressive)
 def check_samples_have_the_models_probabilities(subject: Subject) -> None:
     """20,000 draws of 1x2x2 images of three levels against exp(log_prob): total variation below 0.05 (0.025 is expected)."""
-    model = _tiny(subject, DataSpec((1, 2, 2), 3, 3, "tiny"), DataSpec((1, 1, 4), 3, 3, "tiny")).double().eval()
-    for p in model.parameters():
-        nn.init.normal_(p, std=0.3)
+    model = _stirred(subject, DataSpec((1, 2, 2), 3, 3, "tiny"), DataSpec((1, 1, 4), 3, 3, "tiny"))
     images = harness.every_image(model.spec)
     condition = [{"y": torch.ones(n, dtype=torch.long)} if model.conditions_on == "class" else {} for n in (20_000, len(images))]
     with torch.no_grad():
@@ -361,11 +357,9 @@ def check_cache_changes_nothing(subject: Subject) -> None:
     """Sampling with the cache gives the integers of a full pass for each dimension, in float64, grey and in colour."""
     for spec in (DataSpec((1, 4, 4), 5, 3, "tiny"), DataSpec((3, 4, 4), 4, 3, "tiny")):
         try:
-            model = _tiny(subject, spec).double().eval()
+            model = _stirred(subject, spec)
         except ValueError:
             continue
-        for p in model.parameters():
-            nn.init.normal_(p, std=0.3)
         y = torch.arange(4) % 3 if model.conditions_on == "class" else None
         for seed in (0, 1):
             fast, slow = (model.sample(4, y=y, generator=generator(seed), cache=cache) for cache in (True, False))
@@ -416,6 +410,14 @@ def _tiny(subject: Subject, *specs: DataSpec, seed: int = 0) -> Any:
         except ValueError as error:
             refusal = error
     raise refusal
+
+
+def _stirred(subject: Subject, *specs: DataSpec, seed: int = 0) -> Any:
+    """The same in float64 for evaluation, every weight random, those included that start at zero."""
+    model = _tiny(subject, *specs, seed=seed).double().eval()
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.3)
+    return model
 
 
 class Given(ZooDataModule):

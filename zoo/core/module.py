@@ -95,6 +95,13 @@ class GenerativeModule(LightningModule):
             return value
         return self.trainer.strategy.reduce(value, reduce_op="mean")
 
+    def everyone(self, rows: Tensor) -> Tensor:
+        """The rows of all processes from each one's share, in the order of ``self.noise``: row r of process p is row r W + p."""
+        if self.noise.world == 1:
+            return rows
+        gathered: Any = self.all_gather(rows)
+        return gathered.transpose(0, 1).reshape(-1, *rows.shape[1:])
+
     def report(self, terms: dict[str, Tensor], step: int) -> None:
         """Keep a step's scalars for the callbacks, and log them as ``train/NAME`` every ``log_every_n_steps`` generator steps.
 

@@ -205,8 +205,7 @@ class DBM(LikelihoodModule):
         for _ in range(self.k):
             h1 = self.noise.bernoulli(torch.sigmoid(hidden + s @ weight))
             s = self.noise.bernoulli(torch.sigmoid(visible + h1 @ weight.T))
-        everyone: Any = self.all_gather(s) if world > 1 else s[None]
-        self.particles.copy_(everyone.transpose(0, 1).reshape_as(self.particles))  # row r of process p is particle r W + p
+        self.particles.copy_(self.everyone(s))
         return s
 
     def after_step(self) -> None:

@@ -198,8 +198,7 @@ class RBM(LikelihoodModule):
             p = self.visible_given(h)
             v = p + self.noise.normal_like(p) if self.gaussian else self.noise.bernoulli(p)
         if persistent:
-            everyone: Any = self.all_gather(v) if world > 1 else v[None]
-            self.particles.copy_(everyone.transpose(0, 1).reshape_as(self.particles))  # row r of process p is particle r W + p
+            self.particles.copy_(self.everyone(v))
         return v
 
     def on_fit_start(self) -> None:
