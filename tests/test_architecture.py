@@ -35,7 +35,7 @@ ALLOWED = {  # what of ours a layer may import
     "package": {"zoo.registry"},
     "registry": set(),
     "nn": {"zoo.nn"},
-    "core": {"zoo.core", "zoo.registry"},
+    "core": {"zoo.core", "zoo.nn", "zoo.registry"},
     "data": {"zoo.core", "zoo.data", "zoo.registry"},
     "metrics": {"zoo.core", "zoo.metrics"},
     "family": {"zoo.core", "zoo.nn", "zoo.registry"},

@@ -447,11 +447,12 @@ def check_rows_do_not_talk(subject: Subject) -> None:
 
 @check(lambda e: "elbo" in e.can)
 def check_bound_is_below_importance_estimate(subject: Subject) -> None:
-    model, x = subject.model(), subject.batch(16)["x"]
+    model, batch = subject.model(), subject.batch(16)
+    x, given = batch["x"], {"y": batch["y"]} if model.conditions_on == "class" else {}
     subject.fit(model, 30)
     with undisturbed(model):
-        bound = torch.stack([model.elbo(x, generator=generator(i)) for i in range(64)]).mean()
-        tighter = model.importance_bound(x, samples=64, generator=generator(0)).mean()
+        bound = torch.stack([model.elbo(x, generator=generator(i), **given) for i in range(64)]).mean()
+        tighter = model.importance_bound(x, samples=64, generator=generator(0), **given).mean()
     assert bound < tighter, f"elbo {bound} is above the importance-weighted bound {tighter}"
 
 

@@ -12,6 +12,7 @@ from zoo.data.sources import Sources
 from zoo.data.toy2d import Toy2D
 from zoo.flow.ica import ICA, amari_index, draw_prior, log_prior, sinh_arcsinh, sinh_arcsinh_inverse
 from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk, total_density
+from zoo.nn.prior import Draw
 
 
 def ica(dim: int = 5, seed: int = 0, **options) -> ICA:
@@ -125,7 +126,7 @@ def test_adaptive_prior_knows_the_sign_of_each_kurtosis():
     assert not model.kurtosis.any()
     fit(model, Given(DataSpec((2,)), x, batch_size=500), 20)
     assert (model.kurtosis < 0).tolist() == [False, True]
-    s = model.base_sample(4000, torch.Generator().manual_seed(0))
+    s = model.draw_codes(4000, Draw(torch.Generator().manual_seed(0), dtype=model.float_dtype))
     assert stats.kstest(s[:, 0].numpy(), "logistic").pvalue > 0.01 and stats.kurtosis(s[:, 1].numpy()) < 0
 
 

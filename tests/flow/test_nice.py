@@ -11,6 +11,7 @@ from zoo.core import DataSpec
 from zoo.core.likelihood import bits_per_dim
 from zoo.flow.nice import NICE
 from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk, total_density
+from zoo.nn.prior import Draw
 
 SPEC = DataSpec((1, 3, 3), 17)
 
@@ -105,7 +106,7 @@ def test_parts_of_the_bound_add_up_and_the_papers_number_leaves_the_levels_out()
 @pytest.mark.parametrize("prior", ["logistic", "gaussian"])
 def test_samples_of_the_prior_have_its_distribution(prior):
     model = nice(prior=prior)
-    z = model.base_sample(2000, torch.Generator().manual_seed(0)).flatten().numpy()
+    z = model.draw_codes(2000, Draw(torch.Generator().manual_seed(0), dtype=model.float_dtype)).flatten().numpy()
     assert stats.kstest(z, {"logistic": "logistic", "gaussian": "norm"}[prior]).pvalue > 0.01
 
 

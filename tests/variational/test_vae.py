@@ -9,6 +9,7 @@ from torch import nn
 from tests.support import Given, fit
 from zoo import harness
 from zoo.core import DataSpec
+from zoo.core.likelihood import RowNoise
 from zoo.core.noise import Noise
 from zoo.nn.gaussian import kl_normal, kl_standard, log_normal
 from zoo.nn.likelihood_heads import DiscretisedLogistic
@@ -73,17 +74,15 @@ def test_bound_is_tight_for_the_exact_posterior_of_a_linear_gaussian_model():
     model, (x, exact) = linear_gaussian("exact")
     # log p(x | z) is quadratic in ε: its mean over the four points (±1, ±1) is its expectation
     nodes = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 2)
-    inner, elbos = model._evaluation_noise, []
+    inner, elbos = model.evaluation_noise, []
     for node in nodes:
-        model._evaluation_noise = lambda x, k, generator, node=node: (node.expand(1, len(x), 2), None)
+        model.evaluation_noise = lambda x, k, source, node=node: (node.expand(1, len(x), 2), None)
         elbos.append(model.elbo(x))
-    model._evaluation_noise = inner
+    model.evaluation_noise = inner
     torch.testing.assert_close(torch.stack(elbos).mean(0), exact, rtol=0, atol=1e-4)
     for k in (1, 7):
         torch.testing.assert_close(model.importance_bound(x, k), exact, rtol=0, atol=1e-4)
-    q = model.posterior(x)
-    eps, u = model._evaluation_noise(x, 50, None)
-    recon, ratio = model.terms_at(x, q, eps, u)
+    recon, ratio = model.weigh(x, 50, RowNoise(x))
     assert (recon - ratio.sum(-1)).var(0).max() < 1e-8
 
 
@@ -94,9 +93,12 @@ def test_more_importance_samples_tighten_the_bound():
     assert (mean[1] < mean[5]).all() and (mean[5] < mean[50]).all() and (mean[50] < exact).all()
 
 
-def test_chunks_do_not_change_the_importance_bound():
+def test_chunks_are_put_together_to_the_mean_of_all_weights():
     model, x = vae(), harness.every_image(BINARY)[:7]
-    torch.testing.assert_close(model.importance_bound(x, 60, chunk=7), model.importance_bound(x, 60, chunk=60))
+    log_w = 30 * torch.randn(60, 7, dtype=torch.float64)
+    rest = iter(log_w.split(9))
+    model.weigh = lambda x, k, source, y=None: (next(rest), torch.zeros(k, 7, 2).double())
+    torch.testing.assert_close(model.importance_bound(x, 60, chunk=9), log_w.exp().mean(0).log())
 
 
 def test_probabilities_of_all_binary_images_sum_to_one():
@@ -161,7 +163,7 @@ def test_iwae_gradient_weighs_each_draw_by_its_normalised_weight():
     model.noise = Noise(0, dtype=torch.float64)
     model.noise.normal = lambda *shape: eps.transpose(0, 1)
     got = torch.autograd.grad(model.loss({"x": x})["loss"], [*model.parameters()])
-    recon, ratio = model.terms_at(x, model.posterior(x), eps, None)
+    recon, ratio = model.weigh_at(x, model.posterior(x), eps)
     log_w = recon - ratio.sum(-1)
     want = torch.autograd.grad(-(log_w.softmax(0).detach() * log_w).sum(0).mean(), [*model.parameters()])
     for a, b in zip(got, want, strict=True):

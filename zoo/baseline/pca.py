@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from zoo.core import DataSpec, DensityEstimator
 from zoo.core.module import Batch
 from zoo.nn.gaussian import given_known
+from zoo.nn.prior import Source
 from zoo.registry import Paper, register
 
 
@@ -143,6 +144,13 @@ class PCA(DensityEstimator):
     def decode(self, z: Tensor) -> Tensor:
         """μ + W z in the units of ``spec``."""
         return self.data_units(self.mean_given(z))
+
+    def draw_codes(self, n: int, source: Source) -> Tensor:
+        """z ~ N(0, I), (n, q)."""
+        return source.normal(n, self.W.shape[1])
+
+    def from_codes(self, z: Tensor) -> Tensor:
+        return self.decode(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))

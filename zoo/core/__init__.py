@@ -4,9 +4,11 @@ from zoo.core.adversarial import AdversarialModule, LoopOptions, Phase
 from zoo.core.autoregressive import AutoregressiveModule
 from zoo.core.estimator import DensityEstimator, EstimatorModule
 from zoo.core.flow import FlowModule
+from zoo.core.generator import GeneratorModule
 from zoo.core.likelihood import DensityModule, LikelihoodModule
 from zoo.core.module import GenerativeModule
 from zoo.core.spec import DataSpec
+from zoo.core.variational import Variational, VariationalModule
 
 __all__ = [
     "AdversarialModule",
@@ -17,7 +19,10 @@ __all__ = [
     "EstimatorModule",
     "FlowModule",
     "GenerativeModule",
+    "GeneratorModule",
     "LikelihoodModule",
     "LoopOptions",
     "Phase",
+    "Variational",
+    "VariationalModule",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.core.likelihood import DensityModule, bits_per_dim, dequantise, quantise, row_noise
 from zoo.core.module import Batch
+from zoo.nn.prior import Draw, Source
 
 
 def standard_normal(z: Tensor) -> Tensor:
@@ -20,7 +21,7 @@ class FlowModule(DensityModule):
     """Base of the models z = f(v), log p(v) = log p(z) + log|det dz/dv|. Subclasses define ``forward_flow`` and ``inverse_flow``.
 
     v are real-valued data as they are, or dequantised images y in [0, 1)^D after ``preprocess``. The base p(z) is N(0, I) unless
-    ``log_base`` and ``base_sample`` say otherwise.
+    ``log_base`` and ``draw_codes`` say otherwise.
     """
 
     def forward_flow(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,9 +36,9 @@ class FlowModule(DensityModule):
         """log p(z), (B,); of a model with labels log p(z | y)."""
         return standard_normal(z)
 
-    def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def draw_codes(self, n: int, source: Source) -> Tensor:
         """(n, D) draws of z."""
-        return torch.randn(n, self.spec.dim, generator=generator, device=self.device, dtype=self.float_dtype)
+        return source.normal(n, self.spec.dim)
 
     def preprocess(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """v and log|det dv/dy|, (B,), of dequantised images y."""
@@ -78,7 +79,7 @@ class FlowModule(DensityModule):
     @torch.no_grad()
     def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``temperature`` multiplies z."""
-        return self.decode(temperature * self.base_sample(n, generator))
+        return self.decode(temperature * self.draw_codes(n, Draw(generator, self.device, self.float_dtype)))
 
     def encode(self, x: Tensor) -> Tensor:
         """z, (B, D); images are taken at the middle of their levels, u = 1/2."""
@@ -89,6 +90,10 @@ class FlowModule(DensityModule):
         """Data in the units of ``spec`` from z."""
         v = self.inverse_flow(z)[0]
         return v if self.spec.levels is None else quantise(self.postprocess(v), self.spec.levels)
+
+    def from_codes(self, z: Tensor) -> Tensor:
+        """``decode``: every point has its code."""
+        return self.decode(z)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x itself, up to rounding: f is a bijection."""

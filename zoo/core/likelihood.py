@@ -70,6 +70,33 @@ def _logit_log_det(v: Tensor, alpha: float) -> Tensor:
     return (math.log(1 - 2 * alpha) + F.softplus(v) + F.softplus(-v)).flatten(1).sum(1)
 
 
+class RowNoise:
+    """Noise of Monte Carlo estimates about each row of ``x``, with the methods of training noise.
+
+    Without a generator a row's noise is a fixed function of the row's content: the estimate is repeatable, and does not depend on
+    the batch in which the row comes. Later draws continue earlier ones.
+    """
+
+    def __init__(self, x: Tensor, generator: torch.Generator | None = None, dtype: torch.dtype | None = None) -> None:
+        self.x, self.generator, self.dtype = x, generator, dtype or x.dtype
+        self.rows: list[torch.Generator] = []
+        if generator is None:
+            self.rows = [seeded("row noise", zlib.crc32(r.tobytes())) for r in x.detach().float().cpu().flatten(1).numpy()]
+
+    def normal(self, n: int, *shape: int) -> Tensor:
+        """(n, *shape) standard normal, n the rows of ``x``."""
+        return self._draw(torch.randn, shape)
+
+    def uniform(self, n: int, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """(n, *shape) uniform on [low, high)."""
+        return self._draw(torch.rand, shape) * (high - low) + low
+
+    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        if self.generator is not None:
+            return draw((len(self.x), *shape), generator=self.generator, device=self.x.device, dtype=self.dtype)
+        return torch.stack([draw(shape, generator=g, dtype=self.dtype) for g in self.rows]).to(self.x.device)
+
+
 def row_noise(
     draw: Callable[..., Tensor],
     x: Tensor,
@@ -77,16 +104,8 @@ def row_noise(
     generator: torch.Generator | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Noise of a Monte Carlo estimate about each row of ``x``, (B, *shape), by ``draw`` = torch.rand or torch.randn.
-
-    Without a generator a row's noise is a fixed function of the row's content: the estimate is repeatable, and does not depend on
-    the batch in which the row comes.
-    """
-    dtype = dtype or x.dtype
-    if generator is not None:
-        return draw((len(x), *shape), generator=generator, device=x.device, dtype=dtype)
-    keys = [zlib.crc32(row.tobytes()) for row in x.detach().float().cpu().flatten(1).numpy()]
-    return torch.stack([draw(shape, generator=seeded("row noise", key), dtype=dtype) for key in keys]).to(x.device)
+    """One draw of ``RowNoise``, (B, *shape), by ``draw`` = torch.rand or torch.randn."""
+    return RowNoise(x, generator, dtype)._draw(draw, shape)
 
 
 class LikelihoodModule(GenerativeModule):

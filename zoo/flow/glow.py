@@ -33,6 +33,7 @@ from zoo.core.flow import standard_normal
 from zoo.core.likelihood import bits_per_dim, dequantise, row_noise
 from zoo.core.module import Batch
 from zoo.core.noise import generator as seeded
+from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
 EXAMPLES = 256  # of the data-dependent initialisation
@@ -376,7 +377,7 @@ class Glow(FlowModule):
     @torch.no_grad()
     def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Of the given classes, or of classes drawn uniformly. ``temperature`` multiplies every ε; T = 0.7 looks best in the paper."""
-        z = temperature * self.base_sample(n, generator)
+        z = temperature * self.draw_codes(n, Draw(generator, self.device, self.float_dtype))
         if self.conditional:
             y = torch.randint(self.spec.num_classes, (n,), generator=generator, device=self.device) if y is None else y
             m, log_s = self._class_prior(y)

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from zoo.core import DataSpec, FlowModule
 from zoo.core.flow import standard_normal
 from zoo.core.module import Batch
+from zoo.nn.prior import Source
 from zoo.registry import Paper, register
 
 PRIORS = ("logistic", "laplace", "gaussian", "student")
@@ -187,8 +188,8 @@ class ICA(FlowModule):
             each = torch.where(self.kurtosis < 0, log_prior("bimodal", z), each)
         return each.sum(1)
 
-    def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        u, v = torch.rand(2, n, self.spec.dim, generator=generator, device=self.device, dtype=self.float_dtype)
+    def draw_codes(self, n: int, source: Source) -> Tensor:
+        u, v = source.uniform(n, 2, self.spec.dim).unbind(1)
         s = draw_prior(self.prior, u, v, None if self.log_df is None else self.log_df.exp())
         return torch.where(self.kurtosis < 0, draw_prior("bimodal", u, v), s) if self.adaptive_prior else s
 

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from zoo.core import DataSpec, FlowModule
 from zoo.core.module import Batch
+from zoo.nn.prior import Source
 from zoo.registry import Paper, register
 
 
@@ -137,11 +138,10 @@ class NICE(FlowModule):
     def log_base(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return log_logistic(z).sum(1) if self.prior == "logistic" else super().log_base(z)
 
-    def base_sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def draw_codes(self, n: int, source: Source) -> Tensor:
         if self.prior == "gaussian":
-            return super().base_sample(n, generator)
-        u = torch.rand(n, self.spec.dim, generator=generator, device=self.device, dtype=self.float_dtype)
-        return torch.logit(u, eps=1e-7)
+            return super().draw_codes(n, source)
+        return torch.logit(source.uniform(n, self.spec.dim), eps=1e-7)
 
     # -- likelihood ----------------------------------------------------------------------------------------------------
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:

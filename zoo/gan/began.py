@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
 from zoo.core.module import Batch
+from zoo.nn.prior import Draw, Source, prior
 from zoo.registry import Paper, register
 
 
@@ -196,18 +197,19 @@ class BEGAN(AdversarialModule):
         """L(v), (B,)."""
         return reconstruction_loss(v, self.autoencode(v), self.eta)
 
-    def prior(self, n: int) -> Tensor:
-        return self.noise.uniform(n, self.latent, low=-1.0, high=1.0)
+    def draw_codes(self, n: int, source: Source) -> Tensor:
+        """z ~ U[-1, 1]^latent, (n, latent)."""
+        return prior("uniform", n, self.latent, source)
 
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.spec.to_signed(batch["x"])
         with torch.no_grad():
-            fake = self._net(self.generator, self.prior(len(x)))
+            fake = self._net(self.generator, self.draw_codes(len(x), self.noise))
         real, fake = (e.mean() for e in self.energy(torch.cat([x, fake])).chunk(2))
         return {"loss": real - self.k_t.to(real.dtype) * fake, "recon_real": real}
 
     def generator_loss(self, n: int) -> dict[str, Tensor]:
-        loss = self.energy(self._net(self.generator, self.prior(n))).mean()
+        loss = self.energy(self._net(self.generator, self.draw_codes(n, self.noise))).mean()
         return {"loss": loss, "recon_fake": loss}
 
     # -- the game ------------------------------------------------------------------------------------------------------
@@ -240,7 +242,10 @@ class BEGAN(AdversarialModule):
 
     # -- use -----------------------------------------------------------------------------------------------------------
     def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        z = torch.rand(n, self.latent, generator=generator, device=self.device, dtype=self.float_dtype) * 2 - 1
+        return self.from_codes(self.draw_codes(n, Draw(generator, self.device, self.float_dtype)))
+
+    def from_codes(self, z: Tensor) -> Tensor:
+        """G(z) in levels."""
         return self.spec.from_signed(self._net(self.generator, z))
 
     def encode(self, x: Tensor) -> Tensor:
@@ -276,7 +281,7 @@ class BEGAN(AdversarialModule):
         t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
         z = (1 - t) * za[:, None] + t * zb[:, None]
         with torch.no_grad():
-            images = self.spec.from_signed(self._net(self.generator, z.flatten(0, 1)))
+            images = self.from_codes(z.flatten(0, 1))
         return images.view(len(a), frames, *self.spec.shape)
 
     # -- optimisers ----------------------------------------------------------------------------------------------------

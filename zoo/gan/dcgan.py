@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
 from zoo.core.module import Batch
 from zoo.nn.adversarial_losses import GENERATOR_LOSSES, check_generator_loss, jsd_bound
-from zoo.nn.prior import Draw, check_prior, path, prior
+from zoo.nn.prior import check_prior
 from zoo.nn.small import ConvDiscriminator, ConvGenerator, initialise
 from zoo.registry import Paper, register
 
@@ -55,7 +55,7 @@ def log_loss(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         "ddp_equal": "batch norm's statistics are those of one process",
     },
 )
-class DCGAN(AdversarialModule):
+class DCGAN(GeneratorModule):
     """See the module's docstring.
 
     Args:
@@ -94,7 +94,7 @@ class DCGAN(AdversarialModule):
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.spec.to_signed(batch["x"])
         with torch.no_grad():
-            fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
+            fake = self.generator(self.draw_codes(len(x), self.noise))
         real, fake = self.judge(x, fake)
         loss_real, loss_fake = log_loss(real, fake)
         loss = loss_real.mean() + loss_fake.mean()
@@ -102,7 +102,7 @@ class DCGAN(AdversarialModule):
         return {"loss": loss, "jsd_bound": jsd_bound(loss), **accuracy}
 
     def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(prior(self.prior, n, self.latent, self.noise))
+        fake = self.generator(self.draw_codes(n, self.noise))
         return {"loss": GENERATOR_LOSSES[self.g_loss](self.discriminator(fake)).mean()}
 
     # -- the game ------------------------------------------------------------------------------------------------------
@@ -113,16 +113,6 @@ class DCGAN(AdversarialModule):
         return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
 
     # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        z = prior(self.prior, n, self.latent, Draw(generator, self.device, self.float_dtype))
-        return self.spec.from_signed(self.generator(z))
-
-    @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
-        """Images along the path between latent codes a and b, (B, latent): (B, frames, *shape)."""
-        z = path(self.prior, a, b, frames)
-        return self.spec.from_signed(self.generator(z.flatten(0, 1))).unflatten(0, (len(a), frames))
-
     def d_features(self, x: Tensor) -> Tensor:
         """Features of images in levels for a linear classifier, (B, 16 · number of D's filters)."""
         hidden = self.discriminator.activations(self.spec.to_signed(x))

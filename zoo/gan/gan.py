@@ -24,11 +24,11 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
 from zoo.core.module import Batch
 from zoo.nn import small
 from zoo.nn.adversarial_losses import GENERATOR_LOSSES, check_generator_loss, jsd_bound
-from zoo.nn.prior import Draw, check_prior, path, prior
+from zoo.nn.prior import check_prior
 from zoo.registry import Paper, register
 
 PIECES = 5  # linear maps of one maxout unit
@@ -107,7 +107,7 @@ def momentum_at(step: int, first: float, last: float, steps: int) -> float:
     data="toy2d",
     learns=(("val/modes", ">", 6.5), ("val/hq", ">", 0.6)),
 )
-class GAN(AdversarialModule):
+class GAN(GeneratorModule):
     """See the module's docstring.
 
     Args:
@@ -159,7 +159,7 @@ class GAN(AdversarialModule):
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(batch["x"])
         with torch.no_grad():
-            fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
+            fake = self.generator(self.draw_codes(len(x), self.noise))
         real, fake = self.discriminator(x), self.discriminator(fake)
         loss_real, loss_fake = log_loss(real, fake)
         loss = loss_real.mean() + loss_fake.mean()
@@ -167,7 +167,7 @@ class GAN(AdversarialModule):
         return {"loss": loss, "jsd_bound": jsd_bound(loss), **accuracy}
 
     def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(prior(self.prior, n, self.latent, self.noise))
+        fake = self.generator(self.draw_codes(n, self.noise))
         return {"loss": GENERATOR_LOSSES[self.g_loss](self.discriminator(fake)).mean()}
 
     # -- the game ------------------------------------------------------------------------------------------------------
@@ -185,17 +185,8 @@ class GAN(AdversarialModule):
                     group["momentum"] = momentum
 
     # -- use -----------------------------------------------------------------------------------------------------------
-    def _generate(self, z: Tensor) -> Tensor:
+    def from_codes(self, z: Tensor) -> Tensor:
         return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(self.generator(z))
-
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        return self._generate(prior(self.prior, n, self.latent, Draw(generator, self.device, self.float_dtype)))
-
-    @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
-        """Examples along the path between latent codes a and b, (B, latent): (B, frames, *shape)."""
-        z = path(self.prior, a, b, frames)
-        return self._generate(z.flatten(0, 1)).unflatten(0, (len(a), frames))
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:

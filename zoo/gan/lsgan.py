@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
 from zoo.core.module import Batch
 from zoo.nn import small
-from zoo.nn.prior import Draw, check_prior, path, prior
+from zoo.nn.prior import check_prior
 from zoo.registry import Paper, register
 
 
@@ -62,7 +62,7 @@ def squared_error(s: Tensor, code: float) -> Tensor:
     data="toy2d",
     learns=(("val/modes", ">", 6.5), ("val/hq", ">", 0.6)),
 )
-class LSGAN(AdversarialModule):
+class LSGAN(GeneratorModule):
     """See the module's docstring.
 
     Args:
@@ -112,7 +112,7 @@ class LSGAN(AdversarialModule):
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.spec.to_signed(batch["x"])
         with torch.no_grad():
-            fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
+            fake = self.generator(self.draw_codes(len(x), self.noise))
         real, fake = self.discriminator(x), self.discriminator(fake)
         middle, sign = (self.a + self.b) / 2, 1 if self.b > self.a else -1
         terms = {
@@ -125,7 +125,7 @@ class LSGAN(AdversarialModule):
         return terms
 
     def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(prior(self.prior, n, self.latent, self.noise))
+        fake = self.generator(self.draw_codes(n, self.noise))
         return {"loss": squared_error(self.discriminator(fake), self.c).mean()}
 
     # -- the game ------------------------------------------------------------------------------------------------------
@@ -134,17 +134,6 @@ class LSGAN(AdversarialModule):
 
     def phases(self) -> list[Phase]:
         return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
-
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        z = prior(self.prior, n, self.latent, Draw(generator, self.device, self.float_dtype))
-        return self.spec.from_signed(self.generator(z))
-
-    @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
-        """Examples along the path between latent codes a and b, (B, latent): (B, frames, *shape)."""
-        z = path(self.prior, a, b, frames)
-        return self.spec.from_signed(self.generator(z.flatten(0, 1))).unflatten(0, (len(a), frames))
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:

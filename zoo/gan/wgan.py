@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
 from zoo.core.module import Batch
 from zoo.nn import small
-from zoo.nn.prior import Draw, check_prior, path, prior
+from zoo.nn.prior import Draw, check_prior
 from zoo.registry import Paper, register
 
 
@@ -39,7 +39,7 @@ from zoo.registry import Paper, register
     data="toy2d",
     learns=(("val/modes", ">", 5.5), ("val/hq", ">", 0.35)),
 )
-class WGAN(AdversarialModule):
+class WGAN(GeneratorModule):
     """See the module's docstring.
 
     Args:
@@ -79,18 +79,18 @@ class WGAN(AdversarialModule):
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.spec.to_signed(batch["x"])
         with torch.no_grad():
-            fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
+            fake = self.generator(self.draw_codes(len(x), self.noise))
         w = self.critic(x).mean() - self.critic(fake).mean()
         return {"loss": -w, "w_est": w}
 
     def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(prior(self.prior, n, self.latent, self.noise))
+        fake = self.generator(self.draw_codes(n, self.noise))
         return {"loss": -self.critic(fake).mean()}
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """w_est: the critic's difference between each held-out example and one sample, (B,)."""
         x = self.spec.to_signed(batch["x"])
-        z = prior(self.prior, len(x), self.latent, Draw(generator, self.device, self.float_dtype))
+        z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
         return {"w_est": self.critic(x) - self.critic(self.generator(z))}
 
     # -- the game ------------------------------------------------------------------------------------------------------
@@ -115,17 +115,6 @@ class WGAN(AdversarialModule):
         parameters = [*self.critic.parameters()]
         at_bound = torch.stack([(p.abs() >= p.new_tensor(self.c)).sum() for p in parameters]).sum()
         terms["clip_frac"] = at_bound / sum(p.numel() for p in parameters)
-
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        z = prior(self.prior, n, self.latent, Draw(generator, self.device, self.float_dtype))
-        return self.spec.from_signed(self.generator(z))
-
-    @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
-        """Examples along the path between latent codes a and b, (B, latent): (B, frames, *shape)."""
-        z = path(self.prior, a, b, frames)
-        return self.spec.from_signed(self.generator(z.flatten(0, 1))).unflatten(0, (len(a), frames))
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:

@@ -25,11 +25,11 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
 from zoo.core.module import Batch
 from zoo.nn import small
 from zoo.nn.penalties import squared_gradient_norm
-from zoo.nn.prior import Draw, check_prior, path, prior
+from zoo.nn.prior import Draw, check_prior
 from zoo.registry import Paper, register
 
 
@@ -119,7 +119,7 @@ def penalty(norm: Tensor) -> Tensor:
     data="toy2d",
     learns=(("val/modes", ">", 7.5), ("val/hq", ">", 0.4)),
 )
-class WGANGP(AdversarialModule):
+class WGANGP(GeneratorModule):
     """See the module's docstring.
 
     Args:
@@ -166,7 +166,7 @@ class WGANGP(AdversarialModule):
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.spec.to_signed(batch["x"])
         with torch.no_grad():
-            fake = self.generator(prior(self.prior, len(x), self.latent, self.noise))
+            fake = self.generator(self.draw_codes(len(x), self.noise))
         w = self.critic(x).mean() - self.critic(fake).mean()
         x_hat = between(x, fake, self.noise.uniform(len(x)))
         norm = (squared_gradient_norm(self.critic, x_hat) + 1e-12).sqrt()  # a finite slope at a gradient of zero
@@ -174,13 +174,13 @@ class WGANGP(AdversarialModule):
         return {"loss": gp - w, "w_est": w, "gp": gp, "grad_norm": norm.mean()}
 
     def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(prior(self.prior, n, self.latent, self.noise))
+        fake = self.generator(self.draw_codes(n, self.noise))
         return {"loss": -self.critic(fake).mean()}
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """w_est: the critic's difference between each held-out example and one sample, (B,)."""
         x = self.spec.to_signed(batch["x"])
-        z = prior(self.prior, len(x), self.latent, Draw(generator, self.device, self.float_dtype))
+        z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
         return {"w_est": self.critic(x) - self.critic(self.generator(z))}
 
     # -- the game ------------------------------------------------------------------------------------------------------
@@ -189,17 +189,6 @@ class WGANGP(AdversarialModule):
 
     def phases(self) -> list[Phase]:
         return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
-
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        z = prior(self.prior, n, self.latent, Draw(generator, self.device, self.float_dtype))
-        return self.spec.from_signed(self.generator(z))
-
-    @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
-        """Examples along the path between latent codes a and b, (B, latent): (B, frames, *shape)."""
-        z = path(self.prior, a, b, frames)
-        return self.spec.from_signed(self.generator(z.flatten(0, 1))).unflatten(0, (len(a), frames))
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:

@@ -1,0 +1,45 @@
+"""Encoders and decoders of latent-variable models: a pair of mirrored networks, fully connected or convolutional."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import nn
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "leaky_relu": lambda: nn.LeakyReLU(0.2)}
+NETS = ("mlp", "conv")
+
+
+def mlp(a: int, b: int, width: int = 200, layers: int = 2, activation: str = "relu") -> nn.Sequential:
+    """(B, a) to (B, b) through ``layers`` hidden layers of ``width`` units."""
+    steps: list[nn.Module] = []
+    for i in range(layers):
+        steps += [nn.Linear(width if i else a, width), ACTIVATIONS[activation]()]
+    return nn.Sequential(*steps, nn.Linear(width if layers else a, b))
+
+
+def mlp_coders(
+    shape: tuple[int, ...], code: int, latent: int, params: int, width: int, layers: int, activation: str
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """Encoder (B, *shape) to (B, code) and decoder (B, latent) to (B, params, *shape), with equal hidden layers."""
+    dim = math.prod(shape)
+    encoder = nn.Sequential(nn.Flatten(), *mlp(dim, code, width, layers, activation))
+    return encoder, nn.Sequential(*mlp(latent, params * dim, width, layers, activation), nn.Unflatten(1, (params, *shape)))
+
+
+def conv_coders(
+    shape: tuple[int, ...], code: int, latent: int, params: int, width: int, activation: str
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """4x4 convolutions of stride 2 with width, 2 width, ... maps down to 4x4, and their mirror; sides of 8, 16, 32, ..."""
+    c, size, _ = shape
+    maps = [width * 2**i for i in range((size // 4).bit_length() - 1)]
+    down: list[nn.Module] = []
+    for a, b in zip([c, *maps[:-1]], maps, strict=True):
+        down += [nn.Conv2d(a, b, 4, 2, 1), ACTIVATIONS[activation]()]
+    up: list[nn.Module] = []
+    for a, b in zip(maps[::-1], [*maps[-2::-1], params * c], strict=True):
+        up += [ACTIVATIONS[activation](), nn.ConvTranspose2d(a, b, 4, 2, 1)]
+    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(16 * maps[-1], code))
+    start = [nn.Linear(latent, 16 * maps[-1]), nn.Unflatten(1, (maps[-1], 4, 4))]
+    return encoder, nn.Sequential(*start, *up, nn.Unflatten(1, (params, c)))
