@@ -4,9 +4,22 @@ from callbacks.bits_per_dim import BitsPerDim
 from callbacks.checkpoint import Checkpoints
 from callbacks.ema import EMA
 from callbacks.fidelity import Fidelity
+from callbacks.latent_space import LatentSpace
+from callbacks.memorisation import Memorisation
 from callbacks.modes import ModeCoverage
 from callbacks.nan_guard import NaNGuard
 from callbacks.progress import Progress
 from callbacks.sample_grid import SampleGrid
 
-__all__ = ["EMA", "BitsPerDim", "Checkpoints", "Fidelity", "ModeCoverage", "NaNGuard", "Progress", "SampleGrid"]
+__all__ = [
+    "EMA",
+    "BitsPerDim",
+    "Checkpoints",
+    "Fidelity",
+    "LatentSpace",
+    "Memorisation",
+    "ModeCoverage",
+    "NaNGuard",
+    "Progress",
+    "SampleGrid",
+]

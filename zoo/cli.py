@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks import EMA, BitsPerDim, Checkpoints, Fidelity, ModeCoverage, NaNGuard, Progress, SampleGrid
+from callbacks import EMA, BitsPerDim, Checkpoints, Fidelity, LatentSpace, Memorisation, ModeCoverage, NaNGuard, Progress, SampleGrid
 from callbacks.loggers import CSVLogger, WandbLogger
 from zoo import registry
 from zoo.config import Layered, UsageError
@@ -25,8 +25,8 @@ from zoo.core import GenerativeModule, checkpoint
 from zoo.core.module import check_same
 
 CALLBACKS = {
-    "sample_grid": SampleGrid, "fidelity": Fidelity, "mode_coverage": ModeCoverage, "bits_per_dim": BitsPerDim, "ema": EMA,
-    "nan_guard": NaNGuard, "checkpoints": Checkpoints,
+    "sample_grid": SampleGrid, "fidelity": Fidelity, "mode_coverage": ModeCoverage, "bits_per_dim": BitsPerDim,
+    "memorisation": Memorisation, "latent_space": LatentSpace, "ema": EMA, "nan_guard": NaNGuard, "checkpoints": Checkpoints,
 }  # fmt: skip
 
 

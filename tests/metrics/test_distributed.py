@@ -12,6 +12,7 @@ from zoo.check import launch
 from zoo.core.spec import DataSpec
 from zoo.metrics import PRDC, DataNet, FrechetDistance, InceptionScore, KernelDistance, extractors
 from zoo.metrics.base import from_rank_zero
+from zoo.metrics.neighbours import nearest
 
 pytestmark = pytest.mark.ddp
 SPEC = DataSpec((1, 6, 6), 4, 2, "shapes")
@@ -41,6 +42,8 @@ def metrics(rank=0, world=1):
         lonely.update(real, 0, real=True)
         lonely.update(fake, 0)
     found["lonely"] = torch.stack(lonely.compute())
+    blocks = [(i, real[i : i + 8]) for i in range(0, len(real), 8)][rank::world]
+    found["nearest"] = torch.cat(nearest(fake, blocks, 3))
     return found
 
 
@@ -71,7 +74,7 @@ def two(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["FrechetDistance", "KernelDistance", "PRDC", "InceptionScore", "lonely"])
+@pytest.mark.parametrize("name", ["FrechetDistance", "KernelDistance", "PRDC", "InceptionScore", "lonely", "nearest"])
 def test_two_processes_agree_with_one(two, name):
     one = metrics()[name]
     for found in two:

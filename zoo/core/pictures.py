@@ -39,6 +39,40 @@ def grid(x: Tensor, spec: DataSpec, columns: int | None = None, height: int = 51
     return Image.fromarray(sheet.permute(1, 2, 0).numpy())
 
 
+def captioned(x: Tensor, spec: DataSpec, columns: int, captions: list[str], title: str = "", cell: int = 72) -> Image.Image:
+    """Images (N, C, H, W) in levels with a line of text under each, row by row, and a title above.
+
+    Args:
+        captions: one a picture; "" for none. cell: width and height of one image, at least (pixels).
+    """
+    from PIL import ImageDraw, ImageFont
+
+    font, line, gap = ImageFont.load_default(11), 14 if any(captions) else 0, 4
+    pixels = to_bytes(x, spec)
+    n, _, h, w = pixels.shape
+    pixels = (pixels.expand(n, 3, h, w) if pixels.shape[1] == 1 else pixels[:, :3]).permute(0, 2, 3, 1)
+    factor = max(1, math.ceil(cell / max(h, w)))
+    high, wide, top = h * factor + line + gap, w * factor + gap, 20 if title else 0
+    sheet = Image.new("RGB", (columns * wide + gap, math.ceil(n / columns) * high + gap + top), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((gap, gap), title, "black", ImageFont.load_default(13))
+    for i, image in enumerate(pixels):
+        left, upper = gap + (i % columns) * wide, top + gap + (i // columns) * high
+        sheet.paste(Image.fromarray(image.numpy()).resize((w * factor, h * factor), Image.Resampling.NEAREST), (left, upper))
+        pen.text((left, upper + h * factor), captions[i], "black", font)
+    return sheet
+
+
+def below(*pictures: Image.Image, gap: int = 12) -> Image.Image:
+    """Pictures from top to bottom on white."""
+    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures) + gap * (len(pictures) - 1)), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height + gap
+    return sheet
+
+
 PARTS = ("bottom", "top", "left", "right", "centre")
 
 

@@ -1,0 +1,76 @@
+"""Is it new? At the end of a run, samples beside their nearest training images, and how near they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_warn
+
+from callbacks.report import by_class, can, conditions_on, log_image, log_scalars, write_protocol
+from zoo.core.ema import averaged
+from zoo.core.pictures import below
+from zoo.core.sampling import draw
+from zoo.metrics.extractors import choose
+from zoo.metrics.neighbours import TrainingSet, pixel_features
+
+
+class Memorisation(Callback):
+    """At the last validation of a run of an image model that samples: ``samples/neighbours_STEP.png``, each sample followed by its nearest
+    training images and their distances, by pixels and by features, and the values ``val/nn_ratio_X``, ``val/nn_rate_X`` and
+    ``val/nn_auc_X`` for X = pixels and the extractor (zoo.metrics.neighbours: fresh data have 1, .01 and .5; a model that copies has
+    0, 1 and 1).
+
+    Args:
+        enabled: whether it is done. n: samples shown. k: neighbours of each. n_fake: samples behind the numbers.
+        extractor: "inception", "datanet", "pixels" (no second search) or "auto", as of ``fidelity``. seed: of the samples.
+    """
+
+    def __init__(self, enabled: bool = True, n: int = 10, k: int = 5, n_fake: int = 256, extractor: str = "auto", seed: int = 0) -> None:
+        if min(n, k) < 1 or n_fake < n:
+            raise ValueError(f"memorisation takes n and k of at least 1 and n_fake of at least n, got {n}, {k}, {n_fake}")
+        if extractor not in ("auto", "inception", "datanet", "pixels"):
+            raise ValueError(f"memorisation.extractor is auto, inception, datanet or pixels, got {extractor!r}")
+        self.enabled, self.n, self.k, self.n_fake, self.extractor, self.seed = enabled, n, k, n_fake, extractor, seed
+
+    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
+        data = trainer.datamodule
+        last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+        if not self.enabled or trainer.sanity_checking or not last or not hasattr(data, "examples") or not module.spec.is_image:
+            return
+        if can(module, "sample") and conditions_on(module) in ("", "class"):
+            with torch.inference_mode(False), torch.no_grad():
+                self._search(trainer, module, data)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+    def _search(self, trainer: Any, module: Any, data: Any) -> None:
+        y = torch.arange(self.n_fake) % module.spec.num_classes if by_class(module) else None
+        with averaged(trainer, module):
+            x = draw(module, self.n_fake, self.seed, y=y).cpu()
+        values: dict[str, float] = {}
+        sheets, names = [], []
+        for name, features in self._spaces(data, trainer.is_global_zero).items():
+            training = TrainingSet(data, features, trainer.global_rank, trainer.world_size)
+            found, far, index = training.search(x, self.k)
+            values |= {f"val/nn_{k}_{name}": v for k, v in found.items()}
+            sheets.append(training.picture(x[: self.n], far[: self.n], index[: self.n], f"nearest training images by {name}"))
+            names.append(name)
+        log_scalars(trainer, module, values)
+        write_protocol(trainer, {"memorisation": {"spaces": names, "n_fake": self.n_fake, "seed": self.seed, "held_out": "val"}})
+        if trainer.is_global_zero:
+            path = Path(trainer.default_root_dir) / "samples" / f"neighbours_{trainer.global_step:06d}.png"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                below(*sheets).save(path)
+                log_image(trainer, "neighbours", path)
+            except OSError as error:
+                rank_zero_warn(f"{path} cannot be written ({error})")
+
+    def _spaces(self, data: Any, progress: bool) -> dict[str, Any]:
+        spaces: dict[str, Any] = {"pixels": pixel_features}
+        if self.extractor != "pixels":
+            extractor = choose(self.extractor, data, progress=progress)
+            spaces[extractor.name] = lambda x, spec: extractor(x, spec)[0]
+        return spaces

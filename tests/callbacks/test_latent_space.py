@@ -1,0 +1,113 @@
+"""At the end of a run come the samples' nearest training images and the pictures of the latent space, for the models that have them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from callbacks import LatentSpace, Memorisation
+from callbacks.latent_space import arithmetic_picture, interpolation, manifold_picture, traversals
+from tests.callbacks.fakes import POINTS, Painter, Pair, Recorder, Witness, run
+from zoo.core import DataSpec
+from zoo.core.latent import Codes
+from zoo.core.pictures import captioned, grid
+from zoo.data.digits import Digits
+from zoo.gan.dcgan import DCGAN
+from zoo.variational.vae import VAE
+
+SPEC = DataSpec((1, 8, 8), 17, 10, "digits 8x8")
+
+
+def names(pattern):
+    return sorted(p.name for p in Path("samples").glob(pattern))
+
+
+def test_the_memorisation_panel_comes_with_the_last_validation_only():
+    logger, data = Recorder(), Digits()
+    run(Pair(data.spec), data, 4, Memorisation(n=4, n_fake=20, extractor="pixels"), logger=logger, every=2)
+    assert names("*.png") == ["neighbours_000004.png"] and [key for _, key, _ in logger.images] == ["neighbours"]
+    found = {k for _, metrics in logger.metrics for k in metrics if "nn_" in k}
+    assert found == {"val/nn_ratio_pixels", "val/nn_rate_pixels", "val/nn_auc_pixels"}
+    values = {k: v for _, metrics in logger.metrics for k, v in metrics.items()}
+    assert values["val/nn_ratio_pixels"] > 1.5 and values["val/nn_rate_pixels"] == 0  # uniform noise is near to no digit
+
+
+def test_a_model_that_copies_is_found_out():
+    class Copier(Pair):
+        def sample(self, n, *, y=None, generator=None):
+            return Digits().examples(64)["x"][torch.randint(64, (n,), generator=generator)]
+
+    logger, data = Recorder(), Digits()
+    run(Copier(data.spec), data, 1, Memorisation(n=4, n_fake=40, extractor="pixels"), logger=logger, every=1)
+    values = {k: v for _, metrics in logger.metrics for k, v in metrics.items()}
+    assert values["val/nn_ratio_pixels"] == 0 and values["val/nn_rate_pixels"] == 1
+
+
+@pytest.mark.parametrize("model", [Painter(POINTS), Pair(SPEC)], ids=["vectors", "disabled"])
+def test_no_panel_for_vectors_or_where_it_is_switched_off(model):
+    data = Digits()
+    data.examples = None if model.spec is POINTS else data.examples
+    Memorisation(enabled=model.spec is POINTS).on_validation_epoch_end(
+        type("T", (), {"datamodule": data, "should_stop": True, "sanity_checking": False, "max_steps": 1, "global_step": 1})(), model
+    )
+    assert not Path("samples").exists()
+
+
+def test_pictures_of_the_latent_space_come_at_the_end_and_leave_no_trace():
+    data, logger = Digits(), Recorder()
+    callback = LatentSpace()
+    witness = Witness(callback)
+    run(VAE(data.spec, latent=2, width=8), data, 2, callback, logger=logger)
+    kinds = [f"interpolation_{of}_{kind}" for of in ("images", "samples") for kind in ("linear", "spherical")]
+    assert names("*.png") == [f"{name}_000002.png" for name in (*kinds, "manifold", "traversals")]
+    assert sorted(key for _, key, _ in logger.images) == [*kinds, "manifold", "traversals"] and witness.calls
+
+
+def test_a_generator_shows_paths_between_samples_and_a_model_without_codes_nothing():
+    data = Digits()
+    run(DCGAN(data.spec, width=8), data, 1, LatentSpace())
+    assert names("*.png") == ["interpolation_samples_linear_000001.png", "traversals_000001.png"]
+    for path in Path("samples").iterdir():
+        path.unlink()
+    run(Pair(data.spec), data, 1, LatentSpace())
+    assert names("*.png") == []
+
+
+def test_rows_of_an_interpolation_run_between_the_images():
+    data = Digits()
+    model = VAE(data.spec, latent=3, width=8).eval()
+    found = np.asarray(interpolation(model, data, "images", n=2, frames=3))
+    x = data.examples(4, "val")["x"]
+    a, b = x.chunk(2)
+    middle = model.interpolate(a, b, frames=3)
+    want = grid(torch.cat([a[:, None], middle, b[:, None]], 1).flatten(0, 1), data.spec, 5)
+    assert np.array_equal(found, np.asarray(want))
+
+
+def test_traversals_say_which_dimensions_are_unused():
+    data = Digits()
+    model = VAE(data.spec, latent=2, width=8)
+    for p in model.encoder.parameters():
+        p.data.zero_()
+    empty = np.asarray(traversals(model, data, n=1))
+    model.encoder[-1].bias.data[:] = torch.tensor([3.0, 0, 0, 0])
+    assert not np.array_equal(empty, np.asarray(traversals(model, data, n=1)))  # "unused" is gone from one row
+
+
+def test_the_manifold_needs_two_dimensions():
+    model = VAE(SPEC, latent=2, width=8)
+    assert manifold_picture(model, 4).width == manifold_picture(model, 4).height
+    with pytest.raises(ValueError, match=r"has 3; train one with --model.latent=2"):
+        manifold_picture(VAE(SPEC, latent=3, width=8))
+
+
+def test_arithmetic_shows_the_decoded_result():
+    model = VAE(SPEC, latent=3, width=8).eval()
+    groups = {k: (torch.randint(17, (4, 1, 8, 8)).float(), torch.randn(4, 3)) for k in "abc"}
+    picture = np.asarray(arithmetic_picture(model, groups))
+    (_, a), (_, b), (_, c) = groups.values()
+    result = Codes(model).decode((a.mean(0) - b.mean(0) + c.mean(0))[None])
+    cell = np.asarray(captioned(result, SPEC, 1, [""]))[4:76, 4:76]
+    row = 20 + 4 + 3 * (72 + 14 + 4)
+    assert np.array_equal(picture[row : row + 72, 4:76], cell)

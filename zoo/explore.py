@@ -1,0 +1,173 @@
+"""``python -m zoo.explore``: look into a trained model. Writes PNGs.
+
+    python -m zoo.explore --ckpt runs/vae-...                           everything the model can show, in RUN/explore
+    python -m zoo.explore --ckpt PATH interpolate --frames 12           between samples, and between encoded images
+    python -m zoo.explore --ckpt PATH arithmetic --a class:8 --b class:3 --c class:5
+    python -m zoo.explore --ckpt PATH arithmetic --a 3,17,20 --b 4,5,9 --c 0,2,31    exemplars by number (samples.png shows them)
+    python -m zoo.explore --ckpt PATH manifold | traverse | reconstruct | neighbours
+
+A group of exemplars is ``class:K`` or numbers. Models with an encoder average the codes of all training images of a class, or of the
+training images with these numbers; others take the codes of samples, a class's being the three of 512 that a small classifier trained
+on the data is surest of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TOOLS = ("all", "interpolate", "arithmetic", "manifold", "traverse", "reconstruct", "neighbours")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m zoo.explore", description="Look into a trained model.")
+    parser.add_argument("tool", nargs="?", default="all", choices=TOOLS, help="what to draw; everything by default")
+    parser.add_argument("--ckpt", required=True, type=Path, help="a checkpoint that zoo.fit wrote, or its run folder")
+    parser.add_argument("--out", type=Path, help="folder for the pictures; explore/ in the run folder by default")
+    parser.add_argument("--n", type=int, default=8, help="paths, base codes or samples shown")
+    parser.add_argument("--frames", type=int, default=10, help="examples on a path, ends included")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    for group, text in (("a", "plus"), ("b", "minus"), ("c", "plus")):
+        parser.add_argument(f"--{group}", metavar="GROUP", help=f"exemplars for arithmetic ({text}): class:K or numbers 3,17,20")
+    parser.add_argument("--raw", action="store_true", help="the raw weights even if the checkpoint has averaged ones")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    args = parser.parse_args(arguments)
+    try:
+        if args.n < 1 or args.frames < 2:
+            raise ValueError(f"--n is at least 1 and --frames at least 2, got {args.n} and {args.frames}")
+        _explore(args)
+    except (ValueError, TypeError, KeyError, FileNotFoundError, NotImplementedError, ImportError) as error:
+        print(f"zoo.explore: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _explore(args: argparse.Namespace) -> None:
+    from zoo.core import checkpoint
+    from zoo.runs import data_of
+
+    path = args.ckpt / "checkpoints" / "last.ckpt" if args.ckpt.is_dir() else args.ckpt
+    model: Any = checkpoint.load(path, ema=not args.raw).to(args.device)
+    if not model.spec.is_image:
+        raise ValueError(f"zoo.explore shows models of images, this {model.entry.name} has {model.spec}")
+    folder = args.out or path.parent.parent / "explore"
+    folder.mkdir(parents=True, exist_ok=True)
+    data, drawn = data_of(args.ckpt), 0
+    for name, picture in _pictures(args, model, data):
+        picture.save(folder / f"{name}.png")
+        drawn += 1
+        print(f"{folder / name}.png  {picture.width}x{picture.height}")
+    if not drawn:
+        raise ValueError(f"{model.entry.name} has nothing to show here; it can {', '.join(sorted(model.entry.can))}")
+
+
+def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
+    from callbacks import latent_space as show
+    from callbacks.report import can
+
+    tool, everything = args.tool, args.tool == "all"
+    has_codes = hasattr(model, "draw_codes") or {"encode", "decode"} <= model.entry.can
+    if everything and has_codes:
+        yield from show.every_picture(model, data, args.n, args.frames, args.seed)
+    if tool == "interpolate":
+        yield from show.interpolations(model, data, args.n, args.frames, args.seed)
+    if tool == "traverse":
+        yield "traversals", show.traversals(model, data, min(args.n, 4), seed=args.seed)
+    if tool == "manifold":
+        yield "manifold", show.manifold_picture(model)
+    if tool == "reconstruct" or (everything and can(model, "reconstruct")):
+        yield "reconstructions", show.reconstructions(model, data)
+    if tool == "arithmetic" or (everything and has_codes and (data.spec.num_classes >= 3 or args.a)):
+        yield from _arithmetic(args, model, data)
+    if tool == "neighbours" or (everything and can(model, "sample")):
+        yield "neighbours", _neighbours(args, model, data)
+
+
+def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
+    from callbacks.latent_space import arithmetic_picture
+    from zoo.core.latent import Codes
+    from zoo.core.pictures import captioned
+
+    codes, given = Codes(model), [args.a, args.b, args.c]
+    if not codes.encodes:
+        z = codes.draw(64, args.seed)
+        yield "samples", captioned(codes.decode(z), model.spec, 8, [str(i) for i in range(64)], "samples by number")
+    if not any(given):
+        if data.spec.num_classes < 3:
+            raise ValueError(
+                "say what to add and subtract: --a 3,17,20 --b 4,5,9 --c 0,2,31, numbers of images (samples.png shows samples)"
+            )
+        given = ["class:0", "class:1", "class:2"]
+    if not all(given):
+        raise ValueError("arithmetic takes three groups of exemplars, --a, --b and --c")
+    groups = {text.replace("class:", ""): _group(text, args.seed, codes, data) for text in given}
+    if len(groups) < 3:
+        raise ValueError(f"--a, --b and --c are three different groups, got {', '.join(given)}")
+    yield "arithmetic", arithmetic_picture(model, groups, args.seed)
+
+
+def _group(text: str, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
+    """Images to show, and codes to average, of ``class:K`` or of numbers."""
+    import torch
+
+    kind, _, label = text.rpartition(":")
+    numbers = label.split(",")
+    if kind not in ("", "class") or not all(v.strip().isdigit() for v in numbers) or (kind and len(numbers) > 1):
+        raise ValueError(f"a group is class:K or numbers such as 3,17,20, got {text!r}")
+    if kind:
+        if not 0 <= int(label) < data.spec.num_classes:
+            raise ValueError(f"{text}: {data.spec.name} has classes 0..{data.spec.num_classes - 1}")
+        if not codes.encodes:
+            return _sure(int(label), seed, codes, data)
+        rows = (data.split("train")["y"] == int(label)).nonzero()[:, 0]
+    else:
+        rows = torch.tensor([int(v) for v in numbers])
+        size = len(data.split("train")["x"]) if codes.encodes else 64
+        if rows.max() >= size:
+            raise ValueError(f"{text}: numbers are 0..{size - 1}")
+        if not codes.encodes:
+            z = codes.draw(64, seed)[rows]
+            return codes.decode(z), z
+    batch = data.evaluation_batch("train", rows)
+    return batch["x"], codes.encode(batch["x"], batch.get("y"))
+
+
+def _sure(label: int, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
+    """Three of 512 samples that the classifier of the data is surest of."""
+    from zoo.metrics import choose
+
+    z = codes.draw(512, seed)
+    x = codes.decode(z)
+    _, p = choose("datanet", data)(x, data.spec)
+    assert p is not None
+    rows = p[:, label].topk(3).indices.to(z.device)
+    return x[rows.cpu()], z[rows]
+
+
+def _neighbours(args: argparse.Namespace, model: Any, data: Any) -> Any:
+    import torch
+
+    from callbacks.report import by_class
+    from zoo.core.pictures import below
+    from zoo.core.sampling import draw
+    from zoo.metrics import choose
+    from zoo.metrics.neighbours import TrainingSet, pixel_features
+
+    y = torch.arange(256) % model.spec.num_classes if by_class(model) else None
+    x = draw(model, 256, args.seed, y=y).cpu()
+    extractor, sheets = choose("auto", data), []
+    for name, features in (("pixels", pixel_features), (extractor.name, lambda v, spec: extractor(v, spec)[0])):
+        training = TrainingSet(data, features)
+        values, far, index = training.search(x)
+        far_as = f"{values['ratio']:.2f} times as far as validation images"
+        print(f"{name}: nearest training images {far_as}, {values['rate']:.1%} within their 1st percentile, AUC {values['auc']:.2f}")
+        sheets.append(training.picture(x[: args.n], far[: args.n], index[: args.n], f"nearest training images by {name}"))
+    return below(*sheets)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
