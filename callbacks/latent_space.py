@@ -47,26 +47,32 @@ def interpolation(
 
 def traversals(model: Any, data: Any, n: int = 3, dims: int = 10, steps: int = 9, seed: int = 0) -> Image.Image:
     """One dimension a row, from -3 to 3 standard deviations (-1 to 1 of a uniform prior), the others as in n base codes, side by side:
-    codes of validation images where there is an encoder, the dimensions that carry most first, else drawn codes."""
-    codes, y = Codes(model), None
-    names = None
+    codes of validation images where there is an encoder, the dimensions that carry most first, else drawn codes. Of discrete variables
+    a row has all values."""
+    codes, labelled = Codes(model), by_class(model)
+    names: list[str] = []
+    y: Tensor | None = torch.arange(n) % model.spec.num_classes if labelled else None
     if codes.encodes:
         batch = data.examples(256, "val")
-        z = codes.encode(batch["x"][:n], batch.get("y"))
-        y = batch["y"][:n] if by_class(model) else None
-        carried, what = used(model, batch["x"], batch.get("y"))
-        chosen = carried.argsort(descending=True)[:dims].tolist()
-        names = [f"z{j}: {what} {carried[j]:.2f}" + (", unused" if what == "KL" and carried[j] < COLLAPSED else "") for j in chosen]
-        scale = 1.0 if codes.draws else float(codes.encode(batch["x"], batch.get("y")).std(0).mean())
+        x, labels = batch["x"], batch.get("y")
+        z, y = codes.encode(x[:n], labels), batch["y"][:n] if labelled else None
     else:
-        z, scale = codes.draw(n, seed), 1.0
-        chosen = list(range(min(dims, z.shape[1])))
-        y = torch.arange(n) % model.spec.num_classes if by_class(model) else None
-    names = names or [f"z{j}" for j in chosen]
-    limit = 1.0 if codes.uniform else 3 * scale
-    images = codes.decode(traversal(z, chosen, torch.linspace(-limit, limit, steps)), y.repeat(len(chosen)) if y is not None else None)
-    captions = [text for name in names for text in (name, *[""] * (steps - 1))]
-    return beside(*(captioned(images[:, i].flatten(0, 1), model.spec, steps, captions, cell=32) for i in range(images.shape[1])))
+        z = codes.draw(n, seed)
+    if hasattr(model, "switched"):
+        chosen = list(range(min(dims, model.variables)))
+        moved = torch.stack([model.switched(z, j) for j in chosen])
+    else:
+        scale, chosen = 1.0, list(range(min(dims, z.shape[1])))
+        if codes.encodes:
+            carried, what = used(model, x, labels)
+            chosen = carried.argsort(descending=True)[:dims].tolist()
+            names = [f"z{j}: {what} {carried[j]:.2f}" + (", unused" if what == "KL" and carried[j] < COLLAPSED else "") for j in chosen]
+            scale = 1.0 if codes.draws else float(codes.encode(x, labels).std(0).mean())
+        limit = 1.0 if codes.uniform else 3 * scale
+        moved = traversal(z, chosen, torch.linspace(-limit, limit, steps))
+    images = codes.decode(moved.flatten(0, 1), y.repeat(len(chosen)) if y is not None else None).unflatten(0, moved.shape[:2])
+    captions = [text for name in names or [f"z{j}" for j in chosen] for text in (name, *[""] * (images.shape[2] - 1))]
+    return beside(*(captioned(images[:, i].flatten(0, 1), model.spec, images.shape[2], captions, cell=32) for i in range(images.shape[1])))
 
 
 def manifold_picture(model: Any, n: int = 20) -> Image.Image:

@@ -14,6 +14,7 @@ from zoo.core.latent import Codes
 from zoo.core.pictures import captioned, grid
 from zoo.data.digits import Digits
 from zoo.gan.dcgan import DCGAN
+from zoo.variational.categorical_vae import CategoricalVAE
 from zoo.variational.vae import VAE
 
 SPEC = DataSpec((1, 8, 8), 17, 10, "digits 8x8")
@@ -93,6 +94,15 @@ def test_traversals_say_which_dimensions_are_unused():
     empty = np.asarray(traversals(model, data, n=1))
     model.encoder[-1].bias.data[:] = torch.tensor([3.0, 0, 0, 0])
     assert not np.array_equal(empty, np.asarray(traversals(model, data, n=1)))  # "unused" is gone from one row
+
+
+def test_discrete_variables_take_all_their_values():
+    data = Digits(binarize="threshold")
+    model = CategoricalVAE(data.spec, variables=3, classes=5, width=8).eval()
+    z = model.encode(data.examples(1, "val")["x"])
+    moved = model.switched(z, 1).unflatten(2, (3, 5))
+    assert torch.equal(moved[0, :, 1], torch.eye(5)) and torch.equal(moved[0, :, [0, 2]], z.view(3, 5)[[0, 2]].expand(5, 2, 5))
+    assert traversals(model, data, n=1).width == 5 * 36 + 4
 
 
 def test_the_manifold_needs_two_dimensions():

@@ -58,7 +58,8 @@ class Codes:
         return self._chunks(method, x.to(self.model.device, self.model.float_dtype), y)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Examples in the units of ``spec``, (B, *shape), on the CPU. Codes may have further leading dimensions."""
+        """Examples in the units of ``spec``, on the CPU: (B, *shape) of codes (B, latent), (B, N, *shape) of (B, N, latent); a label, (B,),
+        goes with each of the N."""
         rows = z.flatten(0, -2)
         if y is not None:
             y = y.view(-1, *[1] * (z.ndim - 2)).expand(z.shape[:-1]).flatten()
