@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 
+from callbacks.fidelity import Fidelity
 from callbacks.report import by_class, can, conditions_on, log_image, log_scalars, write_protocol
 from zoo.core.ema import averaged
 from zoo.core.pictures import below
@@ -25,13 +26,15 @@ class Memorisation(Callback):
 
     Args:
         enabled: whether it is done. n: samples shown. k: neighbours of each. n_fake: samples behind the numbers.
-        extractor: "inception", "datanet", "pixels" (no second search) or "auto", as of ``fidelity``. seed: of the samples.
+        extractor: "inception", "datanet", "auto", or "pixels" for no second search; that of ``fidelity`` by default. seed: of the samples.
     """
 
-    def __init__(self, enabled: bool = True, n: int = 10, k: int = 5, n_fake: int = 256, extractor: str = "auto", seed: int = 0) -> None:
+    def __init__(
+        self, enabled: bool = True, n: int = 10, k: int = 5, n_fake: int = 256, extractor: str | None = None, seed: int = 0
+    ) -> None:
         if min(n, k) < 1 or n_fake < n:
             raise ValueError(f"memorisation takes n and k of at least 1 and n_fake of at least n, got {n}, {k}, {n_fake}")
-        if extractor not in ("auto", "inception", "datanet", "pixels"):
+        if extractor not in (None, "auto", "inception", "datanet", "pixels"):
             raise ValueError(f"memorisation.extractor is auto, inception, datanet or pixels, got {extractor!r}")
         self.enabled, self.n, self.k, self.n_fake, self.extractor, self.seed = enabled, n, k, n_fake, extractor, seed
 
@@ -51,7 +54,7 @@ class Memorisation(Callback):
             x = draw(module, self.n_fake, self.seed, y=y).cpu()
         values: dict[str, float] = {}
         sheets, names = [], []
-        for name, features in self._spaces(data, trainer.is_global_zero).items():
+        for name, features in self._spaces(trainer, data).items():
             training = TrainingSet(data, features, trainer.global_rank, trainer.world_size)
             found, far, index = training.search(x, self.k)
             values |= {f"val/nn_{k}_{name}": v for k, v in found.items()}
@@ -68,9 +71,13 @@ class Memorisation(Callback):
             except OSError as error:
                 rank_zero_warn(f"{path} cannot be written ({error})")
 
-    def _spaces(self, data: Any, progress: bool) -> dict[str, Any]:
+    def _spaces(self, trainer: Any, data: Any) -> dict[str, Any]:
+        """Features of images by name."""
+        fidelity = next((c for c in trainer.callbacks if isinstance(c, Fidelity)), None)
+        name = self.extractor or (fidelity.extractor if fidelity else "auto")
         spaces: dict[str, Any] = {"pixels": pixel_features}
-        if self.extractor != "pixels":
-            extractor = choose(self.extractor, data, progress=progress)
+        if name != "pixels":
+            weights = fidelity.inception_weights if fidelity else None
+            extractor = choose(name, data, inception_weights=weights, progress=trainer.is_global_zero)
             spaces[extractor.name] = lambda x, spec: extractor(x, spec)[0]
         return spaces

@@ -103,6 +103,52 @@ def test_a_frozen_part_stays_frozen():
     assert torch.equal(before, toy.critic.bias)
 
 
+def test_terms_without_a_loss_skip_the_step_and_the_clock_ticks_on():
+    class Skipping(Toy):
+        def d_loss(self, batch):
+            terms = super().d_loss(batch)
+            if self.trainer.global_step % 2:
+                del terms["loss"]
+            return terms
+
+    toy, weights, logged = Skipping(), [], []
+    toy.after_cycle = lambda terms: (weights.append(toy.critic.weight.detach().clone()), logged.append(set(terms)))
+    trainer = fit(toy, data(), 4)
+    assert toy.steps == ["d", "g", "g"] * 2 and trainer.global_step == 4
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
+    assert logged[0] - logged[1] == {"loss_d"} and "seen" in logged[1]
+
+
+def test_the_last_phase_never_skips():
+    toy = Toy()
+    toy.g_loss = lambda n: {}
+    with pytest.raises(ValueError, match="the last phase"):
+        fit(toy, data(), 1)
+
+
+def test_players_that_share_a_network_move_it_in_both_turns_with_their_own_optimisers_state():
+    class TwoRoles(Toy):
+        def players(self):
+            return {**super().players(), "g2": [self.generator]}
+
+        def phases(self):
+            return [Phase("g2", lambda n: {"loss": self.generator(self.noise.normal(n, 3)).square().mean()}, real=False), *super().phases()]
+
+        def optimisers(self):
+            return {p: torch.optim.Adam(self.parameters_of(p), 0.1) for p in self.players()}
+
+    toy, seen = TwoRoles(), []
+    toy.after_step = lambda player: seen.append((player, toy.generator.weight.detach().clone(), [p.grad for p in toy.parameters()]))
+    first = toy.generator.weight.detach().clone()
+    trainer = fit(toy, data(), 2)
+    assert [player for player, _, _ in seen] == ["g2", "d", "g"] * 2
+    moved = [not torch.equal(a, b) for a, b in zip([first, *(w for _, w, _ in seen[:-1])], [w for _, w, _ in seen], strict=True)]
+    assert moved == [True, False, True] * 2 and all(g is None for _, _, grads in seen for g in grads)
+    by_player = dict(zip(toy.players(), trainer.optimizers, strict=True))
+    moments = [by_player[p].state[toy.generator.weight]["exp_avg"] for p in ("g", "g2")]
+    assert not torch.equal(*moments) and all(o.state[p]["step"] == 2 for o in trainer.optimizers for p in o.state)
+
+
 def test_accumulation_is_one_step_on_the_whole_minibatch():
     results = []
     for accumulate in (1, 2, 4):

@@ -35,7 +35,8 @@ class Phase:
     Args:
         player: a key of ``players()``; only its parameters move and only they keep gradients.
         loss: ``loss(batch)`` if the phase reads real data, else ``loss(n)`` with n the batch size; returns named scalars, of which
-            ``"loss"`` is minimised and all are logged.
+            ``"loss"`` is minimised and all are logged. Terms without ``"loss"`` skip the step, which every process (and micro-batch)
+            must do alike; the last phase is the clock's and never skips.
         repeat: optimiser steps of this player in a row, each with fresh data and noise; or a function of the cycle's number.
         real: whether each step consumes a fresh real minibatch.
     """
@@ -81,7 +82,10 @@ class AdversarialModule(GenerativeModule):
 
     # -- what a model defines ------------------------------------------------------------------------------------------
     def players(self) -> Mapping[str, nn.Module | Sequence[nn.Module]]:
-        """The trained networks by player: "d" discriminator or critic, "g" generator, "e" encoder."""
+        """The trained networks by player: "d" discriminator or critic, "g" generator, "e" encoder.
+
+        Players may share a network, which then moves in both turns: one network in two roles, each with its optimiser's state.
+        """
         raise NotImplementedError
 
     def phases(self) -> list[Phase]:
@@ -161,9 +165,14 @@ class AdversarialModule(GenerativeModule):
             else:
                 rows = batch if parts == 1 else {k: v.chunk(parts)[part] for k, v in batch.items()}
             terms = phase.loss(rows)
-            self.manual_backward(terms["loss"] / parts if parts > 1 else terms["loss"])
+            if "loss" in terms:
+                self.manual_backward(terms["loss"] / parts if parts > 1 else terms["loss"])
             for key, value in terms.items():
                 total[key] = value.detach() if parts == 1 else total.get(key, 0) + value.detach() / parts
+        if "loss" not in total:
+            if phase is self._phases[-1]:
+                raise ValueError(f"the last phase ({phase.player!r}) is the clock's and skips no step; let an earlier one skip")
+            return total
         limit = self.loop.clip_d if phase.player == "d" else self.loop.clip_g
         if limit is not None:
             total[f"grad_norm_{phase.player}"] = nn.utils.clip_grad_norm_(self._owned[phase.player], limit)

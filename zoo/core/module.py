@@ -95,11 +95,21 @@ class GenerativeModule(LightningModule):
             return value
         return self.trainer.strategy.reduce(value, reduce_op="mean")
 
-    def everyone(self, rows: Tensor) -> Tensor:
-        """The rows of all processes from each one's share, in the order of ``self.noise``: row r of process p is row r W + p."""
+    def shared_mean(self, value: Tensor) -> Tensor:
+        """Mean over all processes of a tensor that a loss goes through. Its gradient is this process's own part, so that the average
+        of the gradients over processes is that of the whole batch, whatever the loss makes of the mean."""
+        own = value.detach()
+        return value + (self.reduce(own.clone()) - own)
+
+    def everyone(self, rows: Tensor, gradients: bool = False) -> Tensor:
+        """The rows of all processes from each one's share, in the order of ``self.noise``: row r of process p is row r W + p.
+
+        Args:
+            gradients: what a process makes of another's rows reaches that one's parameters.
+        """
         if self.noise.world == 1:
             return rows
-        gathered: Any = self.all_gather(rows)
+        gathered: Any = self.all_gather(rows, sync_grads=gradients)
         return gathered.transpose(0, 1).reshape(-1, *rows.shape[1:])
 
     def report(self, terms: dict[str, Tensor], step: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.core.likelihood import LikelihoodModule, RowNoise
 from zoo.core.module import Batch, GenerativeModule
 from zoo.nn.coders import ACTIVATIONS, NETS, conv_coders, mlp_coders
-from zoo.nn.gaussian import kl_standard, log_normal, reparameterise, soft_clamp
+from zoo.nn.gaussian import kl_standard, log_normal, reparameterise, soft_clamp, split_kl
 from zoo.nn.likelihood_heads import Head, make_head
 from zoo.nn.prior import Draw, Source
 
@@ -28,6 +28,7 @@ class Variational(GenerativeModule):
             (B, head.params, *shape). latent: dimensions of z. draws: of z, in the importance bound of a validation.
     """
 
+    gaussian = True  # whether q(z | x) is the N(μ, σ²) of ``posterior``
     head: Head
     encoder: Any
     decoder: Any
@@ -135,6 +136,17 @@ class Variational(GenerativeModule):
         x, y = batch["x"], self.labels(batch)
         recon, kl = self.bound_terms(x, RowNoise(x, generator), y)
         return {"recon": recon, "kl": kl, "iw_nll": -self.importance_bound(x, self.draws, generator, y=y)}
+
+    @torch.no_grad()
+    def aggregate(self, x: Tensor, generator: torch.Generator | None = None, chunk: int = 256) -> tuple[Tensor, Tensor, Tensor]:
+        """Mutual information, total correlation and dimension-wise KL (``zoo.nn.gaussian.split_kl``) at one draw of z for each row,
+        (N,) each, with q(z) exactly the mean of q(z | x) over the N rows of x: of a whole data set, not of a batch."""
+        q = self.posterior(x)
+        z = reparameterise(*q, RowNoise(x, generator).normal(len(x), self.latent))
+        own = log_normal(z, *q).sum(1)
+        parts = [split_kl(a, b, *q, -math.log(len(x))) for a, b in zip(z.split(chunk), own.split(chunk), strict=True)]
+        mi, tc, dwkl = (torch.cat(p) for p in zip(*parts, strict=True))
+        return mi, tc, dwkl
 
     def labels(self, batch: Batch) -> Tensor | None:
         """The labels of a batch if the model is conditioned on the class, else None: they do not touch it."""

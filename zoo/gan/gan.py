@@ -157,7 +157,7 @@ class GAN(GeneratorModule):
 
     # -- losses --------------------------------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(batch["x"])
+        x = self.d_input(batch["x"])
         with torch.no_grad():
             fake = self.generator(self.draw_codes(len(x), self.noise))
         real, fake = self.discriminator(x), self.discriminator(fake)
@@ -185,6 +185,10 @@ class GAN(GeneratorModule):
                     group["momentum"] = momentum
 
     # -- use -----------------------------------------------------------------------------------------------------------
+    def d_input(self, x: Tensor) -> Tensor:
+        """Examples as D sees them."""
+        return (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(x)
+
     def from_codes(self, z: Tensor) -> Tensor:
         return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(self.generator(z))
 

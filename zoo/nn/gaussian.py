@@ -37,6 +37,21 @@ def soft_clamp(log_var: Tensor, bound: float = 10.0) -> Tensor:
     return bound * torch.tanh(log_var / bound)
 
 
+def split_kl(z: Tensor, own: Tensor, mu: Tensor, log_var: Tensor, log_w: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """log q(z|x) - log p(z) at draws z, in three parts, with the aggregated posterior q(z) = Σ_m w_m N(z; μ_m, σ_m²) and p(z) = N(0, I):
+    index-code mutual information log q(z|x) - log q(z), total correlation log q(z) - Σ_j log q(z_j), and the dimension-wise KL
+    Σ_j log q(z_j) - log p(z_j), (B,) each (Chen et al. 2018, equation 2).
+
+    Args:
+        z: (B, J). own: log q(z|x) of each draw, (B,). mu, log_var: (M, J). log_w: log weights, (B, M), or one for all.
+    """
+    log_q = log_normal(z[:, None], mu, log_var)  # (B, M, J)
+    w = log_w if isinstance(log_w, Tensor) else log_q.new_full(log_q.shape[:2], log_w)
+    joint = (log_q.sum(2) + w).logsumexp(1)
+    marginals = (log_q + w[..., None]).logsumexp(1).sum(1)
+    return own - joint, joint - marginals, marginals - log_normal(z).sum(1)
+
+
 def log_marginal(y: Tensor, known: Tensor, mu: Tensor, cov: Tensor) -> Tensor:
     """log N(y_known; μ_known, Σ_known) in nats, (B,).
 

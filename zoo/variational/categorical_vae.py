@@ -107,6 +107,8 @@ class CategoricalVAE(VariationalModule):
         self.build(net, discrete + continuous, width, layers, activation, likelihood, draws, code=discrete + 2 * continuous)
 
     # -- likelihood ----------------------------------------------------------------------------------------------------
+    gaussian = False
+
     def codes(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, variables, classes), and μ and log σ² (B, continuous) of q(z | x)."""
         sizes = [self.variables * self.classes, self.continuous, self.continuous]
