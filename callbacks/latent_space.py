@@ -55,7 +55,8 @@ def traversals(model: Any, data: Any, n: int = 3, dims: int = 10, steps: int = 9
     if codes.encodes:
         batch = data.examples(256, "val")
         x, labels = batch["x"], batch.get("y")
-        z, y = codes.encode(x[:n], labels), batch["y"][:n] if labelled else None
+        y = batch["y"][:n] if labelled else None
+        z = codes.encode(x[:n], y)
     else:
         z = codes.draw(n, seed)
     if hasattr(model, "switched"):
@@ -170,12 +171,12 @@ class LatentSpace(Callback):
         except ValueError:
             return
         with averaged(trainer, module):
-            for name, picture in every_picture(module, data, seed=self.seed):
-                if trainer.is_global_zero:
-                    path = Path(trainer.default_root_dir) / "samples" / f"{name}_{trainer.global_step:06d}.png"
-                    try:
+            try:
+                for name, picture in every_picture(module, data, seed=self.seed):
+                    if trainer.is_global_zero:
+                        path = Path(trainer.default_root_dir) / "samples" / f"{name}_{trainer.global_step:06d}.png"
                         path.parent.mkdir(parents=True, exist_ok=True)
                         picture.save(path)
                         log_image(trainer, name, path)
-                    except OSError as error:
-                        rank_zero_warn(f"{path} cannot be written ({error})")
+            except (OSError, ValueError, TypeError, NotImplementedError) as error:  # no reason to lose a run that is done
+                rank_zero_warn(f"the latent space cannot be shown ({error}); python -m zoo.explore says more")

@@ -60,8 +60,7 @@ class SampleGrid(Callback):
                 self._write(trainer, "samples", f"step_{self._done:06d}.png", self._samples(module, data))
             if can(module, "reconstruct") and module.spec.is_image and data is not None:
                 self._write(trainer, "reconstructions", f"reconstructions_{self._done:06d}.png", self._reconstructions(module, data))
-
-            if can(module, "inpaint") and module.spec.is_image and data is not None:
+            if can(module, "inpaint") and module.spec.is_image and data is not None and conditioned in ("", "class"):
                 self._write(trainer, "completions", f"completions_{self._done:06d}.png", self._completions(module, data))
 
     def _samples(self, module: Any, data: Any) -> Callable[[], Image.Image]:

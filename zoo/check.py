@@ -480,20 +480,18 @@ def check_players_take_turns(subject: Subject) -> None:
     model = subject.model()
     seen: list[str] = []
 
-    def weights() -> dict[str, Tensor]:
-        return {p: torch.cat([q.detach().flatten() for q in model.parameters_of(p)]) for p in model.players()}
-
-    last = weights()
+    last = {n: p.detach().clone() for n, p in model.named_parameters()}
     after = model.after_step
 
     def watch(player: str) -> None:
         nonlocal last
         after(player)
-        now = weights()
-        moved = {p for p in now if not torch.equal(now[p], last[p])}
-        assert moved <= {player}, f"{player}'s step moved {sorted(moved)}"
-        others = [q for p in model.players() if p != player for q in model.parameters_of(p)]
-        assert all(q.grad is None for q in others), f"{player}'s phase left gradients in another player"
+        now = {n: p.detach().clone() for n, p in model.named_parameters()}
+        own = {id(p) for p in model.parameters_of(player)}
+        others = {n: p for n, p in model.named_parameters() if id(p) not in own}
+        moved = [n for n in others if not torch.equal(now[n], last[n])]
+        assert not moved, f"{player}'s step moved {', '.join(moved)}"
+        assert all(p.grad is None for p in others.values()), f"{player}'s phase left gradients in another player"
         last = now
         seen.append(player)
 

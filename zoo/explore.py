@@ -67,7 +67,7 @@ def _explore(args: argparse.Namespace) -> None:
 
 def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
     from callbacks import latent_space as show
-    from callbacks.report import can
+    from callbacks.report import by_class, can
 
     tool, everything = args.tool, args.tool == "all"
     has_codes = hasattr(model, "draw_codes") or {"encode", "decode"} <= model.entry.can
@@ -81,7 +81,7 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
         yield "manifold", show.manifold_picture(model)
     if tool == "reconstruct" or (everything and can(model, "reconstruct")):
         yield "reconstructions", show.reconstructions(model, data)
-    if tool == "arithmetic" or (everything and has_codes and (data.spec.num_classes >= 3 or args.a)):
+    if tool == "arithmetic" or (everything and has_codes and not by_class(model) and (data.spec.num_classes >= 3 or args.a)):
         yield from _arithmetic(args, model, data)
     if tool == "neighbours" or (everything and can(model, "sample")):
         yield "neighbours", _neighbours(args, model, data)
@@ -89,10 +89,13 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
 
 def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
     from callbacks.latent_space import arithmetic_picture
+    from callbacks.report import by_class
     from zoo.core.latent import Codes
     from zoo.core.pictures import captioned
 
     codes, given = Codes(model), [args.a, args.b, args.c]
+    if by_class(model):
+        raise ValueError(f"{model.entry.name} is told the class, so its codes say nothing of it; there is nothing to add and subtract")
     if not codes.encodes:
         z = codes.draw(64, args.seed)
         yield "samples", captioned(codes.decode(z), model.spec, 8, [str(i) for i in range(64)], "samples by number")

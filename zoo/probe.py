@@ -246,7 +246,7 @@ def disentanglement(model: Any, data: Any) -> Rows:
     x, factors = data.grid()
     codes = extract(model, x)
     found = [_row("disentanglement", "mig_discrete", None, [mig_discrete(codes, factors)])]
-    if getattr(model, "gaussian", False):
+    if getattr(model, "gaussian", False) and not model.conditions_on:
         with undisturbed(model):
             parts = [model.posterior(p.to(model.device, model.float_dtype)) for p in x.split(512)]
         if all(isinstance(p, tuple) and len(p) == 2 and p[0].shape == p[1].shape and p[0].ndim == 2 for p in parts):

@@ -41,6 +41,8 @@ class Codes:
         self.inverts = self.draws and hasattr(model, "invert")  # images are encoded by search: the encoder's codes are not the generator's
         self.encodes = self.inverts or {"encode", "decode"} <= can
         self.uniform = self.draws and getattr(model, "prior", "") == "uniform"
+        if model.conditions_on not in ("", "class"):
+            raise ValueError(f"{_name(model)} here is conditioned on {model.conditions_on}: its codes alone say no image")
         if not (self.draws or self.encodes):
             raise ValueError(f"{_name(model)} has no latent codes; python -m zoo.ls --can interpolate lists the models that have")
 

@@ -1,0 +1,201 @@
+"""AAE is AAE: three turns, two roles of one encoder, priors of any shape, labels where a mode takes them."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tests.support import Given, fit
+from zoo.core import DataSpec
+from zoo.core.noise import Noise
+from zoo.hybrid.aae import AAE, COMPONENTS, draw_labels, draw_of, mmd
+from zoo.nn.prior import Draw
+
+SPEC = DataSpec((1, 4, 4), 17, 10)
+MODES = [{}, {"mode": "label_reg", "prior": "mixture", "latent": 2}, {"mode": "sup"}, {"mode": "semi", "labels": 9}, {"mode": "cluster"}]
+
+
+def batch(n: int = 12) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(1)
+    y = torch.randint(0, 10, (n,), generator=g)
+    return {"x": torch.randint(0, 17, (n, 1, 4, 4), generator=g).float(), "y": y, "index": torch.arange(n)}
+
+
+@pytest.fixture(params=MODES, ids=lambda p: p.get("mode", "unsup"))
+def model(request) -> AAE:
+    torch.manual_seed(0)
+    return AAE(SPEC, width=16, **{"latent": 4, **request.param})
+
+
+def source(seed: int = 0) -> Draw:
+    return Draw(torch.Generator().manual_seed(seed))
+
+
+def test_each_phase_moves_its_own_networks_only(model):
+    nets = {"enc": model.encoder, "dec": model.decoder, "d": nn.ModuleList(model.players()["d"])}
+
+    def weights():
+        return {n: torch.cat([p.detach().flatten().clone() for p in net.parameters()]) for n, net in nets.items()}
+
+    moved, last = [], [weights()]
+
+    def watch(player):
+        last.append(weights())
+        moved.append((player, {n for n in nets if not torch.equal(last[-1][n], last[-2][n])}))
+
+    model.after_step = watch
+    rows = batch(64)
+    fit(model, Given(SPEC, rows["x"], rows["y"]), 2)
+    turns = [("ae", {"enc", "dec"}), ("d", {"d"}), ("g", {"enc"}), *([("c", {"enc"})] if model.mode == "semi" else [])]
+    assert moved == turns * 2
+
+
+def test_the_encoder_has_an_optimisers_state_for_each_role(model):
+    rows = batch(64)
+    trainer = fit(model, Given(SPEC, rows["x"], rows["y"]), 3)
+    weight = model.encoder[0].weight
+    states = [o.state[weight]["exp_avg_sq"] for o in trainer.optimizers if weight in o.state]
+    assert len(states) == (3 if model.mode == "semi" else 2)
+    assert all(not torch.equal(a, b) for a, b in zip(states[:-1], states[1:], strict=True))
+
+
+def test_codes_carry_no_gradient_into_the_discriminators_phase(model):
+    model.noise = Noise(0, "test")
+    model.discriminator_loss(batch())["loss"].backward()
+    assert all(p.grad is None for net in (model.encoder, model.decoder) for p in net.parameters())
+    assert all(p.grad.abs().max() > 0 for p in model.parameters_of("d"))
+
+
+def test_losses_at_an_indifferent_discriminator_are_those_of_a_coin():
+    model = AAE(SPEC, width=8)
+    for p in model.discriminator.parameters():
+        nn.init.zeros_(p)
+    assert model.discriminator_loss(batch())["loss"].item() == pytest.approx(2 * math.log(2))
+    assert model.generator_loss(batch())["loss"].item() == pytest.approx(math.log(2))
+    nn.init.constant_(model.discriminator[-1].bias, -20.0)  # sure of a generated code: -log D has slope -1, log(1 - D) would have none
+    assert model.generator_loss(batch())["loss"].item() == pytest.approx(20.0, rel=1e-4)
+
+
+def test_the_mixture_has_ten_elongated_components_where_they_should_be():
+    k = torch.arange(COMPONENTS).repeat_interleave(4000)
+    z = draw_of("mixture", len(k), 2, source(), k).view(COMPONENTS, 4000, 2)
+    for i in range(COMPONENTS):
+        out = torch.tensor([math.cos(2 * math.pi * i / 10), math.sin(2 * math.pi * i / 10)])
+        across = torch.stack([-out[1], out[0]])
+        torch.testing.assert_close(z[i].mean(0), 2 * out, atol=0.04, rtol=0)
+        assert (z[i] @ out).std().item() == pytest.approx(0.5, rel=0.05) and (z[i] @ across).std().item() == pytest.approx(0.1, rel=0.05)
+    free = draw_of("mixture", 40000, 2, source(1))
+    nearest = torch.cdist(free, z.mean(1)).argmin(1).bincount(minlength=10) / 40000
+    assert (nearest - 0.1).abs().max() < 0.01
+
+
+def test_the_swiss_roll_spirals_and_its_components_follow_one_another():
+    z = draw_of("swiss_roll", 10000, 2, source(), torch.arange(10).repeat_interleave(1000))
+    radius = 5 * z.norm(dim=1)
+    low, high = radius.view(10, 1000).aminmax(dim=1)
+    edges = 1.5 * math.pi * (1 + 2 * torch.arange(11) / 10)
+    torch.testing.assert_close(torch.stack([low, high]), torch.stack([edges[:-1], edges[1:]]), atol=0.02, rtol=0)
+    torch.testing.assert_close(z, torch.stack([radius.cos(), radius.sin()], 1) * radius[:, None] / 5, atol=1e-3, rtol=0)
+
+
+def test_label_reg_gives_a_label_its_own_component_and_the_unlabelled_the_whole_prior():
+    model = AAE(SPEC, mode="label_reg", prior="mixture", latent=2, labels=500, width=8)
+    rows = {"x": torch.zeros(1000, 1, 4, 4), "y": torch.full((1000,), 3), "index": torch.arange(1000)}
+    seen = []
+    model.judged = lambda z, tag: seen.append((z, tag)) or z.sum(1) * 0
+    model.discriminator_loss(rows)
+    real, tag = seen[0]
+    centres = torch.stack([2 * torch.tensor([math.cos(a), math.sin(a)]) for a in torch.arange(10) * 2 * math.pi / 10])
+    component = torch.cdist(real, centres).argmin(1)
+    assert (component[:500] == 3).float().mean() > 0.98 and component[500:].unique().tolist() == list(range(10))
+    assert (tag.argmax(1)[:500] == 3).all() and (tag.argmax(1)[500:] == 10).all() and (tag.sum(1) == 1).all()
+    drawn = model.prior_codes(500, source(), torch.full((500,), 7))
+    assert (torch.cdist(drawn, centres).argmin(1) == 7).float().mean() > 0.98
+
+
+def test_a_linear_encoder_learns_to_whiten_a_gaussian():
+    torch.manual_seed(0)
+    spec = DataSpec((2,))
+    x = torch.randn(4096, 2) @ torch.tensor([[1.2, 0.6], [0.0, 0.8]]) + torch.tensor([1.0, -1.0])
+    model = AAE(spec, latent=2, width=64, decay_every=1000)
+    model.encoder = nn.Linear(2, 2)
+    model.rates |= {"d": 2e-2, "g": 1e-2}
+    model.phases = lambda: AAE.phases(model)[1:]  # reconstruction off
+    fit(model, Given(spec, x, batch_size=64), 1500)
+    z = model.encode(x).detach()
+    assert z.mean(0).abs().max() < 0.15, z.mean(0)
+    assert (z.T.cov() - torch.eye(2)).abs().max() < 0.25, z.T.cov()
+
+
+def test_semi_the_decoder_sees_probabilities_and_the_second_discriminator_one_hot_draws():
+    model = AAE(SPEC, mode="semi", latent=3, width=8)
+    seen = {}
+    model.decoder.register_forward_hook(lambda net, args, out: seen.update(dec=args[0]))
+    judged = []
+    model.label_discriminator.register_forward_hook(lambda net, args, out: judged.append(args[0]))
+    rows = batch()
+    model.autoencoder_loss(rows)
+    z, logits = model.codes(rows["x"], None)
+    torch.testing.assert_close(seen["dec"], torch.cat([z, logits.exp() / logits.exp().sum(1, keepdim=True)], 1))
+    torch.testing.assert_close(model.probabilities(rows["x"]).sum(1), torch.ones(12))
+    model.discriminator_loss(rows)
+    assert set(judged[0].unique().tolist()) == {0.0, 1.0} and (judged[0].sum(1) == 1).all()
+    torch.testing.assert_close(judged[1], logits.softmax(1))
+
+
+def test_only_labelled_rows_reach_the_label_loss_and_stand_for_all():
+    model, rows = AAE(SPEC, mode="semi", labels=4, width=8), batch()
+    model.initialise_from(rows["x"])
+    logits = model.codes(rows["x"], None)[1]
+    expected = -logits.log_softmax(1)[torch.arange(4), rows["y"][:4]].mean()
+    torch.testing.assert_close(model.label_loss(rows)["loss"], expected)
+    other = {**rows, "y": torch.where(rows["index"] < 4, rows["y"], 0)}
+    assert model.label_loss(other)["loss"] == model.label_loss(rows)["loss"]
+
+
+def test_q_is_deterministic_gaussian_or_a_function_of_noise():
+    x = batch()["x"]
+    for q, noisy in (("point", False), ("gaussian", True), ("noise", True)):
+        model = AAE(SPEC, latent=4, width=8, q=q)
+        a, b = (model.codes(x, source(seed))[0] for seed in (0, 1))
+        assert torch.equal(a, b) != noisy and a.shape == (12, 4)
+        assert torch.equal(model.encode(x), model.encode(x))
+
+
+def test_mmd_is_zero_on_average_for_equal_distributions_and_positive_for_others():
+    g = torch.Generator().manual_seed(0)
+    same = torch.stack([mmd(torch.randn(64, 2, generator=g), torch.randn(64, 2, generator=g)) for _ in range(200)])
+    assert same.mean().abs() < 3 * same.std() / 200**0.5
+    assert mmd(torch.randn(64, 2, generator=g), 1 + torch.randn(64, 2, generator=g)) > 5 * same.std()
+
+
+def test_labels_choose_what_is_drawn_and_modes_without_them_say_so(model):
+    y = torch.arange(6) % 10
+    drawn = model.sample(6, y=y, generator=torch.Generator().manual_seed(0))
+    other = model.sample(6, y=y + 1, generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (6, 1, 4, 4) and torch.equal(drawn, other) == (model.mode == "unsup")
+    x = batch()["x"]
+    if model.categorical or model.mode == "sup":
+        with pytest.raises(ValueError, match="pass y"):
+            model.decode(model.encode(x))
+    if not model.categorical:
+        with pytest.raises(ValueError, match="gives no ŷ"):
+            model.probabilities(x)
+    y = {"y": batch()["y"]} if model.mode == "sup" else {}
+    frames = model.interpolate(x, x.flip(0), 5, **y)
+    assert torch.equal(frames[:, 0], model.reconstruct(x, **y)) and frames.shape == (12, 5, 1, 4, 4)
+
+
+def test_labels_are_uniform():
+    counts = draw_labels(10000, 4, source()).bincount(minlength=4)
+    assert len(counts) == 4 and (counts - 2500).abs().max() < 200
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"mode": "gan"}, {"prior": "mixture"}, {"mode": "label_reg"}, {"recon": "l1"}, {"classes": 5}, {"q": "flow"}, {"optimiser": "lion"}],
+)
+def test_bad_options_are_refused(bad):
+    with pytest.raises(ValueError, match=str(next(iter(bad.values())))):
+        AAE(SPEC, **bad)

@@ -1,0 +1,182 @@
+"""CVAE-GAN is CVAE-GAN: mean feature matching in place of the adversarial loss, who learns from what, the running class means."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.support import Given, fit
+from zoo.core import DataSpec
+from zoo.core.noise import Noise
+from zoo.data.digits import Digits
+from zoo.hybrid.cvae_gan import CVAEGAN
+
+SPEC = DataSpec((1, 8, 8), 17, 3)
+
+
+def batch(n: int = 9) -> dict[str, torch.Tensor]:
+    x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).float()
+    return {"x": x, "y": torch.arange(n) % 3}
+
+
+def make(**options) -> CVAEGAN:
+    torch.manual_seed(0)
+    return CVAEGAN(SPEC, **{"latent": 4, "width": 4, **options})
+
+
+def gradients(model: CVAEGAN, loss: str) -> dict[str, torch.Tensor | None]:
+    """Each network's gradient of one loss with nothing frozen; None where the loss does not reach it."""
+    model.zero_grad()
+    model.noise = Noise(3, "test")
+    getattr(model, loss)(batch())["loss"].backward()
+    out = {}
+    for player, net in model.players().items():
+        grads = [p.grad.flatten() for p in net.parameters() if p.grad is not None]
+        out[player] = torch.cat(grads) if grads else None
+    return out
+
+
+def test_equal_mean_features_cost_nothing_however_samples_differ():
+    model = make()
+    real = torch.randn(8, 5)
+    made = (real.mean(0) + (real - real.mean(0)).flip(0) * 3).requires_grad_()
+    loss = model.mean_matching(real, made)
+    assert loss < 1e-10 and torch.autograd.grad(loss, made)[0].abs().max() < 1e-6
+    away = model.mean_matching(real, real + 2.0)
+    torch.testing.assert_close(away, torch.tensor(0.5 * 5 * 4.0))
+
+
+def test_the_generators_adversarial_gradient_is_that_of_the_mean_features():
+    model = make(lambda_g=0.0, lambda_gc=0.0, lambda_gd=1.0)
+    whole = gradients(model, "generator_loss")["g"]
+    noise, rows = Noise(3, "test"), batch()
+    noise.normal(9, 4)  # of x_f
+    x_p = model.generate(noise.normal(9, 4), model.one_hot(rows["y"]))
+    real, made = (model.f_d(v).mean(0) for v in (SPEC.to_signed(rows["x"]), x_p))
+    grads = torch.autograd.grad(made, [*model.generator.parameters()], (made - real).detach())
+    torch.testing.assert_close(whole, torch.cat([g.flatten() for g in grads]), rtol=1e-4, atol=1e-7)
+    assert torch.equal(gradients(make(lambda_g=0.0, lambda_gc=0.0, lambda_gd=0.0), "generator_loss")["g"], torch.zeros_like(whole))
+
+
+def test_the_pairwise_loss_reaches_the_encoder_and_the_mean_features_do_not():
+    model = make()
+    model.fc_seen.fill_(True)
+    assert gradients(model, "generator_loss")["e"] is None
+    found = gradients(model, "encoder_loss")["e"]
+    assert found.abs().max() > 0
+    model.lambda_gd = model.lambda_gc = 1e6
+    assert torch.equal(gradients(model, "encoder_loss")["e"], found)
+    model.lambda_g = 0.0
+    assert not torch.allclose(gradients(model, "encoder_loss")["e"], found)
+
+
+def test_the_classifier_learns_from_real_images_only():
+    model, rows = make(), batch()
+    found = gradients(model, "classifier_loss")
+    assert all(found[p] is None for p in ("d", "g", "e"))
+    logits = model.classifier(SPEC.to_signed(rows["x"]))
+    grads = torch.autograd.grad(F.cross_entropy(logits, rows["y"]), [*model.classifier.parameters()])
+    torch.testing.assert_close(found["c"], torch.cat([g.flatten() for g in grads]))
+    assert gradients(model, "discriminator_loss")["c"] is None
+
+
+def test_every_loss_moves_its_own_network_only():
+    model, rows, moved = make(), batch(96), []
+    last = [{n: p.detach().clone() for n, p in model.named_parameters()}]
+
+    def watch(player):
+        now = {n: p.detach().clone() for n, p in model.named_parameters()}
+        moved.append((player, {n.split(".")[0] for n in now if not torch.equal(now[n], last[-1][n])}))
+        last.append(now)
+
+    model.after_step = watch
+    fit(model, Given(SPEC, rows["x"], rows["y"]), 2)
+    assert moved == [("c", {"classifier"}), ("d", {"discriminator"}), ("g", {"generator"}), ("e", {"encoder"})] * 2
+
+
+def test_the_discriminators_images_of_the_generator_carry_no_gradient():
+    found = gradients(make(), "discriminator_loss")
+    assert found["g"] is None and found["e"] is None and found["d"].abs().max() > 0
+
+
+def test_running_class_means_start_at_the_first_and_absent_classes_stay():
+    model, size = make(), make().fc_mean.shape[1]
+    first, then = torch.full((4, size), 2.0), torch.full((4, size), 5.0)
+    zero, mixed = model.one_hot(torch.zeros(4, dtype=torch.long)), model.one_hot(torch.tensor([0, 0, 1, 1]))
+    model.remember(first, zero)
+    assert model.fc_seen.tolist() == [True, False, False] and (model.fc_mean[0] == 2).all() and (model.fc_mean[1:] == 0).all()
+    for n in range(1, 6):
+        model.remember(then, mixed)
+        torch.testing.assert_close(model.fc_mean[0], torch.full((size,), 5 - 3 * 0.9**n))
+        assert (model.fc_mean[1] == 5).all() and (model.fc_mean[2] == 0).all()
+    assert {"fc_mean", "fc_seen"} <= set(model.state_dict())
+
+
+def test_class_matching_is_the_sum_over_classes_present_of_squared_differences_of_means():
+    model, f = make(), torch.randn(6, make().fc_mean.shape[1])
+    model.fc_mean.normal_()
+    model.fc_seen[:] = torch.tensor([True, True, False])
+    y = torch.tensor([0, 0, 0, 2, 2, 2])  # class 1 is not in the batch, of class 2 no real image was seen
+    expected = 0.5 * (f[:3].mean(0) - model.fc_mean[0]).square().sum()
+    torch.testing.assert_close(model.class_matching(f, model.one_hot(y)), expected)
+
+
+def test_without_its_weights_the_mean_features_leave_the_pairwise_loss_with_both_networks():
+    model, noise = make(lambda_gd=0.0, lambda_gc=0.0), Noise(3, "test")
+    model.fc_seen.fill_(True)
+    v, c = SPEC.to_signed(batch()["x"]), model.one_hot(batch()["y"])
+    mu, log_var = (t.detach() for t in model.posterior(v, c))
+    made = model.generate(mu + (0.5 * log_var).exp() * noise.normal(9, 4), c)
+    grads = torch.autograd.grad(model.pairwise(v, made).mean(), [*model.generator.parameters()])
+    plain = gradients(model, "generator_loss")["g"]
+    torch.testing.assert_close(plain, torch.cat([g.flatten() for g in grads]), rtol=1e-4, atol=1e-5)
+    for net in (model.discriminator, model.classifier):
+        with torch.no_grad():
+            net.stages[0][0].weight.mul_(3.0)
+        changed = gradients(model, "generator_loss")["g"]
+        assert not torch.allclose(changed, plain)
+        plain = changed
+
+
+def test_the_pairwise_loss_is_half_the_squared_distance_in_pixels_and_both_features():
+    model, v = make(), SPEC.to_signed(batch()["x"])
+    other = v.flip(0)
+    expected = sum(
+        0.5 * torch.cdist(f(v).flatten(1)[:, None], f(other).flatten(1)[:, None]).flatten() ** 2
+        for f in (lambda u: u, model.discriminator.features, model.classifier.features)
+    )
+    torch.testing.assert_close(model.pairwise(v, other), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_inpainting_keeps_what_is_known_and_draws_the_rest():
+    model, x = make(), batch()["x"]
+    known = torch.ones(1, 8, 8, dtype=torch.bool)
+    known[:, 4:] = False
+    a, b = (model.inpaint(x, known, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    assert torch.equal(a[:, :, :4], x[:, :, :4]) and not torch.equal(a, b)
+    told = [model.inpaint(x, known, y=y, generator=torch.Generator().manual_seed(0)) for y in (batch()["y"], batch()["y"].flip(0))]
+    assert not torch.equal(*told)
+    assert a.min() >= 0 and a.max() <= 16 and torch.equal(a, a.round())
+
+
+def test_a_label_that_is_not_given_is_the_classifiers():
+    model, x = make(), batch()["x"]
+    y = model.classify(x).argmax(1)
+    assert torch.equal(model.encode(x), model.encode(x, y)) and torch.equal(model.reconstruct(x), model.decode(model.encode(x, y), y))
+    torch.testing.assert_close(model.classify(x).sum(1), torch.ones(9))
+
+
+@pytest.mark.slow
+def test_the_label_decides_which_class_is_drawn():
+    data = Digits(size=16, batch_size=32)
+    torch.manual_seed(0)
+    model = CVAEGAN(data.spec)
+    fit(model, data, 600)
+    y = torch.arange(200) % 10
+    for shift in (0, 3):
+        drawn = model.sample(200, y=(y + shift) % 10, generator=torch.Generator().manual_seed(0))
+        assert (model.classify(drawn).argmax(1) == (y + shift) % 10).float().mean() > 0.6
+
+
+def test_unlabelled_data_are_refused():
+    with pytest.raises(ValueError, match="labelled"):
+        CVAEGAN(DataSpec((1, 8, 8), 17))
