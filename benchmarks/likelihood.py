@@ -29,23 +29,44 @@ from tqdm.auto import tqdm
 from zoo import registry
 from zoo.core import checkpoint
 from zoo.core.likelihood import bits_per_dim
-from zoo.core.sampling import undisturbed
+from zoo.core.sampling import draw, undisturbed
+from zoo.core.variational import Variational
+from zoo.metrics import FrechetDistance, choose
 from zoo.runs import data_of
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = "model options data seed kind nats bits_per_dim parameters steps seconds threads".split()
+COLUMNS = "model options data seed kind nats iw_nats bits_per_dim fid parameters steps seconds threads".split()
+DRAWS = {"digits": 500, "mnist": 200}  # of z, in the importance-weighted bound of models with latent variables
+SAMPLES = 1500  # scored by the small feature network, against the training split
 QUIET = ["--wandb.mode=disabled", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-UNSCORED = ["--trainer.limit_val_batches=0", "--sample_grid.every_n_steps=100000000"]  # all of the time goes into training
-MNIST = {  # what differs from the default configuration at 784 dimensions; averaged weights where they help within minutes
+UNSCORED = [
+    "--trainer.limit_val_batches=0",
+    "--latent_space.enabled=false",
+    "--sample_grid.every_n_steps=100000000",
+]  # all of the time goes into training
+MNIST: dict[
+    str, list[str]
+] = {  # what differs from the default configuration at 784 dimensions; averaged weights where they help within minutes
     "fvsbn": ["--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
     "nade": ["--model.hidden=100", "--model.lr=1.5e-2", "--data.batch_size=32", "--ema.decay=0.999"],
     "made": ["--model.hidden=1000", "--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
     "pixelcnn": ["--data.batch_size=32", "--ema.decay=0.99"],
     "gated_pixelcnn": ["--model.conditional=false", "--data.batch_size=32", "--ema.decay=0.99"],
+    "vae": ["--model.latent=40", "--model.width=400", "--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
+    "iaf_vae": [
+        "--model.latent=40",
+        "--model.width=400",
+        "--model.hidden=400",
+        "--model.context=100",
+        "--model.lr=2e-3",
+        "--data.batch_size=100",
+        "--ema.decay=0.999",
+    ],
     "rbm": ["--model.hidden=200", "--model.decay_steps=30000", "--data.batch_size=100"],
     "realnvp": ["--model.width=32", "--data.batch_size=32"],
     "nice": ["--model.hidden=500", "--data.batch_size=100"],
 }
+OTHER_DATA = {"digits": [], "factor_grid": ["--data=digits", "--data.binarize=threshold"]}  # to put a model's default run on digits
 EIGHT_BITS = ["realnvp", "nice"]  # the others are run on binary images
 
 
@@ -72,23 +93,42 @@ def train(name: str, options: list[str], seed: int, threads: int) -> dict[str, A
 
 @torch.no_grad()
 def score(model: Any, data: Any, rows: int = 200) -> dict[str, Any]:
-    """Mean log-likelihood (or bound) over the test split, summed in float64."""
-    spec, total, count = model.spec, 0.0, 0
-    can = model.entry.can
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    if not can & {"log_prob", "elbo"}:
-        return {"kind": "none", "nats": "", "bits_per_dim": "", "parameters": parameters}
+    """Means over the test split, summed in float64: the likelihood or its bound, and the importance-weighted bound of models with latent
+    variables; and the distance of samples to the training split."""
+    spec, can, digits = model.spec, model.entry.can, data.spec.name.startswith("digits")
     method = model.log_prob if "log_prob" in can else model.elbo
-    size = len(data.split("test")["x"])
+    size, sums = len(data.split("test")["x"]), {"nats": 0.0, "iw_nats": 0.0}
+    weighted = isinstance(model, Variational) and "stochastic" not in spec.name
     with undisturbed(model):
-        for start in range(0, size, rows):
+        for start in tqdm(range(0, size, rows), desc="test split", leave=False, disable=digits):
             batch = data.examples(rows, split="test", start=start)
-            values = method(batch["x"], batch["y"] if model.conditions_on == "class" else None)
-            total, count = total + values.double().sum().item(), count + len(values)
-    nats = total / count
-    bits = float(bits_per_dim(torch.tensor(nats), spec.dim)) if spec.is_image else ""
-    kind = model.likelihood_kind + (" given the label" if model.conditions_on == "class" else "")
-    return {"kind": kind, "nats": nats, "bits_per_dim": bits, "parameters": parameters}
+            y = batch["y"] if model.conditions_on == "class" else None
+            sums["nats"] += method(batch["x"], y).double().sum().item()
+            if weighted:
+                sums["iw_nats"] += (
+                    model.importance_bound(batch["x"], DRAWS["digits" if digits else "mnist"], chunk=10, y=y).double().sum().item()
+                )
+    nats = sums["nats"] / size
+    return {
+        "kind": model.likelihood_kind + (" given the label" if model.conditions_on == "class" else ""),
+        "nats": nats,
+        "iw_nats": sums["iw_nats"] / size if weighted else "",
+        "bits_per_dim": float(bits_per_dim(torch.tensor(nats), spec.dim)) if spec.is_image else "",
+        "fid": distance(model, data) if digits and "sample" in can else "",
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+def distance(model: Any, data: Any) -> float:
+    """Fréchet distance of samples, with labels drawn from the training split's where they are asked for, in the small network's features."""
+    extractor, train = choose("datanet", data, progress=False), data.examples()
+    y = None
+    if model.conditions_on == "class":
+        y = train["y"][torch.randint(len(train["y"]), (SAMPLES,), generator=torch.Generator().manual_seed(0))]
+    metric = FrechetDistance(extractor.dim)
+    for x, real in ((train["x"], True), (draw(model, SAMPLES, y=y), False)):
+        metric.update(extractor(x, data.spec)[0], real=real)
+    return float(metric.compute())
 
 
 def write(name: str, title: str, rows: list[dict[str, Any]]) -> None:
@@ -101,15 +141,19 @@ def write(name: str, title: str, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         groups.setdefault((row["data"], row["model"], row["options"]), []).append(row)
     lines = [f"# {title}", "", f"Test split, mean over seeds (each seed after it). {platform.processor() or platform.machine()}, CPU.", ""]
-    lines += ["| data | model | nll, nats | bits/dim | kind | parameters | steps | seconds | differs from the default |", "|---" * 9 + "|"]
+    lines += ["| data | model | nll, nats | importance-weighted | bits/dim | kind | FID, small network | parameters | steps | seconds "
+              "| differs from the default |", "|---" * 11 + "|"]  # fmt: skip
     for (data, model, options), runs in sorted(groups.items(), key=lambda g: (g[0][0], _mean(g[1], "bits_per_dim"))):
         each = " / ".join(f"{-float(r['nats']):.2f}" for r in runs if r["nats"] != "")
         nats = f"{-_mean(runs, 'nats'):.2f} ({each})" if each else ""
         bits = "" if runs[0]["bits_per_dim"] == "" else f"{_mean(runs, 'bits_per_dim'):.4f}"
+        weighted = "" if not runs[0].get("iw_nats") else f"{-_mean(runs, 'iw_nats'):.2f}"
+        fid = "" if not runs[0].get("fid") else f"{_mean(runs, 'fid'):.2f}"
         seconds = "-".join(str(f(int(r["seconds"]) for r in runs)) for f in (min, max)) if len(runs) > 1 else str(runs[0]["seconds"])
         said = f"`{options}`" if options else ""
         lines.append(
-            f"| {data} | `{model}` | {nats} | {bits} | {runs[0]['kind'].replace('_', ' ')} | {int(runs[0]['parameters']):,} "
+            f"| {data} | `{model}` | {nats} | {weighted} | {bits} | {runs[0]['kind'].replace('_', ' ')} | {fid} "
+            f"| {int(runs[0]['parameters']):,} "
             f"| {statistics.mean(int(r['steps']) for r in runs):,.0f} | {seconds} | {said} |"
         )
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
@@ -140,7 +184,7 @@ def main() -> None:
         models, seeds, title = args.models or explicit(), args.seeds or [0, 1, 2], "Explicit models on digits 8x8, default runs"
     else:
         chosen = EIGHT_BITS if args.binarize == "none" else [m for m in MNIST if m not in EIGHT_BITS]
-        models = args.models or (["made", "nade", "fvsbn"] if args.what == "race" else chosen)
+        models = args.models or (["made", "nade", "fvsbn", "vae"] if args.what == "race" else chosen)
         seeds = args.seeds or [0]
         title = (
             "Three minutes of MNIST"
@@ -148,7 +192,7 @@ def main() -> None:
             else f"MNIST, {args.binarize} binarisation".replace("none binarisation", "8 bits")
         )
     for model, seed in tqdm([(m, s) for m in models for s in seeds]):
-        options = [] if registry.entry(model).data == "digits" else ["--data=digits"]
+        options = OTHER_DATA.get(registry.entry(model).data, ["--data=digits"])
         if args.what != "digits":
             binarize = "stochastic" if args.what == "race" else args.binarize
             limit = f"00:00:{int(args.minutes):02d}:{round(args.minutes % 1 * 60):02d}"

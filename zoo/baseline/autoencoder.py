@@ -28,6 +28,7 @@ from zoo.core import DataSpec, LikelihoodModule
 from zoo.core.module import Batch
 from zoo.core.transfer import Classifier
 from zoo.nn.coders import conv_coders
+from zoo.nn.prior import path
 from zoo.registry import Paper, register
 
 VARIANTS = ("linear", "mlp", "conv")
@@ -165,9 +166,7 @@ class Autoencoder(LikelihoodModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line between the codes."""
-        za, zb = self.encode(a)[:, None], self.encode(b)[:, None]
-        t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
-        return self.decode(((1 - t) * za + t * zb).flatten(0, 1)).view(len(a), frames, *self.spec.shape)
+        return self.decode(path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)).unflatten(0, (len(a), frames))
 
     def to_classifier(self, classes: int, mode: str = "finetune") -> Classifier:
         """A linear head on a copy of Enc: "finetune" trains both, "frozen" the head, "scratch" both from new weights (the control)."""

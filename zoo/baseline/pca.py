@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from zoo.core import DataSpec, DensityEstimator
 from zoo.core.module import Batch
 from zoo.nn.gaussian import given_known
-from zoo.nn.prior import Source
+from zoo.nn.prior import Source, path
 from zoo.registry import Paper, register
 
 
@@ -157,9 +157,7 @@ class PCA(DensityEstimator):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line between the codes."""
-        za, zb = self.encode(a)[:, None], self.encode(b)[:, None]
-        t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
-        return self.decode(((1 - t) * za + t * zb).flatten(0, 1)).view(len(a), frames, *self.spec.shape)
+        return self.decode(path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)).unflatten(0, (len(a), frames))
 
     def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Draw the dimensions where ``known`` is False given the others: a gaussian conditional, levels taken at their middle."""

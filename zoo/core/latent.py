@@ -17,7 +17,7 @@ from zoo.core.module import GenerativeModule
 from zoo.core.noise import generator
 from zoo.core.sampling import undisturbed
 from zoo.core.variational import Variational
-from zoo.nn.prior import Draw, lerp, slerp
+from zoo.nn.prior import Draw, path
 
 CHUNK = 256  # codes decoded together
 KINDS = ("linear", "spherical")
@@ -94,12 +94,9 @@ def between(a: Tensor, b: Tensor, frames: int = 10, kind: str = "linear") -> Ten
     """
     if kind not in KINDS:
         raise ValueError(f"a path is {' or '.join(KINDS)}, got {kind!r}")
-    t = torch.linspace(0, 1, frames, device=a.device, dtype=a.dtype)[:, None]
-    if kind == "linear":
-        return lerp(a[:, None], b[:, None], t)
-    if (torch.cosine_similarity(a, b) < -1 + 1e-6).any():
+    if kind == "spherical" and (torch.cosine_similarity(a, b) < -1 + 1e-6).any():
         raise ValueError("two codes point in opposite directions: no arc between them is shorter than the others; use a linear path")
-    return slerp(a[:, None], b[:, None], t)
+    return path("uniform" if kind == "linear" else "normal", a, b, frames)
 
 
 def traversal(z: Tensor, dims: Tensor | list[int], values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from zoo.core.module import Batch, GenerativeModule
 from zoo.nn.coders import ACTIVATIONS, NETS, conv_coders, mlp_coders
 from zoo.nn.gaussian import kl_standard, log_normal, reparameterise, soft_clamp, split_kl
 from zoo.nn.likelihood_heads import Head, make_head
-from zoo.nn.prior import Draw, Source
+from zoo.nn.prior import Draw, Source, path
 
 
 class Variational(GenerativeModule):
@@ -183,9 +183,7 @@ class Variational(GenerativeModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line from the code of a to that of b."""
-        za, zb = self.encode(a)[:, None], self.encode(b)[:, None]
-        t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
-        return self.decode(((1 - t) * za + t * zb).flatten(0, 1)).view(len(a), frames, *self.spec.shape)
+        return self.decode(path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)).unflatten(0, (len(a), frames))
 
 
 class VariationalModule(Variational, LikelihoodModule):

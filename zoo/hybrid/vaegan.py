@@ -36,7 +36,7 @@ from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
 from zoo.core.module import Batch
 from zoo.nn.adversarial_losses import GENERATOR_LOSSES, check_generator_loss
 from zoo.nn.gaussian import kl_standard, reparameterise, soft_clamp
-from zoo.nn.prior import Draw, Source
+from zoo.nn.prior import Draw, Source, path
 from zoo.registry import Paper, register
 
 NORMS = ("layer", "batch", "none")
@@ -265,9 +265,7 @@ class VAEGAN(AdversarialModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line from μ(a) to μ(b)."""
-        za, zb = self.encode(a)[:, None], self.encode(b)[:, None]
-        t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
-        return self.decode(((1 - t) * za + t * zb).flatten(0, 1)).view(len(a), frames, *self.spec.shape)
+        return self.decode(path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)).unflatten(0, (len(a), frames))
 
     def attribute(self, having: Tensor, lacking: Tensor) -> Tensor:
         """Mean code of the images that have an attribute minus that of those that lack it, (latent,) (section 4.2)."""
