@@ -52,7 +52,15 @@ MNIST: dict[
     "made": ["--model.hidden=1000", "--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
     "pixelcnn": ["--data.batch_size=32", "--ema.decay=0.99"],
     "gated_pixelcnn": ["--model.conditional=false", "--data.batch_size=32", "--ema.decay=0.99"],
-    "vae": ["--model.latent=40", "--model.width=400", "--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
+    "vae": [
+        "--model.latent=40",
+        "--model.width=500",
+        "--model.layers=1",
+        "--model.init=xavier",
+        "--model.lr=2e-3",
+        "--data.batch_size=100",
+        "--ema.decay=0.999",
+    ],
     "iaf_vae": [
         "--model.latent=40",
         "--model.width=400",
@@ -70,8 +78,9 @@ OTHER_DATA = {"digits": [], "factor_grid": ["--data=digits", "--data.binarize=th
 EIGHT_BITS = ["realnvp", "nice"]  # the others are run on binary images
 
 
-def explicit() -> list[str]:
-    return [e.name for e in registry.entries() if e.likelihood != "none"]
+def compared() -> list[str]:
+    """Models with a likelihood, and the hybrids, whose samples are compared."""
+    return [e.name for e in registry.entries() if e.likelihood != "none" or e.family == "hybrid"]
 
 
 def train(name: str, options: list[str], seed: int, threads: int) -> dict[str, Any]:
@@ -96,31 +105,32 @@ def score(model: Any, data: Any, rows: int = 200) -> dict[str, Any]:
     """Means over the test split, summed in float64: the likelihood or its bound, and the importance-weighted bound of models with latent
     variables; and the distance of samples to the training split."""
     spec, can, digits = model.spec, model.entry.can, data.spec.name.startswith("digits")
-    method = model.log_prob if "log_prob" in can else model.elbo
+    method = model.log_prob if "log_prob" in can else model.elbo if "elbo" in can else None
     size, sums = len(data.split("test")["x"]), {"nats": 0.0, "iw_nats": 0.0}
     weighted = isinstance(model, Variational) and "stochastic" not in spec.name
     with undisturbed(model):
         for start in tqdm(range(0, size, rows), desc="test split", leave=False, disable=digits):
             batch = data.examples(rows, split="test", start=start)
             y = batch["y"] if model.conditions_on == "class" else None
-            sums["nats"] += method(batch["x"], y).double().sum().item()
+            if method is not None:
+                sums["nats"] += method(batch["x"], y).double().sum().item()
             if weighted:
-                sums["iw_nats"] += (
-                    model.importance_bound(batch["x"], DRAWS["digits" if digits else "mnist"], chunk=10, y=y).double().sum().item()
-                )
+                bound = model.importance_bound(batch["x"], DRAWS["digits" if digits else "mnist"], chunk=10, y=y)
+                sums["iw_nats"] += bound.double().sum().item()
     nats = sums["nats"] / size
+    given = " given the label" if model.conditions_on == "class" else ""
     return {
-        "kind": model.likelihood_kind + (" given the label" if model.conditions_on == "class" else ""),
-        "nats": nats,
+        "kind": "none" if method is None else model.likelihood_kind + given,
+        "nats": "" if method is None else nats,
         "iw_nats": sums["iw_nats"] / size if weighted else "",
-        "bits_per_dim": float(bits_per_dim(torch.tensor(nats), spec.dim)) if spec.is_image else "",
+        "bits_per_dim": float(bits_per_dim(torch.tensor(nats), spec.dim)) if spec.is_image and method is not None else "",
         "fid": distance(model, data) if digits and "sample" in can else "",
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 
 
 def distance(model: Any, data: Any) -> float:
-    """Fréchet distance of samples, with labels drawn from the training split's where they are asked for, in the small network's features."""
+    """Fréchet distance of samples to the training split in the small network's features; labels are drawn from the split's."""
     extractor, train = choose("datanet", data, progress=False), data.examples()
     y = None
     if model.conditions_on == "class":
@@ -181,7 +191,7 @@ def main() -> None:
         return [*csv.DictReader(known.open())] if known.is_file() else []
 
     if args.what == "digits":
-        models, seeds, title = args.models or explicit(), args.seeds or [0, 1, 2], "Explicit models on digits 8x8, default runs"
+        models, seeds, title = args.models or compared(), args.seeds or [0, 1, 2], "Explicit models and hybrids on digits, default runs"
     else:
         chosen = EIGHT_BITS if args.binarize == "none" else [m for m in MNIST if m not in EIGHT_BITS]
         models = args.models or (["made", "nade", "fvsbn", "vae"] if args.what == "race" else chosen)

@@ -247,6 +247,19 @@ def test_convolutional_networks_keep_the_shape_and_the_bound():
     assert model.elbo(x).shape == (2,) and [m.out_channels for m in model.encoder if isinstance(m, nn.Conv2d)] == [4, 8]
 
 
+def test_xavier_start_gives_every_pixel_its_frequency():
+    model, x = VAE(BINARY, latent=2, width=16, init="xavier"), (torch.rand(4000, 1, 2, 3) < torch.rand(1, 2, 3)).float()
+    assert all((m.bias == 0).all() for m in model.linear_layers())
+    bound = math.sqrt(6 / (6 + 16))  # of a layer from 6 to 16 units (Glorot and Bengio 2010, equation 16)
+    assert 0.9 * bound < model.encoder[1].weight.abs().max() <= bound
+    with torch.no_grad():
+        model.initialise_from(x)
+        p = torch.sigmoid(model.decoder(torch.zeros(1, 2)))[0, 0]
+    torch.testing.assert_close(p, x.mean(0), atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="init=xavier is for net=mlp"):
+        VAE(DataSpec((1, 8, 8), 2), net="conv", init="xavier")
+
+
 def test_interpolation_runs_from_one_reconstruction_to_the_other():
     model, x = vae(), harness.every_image(BINARY)
     path = model.interpolate(x[:3], x[-3:], frames=4)

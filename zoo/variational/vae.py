@@ -18,11 +18,14 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.core import DataSpec, VariationalModule
 from zoo.core.module import Batch
+from zoo.nn.likelihood_heads import Bernoulli
 from zoo.registry import Paper, register
+
+INITS = ("default", "xavier")
 
 
 @register(
@@ -51,6 +54,8 @@ class VAE(VariationalModule):
         warmup_steps: steps over which the KL's weight rises from 0 to 1.
         free_bits: nats of each latent dimension that cost nothing.
         draws: draws of z of the evaluated importance bound.
+        init: of the weights, "default" (torch's), or "xavier" with the output biases at the frequencies of binary data: quicker on large
+            images ("mlp").
         optimiser: "adam" or the paper's "adagrad".
         lr: learning rate.
     """
@@ -70,20 +75,37 @@ class VAE(VariationalModule):
         warmup_steps: int = 0,
         free_bits: float = 0.0,
         draws: int = 50,
+        init: str = "default",
         optimiser: str = "adam",
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        for name, value, allowed in (("objective", objective, ("elbo", "iwae")), ("optimiser", optimiser, ("adam", "adagrad"))):
+        options = (("objective", objective, ("elbo", "iwae")), ("optimiser", optimiser, ("adam", "adagrad")), ("init", init, INITS))
+        for name, value, allowed in options:
             if value not in allowed:
                 raise ValueError(f"vae: {name} is {' or '.join(allowed)}, got {value!r}")
         if k < 1 or warmup_steps < 0 or free_bits < 0:
             raise ValueError(f"vae: k >= 1, warmup_steps >= 0 and free_bits >= 0, got {k}, {warmup_steps}, {free_bits}")
+        if init == "xavier" and net != "mlp":
+            raise ValueError(f"vae: init=xavier is for net=mlp, got net={net}")
         if objective == "iwae" and (warmup_steps or free_bits or kl_mc):
             raise ValueError("vae: objective=iwae has no KL term: leave warmup_steps, free_bits and kl_mc at their defaults")
         self.build(net, latent, width, layers, activation, likelihood, draws)
+        self.init = init
+        if init == "xavier":
+            for layer in self.linear_layers():
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
         self.objective, self.k, self.kl_mc = objective, k, kl_mc
         self.warmup_steps, self.free_bits, self.optimiser, self.lr = warmup_steps, free_bits, optimiser, lr
+
+    def linear_layers(self) -> list[nn.Linear]:
+        return [m for m in (*self.encoder, *self.decoder) if isinstance(m, nn.Linear)]
+
+    def initialise_from(self, x: Tensor) -> None:
+        if self.init == "xavier" and isinstance(self.head, Bernoulli):
+            ones = x.flatten(1).sum(0, dtype=torch.float64)
+            self.linear_layers()[-1].bias.copy_(torch.logit((ones + 0.5) / (len(x) + 1)))
 
     # -- loss ----------------------------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
