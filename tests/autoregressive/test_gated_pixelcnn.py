@@ -8,9 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import Given, fit
 from zoo import harness
-from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN, Layer, Network, gate
+from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
 from zoo.core import DataSpec
 from zoo.harness import TINY, TINY_NAMES, coverage, dependence, every_image, leaks, sampler_distance, total_mass
+from zoo.nn.gated_conv import GatedStacks, Layer, gate
 
 LABELLED = DataSpec((1, 2, 2), 3, 4)
 
@@ -110,7 +111,7 @@ def test_first_pixel_already_depends_on_the_label():
 @pytest.mark.parametrize("shape", [(3, 1, 1), (3, 4, 5)], ids=["vector", "map"])
 def test_network_takes_any_condition_and_its_stream_too(shape):
     torch.manual_seed(0)
-    network = Network(2, 6, 3, 6, 5, 8, m=3).double()
+    network = GatedStacks(2, 6, 3, 6, 5, 8, m=3).double()
     x, s = torch.randn(2, 2, 4, 5, dtype=torch.float64), torch.randn(2, *shape, dtype=torch.float64)
     whole = network(x, s)
     assert (network(x, s + 0.1) != whole).all()
@@ -125,7 +126,7 @@ def test_network_takes_any_condition_and_its_stream_too(shape):
 
 def test_condition_map_may_hold_the_future_but_the_image_stays_causal():
     torch.manual_seed(0)
-    network, x, s = Network(1, 2, 2, 6, 3, 8, m=1).double(), torch.randn(1, 1, 3, 3).double(), torch.randn(1, 1, 3, 3).double()
+    network, x, s = GatedStacks(1, 2, 2, 6, 3, 8, m=1).double(), torch.randn(1, 1, 3, 3).double(), torch.randn(1, 1, 3, 3).double()
     for i in range(9):
         by_image, by_map = changed(lambda a: network(a, s), x, i), changed(lambda a: network(x, a), s, i)
         assert not by_image.flatten(1)[:, : i + 1].any()
