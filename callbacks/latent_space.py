@@ -64,7 +64,7 @@ def traversals(model: Any, data: Any, n: int = 3, dims: int = 10, steps: int = 9
         moved = torch.stack([model.switched(z, j) for j in chosen])
     else:
         scale, chosen = 1.0, list(range(min(dims, z.shape[1])))
-        if codes.encodes:
+        if codes.encodes and not codes.inverts:
             carried, what = used(model, x, labels)
             chosen = carried.argsort(descending=True)[:dims].tolist()
             names = [f"z{j}: {what} {carried[j]:.2f}" + (", unused" if what == "KL" and carried[j] < COLLAPSED else "") for j in chosen]

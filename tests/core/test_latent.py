@@ -92,6 +92,7 @@ def test_codes_are_drawn_encoded_and_decoded_without_a_trace(model):
 
 
 def test_codes_of_a_uniform_prior_are_known_to_be_uniform():
+    assert Codes(BEGAN(SPEC, width=8)).uniform
     assert Codes(DCGAN(SPEC, prior="uniform", width=8)).uniform and not Codes(DCGAN(SPEC, prior="normal", width=8)).uniform
 
 

@@ -141,6 +141,7 @@ class BEGAN(AdversarialModule):
         loop: options of the adversarial loop.
     """
 
+    prior = "uniform"
     k_t: Tensor
     m_ema: Tensor
     m_best: Tensor
@@ -199,7 +200,7 @@ class BEGAN(AdversarialModule):
 
     def draw_codes(self, n: int, source: Source) -> Tensor:
         """z ~ U[-1, 1]^latent, (n, latent)."""
-        return prior("uniform", n, self.latent, source)
+        return prior(self.prior, n, self.latent, source)
 
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.spec.to_signed(batch["x"])
