@@ -52,7 +52,9 @@ def test_the_run_folder_holds_all_of_a_run(run_folder):
     for name in ("config.yaml", "metrics.csv", "protocol.json", "wandb_id", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
         assert (run_folder / name).is_file(), name
     pictures = sorted(p.name for p in (run_folder / "samples").iterdir())
-    assert pictures == ["reconstructions_000002.png", "reconstructions_000004.png", "step_000002.png", "step_000004.png"]
+    at_the_end = ["interpolation_images_linear", "interpolation_samples_linear", "neighbours", "traversals"]
+    often = [f"{name}_00000{step}.png" for name in ("reconstructions", "step") for step in (2, 4)]
+    assert pictures == sorted([*often, *(f"{name}_000004.png" for name in at_the_end)])
     assert len(list((run_folder / "wandb").glob("offline-run-*/*.wandb"))) == 1
 
 

@@ -39,7 +39,7 @@ def test_a_conditional_model_draws_the_classes_asked_for(conditional, tmp_path):
 
 
 def test_the_run_drew_pictures_by_class_and_completions(conditional):
-    assert {p.name for p in (conditional / "samples").iterdir()} == {"step_000003.png", "completions_000003.png"}
+    assert {p.name for p in (conditional / "samples").iterdir()} == {"step_000003.png", "completions_000003.png", "neighbours_000003.png"}
 
 
 @pytest.mark.parametrize(
