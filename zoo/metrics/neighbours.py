@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from zoo.core.pictures import beside, captioned
 from zoo.core.spec import DataSpec
@@ -96,7 +97,9 @@ class TrainingSet:
         size = size if limit is None else min(limit, size)
         if k > size:
             raise ValueError(f"{k} neighbours are wanted of {size} images of the {split} split; ask for fewer")
-        starts = range(0, size, BLOCK)[self.rank :: self.world]
+        starts = tqdm(
+            range(0, size, BLOCK)[self.rank :: self.world], desc="nearest neighbours", delay=10, leave=False, disable=self.rank > 0
+        )
         blocks = ((s, self.features(self.data.examples(min(BLOCK, size - s), split, s)["x"], self.data.spec)) for s in starts)
         return nearest(self.features(x.cpu(), self.data.spec), blocks, k)
 
