@@ -42,6 +42,7 @@ QUIET = ["--wandb.mode=disabled", "--trainer.enable_progress_bar=false", "--trai
 UNSCORED = [
     "--trainer.limit_val_batches=0",
     "--latent_space.enabled=false",
+    "--memorisation.enabled=false",
     "--sample_grid.every_n_steps=100000000",
 ]  # all of the time goes into training
 MNIST: dict[

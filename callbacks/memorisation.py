@@ -19,10 +19,9 @@ from zoo.metrics.neighbours import TrainingSet, pixel_features
 
 
 class Memorisation(Callback):
-    """At the last validation of a run of an image model that samples: ``samples/neighbours_STEP.png``, each sample followed by its nearest
-    training images and their distances, by pixels and by features, and the values ``val/nn_ratio_X``, ``val/nn_rate_X`` and
-    ``val/nn_auc_X`` for X = pixels and the extractor (zoo.metrics.neighbours: fresh data have 1, .01 and .5; a model that copies has
-    0, 1 and 1).
+    """At the end of a run of an image model that samples: ``samples/neighbours_STEP.png``, each sample followed by its nearest training
+    images and their distances, by pixels and by features, and the values ``val/nn_ratio_X``, ``val/nn_rate_X`` and ``val/nn_auc_X`` for
+    X = pixels and the extractor (zoo.metrics.neighbours: fresh data have 1, .01 and .5; a model that copies has 0, 1 and 1).
 
     Args:
         enabled: whether it is done. n: samples shown. k: neighbours of each. n_fake: samples behind the numbers.
@@ -37,18 +36,33 @@ class Memorisation(Callback):
         if extractor not in (None, "auto", "inception", "datanet", "pixels"):
             raise ValueError(f"memorisation.extractor is auto, inception, datanet or pixels, got {extractor!r}")
         self.enabled, self.n, self.k, self.n_fake, self.extractor, self.seed = enabled, n, k, n_fake, extractor, seed
+        self._done = -1
+
+    def setup(self, trainer: Any, module: Any, stage: str) -> None:
+        self._done = -1
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        data = trainer.datamodule
         last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
-        if not self.enabled or trainer.sanity_checking or not last or not hasattr(data, "examples") or not module.spec.is_image:
-            return
-        if can(module, "sample") and conditions_on(module) in ("", "class"):
-            with torch.inference_mode(False), torch.no_grad():
-                self._search(trainer, module, data)
+        if last and not trainer.sanity_checking and self._applies(trainer, module):
+            log_scalars(trainer, module, self._search(trainer, module))
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """For runs that end without a validation, such as those of ``--trainer.max_time``."""
+        if self._done != trainer.global_step and self._applies(trainer, module):
+            values = self._search(trainer, module)
+            for logger in trainer.loggers:
+                logger.log_metrics({**values, "step": float(trainer.global_step)}, step=trainer.global_step)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
-    def _search(self, trainer: Any, module: Any, data: Any) -> None:
+    def _applies(self, trainer: Any, module: Any) -> bool:
+        data = hasattr(trainer.datamodule, "examples") and module.spec.is_image
+        return self.enabled and data and can(module, "sample") and conditions_on(module) in ("", "class")
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _search(self, trainer: Any, module: Any) -> dict[str, float]:
+        """Write the picture; the values, equal on all processes, which search together."""
+        self._done, data = trainer.global_step, trainer.datamodule
         y = torch.arange(self.n_fake) % module.spec.num_classes if by_class(module) else None
         with averaged(trainer, module):
             x = draw(module, self.n_fake, self.seed, y=y).cpu()
@@ -60,7 +74,6 @@ class Memorisation(Callback):
             values |= {f"val/nn_{k}_{name}": v for k, v in found.items()}
             sheets.append(training.picture(x[: self.n], far[: self.n], index[: self.n], f"nearest training images by {name}"))
             names.append(name)
-        log_scalars(trainer, module, values)
         write_protocol(trainer, {"memorisation": {"spaces": names, "n_fake": self.n_fake, "seed": self.seed, "held_out": "val"}})
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "samples" / f"neighbours_{trainer.global_step:06d}.png"
@@ -70,6 +83,7 @@ class Memorisation(Callback):
                 log_image(trainer, "neighbours", path)
             except OSError as error:
                 rank_zero_warn(f"{path} cannot be written ({error})")
+        return values
 
     def _spaces(self, trainer: Any, data: Any) -> dict[str, Any]:
         """Features of images by name."""

@@ -9,6 +9,7 @@ import torch
 from callbacks import LatentSpace, Memorisation
 from callbacks.latent_space import arithmetic_picture, interpolation, manifold_picture, traversals
 from tests.callbacks.fakes import POINTS, Painter, Pair, Recorder, Witness, run
+from tests.support import Given
 from zoo.core import DataSpec
 from zoo.core.latent import Codes
 from zoo.core.pictures import captioned, grid
@@ -34,6 +35,13 @@ def test_the_memorisation_panel_comes_with_the_last_validation_only():
     assert values["val/nn_ratio_pixels"] > 1.5 and values["val/nn_rate_pixels"] == 0  # uniform noise is near to no digit
 
 
+def test_a_run_without_a_validation_has_its_panel_too():
+    logger, data = Recorder(), Digits()
+    run(Pair(data.spec), data, 3, Memorisation(n=4, n_fake=20, extractor="pixels"), logger=logger, limit_val_batches=0)
+    assert names("*.png") == ["neighbours_000003.png"]
+    assert [step for step, metrics in logger.metrics if "val/nn_ratio_pixels" in metrics] == [3]
+
+
 def test_a_model_that_copies_is_found_out():
     class Copier(Pair):
         def sample(self, n, *, y=None, generator=None):
@@ -45,13 +53,9 @@ def test_a_model_that_copies_is_found_out():
     assert values["val/nn_ratio_pixels"] == 0 and values["val/nn_rate_pixels"] == 1
 
 
-@pytest.mark.parametrize("model", [Painter(POINTS), Pair(SPEC)], ids=["vectors", "disabled"])
-def test_no_panel_for_vectors_or_where_it_is_switched_off(model):
-    data = Digits()
-    data.examples = None if model.spec is POINTS else data.examples
-    Memorisation(enabled=model.spec is POINTS).on_validation_epoch_end(
-        type("T", (), {"datamodule": data, "should_stop": True, "sanity_checking": False, "max_steps": 1, "global_step": 1})(), model
-    )
+def test_no_panel_for_vectors_or_where_it_is_switched_off():
+    run(Painter(POINTS), Given(POINTS, torch.randn(20, 2)), 2, Memorisation(n=2, n_fake=10))
+    run(Pair(SPEC), Digits(size=8), 2, Memorisation(enabled=False))
     assert not Path("samples").exists()
 
 
