@@ -6,9 +6,7 @@ the callback at the end of a run. A model is asked what it can do: one that has 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +15,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from callbacks.report import by_class, can, log_image
+from callbacks.report import by_class, save_picture
 from zoo.core.ema import averaged
-from zoo.core.latent import Codes, arithmetic, between, manifold, traversal, used
+from zoo.core.latent import Codes, arithmetic, between, codes_of, manifold, traversal, used
 from zoo.core.pictures import below, beside, captioned, grid
-from zoo.core.sampling import undisturbed
 
 COLLAPSED = 0.05  # nats: a dimension below carries nothing
 
@@ -68,7 +65,7 @@ def traversals(model: Any, data: Any, n: int = 3, dims: int = 10, steps: int = 9
             carried, what = used(model, x, labels)
             chosen = carried.argsort(descending=True)[:dims].tolist()
             names = [f"z{j}: {what} {carried[j]:.2f}" + (", unused" if what == "KL" and carried[j] < COLLAPSED else "") for j in chosen]
-            scale = 1.0 if codes.draws else float(codes.encode(x, labels).std(0).mean())
+            scale = 1.0 if codes.draws else float(carried.sqrt().mean())  # without a prior what is carried is the variance
         limit = 1.0 if codes.uniform else 3 * scale
         moved = traversal(z, chosen, torch.linspace(-limit, limit, steps))
     images = codes.decode(moved.flatten(0, 1), y.repeat(len(chosen)) if y is not None else None).unflatten(0, moved.shape[:2])
@@ -87,22 +84,6 @@ def manifold_picture(model: Any, n: int = 20) -> Image.Image:
         z = 2 * torch.special.ndtr(z) - 1
     y = torch.zeros(n, dtype=torch.long) if by_class(model) else None
     return grid(codes.decode(z, y).flatten(0, 1), model.spec, n)
-
-
-def reconstructions(model: Any, data: Any, n: int = 32, split: str = "test") -> Image.Image:
-    """Rows of images, each above its reconstructions."""
-    if not can(model, "reconstruct"):
-        raise ValueError(f"{model.entry.name} cannot reconstruct; it can {', '.join(sorted(model.entry.can))}")
-    batch = data.examples(n, split)
-    x = batch["x"].to(model.device, model.float_dtype)
-    given = {"y": batch["y"].to(model.device)} if by_class(model) and "y" in inspect.signature(model.reconstruct).parameters else {}
-    with undisturbed(model):
-        torch.manual_seed(0)
-        again = model.reconstruct(x, **given)
-    columns = min(8, len(x))
-    full = len(x) // columns * columns
-    rows = [part for pair in zip(x[:full].split(columns), again[:full].split(columns), strict=True) for part in pair]
-    return grid(torch.cat([r.to(x.dtype) for r in rows]).cpu(), model.spec, columns)
 
 
 def arithmetic_picture(model: Any, groups: dict[str, tuple[Tensor, Tensor]], seed: int = 0, spread: float = 0.25) -> Image.Image:
@@ -166,17 +147,13 @@ class LatentSpace(Callback):
         data = trainer.datamodule
         if not self.enabled or not hasattr(data, "examples") or not module.spec.is_image:
             return
-        try:
-            Codes(module)
-        except ValueError:
+        if codes_of(module) is None:
             return
+        failed = False
         with averaged(trainer, module):
             try:
                 for name, picture in every_picture(module, data, seed=self.seed):
-                    if trainer.is_global_zero:
-                        path = Path(trainer.default_root_dir) / "samples" / f"{name}_{trainer.global_step:06d}.png"
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        picture.save(path)
-                        log_image(trainer, name, path)
-            except (OSError, ValueError, TypeError, NotImplementedError) as error:  # no reason to lose a run that is done
+                    file = f"{name}_{trainer.global_step:06d}.png"
+                    failed = not save_picture(trainer, name, file, picture.copy, quiet=failed) or failed
+            except (ValueError, TypeError, NotImplementedError) as error:  # no reason to lose a run that is done
                 rank_zero_warn(f"the latent space cannot be shown ({error}); python -m zoo.explore says more")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
+from torch import Tensor
 
 from callbacks.fidelity import Fidelity
-from callbacks.report import by_class, can, conditions_on, log_image, log_scalars, write_protocol
+from callbacks.report import by_class, can, conditions_on, log_scalars, save_picture, write_protocol
 from zoo.core.ema import averaged
 from zoo.core.pictures import below
 from zoo.core.sampling import draw
@@ -63,35 +63,40 @@ class Memorisation(Callback):
     def _search(self, trainer: Any, module: Any) -> dict[str, float]:
         """Write the picture; the values, equal on all processes, which search together."""
         self._done, data = trainer.global_step, trainer.datamodule
-        y = torch.arange(self.n_fake) % module.spec.num_classes if by_class(module) else None
-        with averaged(trainer, module):
-            x = draw(module, self.n_fake, self.seed, y=y).cpu()
-        values: dict[str, float] = {}
-        sheets, names = [], []
-        for name, features in self._spaces(trainer, data).items():
-            training = TrainingSet(data, features, trainer.global_rank, trainer.world_size)
-            found, far, index = training.search(x, self.k)
-            values |= {f"val/nn_{k}_{name}": v for k, v in found.items()}
-            sheets.append(training.picture(x[: self.n], far[: self.n], index[: self.n], f"nearest training images by {name}"))
-            names.append(name)
-        write_protocol(trainer, {"memorisation": {"spaces": names, "n_fake": self.n_fake, "seed": self.seed, "held_out": "val"}})
-        if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "samples" / f"neighbours_{trainer.global_step:06d}.png"
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                below(*sheets).save(path)
-                log_image(trainer, "neighbours", path)
-            except OSError as error:
-                rank_zero_warn(f"{path} cannot be written ({error})")
-        return values
-
-    def _spaces(self, trainer: Any, data: Any) -> dict[str, Any]:
-        """Features of images by name."""
         fidelity = next((c for c in trainer.callbacks if isinstance(c, Fidelity)), None)
         name = self.extractor or (fidelity.extractor if fidelity else "auto")
-        spaces: dict[str, Any] = {"pixels": pixel_features}
-        if name != "pixels":
-            weights = fidelity.inception_weights if fidelity else None
-            extractor = choose(name, data, inception_weights=weights, progress=trainer.is_global_zero)
-            spaces[extractor.name] = lambda x, spec: extractor(x, spec)[0]
-        return spaces
+        found = spaces(name, data, fidelity.inception_weights if fidelity else None, trainer.is_global_zero)
+        with averaged(trainer, module):
+            x = samples(module, self.n_fake, self.seed)
+        values, picture = panel(x, found, data, self.n, self.k, trainer.global_rank, trainer.world_size)
+        write_protocol(trainer, {"memorisation": {"spaces": [*found], "n_fake": self.n_fake, "seed": self.seed, "held_out": "val"}})
+        save_picture(trainer, "neighbours", f"neighbours_{trainer.global_step:06d}.png", picture.copy)
+        return {f"val/nn_{k}_{space}": v for space, of in values.items() for k, v in of.items()}
+
+
+def spaces(extractor: str, data: Any, inception_weights: str | None = None, progress: bool = True) -> dict[str, Any]:
+    """Features of images by name: pixels, and unless that is "pixels" those of an extractor."""
+    found: dict[str, Any] = {"pixels": pixel_features}
+    if extractor != "pixels":
+        net = choose(extractor, data, inception_weights=inception_weights, progress=progress)
+        found[net.name] = lambda x, spec: net(x, spec)[0]
+    return found
+
+
+def samples(module: Any, n: int, seed: int) -> Tensor:
+    """n samples, of all classes in turn where the model asks for one."""
+    y = torch.arange(n) % module.spec.num_classes if by_class(module) else None
+    return draw(module, n, seed, y=y).cpu()
+
+
+def panel(
+    x: Tensor, spaces: dict[str, Any], data: Any, n: int, k: int = 5, rank: int = 0, world: int = 1
+) -> tuple[dict[str, dict[str, float]], Image.Image]:
+    """Samples x (Q, *shape) against the training images: by space what ``zoo.metrics.neighbours.copying`` says of them, and the first n of
+    them, each with its k nearest training images."""
+    values, sheets = {}, []
+    for name, features in spaces.items():
+        training = TrainingSet(data, features, rank, world)
+        values[name], far, index = training.search(x, k)
+        sheets.append(training.picture(x[:n], far[:n], index[:n], f"nearest training images by {name}"))
+    return values, below(*sheets)

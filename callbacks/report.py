@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
 
 from zoo.core import GenerativeModule, LikelihoodModule
 
@@ -47,6 +49,23 @@ def log_image(trainer: Trainer, key: str, path: Path) -> None:
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
             logger.log_image(key=key, images=[str(path)], step=trainer.global_step)
+
+
+def save_picture(trainer: Trainer, key: str, name: str, picture: Callable[[], Image.Image], quiet: bool = False) -> bool:
+    """On the first process, draw the picture, write it to RUN/samples/NAME and log it. A full disk is no reason to lose a run: a warning,
+    unless ``quiet``, and False."""
+    if not trainer.is_global_zero:
+        return True
+    path = Path(trainer.default_root_dir) / "samples" / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture().save(path)
+        log_image(trainer, key, path)
+    except OSError as error:
+        if not quiet:
+            rank_zero_warn(f"{path} cannot be written ({error}); training goes on without pictures")
+        return False
+    return True
 
 
 def write_protocol(trainer: Trainer, said: dict[str, Any]) -> None:

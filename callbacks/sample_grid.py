@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 from torch import Tensor
 
-from callbacks.report import by_class, can, conditions_on, log_image
+from callbacks.report import by_class, can, conditions_on, save_picture
 from zoo.core.ema import averaged
 from zoo.core.pictures import beside, completions, grid, outside, scatter
-from zoo.core.sampling import complete, draw, undisturbed
+from zoo.core.sampling import complete, draw, given, undisturbed
 
 
 class SampleGrid(Callback):
@@ -99,31 +96,25 @@ class SampleGrid(Callback):
         return lambda: completions(x, known, drawn, module.spec, len(x))
 
     def _reconstructions(self, module: Any, data: Any) -> Callable[[], Image.Image]:
-        batch = data.examples(min(self.n, 32), split="val")
-        x = batch["x"].to(module.device, module.float_dtype)
-        given = {"y": batch["y"].to(module.device)} if by_class(module) and "y" in inspect.signature(module.reconstruct).parameters else {}
-        with undisturbed(module):
-            torch.manual_seed(self.seed)
-            again = module.reconstruct(x, **given)
-        columns = min(8, len(x))
-        rows = [part for pair in zip(x.split(columns), again.split(columns), strict=True) for part in pair]
-        if len(x) % columns:  # the last pair of rows is not full
-            rows = rows[:-2]
-        return lambda: grid(torch.cat([r.to(x.dtype) for r in rows]), module.spec, columns)
+        rows, columns = reconstructed(module, data.examples(min(self.n, 32), split="val"), self.seed)
+        return lambda: grid(rows, module.spec, columns)
 
     def _write(self, trainer: Any, key: str, name: str, picture: Callable[[], Image.Image]) -> None:
-        """Draw, write and log on the first process. A full disk is no reason to lose a run."""
-        if not trainer.is_global_zero:
-            return
-        path = Path(trainer.default_root_dir) / "samples" / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture().save(path)
-            log_image(trainer, key, path)
-        except OSError as error:
-            if not self._failed:
-                rank_zero_warn(f"{path} cannot be written ({error}); training goes on without pictures")
+        if not save_picture(trainer, key, name, picture, quiet=self._failed):
             self._failed = True
+
+
+def reconstructed(module: Any, batch: dict[str, Tensor], seed: int = 0) -> tuple[Tensor, int]:
+    """The images of a batch in rows, each above the row of their reconstructions, and the row's length."""
+    x = batch["x"].to(module.device, module.float_dtype)
+    with undisturbed(module):
+        torch.manual_seed(seed)
+        again = module.reconstruct(x, **given(module, module.reconstruct, batch.get("y")))
+    columns = min(8, len(x))
+    rows = [part for pair in zip(x.split(columns), again.split(columns), strict=True) for part in pair]
+    if len(x) % columns:  # the last pair of rows is not full
+        rows = rows[:-2]
+    return torch.cat([r.to(x.dtype) for r in rows]), columns
 
 
 def _class_rows(n: int, classes: int) -> tuple[Tensor, int]:

@@ -47,14 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _explore(args: argparse.Namespace) -> None:
-    from zoo.core import checkpoint
-    from zoo.runs import data_of
+    from zoo.runs import checkpoint_of, data_of, model_of
 
-    path = args.ckpt / "checkpoints" / "last.ckpt" if args.ckpt.is_dir() else args.ckpt
-    model: Any = checkpoint.load(path, ema=not args.raw).to(args.device)
+    model = model_of(args.ckpt, args.raw, args.device)
     if not model.spec.is_image:
         raise ValueError(f"zoo.explore shows models of images, this {model.entry.name} has {model.spec}")
-    folder = args.out or path.parent.parent / "explore"
+    folder = args.out or checkpoint_of(args.ckpt).parent.parent / "explore"
     folder.mkdir(parents=True, exist_ok=True)
     data, drawn = data_of(args.ckpt), 0
     for name, picture in _pictures(args, model, data):
@@ -68,9 +66,12 @@ def _explore(args: argparse.Namespace) -> None:
 def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
     from callbacks import latent_space as show
     from callbacks.report import by_class, can
+    from callbacks.sample_grid import reconstructed
+    from zoo.core.latent import codes_of
+    from zoo.core.pictures import grid
 
     tool, everything = args.tool, args.tool == "all"
-    has_codes = hasattr(model, "draw_codes") or {"encode", "decode"} <= model.entry.can
+    has_codes = codes_of(model) is not None
     if everything and has_codes:
         yield from show.every_picture(model, data, args.n, args.frames, args.seed)
     if tool == "interpolate":
@@ -80,7 +81,10 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
     if tool == "manifold":
         yield "manifold", show.manifold_picture(model)
     if tool == "reconstruct" or (everything and can(model, "reconstruct")):
-        yield "reconstructions", show.reconstructions(model, data)
+        if not can(model, "reconstruct"):
+            raise ValueError(f"{model.entry.name} cannot reconstruct; it can {', '.join(sorted(model.entry.can))}")
+        rows, columns = reconstructed(model, data.examples(32, "test"))
+        yield "reconstructions", grid(rows, model.spec, columns)
     if tool == "arithmetic" or (everything and has_codes and not by_class(model) and (data.spec.num_classes >= 3 or args.a)):
         yield from _arithmetic(args, model, data)
     if tool == "neighbours" or (everything and can(model, "sample")):
@@ -152,24 +156,13 @@ def _sure(label: int, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
 
 
 def _neighbours(args: argparse.Namespace, model: Any, data: Any) -> Any:
-    import torch
+    from callbacks.memorisation import panel, samples, spaces
 
-    from callbacks.report import by_class
-    from zoo.core.pictures import below
-    from zoo.core.sampling import draw
-    from zoo.metrics import choose
-    from zoo.metrics.neighbours import TrainingSet, pixel_features
-
-    y = torch.arange(256) % model.spec.num_classes if by_class(model) else None
-    x = draw(model, 256, args.seed, y=y).cpu()
-    extractor, sheets = choose("auto", data), []
-    for name, features in (("pixels", pixel_features), (extractor.name, lambda v, spec: extractor(v, spec)[0])):
-        training = TrainingSet(data, features)
-        values, far, index = training.search(x)
+    found, picture = panel(samples(model, 256, args.seed), spaces("auto", data), data, args.n)
+    for name, values in found.items():
         far_as = f"{values['ratio']:.2f} times as far as validation images"
         print(f"{name}: nearest training images {far_as}, {values['rate']:.1%} within their 1st percentile, AUC {values['auc']:.2f}")
-        sheets.append(training.picture(x[: args.n], far[: args.n], index[: args.n], f"nearest training images by {name}"))
-    return below(*sheets)
+    return picture
 
 
 if __name__ == "__main__":

@@ -69,12 +69,10 @@ def _label(text: str) -> int | None:
 def _probe(args: argparse.Namespace, sizes: Sequence[int | None]) -> None:
     from tqdm.auto import tqdm
 
-    from zoo.core import checkpoint
     from zoo.core.transfer import extract
-    from zoo.runs import data_of
+    from zoo.runs import data_of, model_of
 
-    path = args.ckpt / "checkpoints" / "last.ckpt" if args.ckpt.is_dir() else args.ckpt
-    model = checkpoint.load(path, ema=not args.raw).to(args.device)
+    model = model_of(args.ckpt, args.raw, args.device)
     data = data_of(args.ckpt)
     train, val = data.examples(), data.examples(split="val")
     known = hasattr(data, "factor_names")

@@ -1,4 +1,4 @@
-"""What a run folder says of its run: its data, for the commands that need some beside the model."""
+"""What a run folder holds for the commands that look at a run afterwards: its model, and its data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import UsageError, layer
+
+
+def checkpoint_of(given: Path) -> Path:
+    """The checkpoint itself, or the last one of a run folder."""
+    return given / "checkpoints" / "last.ckpt" if given.is_dir() else given
+
+
+def model_of(given: Path, raw: bool = False, device: str = "cpu") -> Any:
+    """The model of a checkpoint or run folder, with its averaged weights if it has any and they are wanted (not ``raw``)."""
+    from zoo.core import checkpoint
+
+    return checkpoint.load(checkpoint_of(given), ema=not raw).to(device)
 
 
 def data_of(checkpoint: Path) -> Any:

@@ -45,11 +45,10 @@ def _draw(args: argparse.Namespace) -> None:
     import torch
     from tqdm.auto import tqdm
 
-    from zoo.core import checkpoint
     from zoo.core.sampling import BLOCK, draw
+    from zoo.runs import model_of
 
-    path = args.ckpt / "checkpoints" / "last.ckpt" if args.ckpt.is_dir() else args.ckpt
-    model = checkpoint.load(path, ema=not args.raw).to(args.device)
+    model = model_of(args.ckpt, args.raw, args.device)
     entry, spec = model.entry, model.spec
     if args.inpaint:
         return _complete(args, model)

@@ -32,6 +32,7 @@ from zoo.core import AutoregressiveModule, DataSpec
 from zoo.core.autoregressive import Stream
 from zoo.nn.likelihood_heads import DiscretisedLogistic
 from zoo.nn.shifted_conv import Conv, PixelConv, Pointwise, RowConv, down_shift, right_shift
+from zoo.nn.weight_norm import measuring
 from zoo.registry import Paper, register
 
 MIN_LOG_SCALE = -7.0
@@ -272,16 +273,12 @@ class PixelCNNpp(AutoregressiveModule):
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
         """Every convolution's output on the first 100 images gets mean 0 and its scale, in the order of the forward pass."""
-        convs = [m for m in self.net.modules() if isinstance(m, Conv)]
-        for conv in convs:
-            conv.measuring = True
         y = torch.zeros(len(x[:100]), dtype=torch.long, device=x.device) if self.conditional else None
         training = self.training
         self.eval()
-        self.net(self.spec.to_signed(x[:100]), y)
+        with measuring(self.net):
+            self.net(self.spec.to_signed(x[:100]), y)
         self.train(training)
-        for conv in convs:
-            conv.measuring = False
 
     # -- likelihood ----------------------------------------------------------------------------------------------------
     def parameters_of(self, x: Tensor, y: Tensor | None) -> Tensor:

@@ -63,8 +63,7 @@ class AutoregressiveModule(LikelihoodModule):
     def labels(self, y: Tensor | None) -> Tensor:
         """y itself; a clear error where a conditional model is given none."""
         if y is None:
-            name = self.entry.name if self.entry is not None else type(self).__name__
-            raise ValueError(f"{name} models P(x | y): pass the labels, y=(B,)")
+            raise ValueError(f"{self.model_name} models P(x | y): pass the labels, y=(B,)")
         return y
 
     def one_hot(self, y: Tensor | None) -> Tensor | None:

@@ -6,7 +6,6 @@ return tensors of codes or images; the pictures stand in ``zoo.core.pictures``, 
 
 from __future__ import annotations
 
-import inspect
 import statistics
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from zoo.core.module import GenerativeModule
 from zoo.core.noise import generator
-from zoo.core.sampling import undisturbed
+from zoo.core.sampling import given, undisturbed
 from zoo.core.variational import Variational
 from zoo.nn.prior import Draw, path
 
@@ -42,9 +41,9 @@ class Codes:
         self.encodes = self.inverts or {"encode", "decode"} <= can
         self.uniform = self.draws and getattr(model, "prior", "") == "uniform"
         if model.conditions_on not in ("", "class"):
-            raise ValueError(f"{_name(model)} here is conditioned on {model.conditions_on}: its codes alone say no image")
+            raise ValueError(f"{model.model_name} here is conditioned on {model.conditions_on}: its codes alone say no image; use inpaint")
         if not (self.draws or self.encodes):
-            raise ValueError(f"{_name(model)} has no latent codes; python -m zoo.ls --can interpolate lists the models that have")
+            raise ValueError(f"{model.model_name} has no latent codes; python -m zoo.ls --can interpolate lists the models that have")
 
     def draw(self, n: int, seed: int = 0) -> Tensor:
         """n codes of the prior, (n, latent), the first n of the seed's."""
@@ -69,21 +68,24 @@ class Codes:
         return x.cpu().unflatten(0, z.shape[:-1])
 
     def _chunks(self, method: Any, rows: Tensor, y: Tensor | None) -> Tensor:
-        wants = y is not None and "y" in inspect.signature(method).parameters and self.model.conditions_on == "class"
         parts = []
         with undisturbed(self.model):
             for start in range(0, len(rows), CHUNK):
                 part = slice(start, start + CHUNK)
-                parts.append(method(rows[part], y=y[part].to(rows.device)) if wants and y is not None else method(rows[part]))
+                parts.append(method(rows[part], **given(self.model, method, None if y is None else y[part])))
         return torch.cat(parts)
 
     def _need(self, there: bool, what: str) -> None:
         if not there:
-            raise ValueError(f"{_name(self.model)} has no {what}")
+            raise ValueError(f"{self.model.model_name} has no {what}")
 
 
-def _name(model: GenerativeModule) -> str:
-    return model.entry.name if model.entry is not None else type(model).__name__
+def codes_of(model: GenerativeModule) -> Codes | None:
+    """The model's latent space, None if it has none."""
+    try:
+        return Codes(model)
+    except ValueError:
+        return None
 
 
 def between(a: Tensor, b: Tensor, frames: int = 10, kind: str = "linear") -> Tensor:

@@ -50,6 +50,11 @@ class GenerativeModule(LightningModule):
         # One seed for the whole run, the same on every process, saved with the weights: resuming continues the same noise.
         self.register_buffer("noise_seed", torch.tensor(mix(torch.initial_seed())))
 
+    @property
+    def model_name(self) -> str:
+        """The registry name, or the class's for a model that is not registered."""
+        return self.entry.name if self.entry is not None else type(self).__name__
+
     # -- what a data module asks ---------------------------------------------------------------------------------------
     def batches_per_step(self, step: int = 0) -> int:
         """Fresh minibatches of ``batch_size`` rows that training step ``step`` consumes."""
@@ -167,8 +172,7 @@ class GenerativeModule(LightningModule):
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        name = self.entry.name if self.entry is not None else type(self).__name__
-        checkpoint["zoo"] = {"model": name, "params": self.params, "spec": self.spec.asdict()}
+        checkpoint["zoo"] = {"model": self.model_name, "params": self.params, "spec": self.spec.asdict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same(checkpoint, self)
@@ -179,9 +183,8 @@ def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
     saved = checkpoint.get("zoo")
     if saved is None:
         raise ValueError("the checkpoint was not written by this zoo: it does not say which model it holds")
-    name = module.entry.name if module.entry is not None else type(module).__name__
-    if saved["model"] != name:
-        raise ValueError(f"the checkpoint holds {saved['model']!r}, this run trains {name!r}")
+    if saved["model"] != module.model_name:
+        raise ValueError(f"the checkpoint holds {saved['model']!r}, this run trains {module.model_name!r}")
     for kind, was, now in (("model", saved["params"], module.params), ("spec", saved["spec"], module.spec.asdict())):
         for key in {**was, **now}:
             if was.get(key) != now.get(key):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -50,6 +51,12 @@ def draw(model: GenerativeModule, n: int, seed: int = 0, *, start: int = 0, y: T
             rows = model.sample(BLOCK, y=labels, generator=generator(seed, "sample", block, device=model.device))
             parts.append(rows[lo:hi])
     return torch.cat(parts)
+
+
+def given(model: GenerativeModule, method: Callable[..., Tensor], y: Tensor | None) -> dict[str, Tensor]:
+    """``y=`` for one of the model's methods, on its device, if the model is conditioned on the class and the method takes labels."""
+    wants = y is not None and model.conditions_on == "class" and "y" in inspect.signature(method).parameters
+    return {"y": y.to(model.device)} if wants and y is not None else {}
 
 
 def complete(model: GenerativeModule, x: Tensor, known: Tensor, seed: int = 0, y: Tensor | None = None) -> Tensor:

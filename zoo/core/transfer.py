@@ -36,7 +36,7 @@ def features(model: GenerativeModule) -> Callable[[Tensor], Tensor]:
     Raises:
         ValueError: the model has neither, or they depend on the label.
     """
-    name, can = _name(model), [] if model.entry is None else sorted(model.entry.can)
+    name, can = model.model_name, [] if model.entry is None else sorted(model.entry.can)
     if _encodes(model):
         _only_x(cast(Any, model).encode, f"{name}'s code")
     elif isinstance(model, AdversarialModule):
@@ -104,7 +104,7 @@ class Classifier(LightningModule):
         self.body = fresh(model, seed, initial) if mode == "scratch" else copied(model)
         size, used = _used(self.body)
         if mode != "frozen" and not used:
-            raise ValueError(f"{_name(model)}'s features pass no gradient to any weight, so they cannot be trained; use mode=frozen")
+            raise ValueError(f"{model.model_name}'s features pass no gradient to any weight, so they cannot be trained; use mode=frozen")
         for p in self.body.parameters():
             p.requires_grad_(mode != "frozen" and id(p) in used)
         with torch.random.fork_rng(devices=[]):
@@ -182,10 +182,6 @@ def fit_classifier(
             F.cross_entropy(logits, y[rows]).backward()
             optimiser.step()
     return classifier.eval()
-
-
-def _name(model: GenerativeModule) -> str:
-    return model.entry.name if model.entry is not None else type(model).__name__
 
 
 def _encodes(model: GenerativeModule) -> bool:

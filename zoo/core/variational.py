@@ -37,7 +37,7 @@ class Variational(GenerativeModule):
 
     def build(self, net: str, latent: int, width: int, layers: int, activation: str, likelihood: str, draws: int, code: int = 0) -> None:
         """Check the common options and make head, encoder and decoder; the encoder ends in ``code`` numbers, or 2 latent."""
-        name = self.entry.name if self.entry is not None else type(self).__name__
+        name = self.model_name
         for option, value, allowed in (("net", net, NETS), ("activation", activation, (*ACTIVATIONS,))):
             if value not in allowed:
                 raise ValueError(f"{name}: {option} is {' or '.join(allowed)}, got {value!r}")
@@ -106,8 +106,11 @@ class Variational(GenerativeModule):
 
     def evaluation_noise(self, x: Tensor, k: int, source: Source) -> tuple[Tensor, Tensor | None]:
         """ε (K, B, latent) and, for a dequantised likelihood, u (K, B, *shape)."""
-        eps = source.normal(len(x), k, self.latent).transpose(0, 1)
-        return eps, source.uniform(len(x), k, *self.spec.shape).transpose(0, 1) if self.head.dequantises else None
+        return source.normal(len(x), k, self.latent).transpose(0, 1), self.dequantising(x, k, source)
+
+    def dequantising(self, x: Tensor, k: int, source: Source) -> Tensor | None:
+        """u, (K, B, *shape), for a head that asks for it."""
+        return source.uniform(len(x), k, *self.spec.shape).transpose(0, 1) if self.head.dequantises else None
 
     def sampled_terms(self, x: Tensor, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log q(z | x) - log p(z) at one draw of z, (B,) each."""

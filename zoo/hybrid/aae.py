@@ -37,7 +37,7 @@ from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
 from zoo.core.module import Batch
 from zoo.nn.coders import mlp
 from zoo.nn.gaussian import reparameterise, soft_clamp
-from zoo.nn.prior import Draw, Source
+from zoo.nn.prior import Draw, Source, path
 from zoo.registry import Paper, register
 
 MODES = ("unsup", "label_reg", "sup", "semi", "cluster")
@@ -285,16 +285,12 @@ class AAE(AdversarialModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None) -> Tensor:
         """(B, frames, *shape), decoded along the line between the codes (and ŷ); in mode sup with the labels y, (B,)."""
-        t = torch.linspace(0, 1, frames, device=a.device, dtype=self.float_dtype)[:, None]
-
-        def line(u: Tensor, v: Tensor) -> Tensor:
-            return ((1 - t) * u[:, None] + t * v[:, None]).flatten(0, 1)
-
         if self.categorical:
-            y = line(self.probabilities(a), self.probabilities(b))
+            y = path("uniform", self.probabilities(a), self.probabilities(b), frames).flatten(0, 1)
         elif y is not None:
             y = y.repeat_interleave(frames)
-        return self.decode(line(self.encode(a), self.encode(b)), y).view(len(a), frames, *self.spec.shape)
+        z = path("uniform", self.encode(a), self.encode(b), frames)
+        return self.decode(z.flatten(0, 1), y).unflatten(0, (len(a), frames))
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         x, n = batch["x"], len(batch["x"])

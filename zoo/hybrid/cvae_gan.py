@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
 from zoo.core.module import Batch
 from zoo.nn.gaussian import kl_standard, reparameterise, soft_clamp
-from zoo.nn.prior import Draw, Source
+from zoo.nn.prior import Draw, Source, path
 from zoo.nn.small import ConvDiscriminator, ConvGenerator
 from zoo.registry import Paper, register
 
@@ -234,9 +234,8 @@ class CVAEGAN(AdversarialModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), along the line between codes and between classes."""
-        t = torch.linspace(0, 1, frames, device=a.device, dtype=self.float_dtype)[:, None]
-        ends = [torch.cat([self.encode(x), self._class(x, None)], 1)[:, None] for x in (a, b)]
-        z, c = ((1 - t) * ends[0] + t * ends[1]).flatten(0, 1).split([self.latent, self.spec.num_classes], 1)
+        first, last = (torch.cat([self.encode(x), self._class(x, None)], 1) for x in (a, b))
+        z, c = path("uniform", first, last, frames).flatten(0, 1).split([self.latent, self.spec.num_classes], 1)
         return self.decode(z, c).view(len(a), frames, *self.spec.shape)
 
     @torch.no_grad()

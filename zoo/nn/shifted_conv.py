@@ -3,47 +3,25 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.nn.weight_norm import WeightNormed
 
-class Conv(nn.Module):
-    """Weight-normalised convolution w = g v/|v| that reads rows above and, with ``side`` "both" or "left", columns beside its own.
+
+class Conv(WeightNormed):
+    """Weight-normalised convolution that reads rows above and, with ``side`` "both" or "left", columns beside its own.
 
     ``grow`` is the transposed convolution of stride 2, cropped so that it reads the same places.
     """
 
-    folded: Tensor | None = None  # g v/|v|, where it is wanted often and does not change
-    measuring = False  # set g and b from the next input
-
     def __init__(self, a: int, b: int, size: tuple[int, int], side: str = "both", stride: int = 1, grow: bool = False, scale: float = 1.0):
-        super().__init__()
-        self.size, self.side, self.stride, self.grow, self.scale = size, side, stride, grow, scale
-        self.v = nn.Parameter(0.05 * torch.randn(*((a, b) if grow else (b, a)), *size))
-        self.g = nn.Parameter(torch.ones(b))
-        self.b = nn.Parameter(torch.zeros(b))
-
-    def weight(self) -> Tensor:
-        if self.folded is not None:
-            return self.folded
-        outs = 1 if self.grow else 0
-        norm = self.v.square().sum([d for d in range(4) if d != outs], keepdim=True).sqrt()
-        return self.v / norm * self.g.view(*[1] * outs, -1, *[1] * (3 - outs))
+        super().__init__(a, b, size, grow, scale)
+        self.size, self.side, self.stride = size, side, stride
 
     @property
     def left(self) -> int:
         return self.size[1] - 1 if self.side == "left" else (self.size[1] - 1) // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self._apply_to(x)
-        if self.measuring:
-            with torch.no_grad():
-                std, mean = torch.std_mean(out, (0, 2, 3))
-                gain = self.scale / std.clamp(min=1e-3)  # a map may be constant on the data
-                self.g.mul_(gain)
-                self.b.copy_(-mean * gain)
-                out = self._apply_to(x)
-        return out
 
     def _apply_to(self, x: Tensor) -> Tensor:
         (kh, kw), (h, w) = self.size, x.shape[2:]

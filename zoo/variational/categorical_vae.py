@@ -121,7 +121,7 @@ class CategoricalVAE(VariationalModule):
         ratio = (z * logits.log_softmax(-1)).sum(-1) + math.log(self.classes)
         eps = source.normal(len(x), k, self.continuous).transpose(0, 1)
         c = reparameterise(mu, log_var, eps)
-        u = source.uniform(len(x), k, *self.spec.shape).transpose(0, 1) if self.head.dequantises else None
+        u = self.dequantising(x, k, source)
         recon = self.log_likelihood_of_draws(x, torch.cat([z.flatten(2), c], 2), u)
         return recon, torch.cat([ratio, log_normal(c, mu, log_var) - log_normal(c)], 2)
 

@@ -33,7 +33,7 @@ from zoo.core.module import Batch
 from zoo.nn.coders import ACTIVATIONS, mlp
 from zoo.nn.gaussian import kl_normal, log_normal, reparameterise, soft_clamp
 from zoo.nn.likelihood_heads import make_head
-from zoo.nn.prior import Draw, Source, lerp
+from zoo.nn.prior import Draw, Source, path
 from zoo.registry import Paper, register
 
 
@@ -292,9 +292,8 @@ class CVAE(VariationalModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), along the line from the code and the condition of a to those of b."""
-        t = torch.linspace(0, 1, frames, device=a.device, dtype=self.float_dtype)[:, None]
         ends = [(self.encode(x, y), self.condition(x, y)) for x, y in ((a, self.given(a, None)), (b, self.given(b, None)))]
-        z, c = (lerp(p[:, None], q[:, None], t).flatten(0, 1) for p, q in zip(*ends, strict=True))
+        z, c = (path("uniform", p, q, frames).flatten(0, 1) for p, q in zip(*ends, strict=True))
         return self.assemble(c, self.head.mean(self.outputs(c, z))).view(len(a), frames, *self.spec.shape)
 
     # -- optimisers ----------------------------------------------------------------------------------------------------

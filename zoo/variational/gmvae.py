@@ -142,7 +142,7 @@ class GMVAE(VariationalModule):
     def draw(self, x: Tensor, q: tuple[Tensor, Tensor], k: int, source: Source) -> tuple[Tensor, Tensor | None]:
         """K draws of (z, w), (K, B, latent + noise_latent), and the dequantisation noise where it is needed."""
         eps = source.normal(len(x), k, self.latent + self.noise_latent).transpose(0, 1)
-        u = source.uniform(len(x), k, *self.spec.shape).transpose(0, 1) if self.head.dequantises else None
+        u = self.dequantising(x, k, source)
         return reparameterise(*q, eps), u
 
     def bound_terms(self, x: Tensor, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ from zoo.nn.gaussian import log_normal, reparameterise, soft_clamp
 from zoo.nn.likelihood_heads import make_head
 from zoo.nn.masked_conv import MaskedConv2d
 from zoo.nn.prior import Source
+from zoo.nn.weight_norm import WeightNormed, measuring
 from zoo.registry import Paper, register
 
 OPEN = 1.5  # first bias of s: σ near 1, a step near the identity
@@ -103,33 +104,17 @@ class Flow(nn.Module):
 
 
 # -- ResNet ------------------------------------------------------------------------------------------------------------
-class WNConv(nn.Module):
-    """Weight-normalised convolution w = g v/|v| of odd kernel; ``stride`` 2 halves the maps, ``grow`` doubles them."""
+class WNConv(WeightNormed):
+    """Weight-normalised convolution of odd kernel; ``stride`` 2 halves the maps, ``grow`` doubles them."""
 
-    measuring = False  # set g and b from the next input
-
-    def __init__(self, a: int, b: int, kernel: int = 3, stride: int = 1, grow: bool = False, scale: float = 1.0) -> None:
-        super().__init__()
-        self.stride, self.grow, self.padding, self.scale = stride, grow, kernel // 2, scale
-        self.v = nn.Parameter(0.05 * torch.randn(*((a, b) if grow else (b, a)), kernel, kernel))
-        self.g, self.b = nn.Parameter(torch.ones(b)), nn.Parameter(torch.zeros(b))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self._apply_to(x)
-        if self.measuring:
-            std, mean = torch.std_mean(out, (0, 2, 3))
-            gain = self.scale / std.clamp(min=1e-3)
-            self.g.mul_(gain)
-            self.b.sub_(mean).mul_(gain)
-            out = self._apply_to(x)
-        return out
+    def __init__(self, a: int, b: int, kernel: int = 3, stride: int = 1, grow: bool = False) -> None:
+        super().__init__(a, b, (kernel, kernel), grow)
+        self.stride, self.padding = stride, kernel // 2
 
     def _apply_to(self, x: Tensor) -> Tensor:
-        dims, shape = ((0, 2, 3), (1, -1, 1, 1)) if self.grow else ((1, 2, 3), (-1, 1, 1, 1))
-        w = self.v / self.v.square().sum(dims, keepdim=True).sqrt() * self.g.view(shape)
         if self.grow:
-            return F.conv_transpose2d(x, w, self.b, 2, self.padding, output_padding=1)
-        return F.conv2d(x, w, self.b, self.stride, self.padding)
+            return F.conv_transpose2d(x, self.weight(), self.b, 2, self.padding, output_padding=1)
+        return F.conv2d(x, self.weight(), self.b, self.stride, self.padding)
 
 
 class Up(nn.Module):
@@ -289,13 +274,9 @@ class IAFVAE(VariationalModule):
 
     def initialise_from(self, x: Tensor) -> None:
         """Scale every weight-normalised convolution to unit variance on (up to 128) training images."""
-        convs = [m for m in self.modules() if isinstance(m, WNConv)]
-        for conv in convs:
-            conv.measuring = True
-        if convs:
-            self.encode(x[:128])
-        for conv in convs:
-            conv.measuring = False
+        if self.net == "resnet":
+            with measuring(self):
+                self.encode(x[:128])
 
     # -- likelihood ----------------------------------------------------------------------------------------------------
     gaussian = False
@@ -337,8 +318,8 @@ class IAFVAE(VariationalModule):
 
     def weigh(self, x: Tensor, k: int, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         out, _, ratio = self.draw(x, k, source)
-        u = source.uniform(len(x), k, *self.spec.shape).transpose(0, 1).flatten(0, 1) if self.head.dequantises else None
-        recon = self.head.log_prob(out, x.repeat(k, *[1] * (x.ndim - 1)), u)
+        u = self.dequantising(x, k, source)
+        recon = self.head.log_prob(out, x.repeat(k, *[1] * (x.ndim - 1)), None if u is None else u.flatten(0, 1))
         return recon.unflatten(0, (k, len(x))), ratio.unflatten(0, (k, len(x)))
 
     def bound_terms(self, x: Tensor, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:

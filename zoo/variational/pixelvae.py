@@ -40,7 +40,7 @@ from zoo.core.module import Batch
 from zoo.nn.coders import NETS, mlp
 from zoo.nn.gated_conv import GatedStacks
 from zoo.nn.masked_conv import ColumnConv, MaskedConv2d, by_dimension, check_width
-from zoo.nn.prior import Draw, Source
+from zoo.nn.prior import Draw, Source, path
 from zoo.registry import Paper, register
 
 DECODERS, CONDITIONS = ("small", "gated"), ("maps", "bias")
@@ -226,10 +226,9 @@ class PixelVAE(VariationalModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10, generator: torch.Generator | None = None) -> Tensor:
         """(B, frames, *shape), decoded along the line from the code of a to that of b, by the same uniform numbers in each frame."""
-        za, zb = self.encode(a)[:, None], self.encode(b)[:, None]
-        t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
+        z = path("uniform", self.encode(a), self.encode(b), frames)
         u = self.uniforms(len(a), generator).repeat_interleave(frames, 1)
-        return self.decode(((1 - t) * za + t * zb).flatten(0, 1), u).view(len(a), frames, *self.spec.shape)
+        return self.decode(z.flatten(0, 1), u).unflatten(0, (len(a), frames))
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -54,8 +54,8 @@ class VAE(VariationalModule):
         warmup_steps: steps over which the KL's weight rises from 0 to 1.
         free_bits: nats of each latent dimension that cost nothing.
         draws: draws of z of the evaluated importance bound.
-        init: of the weights, "default" (torch's), or "xavier" with the output biases at the frequencies of binary data: quicker on large
-            images ("mlp").
+        init: of the weights, "default" (torch's), or "xavier" with the output biases at the frequencies of binary data ("mlp"). On MNIST a
+            quicker start without ``warmup_steps``, no difference with it (docs/benchmarks.md).
         optimiser: "adam" or the paper's "adagrad".
         lr: learning rate.
     """
