@@ -34,11 +34,11 @@ def test_every_critic_parameter_is_within_the_clamp_after_each_step_and_before_t
     model, largest, forwards = WGAN(spec, c=0.02, k=4, norm="batch", width=8), [], []
 
     def biggest():
-        return max(p.abs().max().item() for p in model.critic.parameters())
+        return max(p.abs().max().item() for p in model.discriminator.parameters())
 
     after = model.after_step
     model.after_step = lambda player: (after(player), largest.append((player, biggest())))
-    model.critic.register_forward_pre_hook(lambda *_: forwards.append(biggest()))
+    model.discriminator.register_forward_pre_hook(lambda *_: forwards.append(biggest()))
     fit(model, Given(spec, torch.randint(0, 17, (64, *spec.shape)).float()), 2)
     c = torch.tensor(0.02).item()
     assert [player for player, _ in largest] == (["d"] * 4 + ["g"]) * 2
@@ -50,17 +50,17 @@ def test_linear_critic_converges_to_the_corner_and_estimates_c_times_the_l1_dist
     g = torch.Generator().manual_seed(0)
     x, fake = torch.randn(64, 3, generator=g) + torch.tensor([2.0, -1.0, 0.5]), torch.randn(64, 3, generator=g)
     model = WGAN(DataSpec((3,)), c=0.05, k=40, lr_d=0.01)
-    model.critic, model.generator = Linear(3, 1), Cloud(fake)
+    model.discriminator, model.generator = Linear(3, 1), Cloud(fake)
     with pytest.warns(UserWarning, match="rows repeat"):
         fit(model, Given(model.spec, x, batch_size=64), 1)
     gap = x.mean(0) - fake.mean(0)
-    torch.testing.assert_close(model.critic.weight[0].detach(), 0.05 * gap.sign())
+    torch.testing.assert_close(model.discriminator.weight[0].detach(), 0.05 * gap.sign())
     assert model.terms["w_est"].item() == pytest.approx(0.05 * gap.abs().sum().item(), rel=0.01)
 
 
 def test_a_constant_changes_no_gradient_and_a_factor_scales_both_losses():
     model, x = WGAN(PLANE).double(), torch.randn(32, 2, dtype=torch.float64)
-    plain = model.critic.forward
+    plain = model.discriminator.forward
 
     def losses():
         model.noise = Noise(0, "test", dtype=torch.float64)
@@ -69,10 +69,10 @@ def test_a_constant_changes_no_gradient_and_a_factor_scales_both_losses():
         return torch.stack([d, g]).detach(), gradients
 
     values, gradients = losses()
-    model.critic.forward = lambda v: plain(v) + 7
+    model.discriminator.forward = lambda v: plain(v) + 7
     for a, b in zip(gradients, losses()[1], strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
-    model.critic.forward = lambda v: 2 * plain(v)
+    model.discriminator.forward = lambda v: 2 * plain(v)
     torch.testing.assert_close(losses()[0], 2 * values)
 
 
@@ -113,11 +113,11 @@ def test_distance_of_point_masses_grows_and_keeps_its_slope_where_the_gan_loses_
 
 def test_clip_frac_is_the_share_of_parameters_at_the_bound():
     model = WGAN(PLANE, c=0.1)
-    for i, p in enumerate(model.critic.parameters()):
+    for i, p in enumerate(model.discriminator.parameters()):
         nn.init.constant_(p, 0.1 if i % 2 else 0.05)
     terms = {}
     model.after_cycle(terms)
-    sizes = [p.numel() for p in model.critic.parameters()]
+    sizes = [p.numel() for p in model.discriminator.parameters()]
     assert terms["clip_frac"].item() == pytest.approx(sum(sizes[1::2]) / sum(sizes))
 
 
@@ -126,7 +126,7 @@ def test_held_out_estimate_has_one_value_for_each_example_and_averages_to_the_di
     values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))["w_est"]
     fake = model.sample(50, generator=torch.Generator().manual_seed(1))
     assert values.shape == (50,)
-    torch.testing.assert_close(values.mean(), model.critic(x).mean() - model.critic(fake).mean())
+    torch.testing.assert_close(values.mean(), model.discriminator(x).mean() - model.discriminator(fake).mean())
 
 
 def test_both_players_use_rmsprop_without_momentum():

@@ -36,7 +36,7 @@ def model_with(critic: nn.Module, **options) -> WGANGP:
     model = WGANGP(DataSpec((16,)), **options).double()
     model.spec = SPEC
     model.generator = nn.Sequential(nn.Linear(16, 16, dtype=F64), nn.Unflatten(1, (1, 4, 4)))
-    model.critic = critic
+    model.discriminator = critic
     return model
 
 
@@ -58,7 +58,7 @@ def x() -> torch.Tensor:
 
 def test_penalty_of_a_linear_critic_is_that_of_its_weight_norm(x):
     model = model_with(Linear(16), lam=3.0)
-    norm = model.critic.w.norm().item()
+    norm = model.discriminator.w.norm().item()
     for data in (x, 100 * x):
         terms = terms_of(model, data)
         assert terms["gp"].item() == pytest.approx(3 * (norm - 1) ** 2, rel=1e-9)
@@ -67,7 +67,7 @@ def test_penalty_of_a_linear_critic_is_that_of_its_weight_norm(x):
 
 def test_epsilon_is_one_number_for_each_example(x):
     model = model_with(Linear(16), lam=2.0)
-    model.critic.forward = lambda v: v.flatten(1).square().sum(1) / 2  # its gradient is x̂ itself
+    model.discriminator.forward = lambda v: v.flatten(1).square().sum(1) / 2  # its gradient is x̂ itself
     fake, eps = drawn(model, x)
     assert len(eps.unique()) == 6
     x_hat = torch.stack([e * a + (1 - e) * b for e, a, b in zip(eps, x, fake, strict=True)])
@@ -78,8 +78,8 @@ def test_epsilon_is_one_number_for_each_example(x):
 
 def test_penalty_teaches_the_critic_as_finite_differences_say_and_not_its_last_bias(x):
     model = model_with(Smooth())
-    w = model.critic.first.weight
-    gradient, bias = torch.autograd.grad(terms_of(model, x)["gp"], [w, model.critic.last.bias], allow_unused=True)
+    w = model.discriminator.first.weight
+    gradient, bias = torch.autograd.grad(terms_of(model, x)["gp"], [w, model.discriminator.last.bias], allow_unused=True)
     assert bias is None or bias == 0
     for i, j in ((0, 0), (2, 7), (4, 15)):
         step, values = 1e-6, []
@@ -98,7 +98,7 @@ def test_penalty_does_not_mix_examples_and_batch_norm_is_refused(options):
     for norm in ("none", "layer"):
         model = WGANGP(**options, norm=norm)
         v = torch.randn(4, *model.spec.shape, requires_grad=True)
-        (gradient,) = torch.autograd.grad(model.critic(v)[1], v)
+        (gradient,) = torch.autograd.grad(model.discriminator(v)[1], v)
         assert gradient[1].abs().max() > 0 and gradient[[0, 2, 3]].abs().max() == 0
     with pytest.raises(ValueError, match="batch norm"):
         WGANGP(**options, norm="batch")
@@ -108,23 +108,23 @@ def test_no_gradient_reaches_the_generator_in_the_critics_turn(x):
     model = model_with(Smooth())
     terms_of(model, x)["loss"].backward()
     assert all(p.grad is None for p in model.generator.parameters())
-    assert all(p.grad.abs().max() > 0 for p in [model.critic.first.weight, model.critic.last.weight])
+    assert all(p.grad.abs().max() > 0 for p in [model.discriminator.first.weight, model.discriminator.last.weight])
 
 
 def test_losses_are_the_papers(x):
     model = model_with(Smooth(), lam=10.0)
     terms, (fake, _) = terms_of(model, x), drawn(model, x)
-    w = model.critic(x).mean() - model.critic(fake).mean()
+    w = model.discriminator(x).mean() - model.discriminator(fake).mean()
     torch.testing.assert_close(terms["loss"], terms["gp"] - w)
     model.noise = Noise(5, "test", dtype=F64)
-    torch.testing.assert_close(model.generator_loss(6)["loss"], -model.critic(fake).mean())
+    torch.testing.assert_close(model.generator_loss(6)["loss"], -model.discriminator(fake).mean())
 
 
 def test_gradient_at_a_flat_critic_is_finite(x):
     model = model_with(Linear(16))
-    nn.init.zeros_(model.critic.w)
+    nn.init.zeros_(model.discriminator.w)
     terms = terms_of(model, x)
-    (gradient,) = torch.autograd.grad(terms["loss"], [model.critic.w])
+    (gradient,) = torch.autograd.grad(terms["loss"], [model.discriminator.w])
     assert terms["gp"].item() == pytest.approx(1, abs=1e-5) and torch.isfinite(gradient).all()
 
 
@@ -142,10 +142,10 @@ def test_penalty_is_in_single_precision_under_autocast():
 def test_resnet_is_the_papers():
     with torch.device("meta"):
         model = WGANGP(DataSpec((3, 32, 32), 256), arch="resnet", latent=128)
-    kinds = [[m.resample for m in net.blocks if isinstance(m, ResidualBlock)] for net in (model.generator, model.critic)]
+    kinds = [[m.resample for m in net.blocks if isinstance(m, ResidualBlock)] for net in (model.generator, model.discriminator)]
     assert kinds == [["up"] * 3, ["down", "down", "", ""]]
     fake = model.generator(torch.zeros(2, 128, device="meta"))
-    assert fake.shape == (2, 3, 32, 32) and model.critic.features(fake).shape == (2, 128, 8, 8) and model.critic(fake).shape == (2,)
+    assert fake.shape == (2, 3, 32, 32) and model.discriminator.features(fake).shape == (2, 128, 8, 8) and model.discriminator(fake).shape == (2,)
 
 
 def test_pooling_before_the_shortcut_convolution_equals_pooling_after():

@@ -12,10 +12,11 @@ checkpoints, logs and schedules advance by one a cycle, whatever k is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
@@ -52,33 +53,85 @@ class Phase:
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """Options of the loop that every adversarial model takes as ``--model.loop.NAME``.
+    """Options of the loop that every adversarial model takes as ``--model.loop.NAME``; all are off by default.
+
+    From ``separate_batches`` on they change the game of a generator against a discriminator (``GeneratorModule``); a model whose game
+    gives one no meaning refuses it.
 
     Args:
         accumulate: cut each minibatch in this many micro-batches before a step; it must divide the batch size.
         clip_d: largest gradient norm of the discriminator's step; None leaves it alone.
         clip_g: the same for every other player.
+        separate_batches: D sees real and generated rows in two forward passes, so that batch norm never mixes them, and not in one.
+        label_smooth: D's target a for real rows; below 1, L_D = E[a l(x, real) + (1-a) l(x, fake)] + E l(G(z), fake). Only the real
+            target is smoothed (Salimans et al. 2016, section 3.4): D* = a p/(p+q).
+        label_flip: probability that a row's target is the other one, drawn anew for each row of each of D's steps.
+        instance_noise: standard deviation σ0 of the gaussian noise on everything that D sees, in both players' steps, in D's units
+            (Sønderby et al. 2017); it falls linearly to 0 over ``instance_noise_steps`` generator steps.
+        instance_noise_steps: see above.
+        spectral_norm: divide each of D's weights by its largest singular value (Miyato et al. 2018), one power iteration a pass.
+        r1: γ of the penalty (γ/2) E‖∇_x s(x)‖² at real rows (Mescheder et al. 2018).
+        replay: past samples kept in a first-in-first-out store, from which half of the generated rows of each D step are drawn (Shrivastava
+            et al. 2017); 0 is off.
     """
 
     accumulate: int = 1
     clip_d: float | None = None
     clip_g: float | None = None
+    separate_batches: bool = True
+    label_smooth: float = 1.0
+    label_flip: float = 0.0
+    instance_noise: float = 0.0
+    instance_noise_steps: int = 1000
+    spectral_norm: bool = False
+    r1: float = 0.0
+    replay: int = 0
 
     def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise ValueError(f"loop.accumulate is at least 1, got {self.accumulate}")
+        for name in ("accumulate", "instance_noise_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"loop.{name} is at least 1, got {getattr(self, name)}")
         for name in ("clip_d", "clip_g"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"loop.{name} is a positive norm or null, got {value}")
+        if not 0.5 < self.label_smooth <= 1:
+            raise ValueError(f"loop.label_smooth is the target of real rows, above 0.5 and at most 1 (off), got {self.label_smooth}")
+        if not 0 <= self.label_flip < 0.5:
+            raise ValueError(f"loop.label_flip is a probability below 0.5, got {self.label_flip}")
+        for name in ("instance_noise", "r1", "replay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"loop.{name} is not negative, got {getattr(self, name)}")
+        if self.replay and self.accumulate > 1:
+            raise ValueError("loop.replay stores whole minibatches: set loop.accumulate=1 with it")
+
+    def changed(self) -> set[str]:
+        """Names of the options that change the game and are on."""
+        return {f.name for f in dataclasses.fields(self) if f.name in TOOLKIT and getattr(self, f.name) != f.default}
+
+
+TOOLKIT = frozenset(
+    {"separate_batches", "label_smooth", "label_flip", "instance_noise", "instance_noise_steps", "spectral_norm", "r1", "replay"}
+)
 
 
 class AdversarialModule(GenerativeModule):
-    """Base of the models that play a game. Subclasses define ``players``, ``phases``, ``optimisers`` and the losses."""
+    """Base of the models that play a game. Subclasses define ``players``, ``phases``, ``optimisers`` and the losses.
+
+    Attributes:
+        toolkit: the loop options, of those that change the game, that mean something in this one.
+    """
+
+    toolkit: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, spec: DataSpec, loop: LoopOptions | dict[str, Any] = LoopOptions()) -> None:
         super().__init__(spec)
         self.automatic_optimization = False
         self.loop = LoopOptions(**loop) if isinstance(loop, dict) else loop
+        if refused := self.loop.changed() - self.toolkit:
+            raise ValueError(
+                f"{', '.join(f'loop.{name}' for name in sorted(refused))} has no meaning in {self.model_name}'s game; it takes "
+                f"{', '.join(['accumulate', 'clip_d', 'clip_g', *sorted(self.toolkit)])}; leave it at its default"
+            )
 
     # -- what a model defines ------------------------------------------------------------------------------------------
     def players(self) -> Mapping[str, nn.Module | Sequence[nn.Module]]:
@@ -99,6 +152,13 @@ class AdversarialModule(GenerativeModule):
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         """Learning-rate schedulers by player, each stepped after every step of its player."""
         return {}
+
+    def before_cycle(self, step: int) -> None:
+        """Called at the start of a cycle with the number of cycles done: stages."""
+
+    def regularised(self, phase: Phase, batch: Any, terms: Terms) -> Terms:
+        """A phase's terms with what the loop's options add to them."""
+        return terms
 
     def after_step(self, player: str) -> None:
         """Called after each optimiser step, before the next forward pass: weight clipping."""
@@ -136,6 +196,7 @@ class AdversarialModule(GenerativeModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         step = self.trainer.global_step
+        self.before_cycle(step)
         times = [p.times(step) for p in self._phases]
         minibatches, size = self._chunks(batch, sum(t for p, t in zip(self._phases, times, strict=True) if p.real))
         # Lightning counts every optimiser's steps; only the last phase's last one may tick (docs/adversarial_loop.md).
@@ -164,7 +225,7 @@ class AdversarialModule(GenerativeModule):
                 rows: Any = size // parts
             else:
                 rows = batch if parts == 1 else {k: v.chunk(parts)[part] for k, v in batch.items()}
-            terms = phase.loss(rows)
+            terms = self.regularised(phase, rows, phase.loss(rows))
             if "loss" in terms:
                 self.manual_backward(terms["loss"] / parts if parts > 1 else terms["loss"])
             for key, value in terms.items():

@@ -20,15 +20,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
-from zoo.core.module import Batch
+from zoo.core import DataSpec, GeneratorModule, LoopOptions
 from zoo.nn import small
-from zoo.nn.adversarial_losses import GENERATOR_LOSSES, check_generator_loss, jsd_bound
-from zoo.nn.prior import check_prior
 from zoo.registry import Paper, register
 
 PIECES = 5  # linear maps of one maxout unit
@@ -85,11 +81,6 @@ def _uniform(net: nn.Module, bound: float) -> None:
             nn.init.zeros_(m.bias)
 
 
-def log_loss(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """-log D(x) and -log(1 - D(G(z))), one value for each logit; the sum of their means is -V(D, G)."""
-    return F.softplus(-real), F.softplus(fake)
-
-
 def momentum_at(step: int, first: float, last: float, steps: int) -> float:
     """Linear from ``first`` to ``last`` over ``steps`` generator steps, then constant."""
     return first + (last - first) * min(step / steps, 1.0)
@@ -128,26 +119,19 @@ class GAN(GeneratorModule):
         g_loss: str = "nonsat", k: int = 1, optimiser: str = "adam", lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5,
         lr_decay: float = 1.000004, momentum_end: float = 0.7, momentum_steps: int = 125_000, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
-        check_prior(prior)
-        check_generator_loss(g_loss)
-        if k < 1:
-            raise ValueError(f"k is at least 1, got {k}")
         if arch not in ("small", "maxout"):
             raise ValueError(f"arch is small or maxout, got {arch!r}")
         if optimiser not in ("adam", "sgd"):
             raise ValueError(f"optimiser is adam or sgd, got {optimiser!r}")
-        super().__init__(spec, loop)
-        self.arch, self.prior, self.g_loss, self.k, self.optimiser = arch, prior, g_loss, k, optimiser
-        self.lr_d, self.lr_g, self.beta1 = lr_d, lr_g, beta1
+        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        self.arch, self.optimiser = arch, optimiser
         self.lr_decay, self.momentum_end, self.momentum_steps = lr_decay, momentum_end, momentum_steps
-        self.latent = latent or (32 if spec.is_image else spec.dim)
         if arch == "small":
-            self.generator: nn.Module = small.generator(self.latent, spec.shape, width)
-            self.discriminator: nn.Module = small.discriminator(spec.shape, width)
+            self.build(small.generator(self.latent, spec.shape, width), small.discriminator(spec.shape, width))
         else:
             spec.require("gan with arch=maxout", image=True)
-            self.generator = SigmoidGenerator(self.latent, spec.shape, width or 256)
-            self.discriminator = MaxoutDiscriminator(spec.dim, (width or 256) // PIECES)
+            width = width or 256
+            self.build(SigmoidGenerator(self.latent, spec.shape, width), MaxoutDiscriminator(spec.dim, width // PIECES))
 
     def initialise_from(self, x: Tensor) -> None:
         """The sigmoid generator starts at the mean image."""
@@ -155,31 +139,10 @@ class GAN(GeneratorModule):
             mean = self.spec.to_unit(x).mean(0).flatten().clamp(1e-7, 1 - 1e-7)
             self.generator.pixels.bias.copy_(torch.logit(mean))
 
-    # -- losses --------------------------------------------------------------------------------------------------------
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = self.d_input(batch["x"])
-        with torch.no_grad():
-            fake = self.generator(self.draw_codes(len(x), self.noise))
-        real, fake = self.discriminator(x), self.discriminator(fake)
-        loss_real, loss_fake = log_loss(real, fake)
-        loss = loss_real.mean() + loss_fake.mean()
-        accuracy = {"d_acc_real": (real > 0).float().mean(), "d_acc_fake": (fake < 0).float().mean()}
-        return {"loss": loss, "jsd_bound": jsd_bound(loss), **accuracy}
-
-    def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(self.draw_codes(n, self.noise))
-        return {"loss": GENERATOR_LOSSES[self.g_loss](self.discriminator(fake)).mean()}
-
     # -- the game ------------------------------------------------------------------------------------------------------
-    def players(self) -> dict[str, nn.Module]:
-        return {"d": self.discriminator, "g": self.generator}
-
-    def phases(self) -> list[Phase]:
-        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
-
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
         if self.optimiser == "sgd":
-            momentum = momentum_at(self.trainer.global_step, self.beta1, self.momentum_end, self.momentum_steps)
+            momentum = momentum_at(self.trainer.global_step, self.betas[0], self.momentum_end, self.momentum_steps)
             for optimiser in self.trainer.optimizers:
                 for group in optimiser.param_groups:
                     group["momentum"] = momentum
@@ -189,15 +152,15 @@ class GAN(GeneratorModule):
         """Examples as D sees them."""
         return (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(x)
 
-    def from_codes(self, z: Tensor) -> Tensor:
+    def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(self.generator(z))
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        rates = {"d": self.lr_d, "g": self.lr_g}
         if self.optimiser == "adam":
-            return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, 0.999)) for p, lr in rates.items()}
-        return {p: torch.optim.SGD(self.parameters_of(p), lr, momentum=self.beta1) for p, lr in rates.items()}
+            return super().optimisers()
+        rates = {"d": self.lr_d, "g": self.lr_g}
+        return {p: torch.optim.SGD(self.parameters_of(p), lr, momentum=self.betas[0]) for p, lr in rates.items()}
 
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":

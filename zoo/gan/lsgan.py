@@ -17,12 +17,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
-from zoo.core.module import Batch
+from zoo.core import DataSpec, GeneratorModule, LoopOptions
 from zoo.nn import small
-from zoo.nn.prior import check_prior
 from zoo.registry import Paper, register
 
 
@@ -82,60 +79,39 @@ class LSGAN(GeneratorModule):
         a: float = 0.0, b: float = 1.0, c: float = 1.0, k: int = 1, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
-        check_prior(prior)
-        if k < 1:
-            raise ValueError(f"k is at least 1, got {k}")
         if a == b:
             raise ValueError(f"the codes a and b differ, got {a} twice")
         if arch not in ("small", "paper"):
             raise ValueError(f"arch is small or paper, got {arch!r}")
-        super().__init__(spec, loop)
-        self.prior, self.a, self.b, self.c, self.k = prior, a, b, c, k
-        self.lr_d, self.lr_g, self.beta1 = lr_d, lr_g, beta1
-        self.latent = latent or (32 if spec.is_image else spec.dim)
+        super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        self.a, self.b, self.c = a, b, c
         if arch == "small":
-            self.generator: nn.Module = small.generator(self.latent, spec.shape, width)
-            self.discriminator: nn.Module = small.discriminator(spec.shape, width)
+            self.build(small.generator(self.latent, spec.shape, width), small.discriminator(spec.shape, width))
         else:
             spec.require("lsgan with arch=paper", image=True)
             if spec.shape[1] % 16 or spec.shape[2] % 16:
                 raise ValueError(f"lsgan's paper network takes images of multiples of 16 pixels, got {spec}; resize them (--data.size=112)")
             width = width or 256
-            self.generator = Generator(self.latent, spec.shape, width)
-            self.discriminator = small.ConvDiscriminator(spec.shape, width // 4, kernel=5, norm="batch")
+            generator = Generator(self.latent, spec.shape, width)
+            self.build(generator, small.ConvDiscriminator(spec.shape, width // 4, kernel=5, norm="batch"))
 
     @property
     def is_pearson(self) -> bool:
         return self.b - self.c == 1 and self.b - self.a == 2
 
     # -- losses --------------------------------------------------------------------------------------------------------
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = self.spec.to_signed(batch["x"])
-        with torch.no_grad():
-            fake = self.generator(self.draw_codes(len(x), self.noise))
-        real, fake = self.discriminator(x), self.discriminator(fake)
+    def price_real(self, s: Tensor) -> Tensor:
+        return squared_error(s, self.b)
+
+    def price_fake(self, s: Tensor) -> Tensor:
+        return squared_error(s, self.a)
+
+    def price_generator(self, s: Tensor) -> Tensor:
+        return squared_error(s, self.c)
+
+    def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         middle, sign = (self.a + self.b) / 2, 1 if self.b > self.a else -1
-        terms = {
-            "loss": squared_error(real, self.b).mean() + squared_error(fake, self.a).mean(),
-            "d_acc_real": (sign * (real - middle) > 0).float().mean(),
-            "d_acc_fake": (sign * (fake - middle) < 0).float().mean(),
-        }
+        terms = {"d_acc_real": (sign * (real - middle) > 0).float().mean(), "d_acc_fake": (sign * (fake - middle) < 0).float().mean()}
         if self.is_pearson:
             terms["chi2"] = (real - self.c).square().mean() + (fake - self.c).square().mean()
         return terms
-
-    def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(self.draw_codes(n, self.noise))
-        return {"loss": squared_error(self.discriminator(fake), self.c).mean()}
-
-    # -- the game ------------------------------------------------------------------------------------------------------
-    def players(self) -> dict[str, nn.Module]:
-        return {"d": self.discriminator, "g": self.generator}
-
-    def phases(self) -> list[Phase]:
-        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
-
-    # -- optimisers ----------------------------------------------------------------------------------------------------
-    def optimisers(self) -> dict[str, Optimizer]:
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, 0.999)) for p, lr in rates.items()}

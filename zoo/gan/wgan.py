@@ -19,13 +19,14 @@ Notes      Algorithm 1 clamps after the step; the authors' code before the next 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
+from zoo.core.adversarial import TOOLKIT
 from zoo.core.module import Batch
 from zoo.nn import small
-from zoo.nn.prior import Draw, check_prior
+from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
 
@@ -53,50 +54,45 @@ class WGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    toolkit = TOOLKIT - {"label_smooth", "label_flip"}  # a critic has no targets
+
     def __init__(
         self, spec: DataSpec, latent: int | None = None, width: int | None = None, kernel: int = 4, norm: str = "none",
         init: str = "default", prior: str = "normal", c: float = 0.1, k: int = 5, bursts: bool = False, lr_d: float = 5e-4,
         lr_g: float = 5e-4, alpha: float = 0.99, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
-        check_prior(prior)
-        if k < 1:
-            raise ValueError(f"k is at least 1, got {k}")
         if not c > 0:
             raise ValueError(f"c is a positive bound of the critic's parameters, got {c}")
         if init not in ("default", "dcgan"):
             raise ValueError(f"init is default or dcgan, got {init!r}")
-        super().__init__(spec, loop)
-        self.prior, self.c, self.k, self.bursts = prior, c, k, bursts
-        self.lr_d, self.lr_g, self.alpha = lr_d, lr_g, alpha
-        self.latent = latent or (32 if spec.is_image else spec.dim)
-        self.generator = small.generator(self.latent, spec.shape, width, kernel)
-        self.critic = small.discriminator(spec.shape, width, kernel, norm, bias=False)
+        super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g)
+        self.c, self.bursts, self.alpha = c, bursts, alpha
+        generator = small.generator(self.latent, spec.shape, width, kernel)
+        critic = small.discriminator(spec.shape, width, kernel, norm, bias=False)
         if init == "dcgan":
-            small.initialise(self.generator)
-            small.initialise(self.critic)
+            generator, critic = small.initialise(generator), small.initialise(critic)
+        self.build(generator, critic)
 
     # -- losses --------------------------------------------------------------------------------------------------------
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = self.spec.to_signed(batch["x"])
-        with torch.no_grad():
-            fake = self.generator(self.draw_codes(len(x), self.noise))
-        w = self.critic(x).mean() - self.critic(fake).mean()
-        return {"loss": -w, "w_est": w}
+    def price_real(self, s: Tensor) -> Tensor:
+        return -s
 
-    def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(self.draw_codes(n, self.noise))
-        return {"loss": -self.critic(fake).mean()}
+    def price_fake(self, s: Tensor) -> Tensor:
+        return s
+
+    def price_generator(self, s: Tensor) -> Tensor:
+        return -s
+
+    def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        return {"w_est": real.mean() - fake.mean()}
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """w_est: the critic's difference between each held-out example and one sample, (B,)."""
         x = self.spec.to_signed(batch["x"])
         z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
-        return {"w_est": self.critic(x) - self.critic(self.generator(z))}
+        return {"w_est": self.judge(x) - self.judge(self.generator(z))}
 
     # -- the game ------------------------------------------------------------------------------------------------------
-    def players(self) -> dict[str, nn.Module]:
-        return {"d": self.critic, "g": self.generator}
-
     def phases(self) -> list[Phase]:
         return [Phase("d", self.discriminator_loss, repeat=self.critic_steps), Phase("g", self.generator_loss, real=False)]
 
@@ -107,12 +103,12 @@ class WGAN(GeneratorModule):
     @torch.no_grad()
     def after_step(self, player: str) -> None:
         if player == "d":
-            for p in self.critic.parameters():
+            for p in self.discriminator.parameters():
                 p.clamp_(-self.c, self.c)
 
     @torch.no_grad()
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
-        parameters = [*self.critic.parameters()]
+        parameters = [*self.discriminator.parameters()]
         at_bound = torch.stack([(p.abs() >= p.new_tensor(self.c)).sum() for p in parameters]).sum()
         terms["clip_frac"] = at_bound / sum(p.numel() for p in parameters)
 

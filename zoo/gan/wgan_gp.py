@@ -25,11 +25,12 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
+from zoo.core import DataSpec, GeneratorModule, LoopOptions
+from zoo.core.adversarial import TOOLKIT
 from zoo.core.module import Batch
 from zoo.nn import small
 from zoo.nn.penalties import squared_gradient_norm
-from zoo.nn.prior import Draw, check_prior
+from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
 
@@ -134,14 +135,13 @@ class WGANGP(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    toolkit = TOOLKIT - {"label_smooth", "label_flip", "separate_batches"}  # a critic has no targets, and no batch statistics here
+
     def __init__(
         self, spec: DataSpec, arch: str = "small", latent: int | None = None, width: int | None = None, norm: str = "none",
         prior: str = "normal", lam: float = 1.0, k: int = 5, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.0,
         beta2: float = 0.9, decay_steps: int = 0, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
-        check_prior(prior)
-        if k < 1:
-            raise ValueError(f"k is at least 1, got {k}")
         if lam < 0:
             raise ValueError(f"lam is not negative, got {lam}")
         if arch not in ("small", "resnet"):
@@ -150,51 +150,36 @@ class WGANGP(GeneratorModule):
             raise ValueError(
                 f"wgan_gp penalises the critic's gradient at each example, so its norm is none or layer, never batch norm; got {norm!r}"
             )
-        super().__init__(spec, loop)
-        self.prior, self.lam, self.k = prior, lam, k
-        self.lr_d, self.lr_g, self.beta1, self.beta2, self.decay_steps = lr_d, lr_g, beta1, beta2, decay_steps
-        self.latent = latent or (32 if spec.is_image else spec.dim)
+        super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, beta2))
+        self.lam, self.decay_steps = lam, decay_steps
         if arch == "small":
-            self.generator: nn.Module = small.generator(self.latent, spec.shape, width)
-            self.critic: nn.Module = small.discriminator(spec.shape, width, norm=norm, bias=False)
+            generator = small.generator(self.latent, spec.shape, width)
+            self.build(generator, small.discriminator(spec.shape, width, norm=norm, bias=False))
         else:
             spec.require("wgan_gp with arch=resnet", image=True)
-            self.generator = ResNetGenerator(self.latent, spec.shape, width or 128)
-            self.critic = ResNetCritic(spec.shape, width or 128, norm)
+            self.build(ResNetGenerator(self.latent, spec.shape, width or 128), ResNetCritic(spec.shape, width or 128, norm))
 
     # -- losses --------------------------------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = self.spec.to_signed(batch["x"])
-        with torch.no_grad():
-            fake = self.generator(self.draw_codes(len(x), self.noise))
-        w = self.critic(x).mean() - self.critic(fake).mean()
+        x = self.d_input(batch["x"])
+        fake = self.fakes_for_d(len(x))
+        x, fake = self.seen(x), self.seen(fake)
+        w = self.judge(x).mean() - self.judge(fake).mean()
         x_hat = between(x, fake, self.noise.uniform(len(x)))
-        norm = (squared_gradient_norm(self.critic, x_hat) + 1e-12).sqrt()  # a finite slope at a gradient of zero
+        norm = (squared_gradient_norm(self.judge, x_hat) + 1e-12).sqrt()  # a finite slope at a gradient of zero
         gp = self.lam * penalty(norm).mean()
         return {"loss": gp - w, "w_est": w, "gp": gp, "grad_norm": norm.mean()}
 
-    def generator_loss(self, n: int) -> dict[str, Tensor]:
-        fake = self.generator(self.draw_codes(n, self.noise))
-        return {"loss": -self.critic(fake).mean()}
+    def price_generator(self, s: Tensor) -> Tensor:
+        return -s
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """w_est: the critic's difference between each held-out example and one sample, (B,)."""
         x = self.spec.to_signed(batch["x"])
         z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
-        return {"w_est": self.critic(x) - self.critic(self.generator(z))}
-
-    # -- the game ------------------------------------------------------------------------------------------------------
-    def players(self) -> dict[str, nn.Module]:
-        return {"d": self.critic, "g": self.generator}
-
-    def phases(self) -> list[Phase]:
-        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
+        return {"w_est": self.judge(x) - self.judge(self.generator(z))}
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
-    def optimisers(self) -> dict[str, Optimizer]:
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: torch.optim.Adam(self.parameters_of(p), lr, (self.beta1, self.beta2)) for p, lr in rates.items()}
-
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if not self.decay_steps:
             return {}
