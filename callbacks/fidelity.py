@@ -24,8 +24,9 @@ class Fidelity(Callback):
     """Scores samples of an image model against the data at the end of every validation.
 
     For each extractor X: ``val/fid_X``, ``val/kid_X``, ``val/precision_X``, ``val/recall_X``, ``val/density_X``, ``val/coverage_X``; with
-    class probabilities also ``val/is_X``, and ``val/classes_X``, how many classes receive at least 2 % of the samples. Only numbers of
-    the Inception network stand without X. How they were measured is written to protocol.json and the W&B config.
+    class probabilities also ``val/is_X``, and ``val/classes_X``, how many classes receive at least 2 % of the samples; for models
+    conditioned on the class ``val/cond_acc_X``, the share of samples that the extractor's classifier, which never saw one, gives their
+    label. Only numbers of the Inception network stand without X. How they were measured is written to protocol.json and the W&B config.
 
     Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed: the values do not depend on the
     number of processes. Real features are computed once a run. Models that cannot sample and data that are not images are left alone.
@@ -82,7 +83,7 @@ class Fidelity(Callback):
                         scorer.update(x, spec, start, real=False)
             values: dict[str, float] = {}
             for scorer in self._scorers:
-                values |= {f"val/{k}{scorer.suffix}": v for k, v in scorer.compute(spec).items()}
+                values |= {f"val/{k}{scorer.suffix}": v for k, v in scorer.compute(labels).items()}
         write_protocol(trainer, {"fidelity": self._protocol(trainer, module, ema)})
         return values
 
@@ -181,10 +182,13 @@ class _Scorer:
         if self.score is not None and p is not None and not real:
             self.score.update(p, start)
 
-    def compute(self, spec: Any) -> dict[str, float]:
+    def compute(self, labels: Tensor | None) -> dict[str, float]:
         values = {"fid": self.fid.compute(), "kid": self.kid.compute()[0], **self.prdc.compute()}
         if self.score is not None:
             values["is"], _, present = self.score.compute()
             if self.extractor.about_data:
                 values["classes"] = present
+                if labels is not None:
+                    said = self.score.kept("fake").argmax(1)
+                    values["cond_acc"] = (said == labels.to(said)).double().mean()
         return {k: float(v) for k, v in values.items()}

@@ -529,6 +529,37 @@ def check_accumulation_equals_one_batch(subject: Subject) -> None:
     assert (results[0] - results[1]).abs().max() < 1e-9, f"differs by {(results[0] - results[1]).abs().max():.2g}"
 
 
+@check(lambda e: bool(getattr(registry.get(e.name), "toolkit", ())))
+def check_options_of_the_loop_work(subject: Subject) -> None:
+    """Every option that the game takes changes three cycles and keeps them finite; every other one is refused."""
+    options = {
+        "label_smooth": 0.9, "label_flip": 0.3, "instance_noise": 0.5, "spectral_norm": True, "r1": 1.0, "replay": 16
+    }  # fmt: skip
+    game: Any = registry.get(subject.entry.name)
+    taken: frozenset[str] = game.toolkit
+
+    def trained(**loop: Any) -> Tensor:
+        seed_everything(0, verbose=False)
+        given = {**subject.model_params, "loop": {**subject.model_params.get("loop", {}), **loop}}
+        model = registry.create(subject.entry.name, subject.data().spec, **given)
+        subject.fit(model, 3)
+        return torch.cat([p.detach().flatten() for name in model.players() for p in model.parameters_of(name)])
+
+    plain = trained()
+    for name, value in options.items():
+        if name in taken:
+            with_it = trained(**{name: value})
+            assert torch.isfinite(with_it).all(), f"loop.{name}={value} gives weights that are not finite"
+            assert not torch.equal(with_it, plain), f"loop.{name}={value} changes nothing"
+        else:
+            try:
+                trained(**{name: value})
+                refusal = ""
+            except ValueError as error:
+                refusal = str(error)
+            assert name in refusal and subject.entry.name in refusal, f"loop.{name} is not in its toolkit; it says {refusal!r}"
+
+
 @check()
 def check_fingerprint_is_its_own(subject: Subject) -> None:
     """No other model has the same weights after two steps on the same data: no name is a renamed copy."""
@@ -563,7 +594,11 @@ together: tuple[str, ...] = ()  # models whose two-process runs share one launch
 
 @functools.cache
 def ddp_differences(names: tuple[str, ...], steps: int = 4) -> dict[str, tuple[float, float] | str]:
-    """For each model: the largest difference of a parameter or buffer between one process and two, and that of the likelihood."""
+    """For each model: the largest difference of a parameter or buffer between one process and two, and that of the likelihood.
+
+    Args:
+        names: registry names, each followed by options if need be: "gan --model.k=2".
+    """
     with tempfile.TemporaryDirectory() as scratch:
         launch(_train_in_group, 2, names, steps, scratch)
         out: dict[str, tuple[float, float] | str] = {}
@@ -573,7 +608,7 @@ def ddp_differences(names: tuple[str, ...], steps: int = 4) -> dict[str, tuple[f
             if isinstance(two, str):
                 out[name] = two
                 continue
-            one = _train_double(Subject.of(name), steps, 1)
+            one = _train_double(Subject.of(*name.split()), steps, 1)
             apart = {n: (v.double() - two[n].double()).abs().max().item() for n, v in one.items() if v.numel()}
             out[name] = max(v for n, v in apart.items() if n not in LIKELIHOODS), max([0.0, *(apart.get(n, 0.0) for n in LIKELIHOODS)])
     return out
@@ -598,7 +633,7 @@ def _train_double(subject: Subject, steps: int, world: int, **options: Any) -> d
 def _train_in_group(names: tuple[str, ...], steps: int, scratch: str) -> None:
     for name in names:
         try:
-            subject = Subject.of(name)
+            subject = Subject.of(*name.split())
             result: Any = _train_double(subject, steps, 2, devices=2, strategy=strategy_for(subject))
         except Exception as error:  # reported as this model's failure
             result = f"{type(error).__name__}: {error}"

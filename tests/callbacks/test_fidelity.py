@@ -46,6 +46,25 @@ def test_values_are_those_of_the_metrics_on_the_same_samples():
         assert found[f"val/{name}_pixels"] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
 
 
+def test_conditional_samples_are_asked_for_their_label():
+    class Right(Painter):
+        """Class y has level y + 1."""
+
+        def sample(self, n, *, y=None, generator=None):
+            return super().sample(n, y=y + 1, generator=generator)
+
+    class Swapped(Painter):
+        """The first two classes are painted as each other."""
+
+        def sample(self, n, *, y=None, generator=None):
+            return super().sample(n, y=torch.where(y < 2, 1 - y, y) + 1, generator=generator)
+
+    right, swapped = (values(run(m, squares(), 1, small(n_fake=300), every=1)) for m in (Right(), Swapped()))
+    assert right["val/cond_acc_pixels"] == 1
+    assert swapped["val/cond_acc_pixels"] == pytest.approx(1 / 3, abs=0.1)
+    assert "val/cond_acc_pixels" not in values(run(Free(), squares(), 1, small(), every=1))
+
+
 def test_data_scored_against_themselves_are_near_and_noise_is_far():
     class Memory(Free):
         def sample(self, n, *, y=None, generator=None):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from callbacks import EMA, ModeCoverage
-from tests.callbacks.fakes import POINTS, Free, Recorder, Witness, run, squares
+from tests.callbacks.fakes import POINTS, Free, Painter, Recorder, Witness, run, squares
 from tests.support import Given
 from zoo.data.toy2d import Toy2D
 
@@ -34,3 +34,15 @@ def test_data_without_centres_and_images_are_left_alone():
     for model, data in ((Free(POINTS), Given(POINTS, torch.randn(20, 2))), (Free(), squares()), (Ring(POINTS), Toy2D("moons", size=100))):
         trainer = run(model, data, 1, ModeCoverage(), every=1)
         assert "val/modes" not in trainer.callback_metrics
+
+
+def test_a_conditional_model_is_asked_for_each_labels_own_mode():
+    class Turned(Painter):
+        """Points of the right component for even labels, of the next one for odd ones."""
+
+        def sample(self, n, *, y=None, generator=None):
+            return Toy2D().centres[(y + y % 2) % 8].to(self.float_dtype)
+
+    data = Toy2D(size=1000, labelled=True)
+    found = run(Turned(data.spec), data, 1, ModeCoverage(), every=1).callback_metrics
+    assert found["val/own_mode"] == pytest.approx(0.5) and found["val/modes"] == 4 and found["val/hq"] == 1

@@ -20,6 +20,18 @@ def test_digits_are_scikit_learns_split_once_and_for_all():
     assert torch.equal(data.split("val")["x"], Digits(seed=0).split("val")["x"])
 
 
+@pytest.mark.parametrize(("kind", "classes"), [("ring", 8), ("grid", 25)])
+def test_labelled_points_are_the_same_points_with_their_component(kind, classes):
+    plain, data = Toy2D(kind, size=2000), Toy2D(kind, size=2000, labelled=True)
+    assert plain.spec.num_classes == 0 and data.spec.num_classes == classes and "y" not in plain.split("train")
+    for name in ("train", "val"):
+        x, y = data.split(name)["x"], data.split(name)["y"]
+        assert torch.equal(x, plain.split(name)["x"]) and len(y.unique()) == classes
+        assert torch.equal(torch.cdist(x, data.centres).argmin(1), y)
+    with pytest.raises(ValueError, match="moons have no classes"):
+        Toy2D("moons", labelled=True)
+
+
 @pytest.mark.parametrize("size", [8, 16, 32])
 def test_resized_digits_keep_seventeen_integer_levels(size):
     x = Digits(size=size).examples(200)["x"]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.support import Given, fit
 from zoo.core import DataSpec
-from zoo.gan.gan import GAN, Maxout, MaxoutDiscriminator, SigmoidGenerator, log_loss, momentum_at
+from zoo.gan.gan import GAN, Maxout, MaxoutDiscriminator, SigmoidGenerator, momentum_at
 from zoo.nn.adversarial_losses import GENERATOR_LOSSES, jsd_bound
 
 LINE = DataSpec((1,))
@@ -43,13 +43,13 @@ class Shift(nn.Module):
 
 
 def test_best_discriminator_is_p_over_p_plus_q_and_its_loss_gives_the_jensen_shannon_divergence():
+    model = GAN(LINE)
     p, q = torch.rand(2, 8, dtype=torch.float64).softmax(1)
     s = torch.zeros(8, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([s], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
 
     def loss():
-        real, fake = log_loss(s, s)
-        return (p * real).sum() + (q * fake).sum()
+        return (p * model.price_real(s)).sum() + (q * model.price_fake(s)).sum()
 
     def closure():
         optimiser.zero_grad()

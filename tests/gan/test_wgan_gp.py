@@ -145,7 +145,11 @@ def test_resnet_is_the_papers():
     kinds = [[m.resample for m in net.blocks if isinstance(m, ResidualBlock)] for net in (model.generator, model.discriminator)]
     assert kinds == [["up"] * 3, ["down", "down", "", ""]]
     fake = model.generator(torch.zeros(2, 128, device="meta"))
-    assert fake.shape == (2, 3, 32, 32) and model.discriminator.features(fake).shape == (2, 128, 8, 8) and model.discriminator(fake).shape == (2,)
+    assert (
+        fake.shape == (2, 3, 32, 32)
+        and model.discriminator.features(fake).shape == (2, 128, 8, 8)
+        and model.discriminator(fake).shape == (2,)
+    )
 
 
 def test_pooling_before_the_shortcut_convolution_equals_pooling_after():

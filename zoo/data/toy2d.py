@@ -26,24 +26,29 @@ class Toy2D(ZooDataModule):
             mixture1d (three gaussians on the line, D = 1).
         std: standard deviation of each gaussian of ring and grid, and the noise of moons and swiss_roll.
         size: training points; validation and test have a fifth of it each.
+        labelled: the component's number is the class of each point (ring, grid).
         batch_size: rows of one minibatch on one process.
         num_workers: loader processes.
         seed: of the points and of their order.
     """
 
     def __init__(
-        self, kind: str = "ring", std: float = 0.05, size: int = 50_000, batch_size: int = 256, num_workers: int = 0, seed: int = 0
-    ) -> None:
+        self, kind: str = "ring", std: float = 0.05, size: int = 50_000, labelled: bool = False, batch_size: int = 256,
+        num_workers: int = 0, seed: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__(batch_size, num_workers, seed)
         if kind not in KINDS:
             raise ValueError(f"toy2d's kind is one of {', '.join(KINDS)}, got {kind!r}")
         if not std > 0 or size < 10:
             raise ValueError(f"std is positive and size at least 10, got std={std}, size={size}")
-        self.kind, self.std, self.size = kind, std, size
+        if labelled and kind not in ("ring", "grid"):
+            raise ValueError(f"the points of {kind} have no classes: labelled is for ring and grid")
+        self.kind, self.std, self.size, self.labelled = kind, std, size, labelled
 
     @property
     def spec(self) -> DataSpec:
-        return DataSpec((1 if self.kind == "mixture1d" else 2,), None, 0, f"toy2d {self.kind} (std {self.std:g})")
+        classes = len(self.centres) if self.labelled and self.centres is not None else 0
+        return DataSpec((1 if self.kind == "mixture1d" else 2,), None, classes, f"toy2d {self.kind} (std {self.std:g})")
 
     @property
     def centres(self) -> Tensor | None:
@@ -57,7 +62,12 @@ class Toy2D(ZooDataModule):
 
     def load(self) -> dict[str, Split]:
         sizes = {"train": self.size, "val": self.size // 5, "test": self.size // 5}
-        return {name: {"x": self.draw(n, generator(self.seed, "toy2d", name))} for name, n in sizes.items()}
+        splits = {}
+        for name, n in sizes.items():
+            splits[name] = {"x": self.draw(n, generator(self.seed, "toy2d", name))}
+            if self.labelled and self.centres is not None:  # the same draw of the components
+                splits[name]["y"] = torch.randint(len(self.centres), (n,), generator=generator(self.seed, "toy2d", name))
+        return splits
 
     def draw(self, n: int, g: torch.Generator) -> Tensor:
         """(n, D) float32 samples of the density."""

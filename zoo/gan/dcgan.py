@@ -58,10 +58,11 @@ class DCGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    discriminator: ConvDiscriminator
+
     def __init__(
         self, spec: DataSpec, latent: int = 32, width: int = 32, kernel: int = 4, prior: str = "uniform", g_loss: str = "nonsat",
-        k: int = 1, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5,
-        loop: LoopOptions = LoopOptions(),
+        k: int = 1, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         spec.require("dcgan", image=True)
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
