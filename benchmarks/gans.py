@@ -1,0 +1,354 @@
+"""Every GAN of the zoo under one budget: who covers the modes, whose samples are near the data, who collapses, and how fast.
+
+    python benchmarks/gans.py ring                     8 gaussians on a ring, seeds 0 1 2
+    python benchmarks/gans.py grid                     25 gaussians on a grid
+    python benchmarks/gans.py digits                   16x16 digits, scored by the small feature network
+    python benchmarks/gans.py speed                    generator steps a second on ring and digits, in turns
+    python benchmarks/gans.py sheet                    contact sheets, one row a model
+    python benchmarks/gans.py k runs/                  table and plot of the runs that sweeps/gan_k.yaml made
+    python benchmarks/gans.py digits --models began dcgan --seeds 0 --jobs 2
+
+The budget is generator steps and batch size; learning rates, k and networks are each model's defaults. Every run is a ``python -m
+zoo.fit`` in a process of its own, in runs/gans/TASK/MODEL-SEED; a folder that is finished is not run again. Tables are written to
+results/gans_TASK.md and .csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import inspect
+import math
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback
+from tqdm.auto import tqdm
+
+from zoo import registry
+from zoo.check import Subject, _hush
+from zoo.core import checkpoint
+from zoo.core.pictures import below, captioned, scatter
+from zoo.core.sampling import draw
+from zoo.runs import data_of
+
+RESULTS, RUNS = Path(__file__).parent / "results", Path("runs") / "gans"
+QUIET = [
+    "--wandb.mode=disabled", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--threads=1",
+    "--latent_space.enabled=false", "--memorisation.enabled=false", "--sample_grid.every_n_steps=100000000",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data and budget.
+
+    Args:
+        title: of the table. data: options. steps: of the generator. every: between validations. metrics: logged names by column; the
+            first decides what the best validation is, and ``lower`` whether less of it is better.
+    """
+
+    title: str
+    data: list[str]
+    steps: int
+    every: int
+    metrics: dict[str, str]
+    lower: bool
+
+    def better(self, a: float, b: float) -> bool:
+        return a < b if self.lower else a > b
+
+    def collapsed(self, best: float, last: float) -> bool:
+        """The last validation is far worse than the best: twice the distance, or half the modes."""
+        return last > 2 * best if self.lower else last <= best / 2
+
+
+POINTS = {"modes": "val/modes", "hq": "val/hq", "hq_strict": "val/hq_strict"}
+IMAGES = {
+    name: f"val/{key}_digitsnet"
+    for name, key in {"fd": "fid", "is": "is", "classes": "classes", "precision": "precision", "recall": "recall"}.items()
+}
+TASKS = {
+    "ring": Task("8 gaussians on a ring", ["--data=toy2d", "--data.kind=ring", "--data.batch_size=256"], 3000, 500, POINTS, False),
+    "grid": Task("25 gaussians on a grid", ["--data=toy2d", "--data.kind=grid", "--data.batch_size=256"], 6000, 1000, POINTS, False),
+    "digits": Task("digits, 16x16", ["--data=digits", "--data.size=16", "--data.batch_size=64"], 1000, 250, IMAGES, True),
+}
+SETTINGS: dict[tuple[str, str], list[str]] = {  # what a model needs on a task that is not its default
+    ("bs_gan", "ring"): ["--model.mode=continuous"],
+    ("bs_gan", "grid"): ["--model.mode=continuous"],
+    ("bs_gan", "digits"): ["--model.mode=continuous"],
+}
+
+
+def options_of(name: str, task: str) -> list[str]:
+    entry, own = registry.entry(name), SETTINGS.get((name, task), [])
+    if "stage_steps" in entry.parameters:
+        stages = inspect.signature(registry.get(name)).parameters["stages"].default
+        own = [*own, f"--model.stage_steps={TASKS[task].steps // stages}"]
+    labelled = ["--data.labelled=true"] if task != "digits" and entry.conditions_on == "class" else []
+    return [*TASKS[task].data, *labelled, *own]
+
+
+def players(task: str) -> list[str]:
+    """GANs whose networks take the task's data."""
+    names = []
+    for name in registry.list(family="gan"):
+        subject = Subject.of(name, *options_of(name, task))
+        try:
+            subject.model()
+        except ValueError:
+            continue
+        names.append(name)
+    return names
+
+
+def train(name: str, task: str, seed: int) -> Path:
+    """The folder of a finished run."""
+    folder = RUNS / task / f"{name}-{seed}"
+    if not (folder / "seconds.txt").is_file():
+        budget = [f"--trainer.max_steps={TASKS[task].steps}", f"--trainer.val_check_interval={TASKS[task].every}"]
+        scores = ["--fidelity.pixels=false"] if task == "digits" else []
+        command = [sys.executable, "-m", "zoo.fit", "--model", name, *options_of(name, task), *budget, *scores, *QUIET]
+        start = time.perf_counter()
+        done = subprocess.run([*command, f"--seed_everything={seed}", f"--run_dir={folder}"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        (folder / "seconds.txt").write_text(f"{time.perf_counter() - start:.0f}")
+    return folder
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every logged metric."""
+    out: dict[str, list[tuple[int, float]]] = {}
+    with (folder / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            for key, value in row.items():
+                if value and key != "step":
+                    out.setdefault(key, []).append((int(float(row["step"] or 0)), float(value)))
+    return out
+
+
+def row_of(folder: Path, name: str, task: str, seed: int) -> dict[str, Any]:
+    """Last values, and those of the best validation."""
+    logged, plan = curves(folder), TASKS[task]
+    first = next(iter(plan.metrics.values()))
+    best = 0
+    for i, (_, value) in enumerate(logged[first]):
+        best = i if plan.better(value, logged[first][best][1]) else best
+    row: dict[str, Any] = {"model": name, "seed": seed}
+    for column, key in plan.metrics.items():
+        row[column], row[f"best_{column}"] = logged[key][-1][1], logged[key][best][1]
+    column = next(iter(plan.metrics))
+    row["collapsed"] = int(plan.collapsed(row[f"best_{column}"], row[column]))
+    return row | {"best_step": logged[first][best][0], "seconds": int((folder / "seconds.txt").read_text())}
+
+
+def table(task: str) -> None:
+    """Write results/gans_TASK.csv and .md from the finished runs."""
+    plan, names = TASKS[task], registry.list(family="gan")
+    rows = []
+    for name in names:
+        for folder in sorted((RUNS / task).glob(f"{name}-[0-9]*")):
+            if (folder / "seconds.txt").is_file():
+                rows.append(row_of(folder, name, task, int(folder.name.rsplit("-", 1)[1])))
+    with (RESULTS / f"gans_{task}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+    first, *others = plan.metrics
+    groups = {name: [r for r in rows if r["model"] == name] for name in names if any(r["model"] == name for r in rows)}
+    order = sorted(groups, key=lambda n: (1 if plan.lower else -1) * _mean(groups[n], first) - 1e-3 * _mean(groups[n], others[0]))
+    speeds = read_speeds(task)
+    head = ["model", f"{first}, last", "each seed", f"{first}, best", *(f"{c}, last" for c in others), "collapsed runs", "steps/s"]
+    batch = next(o for o in plan.data if "batch_size" in o).split("=")[1]
+    lines = [
+        f"# GANs on {plan.title}", "",
+        f"{plan.steps:,} generator steps of {batch} rows (and k times as many of D as a model asks for), default networks and rates, one "
+        f"CPU thread; a validation every {plan.every:,} steps. Mean ± standard deviation over seeds. Collapsed: the last validation is far "
+        f"worse than the run's best ({'more than twice its distance' if plan.lower else 'at most half of its modes'}). Steps/s: generator "
+        f"steps, in brackets relative to `{REFERENCE[task]}`.", "",
+        f"| {' | '.join(head)} |", "|---" * len(head) + "|",
+    ]  # fmt: skip
+    for name in order:
+        runs = groups[name]
+        each = " / ".join(_short(r[first], first) for r in runs)
+        cells = [f"`{name}`", _spread(runs, first), each, _spread(runs, f"best_{first}"), *(_spread(runs, c) for c in others)]
+        lines.append(f"| {' | '.join(cells)} | {sum(r['collapsed'] for r in runs)} of {len(runs)} | {speeds.get(name, '')} |")
+    absent = [name for name in names if name not in players(task)]
+    if absent:
+        lines += ["", f"Not here, since their networks take images only: {', '.join(f'`{n}`' for n in absent)}."]
+    (RESULTS / f"gans_{task}.md").write_text("\n".join(lines) + "\n")
+
+
+def _mean(runs: list[dict[str, Any]], column: str) -> float:
+    return statistics.mean(float(r[column]) for r in runs)
+
+
+def _short(value: float, column: str) -> str:
+    return f"{value:.0f}" if column.endswith(("modes", "classes")) else f"{value:.2f}"
+
+
+def _spread(runs: list[dict[str, Any]], column: str) -> str:
+    values = [float(r[column]) for r in runs]
+    middle = f"{statistics.mean(values):.1f}" if column.endswith(("modes", "classes")) else f"{statistics.mean(values):.2f}"
+    return f"{middle} ± {statistics.stdev(values):.2f}" if len(values) > 1 else middle
+
+
+# -- speed -------------------------------------------------------------------------------------------------------------
+REFERENCE = {"ring": "gan", "grid": "gan", "digits": "dcgan"}
+
+
+class Clock(Callback):
+    """Seconds between two generator steps."""
+
+    def __init__(self, first: int) -> None:
+        self.first, self.start, self.seconds = first, 0.0, 0.0
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.first:
+            self.start = time.perf_counter()
+        self.seconds = time.perf_counter() - self.start
+
+
+def speed(tasks: list[str], names: list[str] | None, rounds: int = 5, steps: int = 60) -> None:
+    """Generator steps a second, every model in turn, several rounds; the median of the rounds, and of the ratios within a round."""
+    _hush()
+    torch.set_num_threads(1)
+    rows = []
+    for task in tasks:
+        models = [n for n in players(task) if names is None or n in names or n == REFERENCE[task]]
+        rates: dict[str, list[float]] = {name: [] for name in models}
+        for _ in tqdm(range(rounds), desc=task):
+            for name in models:
+                subject, clock = Subject.of(name, *options_of(name, task)), Clock(steps // 3)
+                subject.fit(subject.model(), steps, callbacks=[clock])
+                rates[name].append((steps - steps // 3) / clock.seconds)
+        for name in models:
+            ratio = statistics.median(a / b for a, b in zip(rates[name], rates[REFERENCE[task]], strict=True))
+            rows.append(
+                {"task": task, "model": name, "steps_per_second": round(statistics.median(rates[name]), 1), "ratio": round(ratio, 3)}
+            )
+    with (RESULTS / "gans_speed.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_speeds(task: str) -> dict[str, str]:
+    path, measured = RESULTS / "gans_speed.csv", "ring" if task == "grid" else task
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["task"] == measured]
+    return {r["model"]: f"{float(r['steps_per_second']):.0f} ({float(r['ratio']):.2f})" for r in rows}
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+def sheet(seed: int = 0, columns: int = 16) -> None:
+    """results/gans_digits.png: a row of samples for each model; results/gans_ring.png and gans_grid.png: its points over the data."""
+    rows = []
+    for name in registry.list(family="gan"):
+        folder = RUNS / "digits" / f"{name}-{seed}"
+        if not (folder / "seconds.txt").is_file():
+            continue
+        model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
+        y = torch.arange(columns) % model.spec.num_classes if model.conditions_on == "class" else None
+        rows.append(captioned(draw(model, columns, 0, y=y), model.spec, columns, [name, *[""] * (columns - 1)], cell=48))
+    if rows:
+        below(*rows, gap=2).save(RESULTS / "gans_digits.png")
+    for task in ("ring", "grid"):
+        tiles = []
+        for name in registry.list(family="gan"):
+            folder = RUNS / task / f"{name}-{seed}"
+            if (folder / "seconds.txt").is_file():
+                model, data = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True), data_of(folder)
+                y = torch.arange(1000) % model.spec.num_classes if model.conditions_on == "class" else None
+                tiles.append((name, scatter(draw(model, 1000, 0, y=y), data.examples(1000)["x"])))
+        if tiles:
+            _mosaic(tiles).save(RESULTS / f"gans_{task}.png")
+
+
+def _mosaic(tiles: list[tuple[str, Any]], size: int = 220, across: int = 5) -> Any:
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.new("RGB", (size * across, (size + 18) * math.ceil(len(tiles) / across)), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
+    for i, (name, tile) in enumerate(tiles):
+        left, top = i % across * size, i // across * (size + 18)
+        picture.paste(tile.resize((size, size)), (left, top + 18))
+        pen.text((left + size / 2, top + 9), name, "black", font, anchor="mm")
+    return picture
+
+
+# -- the sweep over k --------------------------------------------------------------------------------------------------
+def sweep_over_k(folder: Path) -> None:
+    """results/gan_k.md and gan_k.png from the run folders of sweeps/gan_k.yaml."""
+    metrics = {name: f"val/{name}_digitsnet" for name in ("fid", "is", "classes", "precision", "recall")}
+    groups: dict[tuple[float, int], list[dict[str, float]]] = {}
+    for config in sorted(folder.glob("dcgan-*/config.yaml")):
+        parameters, logged = yaml.safe_load(config.read_text())["model"]["init_args"], curves(config.parent)
+        if logged[metrics["fid"]][-1][0] < 1000:
+            continue  # cut off
+        groups.setdefault((parameters["lr_g"], parameters["k"]), []).append({n: logged[key][-1][1] for n, key in metrics.items()})
+    if not groups:
+        raise SystemExit(f"no finished runs dcgan-* in {folder}; wandb sweep sweeps/gan_k.yaml, then wandb agent, make them")
+    lines = [
+        "# Discriminator steps per generator step", "",
+        "`dcgan` on 16x16 digits, 1,000 generator steps whatever k is (so k times the work of D), by `wandb sweep sweeps/gan_k.yaml` and "
+        "`wandb agent`. Mean ± standard deviation over seeds at the last step, in the small network's features.", "",
+        "| lr_g | k | FD | IS | classes | precision | recall | runs |", "|---" * 8 + "|",
+    ]  # fmt: skip
+    for (lr, k), runs in sorted(groups.items()):
+        cells = [_spread(runs, name) for name in metrics]
+        lines.append(f"| {lr:g} | {k} | {' | '.join(cells)} | {len(runs)} |")
+    (RESULTS / "gan_k.md").write_text("\n".join(lines) + "\n")
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, name, label in zip(figure.subplots(1, 3), ("fid", "is", "recall"), ("Fréchet distance", "IS", "recall"), strict=True):
+        for lr in sorted({lr for lr, _ in groups}):
+            ks = sorted(k for other, k in groups if other == lr)
+            values = [[r[name] for r in groups[lr, k]] for k in ks]
+            spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
+            axis.errorbar(ks, [statistics.mean(v) for v in values], spread, marker="o", capsize=3, label=f"lr_g {lr:g}")
+        axis.set(xlabel="k", ylabel=label, xticks=sorted({k for _, k in groups}))
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_yscale("log")
+    figure.axes[0].legend()
+    figure.savefig(RESULTS / "gan_k.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=[*TASKS, "speed", "sheet", "k"])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="of the sweep's runs, for k")
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    args = parser.parse_args()
+    if args.what == "speed":
+        speed(["ring", "digits"], args.models)
+    elif args.what == "sheet":
+        sheet()
+    elif args.what == "k":
+        sweep_over_k(args.folder)
+    else:
+        wanted = [(m, args.what, s) for m in players(args.what) if args.models is None or m in args.models for s in args.seeds]
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for _ in tqdm(pool.map(lambda job: train(*job), wanted), total=len(wanted), desc=args.what):
+                table(args.what)
+
+
+if __name__ == "__main__":
+    main()
