@@ -14,7 +14,7 @@ from callbacks.report import by_class, can, conditions_on, log_scalars, versions
 from zoo.core.ema import averaged
 from zoo.core.noise import generator
 from zoo.core.sampling import BLOCK, draw
-from zoo.metrics import PRDC, Extractor, FrechetDistance, Inception, InceptionScore, KernelDistance, choose
+from zoo.metrics import PRDC, AMScore, Extractor, FrechetDistance, Inception, InceptionScore, KernelDistance, choose
 
 PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
 MANY = 10_000  # samples from which on KID and IS are computed as in the papers; KID keeps no more
@@ -24,9 +24,10 @@ class Fidelity(Callback):
     """Scores samples of an image model against the data at the end of every validation.
 
     For each extractor X: ``val/fid_X``, ``val/kid_X``, ``val/precision_X``, ``val/recall_X``, ``val/density_X``, ``val/coverage_X``; with
-    class probabilities also ``val/is_X``, and ``val/classes_X``, how many classes receive at least 2 % of the samples; for models
-    conditioned on the class ``val/cond_acc_X``, the share of samples that the extractor's classifier, which never saw one, gives their
-    label. Only numbers of the Inception network stand without X. How they were measured is written to protocol.json and the W&B config.
+    class probabilities also ``val/is_X``, ``val/am_X`` (the AM score), and ``val/classes_X``, how many classes receive at least 2 % of the
+    samples; for models conditioned on the class ``val/cond_acc_X``, the share of samples that the extractor's classifier, which never saw
+    one, gives their label. Only numbers of the Inception network stand without X. How they were measured is written to protocol.json and
+    the W&B config.
 
     Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed: the values do not depend on the
     number of processes. Real features are computed once a run. Models that cannot sample and data that are not images are left alone.
@@ -148,6 +149,7 @@ class _Scorer:
     kid: KernelDistance
     prdc: PRDC
     score: InceptionScore | None
+    am: AMScore | None
     papers: bool
 
     @classmethod
@@ -162,6 +164,7 @@ class _Scorer:
             KernelDistance(dim, subsets, size, keep=MANY).to(device),
             PRDC(dim, k, keep=pairs).to(device),
             InceptionScore(classes, 10 if papers else 1).to(device) if classes else None,
+            AMScore(classes).to(device) if classes and extractor.about_data else None,
             papers,
         )
 
@@ -170,7 +173,7 @@ class _Scorer:
         return "" if isinstance(self.extractor, Inception) else f"_{self.extractor.name}"
 
     def reset(self) -> None:
-        for metric in (self.fid, self.kid, self.prdc, self.score):
+        for metric in (self.fid, self.kid, self.prdc, self.score, self.am):
             if metric is not None:
                 metric.reset()
 
@@ -181,13 +184,15 @@ class _Scorer:
         self.prdc.update(features, start, real=real)
         if self.score is not None and p is not None and not real:
             self.score.update(p, start)
+        if self.am is not None and p is not None:
+            self.am.update(p, start, real=real)
 
     def compute(self, labels: Tensor | None) -> dict[str, float]:
         values = {"fid": self.fid.compute(), "kid": self.kid.compute()[0], **self.prdc.compute()}
         if self.score is not None:
             values["is"], _, present = self.score.compute()
-            if self.extractor.about_data:
-                values["classes"] = present
+            if self.am is not None:
+                values["classes"], values["am"] = present, self.am.compute()[0]
                 if labels is not None:
                     said = self.score.kept("fake").argmax(1)
                     values["cond_acc"] = (said == labels.to(said)).double().mean()

@@ -11,6 +11,7 @@ from tests.callbacks.fakes import POINTS, SPEC, Free, Gauss, Painter, Pair, Reco
 from tests.support import Given
 from zoo.core.sampling import draw
 from zoo.metrics import FrechetDistance, KernelDistance, Pixels, extractors
+from zoo.metrics.am_score import am_score
 from zoo.metrics.inception_score import classes_present, inception_score
 from zoo.metrics.prdc import prdc
 
@@ -40,7 +41,7 @@ def test_values_are_those_of_the_metrics_on_the_same_samples():
     kid.update(real, 0, real=True)
     kid.update(fake, 0)
     expected = {"fid": fid.compute(), "kid": kid.compute()[0], **prdc(real[:40], fake[:40], 3)}
-    expected |= {"is": inception_score(p, 1)[0], "classes": classes_present(p)}
+    expected |= {"is": inception_score(p, 1)[0], "classes": classes_present(p), "am": sum(am_score(net(batch["x"], SPEC)[1], p))}
     assert {f"val/{k}_pixels" for k in expected} | {f"val/{k}_squaresnet" for k in expected} == set(found)
     for name, value in expected.items():
         assert found[f"val/{name}_pixels"] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
@@ -103,7 +104,7 @@ def test_conditional_models_get_the_labels_of_the_data():
 def test_unlabelled_data_have_no_classes():
     spec = type(SPEC)((1, 4, 4), 5, 0, "plain")
     found = values(run(Free(spec), Given(spec, squares().examples()["x"], batch_size=8), 1, small(), every=1))
-    assert "val/fid_plainnet" in found and not any("/is_" in k or "/classes_" in k for k in found)
+    assert "val/fid_plainnet" in found and not any("/is_" in k or "/classes_" in k or "/am_" in k for k in found)
 
 
 def test_only_inception_has_the_plain_names(monkeypatch):

@@ -1,5 +1,6 @@
 """Metrics of generated samples: pure, the same on one process and on many, without logging."""
 
+from zoo.metrics.am_score import AMScore
 from zoo.metrics.extractors import DataNet, Extractor, Inception, Pixels, choose
 from zoo.metrics.frechet import FrechetDistance, frechet_distance
 from zoo.metrics.inception_score import InceptionScore
@@ -9,6 +10,7 @@ from zoo.metrics.prdc import PRDC
 
 __all__ = [
     "PRDC",
+    "AMScore",
     "DataNet",
     "Extractor",
     "FrechetDistance",
