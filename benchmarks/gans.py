@@ -324,7 +324,6 @@ def sweep_over_k(folder: Path) -> None:
             axis.errorbar(ks, [statistics.mean(v) for v in values], spread, marker="o", capsize=3, label=f"lr_g {lr:g}")
         axis.set(xlabel="k", ylabel=label, xticks=sorted({k for _, k in groups}))
         axis.grid(alpha=0.3)
-    figure.axes[0].set_yscale("log")
     figure.axes[0].legend()
     figure.savefig(RESULTS / "gan_k.png")
 

@@ -8,6 +8,7 @@ from zoo.core.generator import GeneratorModule
 from zoo.core.likelihood import DensityModule, LikelihoodModule
 from zoo.core.module import GenerativeModule
 from zoo.core.spec import DataSpec
+from zoo.core.staged import StagedModule
 from zoo.core.variational import Variational, VariationalModule
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "LikelihoodModule",
     "LoopOptions",
     "Phase",
+    "StagedModule",
     "Variational",
     "VariationalModule",
 ]

@@ -126,10 +126,10 @@ class GeneratorModule(AdversarialModule):
             fake = self.fakes(n, y)
             return self._replayed(fake) if self.loop.replay else fake
 
-    def scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """D's logits of a real minibatch and of as many of G's examples, for D's step."""
+    def scores(self, batch: Batch, fake: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """D's logits of a real minibatch and of as many of G's examples (new ones, if none are given), for D's step."""
         x, y = self.d_input(batch["x"]), self.condition(batch)
-        fake = self.fakes_for_d(len(x), y)
+        fake = self.fakes_for_d(len(x), y) if fake is None else fake
         if self.loop.separate_batches:
             return self.judge(self.seen(x), y), self.judge(self.seen(fake), y)
         real, fake = self.judge(self.seen(torch.cat([x, fake])), None if y is None else torch.cat([y, y])).chunk(2)
