@@ -77,8 +77,22 @@ IMAGES = {
     for name, key in {"fd": "fid", "is": "is", "classes": "classes", "precision": "precision", "recall": "recall"}.items()
 }
 TASKS = {
-    "ring": Task("8 gaussians on a ring", ["--data=toy2d", "--data.kind=ring", "--data.batch_size=256"], 3000, 500, POINTS, False),
-    "grid": Task("25 gaussians on a grid", ["--data=toy2d", "--data.kind=grid", "--data.batch_size=256"], 6000, 1000, POINTS, False),
+    "ring": Task(
+        "8 gaussians on a ring",
+        ["--data=toy2d", "--data.kind=ring", "--data.labelled=true", "--data.batch_size=256"],
+        3000,
+        500,
+        POINTS,
+        False,
+    ),
+    "grid": Task(
+        "25 gaussians on a grid",
+        ["--data=toy2d", "--data.kind=grid", "--data.labelled=true", "--data.batch_size=256"],
+        6000,
+        1000,
+        POINTS,
+        False,
+    ),
     "digits": Task("digits, 16x16", ["--data=digits", "--data.size=16", "--data.batch_size=64"], 1000, 250, IMAGES, True),
 }
 SETTINGS: dict[tuple[str, str], list[str]] = {  # what a model needs on a task that is not its default
@@ -93,8 +107,7 @@ def options_of(name: str, task: str) -> list[str]:
     if "stage_steps" in entry.parameters:
         stages = inspect.signature(registry.get(name)).parameters["stages"].default
         own = [*own, f"--model.stage_steps={TASKS[task].steps // stages}"]
-    labelled = ["--data.labelled=true"] if task != "digits" and entry.conditions_on == "class" else []
-    return [*TASKS[task].data, *labelled, *own]
+    return [*TASKS[task].data, *own]
 
 
 def players(task: str) -> list[str]:

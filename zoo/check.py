@@ -29,11 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
 from zoo import harness, registry
-from zoo.config import folder, layer
+from zoo.config import folder, layer, merge
 from zoo.core import AdversarialModule, AutoregressiveModule, DataSpec, GenerativeModule, LikelihoodModule
 from zoo.core.module import Batch
 from zoo.core.noise import Noise, generator
@@ -57,7 +58,17 @@ class Subject:
 
     @classmethod
     def of(cls, name: str, *options: str) -> Subject:
-        document = layer(["--model", name, *options]).document
+        """As ``python -m zoo.fit --model NAME OPTIONS`` would train it; of the options, those of the model and the data count."""
+        layered = layer(["--model", name, *options])
+        document = layered.document
+        for option in layered.options:
+            key, _, value = option.removeprefix("--").partition("=")
+            section, *path = key.split(".")
+            if section in ("model", "data"):
+                change: Any = yaml.safe_load(value)
+                for part in reversed(path):
+                    change = {part: change}
+                document[section] = merge(document[section], {"init_args": change})
         clip = {k: v for k, v in document["trainer"].items() if k in ("gradient_clip_val", "gradient_clip_algorithm")}
         model, data = document["model"], document["data"]
         return cls(registry.entry(name), model.get("init_args", {}), data["class_path"], data.get("init_args", {}), clip)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.check import ddp_differences
+from zoo.check import Subject, ddp_differences
 from zoo.core import DataSpec, GeneratorModule, LoopOptions
 from zoo.core.noise import Noise
 from zoo.gan.gan import GAN
@@ -203,6 +203,7 @@ def test_a_game_refuses_options_that_have_no_meaning_in_it():
 def test_all_options_together_train_the_same_on_two_processes():
     options = ("label_smooth=0.9", "label_flip=0.1", "instance_noise=0.3", "spectral_norm=true", "r1=1", "replay=300")
     case = " ".join(["gan", *(f"--model.loop.{option}" for option in options)])
+    assert len(Subject.of(*case.split()).model().loop.changed()) == len(options)
     found = ddp_differences((case,), steps=6)[case]
     assert not isinstance(found, str), found
     assert found[0] < 1e-12
