@@ -21,26 +21,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from zoo.core import DataSpec, GeneratorModule, LoopOptions
 from zoo.nn import small
+from zoo.nn.maxout import Maxout
+from zoo.nn.schedules import DecayAndMomentum
 from zoo.registry import Paper, register
 
 PIECES = 5  # linear maps of one maxout unit
-LOWEST_RATE = 1e-6  # of SGD
-
-
-class Maxout(nn.Module):
-    """(B, inputs) -> (B, units): the largest of ``pieces`` linear maps (Goodfellow et al. 2013)."""
-
-    def __init__(self, inputs: int, units: int, pieces: int = PIECES) -> None:
-        super().__init__()
-        self.linear = nn.Linear(inputs, units * pieces)
-        self.pieces = pieces
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(1, (-1, self.pieces)).amax(2)
 
 
 class SigmoidGenerator(nn.Module):
@@ -79,11 +68,6 @@ def _uniform(net: nn.Module, bound: float) -> None:
         if isinstance(m, nn.Linear):
             nn.init.uniform_(m.weight, -bound, bound)
             nn.init.zeros_(m.bias)
-
-
-def momentum_at(step: int, first: float, last: float, steps: int) -> float:
-    """Linear from ``first`` to ``last`` over ``steps`` generator steps, then constant."""
-    return first + (last - first) * min(step / steps, 1.0)
 
 
 @register(
@@ -139,14 +123,6 @@ class GAN(GeneratorModule):
             mean = self.spec.to_unit(x).mean(0).flatten().clamp(1e-7, 1 - 1e-7)
             self.generator.pixels.bias.copy_(torch.logit(mean))
 
-    # -- the game ------------------------------------------------------------------------------------------------------
-    def after_cycle(self, terms: dict[str, Tensor]) -> None:
-        if self.optimiser == "sgd":
-            momentum = momentum_at(self.trainer.global_step, self.betas[0], self.momentum_end, self.momentum_steps)
-            for optimiser in self.trainer.optimizers:
-                for group in optimiser.param_groups:
-                    group["momentum"] = momentum
-
     # -- use -----------------------------------------------------------------------------------------------------------
     def d_input(self, x: Tensor) -> Tensor:
         """Examples as D sees them."""
@@ -165,7 +141,6 @@ class GAN(GeneratorModule):
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":
             return {}
-        return {
-            "d": LambdaLR(optimisers["d"], lambda n: max(self.lr_decay**-n, LOWEST_RATE / self.lr_d)),
-            "g": LambdaLR(optimisers["g"], lambda n: max(self.lr_decay**-n, LOWEST_RATE / self.lr_g)),
-        }
+        steps = {"d": self.k * self.momentum_steps, "g": self.momentum_steps}
+        momenta = self.betas[0], self.momentum_end
+        return {p: DecayAndMomentum(o, self.lr_decay, *momenta, steps[p]) for p, o in optimisers.items()}

@@ -1,0 +1,166 @@
+"""AC-GAN is AC-GAN: two heads on one trunk, no label into D, both players classify the generated images, diversity within a class."""
+
+import inspect
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from zoo.core import DataSpec, LoopOptions
+from zoo.core.noise import Noise
+from zoo.gan.acgan import ACGAN, ms_ssim, partners
+from zoo.gan.gan import GAN
+
+SPEC = DataSpec((1, 8, 8), 17, 3)
+
+
+def batch(n: int = 9) -> dict[str, torch.Tensor]:
+    x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).float()
+    return {"x": x, "y": torch.arange(n) % 3}
+
+
+def make(**options) -> ACGAN:
+    torch.manual_seed(0)
+    model = ACGAN(SPEC, **{"latent": 4, "width": 4, **options}).double()
+    model.noise = Noise(3, "test", dtype=torch.float64)
+    return model
+
+
+def gradient(loss: torch.Tensor, net: torch.nn.Module) -> torch.Tensor:
+    grads = torch.autograd.grad(loss, [*net.parameters()], allow_unused=True)
+    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in zip(grads, net.parameters(), strict=True)])
+
+
+def test_the_discriminator_takes_no_label():
+    model, x = make(), SPEC.to_signed(batch()["x"].double())
+    assert list(inspect.signature(model.discriminator.forward).parameters) == ["x"]
+    assert torch.equal(model.judge(x, torch.zeros(9, dtype=torch.long)), model.judge(x, torch.ones(9, dtype=torch.long)))
+    assert model.discriminator.trunk[0][0].weight.shape[1] == 1  # one channel, nothing beside the image
+
+
+def test_one_trunk_serves_both_heads():
+    model, x = make(), SPEC.to_signed(batch()["x"].double())
+    trunk = model.discriminator.trunk
+    calls = []
+    trunk.register_forward_hook(lambda *args: calls.append(1))
+    out = model.judge(x)
+    assert out.shape == (9, 4) and len(calls) == 1
+    of_source, of_classes = model.judge(x)[:, 0].sum(), model.judge(x)[:, 1:].square().sum()
+    assert gradient(of_source, trunk).abs().max() > 0 and gradient(of_classes, trunk).abs().max() > 0
+    for head, other in ((model.discriminator.source, model.judge(x)[:, 1:]), (model.discriminator.classes, model.judge(x)[:, 0])):
+        assert gradient(other.sum(), head).abs().max() == 0
+
+
+def test_both_losses_hold_the_cross_entropy_of_the_generated_classes_and_only_ds_that_of_real_ones():
+    rows = {k: v.double() if k == "x" else v for k, v in batch().items()}
+    changes = {}
+    for name, player in (("discriminator_loss", "discriminator"), ("generator_loss", "generator")):
+        with_class, without = make(), make(w_d=0.0, w_g=0.0)
+        found = [gradient(getattr(m, name)(rows)["loss"], getattr(m, player)) for m in (with_class, without)]
+        changes[name] = found[0] - found[1]
+    model, noise = make(), Noise(3, "test", dtype=torch.float64)
+    c, x = noise.integers(9, high=3), SPEC.to_signed(rows["x"])
+    fake = model.generator(torch.cat([noise.normal(9, 4), F.one_hot(c, 3)], 1))
+    of_fake = F.cross_entropy(model.discriminator(fake)[:, 1:], c)
+    of_real = F.cross_entropy(model.discriminator(x)[:, 1:], rows["y"])
+    torch.testing.assert_close(changes["generator_loss"], gradient(of_fake, model.generator))
+    torch.testing.assert_close(changes["discriminator_loss"], gradient(of_real + of_fake.detach(), model.discriminator) + gradient(
+        F.cross_entropy(model.discriminator(fake.detach())[:, 1:], c), model.discriminator))  # fmt: skip
+    assert gradient(model.discriminator_loss(rows)["loss"], model.generator).abs().max() == 0
+
+
+def test_without_the_classes_it_is_a_gan():
+    model, rows = make(w_d=0.0, w_g=0.0), {k: v.double() if k == "x" else v for k, v in batch().items()}
+    gan = GAN(SPEC).double()
+    gan.generator = torch.nn.Sequential(Told(), model.generator)
+    gan.discriminator = torch.nn.Sequential(model.discriminator, First())
+    gan.latent = 4
+    for name, arguments in (("discriminator_loss", rows), ("generator_loss", 9)):
+        gan.noise = model.noise = Noise(3, "test", dtype=torch.float64)
+        mine = getattr(model, name)(arguments)["loss"]
+        gan.noise.draws = 1  # after the classes
+        torch.testing.assert_close(mine, getattr(gan, name)(arguments)["loss"])
+
+
+class First(torch.nn.Module):
+    def forward(self, out: torch.Tensor) -> torch.Tensor:
+        return out[:, 0]
+
+
+class Told(torch.nn.Module):
+    """Joins z with the classes that the model draws, its step's first draw."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([z, F.one_hot(Noise(3, "test").integers(len(z), high=3), 3)], 1)
+
+
+def test_real_rows_are_classified_by_their_labels_and_generated_ones_by_the_drawn_class():
+    rows, losses = batch(), []
+    told = Noise(3, "test").integers(9, high=3)
+    assert not torch.equal(told, rows["y"])
+    for y in (rows["y"], (rows["y"] + 1) % 3):
+        model = make()
+        with torch.no_grad():
+            model.discriminator.classes.weight.zero_()
+            model.discriminator.classes.bias.copy_(torch.tensor([1.0, 2.0, 4.0]))
+        losses.append(model.discriminator_loss({"x": rows["x"].double(), "y": y})["d_class"])
+        log_p = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64).log_softmax(0)
+        torch.testing.assert_close(losses[-1], -log_p[y].mean() - log_p[told].mean())
+
+
+def test_classes_are_drawn_uniformly_and_anew_in_each_step():
+    model = make()
+    first, second = model.draw_classes(6000), model.draw_classes(6000)
+    assert not torch.equal(first, second)
+    assert (torch.bincount(first, minlength=3) / 6000 - 1 / 3).abs().max() < 0.03
+
+
+def test_images_of_one_class_that_are_equal_have_ms_ssim_one_and_unlike_ones_less():
+    for side in (8, 16, 32, 64, 128, 192):
+        x = torch.rand(4, 1, side, side, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(ms_ssim(x, x), torch.ones(4))
+        assert (ms_ssim(x, x.flip(0)) < 0.7).all() and (ms_ssim(x, (x + 0.1 * x.flip(0)).clamp(0, 1)) > ms_ssim(x, x.flip(0))).all()
+
+
+def test_a_generator_that_ignores_z_has_ms_ssim_one():
+    model = ACGAN(SPEC, latent=4, width=4).eval()
+    free = model.evaluate(batch(), torch.Generator().manual_seed(0))["ms_ssim"].mean()
+    with torch.no_grad():
+        model.generator.net[1].weight[:4] = 0  # the projection's rows that read z
+    stuck = model.evaluate(batch(), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(stuck["ms_ssim"], torch.ones(9))
+    assert free < 0.99 and stuck["ms_ssim_real"].mean() < 0.9
+
+
+def test_partners_are_other_rows_of_the_same_class():
+    y = torch.tensor([0, 1, 0, 2, 1, 0])
+    assert partners(y).tolist() == [2, 4, 5, 3, 1, 0]
+
+
+def test_classes_of_held_out_images_are_compared_with_their_labels():
+    model, rows = ACGAN(SPEC, width=4).eval(), batch(30)
+    p = model.classify(rows["x"])
+    torch.testing.assert_close(p.sum(1), torch.ones(30))
+    values = model.evaluate(rows, torch.Generator().manual_seed(0))
+    assert values["class_acc_real"].mean() == (p.argmax(1) == rows["y"]).float().mean()
+
+
+def test_paper_discriminator_is_table_2():
+    with torch.device("meta"):
+        model = ACGAN(DataSpec((3, 32, 32), 256, 10), arch="paper", latent=100, width=96, width_d=16, kernel=5, norm="batch", dropout=0.5)
+    convs = [m for m in model.discriminator.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [(m.out_channels, m.kernel_size[0], m.stride[0]) for m in convs] == [
+        (16, 3, 2), (32, 3, 1), (64, 3, 2), (128, 3, 1), (256, 3, 2), (512, 3, 1),
+    ]  # fmt: skip
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.discriminator.modules()) == 5
+    assert [m.p for m in model.discriminator.modules() if isinstance(m, torch.nn.Dropout)] == [0.5] * 6
+    assert model.judge(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 11)
+    up = [(m.in_channels, m.out_channels) for m in model.generator.modules() if isinstance(m, torch.nn.ConvTranspose2d)]
+    assert up == [(110, 384), (384, 192), (192, 96), (96, 3)]
+
+
+def test_what_has_no_classes_is_refused():
+    with pytest.raises(ValueError, match="labelled data"):
+        ACGAN(DataSpec((1, 8, 8), 17))
+    with pytest.raises(ValueError, match="replay"):
+        ACGAN(SPEC, loop=LoopOptions(replay=10))

@@ -1,0 +1,160 @@
+"""AM-GAN is AM-GAN: class-aware gradients, dynamic and predefined targets, K + 1 learned logits; LabelGAN beside it."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.support import Given, fit
+from zoo.core import DataSpec, LoopOptions
+from zoo.core.noise import Noise
+from zoo.gan.am_gan import AMGAN, any_class, dynamic_class
+from zoo.nn.adversarial_losses import non_saturating
+
+SPEC = DataSpec((1, 8, 8), 17, 3)
+
+
+def batch(n: int = 9) -> dict[str, torch.Tensor]:
+    x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).double()
+    return {"x": x, "y": torch.arange(n) % 3}
+
+
+def make(spec: DataSpec = SPEC, **options) -> AMGAN:
+    torch.manual_seed(0)
+    model = AMGAN(spec, **{"latent": 4, "width": 4, **options}).double()
+    model.noise = Noise(3, "test", dtype=torch.float64)
+    return model
+
+
+def at_logits(model: AMGAN, logits: torch.Tensor) -> torch.Tensor:
+    """The gradient of G's loss with respect to D's logits of its rows, set to these."""
+    logits = logits.clone().requires_grad_()
+    model.judge = lambda x, y=None: logits
+    (gradient,) = torch.autograd.grad(model.generator_loss(len(logits))["loss"] * len(logits), logits)
+    return gradient
+
+
+def test_gradients_at_the_logits_are_the_closed_forms_of_the_paper():
+    logits = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    d = logits.exp() / logits.exp().sum(1, keepdim=True)
+    sure = d[:, :3].sum(1, keepdim=True)  # D_r
+    label_gan = torch.cat([-(1 - sure) * d[:, :3] / sure, d[:, 3:]], 1)
+    torch.testing.assert_close(at_logits(make(mode="label_gan"), logits), label_gan)
+    am = d - F.one_hot(d[:, :3].argmax(1), 4)
+    torch.testing.assert_close(at_logits(make(), logits), am)
+    told = Noise(3, "test").integers(7, high=3)
+    torch.testing.assert_close(at_logits(make(mode="predefined"), logits), d - F.one_hot(told, 4))
+
+
+def test_am_lowers_the_other_classes_and_label_gan_raises_them():
+    logits = torch.tensor([[2.0, 1.0, 0.0, 1.5]], dtype=torch.float64)
+    assert (at_logits(make(), logits)[0].sign() == torch.tensor([-1, 1, 1, 1])).all()
+    assert (at_logits(make(mode="label_gan"), logits)[0].sign() == torch.tensor([-1, -1, -1, 1])).all()
+
+
+def test_dynamic_targets_are_the_likeliest_class_of_data_without_gradient():
+    logits = torch.tensor([[0.0, 1.0, -1.0, 9.0], [3.0, 2.0, 1.0, 0.0]], requires_grad=True)
+    y = dynamic_class(logits)
+    assert y.tolist() == [1, 0] and not y.requires_grad  # the fake entry, the largest of the first row, is no candidate
+    assert dynamic_class(logits.detach() - 1e3).tolist() == [1, 0]
+
+
+def test_dynamic_targets_follow_the_discriminator():
+    model, losses = make(), []
+    for favourite in (0, 2):
+        with torch.no_grad():
+            model.discriminator.end.weight.zero_()
+            model.discriminator.end.bias.zero_()
+            model.discriminator.end.bias[favourite] = 5.0
+        model.noise.draws = 0
+        logits = model.judge(model.fakes(6))
+        assert (dynamic_class(logits) == favourite).all()
+        losses.append(model.generator_loss(6)["loss"])
+        torch.testing.assert_close(losses[-1], -logits.log_softmax(1)[:, favourite].mean())
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "predefined", "label_gan"])
+def test_with_one_class_both_losses_and_their_gradients_are_the_non_saturating_gans(mode):
+    model, rows = make(DataSpec((1, 8, 8), 17, 1), mode=mode), batch()
+    rows["y"] = torch.zeros_like(rows["y"])
+    for player, loss in (("d", lambda: model.discriminator_loss(rows)["loss"]), ("g", lambda: model.generator_loss(9)["loss"])):
+        model.noise.draws = 0
+        mine = loss()
+        noise = Noise(3, "test", dtype=torch.float64)
+        if mode == "predefined":
+            noise.draws += 1
+        z = noise.normal(9, 4)
+        fake = model.generator(torch.cat([z, torch.ones(9, 1)], 1) if mode == "predefined" else z)
+        s_real, s_fake = (out[:, 0] - out[:, 1] for out in map(model.discriminator, (SPEC.to_signed(rows["x"]), fake)))
+        gan = (F.softplus(-s_real) + F.softplus(s_fake)).mean() if player == "d" else non_saturating(s_fake).mean()
+        torch.testing.assert_close(mine, gan)
+        parameters = [*model.parameters_of(player)]
+        for a, b in zip(torch.autograd.grad(mine, parameters), torch.autograd.grad(gan, parameters), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_discriminators_loss_is_the_cross_entropy_over_one_class_more_than_the_data_have():
+    model, rows = make(), batch()
+    terms = model.discriminator_loss(rows)
+    model.noise.draws = 0
+    fake = model.generator(model.noise.normal(9, 4))
+    out = model.discriminator(torch.cat([SPEC.to_signed(rows["x"]), fake]))
+    target = torch.cat([rows["y"], torch.full((9,), 3)])
+    torch.testing.assert_close(terms["loss"], 2 * F.cross_entropy(out, target))
+    assert all(p.grad is None for p in model.generator.parameters())
+
+
+def test_a_real_row_raises_its_class_and_only_fakes_raise_the_fake_logit():
+    model = make()
+    real, fake = (torch.zeros(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    model.scores = lambda batch: (real, fake)
+    loss = model.discriminator_loss({"x": batch()["x"][:3], "y": torch.tensor([0, 1, 2])})["loss"]
+    on_real, on_fake = torch.autograd.grad(loss, (real, fake))
+    assert torch.equal(on_real < 0, torch.eye(3, 4).bool()) and (on_real[:, 3] > 0).all()
+    assert (on_fake[:, 3] < 0).all() and (on_fake[:, :3] > 0).all()
+
+
+def test_the_fake_logit_is_learned():
+    model, rows = make(), batch()
+    (gradient,) = torch.autograd.grad(model.discriminator_loss(rows)["loss"], model.discriminator.end.bias)
+    assert gradient.shape == (4,) and gradient[3] != 0
+
+
+def test_smoothing_moves_real_targets_to_the_fake_class():
+    model = make(loop=LoopOptions(label_smooth=0.9))
+    real = torch.randn(5, 4, dtype=torch.float64)
+    model.scores = lambda batch: (real, real)
+    y = torch.tensor([0, 1, 2, 0, 1])
+    target = 0.9 * F.one_hot(y, 4) + 0.1 * F.one_hot(torch.full((5,), 3), 4)
+    fake = F.cross_entropy(real, torch.full((5,), 3))
+    torch.testing.assert_close(model.discriminator_loss({"x": real, "y": y})["loss"], F.cross_entropy(real, target) + fake)
+
+
+def test_only_predefined_targets_condition_the_generator():
+    for mode, told in (("dynamic", ""), ("predefined", "class"), ("label_gan", "")):
+        model = make(mode=mode).eval()
+        assert model.conditions_on == told
+        drawn = [model.sample(4, y=torch.full((4,), y), generator=torch.Generator().manual_seed(0)) for y in (0, 1)]
+        assert torch.equal(*drawn) == (told == "")
+
+
+def test_a_predefined_class_is_drawn_at_its_own_place():
+    spec = DataSpec((2,), None, 2)
+    x = torch.cat([torch.randn(200, 2) * 0.1 + 2, torch.randn(200, 2) * 0.1 - 2])
+    torch.manual_seed(0)
+    model = AMGAN(spec, mode="predefined", width=32, lr_d=2e-3, lr_g=2e-3)
+    fit(model, Given(spec, x, torch.arange(400) // 200, batch_size=64), 200)
+    for y, centre in ((0, 2.0), (1, -2.0)):
+        drawn = model.sample(200, y=torch.full((200,), y), generator=torch.Generator().manual_seed(0))
+        assert ((drawn - centre).norm(dim=1) < 1).float().mean() > 0.9
+
+
+def test_label_gans_loss_is_the_improbability_of_all_classes_of_data():
+    logits = torch.randn(6, 4, dtype=torch.float64)
+    torch.testing.assert_close(any_class(logits), -(1 - logits.softmax(1)[:, 3]).log())
+
+
+def test_what_has_no_classes_is_refused():
+    with pytest.raises(ValueError, match="labelled data"):
+        AMGAN(DataSpec((1, 8, 8), 17))
+    with pytest.raises(ValueError, match="dynamic, predefined, label_gan"):
+        AMGAN(SPEC, mode="static")

@@ -1,0 +1,177 @@
+"""CatGAN is CatGAN: conditional and marginal entropies, who wants which, and clusters named without the held-out labels."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import normalized_mutual_info_score
+from torch.nn import functional as F
+
+from tests.support import Given, fit
+from zoo.core import DataSpec, LoopOptions
+from zoo.core.noise import Noise
+from zoo.data.digits import Digits
+from zoo.gan.catgan import CatGAN, conditional_entropy, marginal_entropy
+
+SPEC = DataSpec((1, 8, 8), 17, 3)
+
+
+def batch(n: int = 12) -> dict[str, torch.Tensor]:
+    x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).double()
+    return {"x": x, "y": torch.arange(n) % 3, "index": torch.arange(n)}
+
+
+def make(spec: DataSpec = SPEC, **options) -> CatGAN:
+    torch.manual_seed(0)
+    model = CatGAN(spec, **{"latent": 4, "classes": 5, "hidden_d": (16,), "hidden_g": (16,), "noise": 0.0, **options}).double()
+    model.noise = Noise(3, "test", dtype=torch.float64)
+    return model
+
+
+def entropies(model: CatGAN, p: torch.Tensor) -> tuple[float, float]:
+    hm, hc = model.entropies(p.double().clamp(min=1e-300).log())
+    return hm.item(), hc.item()
+
+
+def test_entropies_of_unsure_sure_and_constant_categories():
+    model, log_k = make(), math.log(5)
+    assert entropies(model, torch.full((10, 5), 0.2)) == pytest.approx((log_k, log_k))
+    assert entropies(model, torch.eye(5).repeat(2, 1)) == pytest.approx((log_k, 0), abs=1e-12)
+    assert entropies(model, torch.eye(5)[[2]].expand(10, 5)) == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_marginal_entropy_is_of_the_mean_and_not_a_mean_of_entropies():
+    p = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert marginal_entropy(p.mean(0)).item() == pytest.approx(math.log(2))
+    torch.testing.assert_close(conditional_entropy(p.clamp(min=1e-300).log()), torch.zeros(2, dtype=torch.float64))
+
+
+def biased_logits(n: int, seed: int) -> torch.Tensor:
+    """Logits that are neither sure nor balanced, free to move."""
+    out = torch.randn(n, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return (out + torch.tensor([1.5, 0, 0, 0, -1.5])).requires_grad_()
+
+
+def test_a_step_of_d_makes_data_surer_and_more_balanced_and_samples_unsure():
+    model, real, fake = make(), biased_logits(30, 0), biased_logits(30, 1)
+    model.scores = lambda batch: (real, fake)
+    (hm, hc), (_, hc_fake) = model.entropies(real), model.entropies(fake)
+    loss = model.discriminator_loss(batch(30))["loss"]
+    torch.testing.assert_close(loss, -hm + hc - hc_fake)
+    on_real, on_fake = torch.autograd.grad(loss, (real, fake))
+    (hm_after, hc_after), (_, hc_fake_after) = model.entropies(real - on_real), model.entropies(fake - on_fake)
+    assert hm_after > hm and hc_after < hc and hc_fake_after > hc_fake
+
+
+def test_a_step_of_g_makes_d_sure_of_samples_and_uses_all_categories():
+    model, fake = make(), biased_logits(30, 2)
+    model.fakes, model.judge = (lambda n: fake), (lambda x: x)
+    hm, hc = model.entropies(fake)
+    loss = model.generator_loss(30)["loss"]
+    torch.testing.assert_close(loss, hc - hm)
+    hm_after, hc_after = model.entropies(fake - torch.autograd.grad(loss, fake)[0])
+    assert hc_after < hc and hm_after > hm
+
+
+def test_generators_phase_reads_no_data_and_moves_no_discriminator():
+    model = make()
+    phase = model.phases()[-1]
+    assert phase.player == "g" and not phase.real and set(model.generator_loss(8)) == {"loss"}
+    fit(make().float(), Given(SPEC, batch()["x"].float(), batch()["y"]), 2)  # the loop's own checks
+    loss = model.discriminator_loss(batch())["loss"]
+    assert all(g is None for g in torch.autograd.grad(loss, [*model.generator.parameters()], allow_unused=True))
+
+
+class Two:
+    """Two processes in one: each hands the mean of the other's value in, as ``reduce`` does."""
+
+    def __init__(self, model: CatGAN, halves: list[torch.Tensor]) -> None:
+        with torch.no_grad():
+            means = [model.judge(h).softmax(1).mean(0) for h in halves]
+        self.mean = sum(means) / 2
+
+    def __call__(self, value: torch.Tensor) -> torch.Tensor:
+        return self.mean.clone()
+
+
+def test_two_processes_share_the_marginal_of_both_unless_told_not_to():
+    x = SPEC.to_signed(batch(40)["x"])
+    for cross_rank in ("gather", "local"):
+        model = make(cross_rank=cross_rank)
+        whole = torch.cat(
+            [g.flatten() for g in torch.autograd.grad(-model.entropies(model.judge(x))[0], [*model.discriminator.parameters()])]
+        )
+        halves = [*x.chunk(2)]
+        model.reduce = Two(model, halves)
+        parts = []
+        for half in halves:
+            grads = torch.autograd.grad(-model.entropies(model.judge(half))[0], [*model.discriminator.parameters()])
+            parts.append(torch.cat([g.flatten() for g in grads]))
+        assert torch.allclose((parts[0] + parts[1]) / 2, whole, atol=1e-14) == (cross_rank == "gather")
+
+
+def test_held_out_labels_have_no_say_in_the_names_of_the_categories():
+    model, rows = make(), batch(60)
+    with torch.no_grad():
+        kind = model.judge(SPEC.to_signed(rows["x"])).argmax(1)
+    model.votes.add(kind, (kind + 1) % 3, model.reduce)  # training says: category k has label k + 1
+    votes = model.votes.counts.clone()
+    for shift, accuracy in ((1, 1.0), (2, 0.0)):
+        values = model.evaluate(rows | {"y": (kind + shift) % 3})
+        assert values["cluster_acc"].mean() == accuracy and torch.equal(model.votes.counts, votes)
+    assert torch.equal(model.classify(rows["x"]).argmax(1) >= 0, torch.ones(60, dtype=torch.bool))
+    torch.testing.assert_close(model.classify(rows["x"]).sum(1), torch.ones(60, dtype=torch.float64))
+
+
+def test_a_training_step_lets_the_labelled_rows_of_each_category_vote():
+    model, rows = make(labels=6), batch()
+    with torch.no_grad():
+        kind = model.judge(SPEC.to_signed(rows["x"])).argmax(1)[:6]
+    expected = torch.zeros(5, 3, dtype=torch.float64)
+    for k, y in zip(kind, rows["y"], strict=False):
+        expected[k, y] += 1 / 12
+    terms = model.discriminator_loss(rows)
+    torch.testing.assert_close(model.votes.counts, expected)
+    assert "votes.counts" in model.state_dict()
+    assert terms["nmi"].item() == pytest.approx(normalized_mutual_info_score(kind, rows["y"][:6]), abs=1e-9)
+
+
+def test_a_few_labels_stand_for_all_rows():
+    model, rows = make(mode="semi", classes=3, labels=4), batch()
+    model.initialise_from(rows["x"])
+    ce = model.discriminator_loss(rows)["ce"]
+    logits = model.judge(SPEC.to_signed(rows["x"]))[:4]
+    torch.testing.assert_close(ce, F.cross_entropy(logits, rows["y"][:4]))  # 12/4 of the sum over 4 of 12 rows
+    wrong = rows | {"y": torch.where(rows["index"] < 4, rows["y"], (rows["y"] + 1) % 3)}
+    model.noise.draws = 0
+    assert model.discriminator_loss(wrong)["ce"] == ce
+
+
+def test_unsupervised_training_never_looks_at_a_label():
+    data = [Given(SPEC, batch(48)["x"].float(), y, batch_size=16) for y in (batch(48)["y"], batch(48)["y"].flip(0))]
+    weights = []
+    for given in data:
+        model = make().float()
+        fit(model, given, 3)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_what_it_cannot_model_is_refused():
+    for options, message in (
+        ({"mode": "semi", "spec": DataSpec((2,))}, "needs labels"), ({"mode": "semi", "classes": 20}, "free in mode unsup"),
+        ({"cross_rank": "none"}, "gather, local"), ({"loop": LoopOptions(label_smooth=0.9)}, "label_smooth"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            CatGAN(**{"spec": SPEC, **options})
+    with pytest.raises(ValueError, match="name its categories"):
+        CatGAN(DataSpec((2,))).classify(torch.zeros(2, 2))
+
+
+@pytest.mark.slow
+def test_a_hundred_labels_teach_digits():
+    data = Digits(batch_size=128)
+    torch.manual_seed(0)
+    model = CatGAN(data.spec, mode="semi", labels=100, norm_d="layer")
+    fit(model, data, 1500)
+    assert model.eval().evaluate(data.examples(None, "val"))["acc"].mean() > 0.85

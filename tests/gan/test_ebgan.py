@@ -1,0 +1,147 @@
+"""EBGAN is EBGAN: energies with a margin for each sample, a generator that learns through both ends, codes that are pulled apart."""
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.check import ddp_differences
+from zoo.core import DataSpec
+from zoo.core.noise import Noise
+from zoo.gan.ebgan import EBGAN, pulling_away
+
+SPEC = DataSpec((1, 8, 8), 17)
+
+
+def tiny(**options) -> EBGAN:
+    model = EBGAN(SPEC, **{"latent": 4, "code": 6, "width": 4, "width_g": 4, **options})
+    model.noise = Noise(0, "test")
+    return model
+
+
+def images(n: int) -> torch.Tensor:
+    return torch.randint(0, 17, (n, 1, 8, 8)).float()
+
+
+def test_best_energy_is_zero_or_the_margin_and_its_loss_the_margin_times_the_overlap():
+    p, q = torch.randn(2, 8, dtype=torch.float64).softmax(1)
+    model = tiny(margin=0.7)
+    energy = torch.linspace(0, 2, 2001, dtype=torch.float64)[:, None]
+    costs = p * model.price_real(energy) + q * model.price_fake(energy)  # of each energy at each of 8 points
+    least, where = costs.min(0)
+    torch.testing.assert_close(energy[where, 0], 0.7 * (p < q).double(), atol=1e-9, rtol=0)
+    assert least.sum().item() == pytest.approx(0.7 * (1 - (p - q).abs().sum().item() / 2), abs=1e-9)
+    equal = (p * model.price_real(energy) + p * model.price_fake(energy)).min(0).values.sum()
+    assert equal.item() == pytest.approx(0.7, abs=1e-9)
+
+
+def test_hinge_is_that_of_each_sample_and_those_above_the_margin_teach_nothing():
+    model, fake = tiny(), torch.rand(16, 1, 8, 8) * torch.linspace(0.1, 2, 16).view(-1, 1, 1, 1)
+    energy = model.judge(fake).detach()
+    model.margin = energy.median().item() + 1e-6
+    above = energy >= model.margin
+    assert 0 < above.sum() < 16
+    parameters = [*model.parameters_of("d")]
+
+    def gradients(rows):
+        return torch.autograd.grad(model.price_fake(model.judge(fake[rows])).sum(), parameters)
+
+    assert all((g == 0).all() for g in gradients(above))
+    for everyone, below in zip(gradients(slice(None)), gradients(~above), strict=True):
+        torch.testing.assert_close(everyone, below, atol=1e-6, rtol=1e-4)
+    assert model.watch(energy, energy)["hinge_active"].item() == pytest.approx(1 - above.float().mean().item())
+
+
+@pytest.mark.parametrize("error", ["mse", "l2"])
+def test_energy_is_the_error_of_the_reconstruction(error):
+    model, v = tiny(error=error), torch.rand(5, 1, 8, 8) * 2 - 1
+    difference = (model.discriminator(v) - v).flatten(1)
+    torch.testing.assert_close(model.judge(v), difference.pow(2).mean(1) if error == "mse" else difference.norm(dim=1))
+    at_zero = v.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(model.distance(at_zero, v).sum(), at_zero)
+    assert torch.isfinite(slope).all()
+
+
+def test_pulling_away_is_the_mean_squared_cosine_of_pairs():
+    s = torch.randn(5, 3, dtype=torch.float64)
+    pairs = [torch.cosine_similarity(s[i], s[j], 0) ** 2 for i in range(5) for j in range(5) if i != j]
+    assert pulling_away(s).item() == pytest.approx(torch.stack(pairs).mean().item(), abs=1e-12)
+    assert pulling_away(torch.eye(4)).item() == pytest.approx(0, abs=1e-9)
+    assert pulling_away(torch.ones(4, 3)).item() == pytest.approx(1, abs=1e-6)
+    scaled = s * torch.tensor([[3.0], [-1.0], [0.2], [-7.0], [1.0]])  # signs too: anti-parallel codes are no variety
+    assert pulling_away(scaled).item() == pytest.approx(pulling_away(s).item(), abs=1e-12)
+    with pytest.raises(ValueError, match="needs two"):
+        pulling_away(s[:1])
+
+
+def test_pulling_away_is_in_the_generators_loss_only():
+    with_term, without = tiny(pt=0.5), tiny(pt=0.0)
+    without.load_state_dict(with_term.state_dict())
+    batch = {"x": images(8)}
+    losses = [model.discriminator_loss(batch)["loss"] for model in (with_term, without)]
+    assert torch.equal(*losses)
+    terms, plain = with_term.generator_loss(8), without.generator_loss(8)
+    torch.testing.assert_close(terms["loss"], plain["loss"] + 0.5 * terms["pt"])
+    with_term.noise.draws = 1
+    codes = with_term.discriminator.encoder(with_term.fakes(8))
+    torch.testing.assert_close(terms["pt"], pulling_away(codes))
+
+
+def test_generator_learns_through_the_energys_input_and_its_target():
+    model, fake = tiny(), (torch.rand(5, 1, 8, 8) * 2 - 1).requires_grad_()
+    (full,) = torch.autograd.grad(model.judge(fake).sum(), fake)
+    (through_input,) = torch.autograd.grad((model.discriminator(fake) - fake.detach()).square().flatten(1).mean(1).sum(), fake)
+    reconstruction = model.discriminator(fake).detach()
+    torch.testing.assert_close(full - through_input, 2 * (fake.detach() - reconstruction) / 64, atol=1e-6, rtol=1e-4)
+
+
+def test_margin_falls_linearly_to_zero():
+    model = tiny(margin=0.4, margin_steps=10)
+    for step, expected in ((0, 0.4), (5, 0.2), (10, 0.0), (20, 0.0)):
+        model._trainer = type("Clock", (), {"global_step": step})()
+        assert model.price_fake(torch.zeros(1)).item() == pytest.approx(expected)
+
+
+def test_codes_and_reconstructions_are_the_discriminators():
+    model, x = tiny(), images(3)
+    code = model.encode(x)
+    assert code.shape == (3, 6)
+    torch.testing.assert_close(model.reconstruct(x), SPEC.from_signed(model.discriminator.decoder(code)))
+    energy = (SPEC.to_signed(x) - model.discriminator.decoder(code)).square().flatten(1).mean(1)
+    torch.testing.assert_close(model.evaluate({"x": x})["energy"], energy)
+
+
+def test_noise_auc_is_the_share_of_pairs_in_which_noise_has_more_energy():
+    model, x = tiny(), images(6)
+    g = torch.Generator().manual_seed(3)
+    auc = model.evaluate({"x": x}, torch.Generator().manual_seed(3))["noise_auc"].mean()
+    noise = torch.rand(6, 1, 8, 8, generator=g) * 2 - 1
+    of_data, of_noise = model.judge(SPEC.to_signed(x)), model.judge(noise)
+    assert auc.item() == pytest.approx(sum((b > a).item() for a in of_data for b in of_noise) / 36)
+
+
+def test_paper_networks_are_the_papers():
+    with torch.device("meta"):
+        model = EBGAN(DataSpec((3, 64, 64), 256), latent=100, code=0, width=64, stages=3, width_g=128, norm="batch", norm_g="batch")
+    down = [m.out_channels for m in model.discriminator.encoder.modules() if isinstance(m, nn.Conv2d)]
+    up = [m.out_channels for m in model.discriminator.decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert (down, up) == ([64, 128, 256], [128, 64, 3])
+    assert [m.out_channels for m in model.generator.modules() if isinstance(m, nn.ConvTranspose2d)] == [1024, 512, 256, 128, 3]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules()) == 4
+    x = torch.zeros(2, 3, 64, 64, device="meta")
+    assert model.discriminator.encoder(x).shape == (2, 256, 8, 8) and model.discriminator(x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "options", [{"error": "l1"}, {"cross_rank": "all"}, {"margin": -1.0}, {"pt": -0.5}, {"norm": "layer"}, {"stages": 4}]
+)
+def test_settings_that_mean_nothing_are_refused(options):
+    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+        tiny(**options)
+
+
+@pytest.mark.ddp
+def test_pulling_away_of_two_processes_is_that_of_all_their_samples_unless_local():
+    gather, local = (f"ebgan --model.pt=1 --model.cross_rank={name}" for name in ("gather", "local"))
+    found = ddp_differences((gather, local), steps=2)
+    assert not isinstance(found[gather], str) and not isinstance(found[local], str), found
+    assert found[gather][0] < 1e-12 < 1e-6 < found[local][0]

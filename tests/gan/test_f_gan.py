@@ -1,0 +1,178 @@
+"""f-GAN is f-GAN: conjugates, tight bounds, Goodfellow's game as one row, the single-step method, mass covering and mode seeking."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.support import Given, fit
+from zoo.core import DataSpec, LoopOptions
+from zoo.core.noise import Noise
+from zoo.gan.f_gan import DIVERGENCES, FGAN, LinearGenerator, Variational, alpha_divergence
+
+LINE, PLANE = DataSpec((1,)), DataSpec((2,))
+ROWS = DIVERGENCES | {"alpha 1.5": alpha_divergence(1.5), "alpha -0.5": alpha_divergence(-0.5)}
+DOMAIN = {"tv": (-0.5, 0.5), "rkl": (-math.inf, 0), "neyman": (-math.inf, 1), "hellinger": (-math.inf, 1), "js": (-math.inf, math.log(2)),
+          "gan": (-math.inf, 0), "alpha 1.5": (-2, math.inf), "alpha -0.5": (-math.inf, 2 / 3)}  # fmt: skip
+
+
+def slope(f, u: torch.Tensor) -> torch.Tensor:
+    """f'(u) by autograd."""
+    u = u.clone().requires_grad_()
+    return torch.autograd.grad(f(u).sum(), u)[0]
+
+
+@pytest.fixture
+def densities() -> torch.Tensor:
+    return torch.randn(2, 8, dtype=torch.float64).softmax(1)
+
+
+@pytest.fixture(params=ROWS)
+def row(request):
+    return request.param, ROWS[request.param]
+
+
+def model_of(name: str, **options) -> FGAN:
+    kind, _, alpha = name.partition(" ")
+    return FGAN(PLANE, divergence=kind, alpha=float(alpha or 1.5), **options)
+
+
+def test_conjugate_of_the_slope_is_the_legendre_transform_and_f_vanishes_where_p_is_q(row):
+    name, d = row
+    u = torch.exp(2 * torch.randn(50, dtype=torch.float64))
+    t, one = slope(d.f, u), torch.ones(1, dtype=torch.float64)
+    torch.testing.assert_close(d.conjugate(t), u * t - d.f(u), atol=1e-8, rtol=1e-8)
+    assert d.f(one).item() == pytest.approx(-math.log(4) if name == "gan" else 0, abs=1e-12)
+    assert slope(d.f, one).item() == pytest.approx(d.threshold, abs=1e-12)
+
+
+def test_output_map_increases_stays_in_the_conjugates_domain_and_crosses_the_threshold(row):
+    name, d = row
+    v = torch.linspace(-15, 15, 301, dtype=torch.float64)
+    low, high = DOMAIN.get(name, (-math.inf, math.inf))
+    t = d.g(v)
+    assert ((t >= low) & (t <= high)).all() and (t.diff() >= 0).all() and (slope(d.g, v / 5) > 0).all()
+    assert t[0] < d.threshold < t[-1]
+
+
+def test_stable_form_is_the_conjugate_of_the_output(row):
+    v = torch.linspace(-5, 5, 101, dtype=torch.float64, requires_grad=True)
+    stable, plain = row[1].composite(v), row[1].conjugate(row[1].g(v))
+    torch.testing.assert_close(stable, plain, atol=1e-9, rtol=1e-9)
+    slopes = [torch.autograd.grad(value.sum(), v)[0] for value in (stable, plain)]
+    torch.testing.assert_close(*slopes, atol=1e-8, rtol=1e-7)
+    large = row[1].composite(torch.tensor([-30.0, 30.0]))
+    assert torch.isfinite(large).all()
+
+
+def test_best_output_is_the_slope_at_the_density_ratio_and_the_bound_is_then_tight(row, densities):
+    name, d = row
+    (p, q), model = densities, model_of(name)
+    v = torch.full_like(p, 0.1, requires_grad=True)
+    optimiser = torch.optim.LBFGS([v], max_iter=2000, tolerance_grad=1e-14, tolerance_change=1e-20, line_search_fn="strong_wolfe")
+
+    def bound(v):
+        return -(p * model.price_real(v) + q * model.price_fake(v)).sum()
+
+    def closure():
+        optimiser.zero_grad()
+        loss = -bound(v)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    divergence = (q * d.f(p / q)).sum().item()
+    assert bound(v).item() == pytest.approx(divergence, abs=1e-4)
+    torch.testing.assert_close(d.g(v.detach()), slope(d.f, p / q), atol=1e-3 if name == "tv" else 1e-4, rtol=1e-4)  # tv: at tanh's ends
+    assert all(bound(3 * torch.randn(8, dtype=torch.float64)) <= divergence + 1e-9 for _ in range(100))
+
+
+def test_row_gan_is_goodfellows_game():
+    s, ones = torch.randn(64), torch.ones(64)
+    bce = F.binary_cross_entropy_with_logits
+    minimax, plain = (model_of("gan", g_loss=name) for name in ("minimax", "nonsat"))
+    loss = minimax.price_real(s).mean() + minimax.price_fake(s).mean()
+    torch.testing.assert_close(loss, bce(s, ones) + bce(s, 0 * ones))
+    torch.testing.assert_close(minimax.price_generator(s).mean(), -bce(s, 0 * ones))
+    torch.testing.assert_close(plain.price_generator(s).mean(), bce(s, ones))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_simultaneous_steps_are_those_of_one_backward_pass_with_the_generators_sign_flipped(accumulate):
+    model, codes = model_of("pearson", g_loss="minimax", loop=LoopOptions(accumulate=accumulate)), []
+    model.optimisers = lambda: {p: torch.optim.SGD(model.parameters_of(p), 0.1) for p in ("d", "g")}
+    model.generator.register_forward_pre_hook(lambda _, args: codes.append(args[0]))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    x = torch.randn(32, 2)
+    fit(model, Given(PLANE, x, batch_size=32), 1)
+    assert sum(map(len, codes)) == 32  # one set of samples for both
+    with torch.no_grad():
+        after = {n: p.clone() for n, p in model.named_parameters()}
+        for n, p in model.named_parameters():
+            p.copy_(before[n])
+    fake = model.generator(torch.cat(codes))
+    v, w = model.discriminator(x), model.discriminator(fake)
+    bound = v.mean() - (w.square() / 4 + w).mean()
+    gradients = torch.autograd.grad(bound, [*model.parameters()])
+    for (name, start), gradient in zip(before.items(), gradients, strict=True):
+        sign = 1 if name.startswith("discriminator") else -1
+        torch.testing.assert_close(after[name] - start, sign * 0.1 * gradient, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "mean", "std"), [("kl", -0.375, 1.19), ("rkl", -1.0, 0.5)])
+def test_kl_covers_both_modes_and_reverse_kl_seeks_the_larger(name, mean, std):
+    z = torch.special.ndtri((torch.arange(192) + 0.5) / 192)[:, None]  # quantiles of the normal distribution
+    x = torch.cat([-1 + 0.5 * z, 1.5 + 0.5 * z[1::3]])  # of mean -0.375 and deviation 1.19
+    model = FGAN(LINE, divergence=name, arch="line", width=32, g_loss="minimax", lr_d=3e-3, lr_g=3e-3)
+    optimisers = model.optimisers()
+    for step in range(1200):
+        model.noise = Noise(0, step)
+        for player, loss in (("g", model.generator_loss(256)), ("d", model.discriminator_loss({"x": x}))):
+            parameters = [*model.parameters_of(player)]
+            for p, gradient in zip(parameters, torch.autograd.grad(loss["loss"], parameters), strict=True):
+                p.grad = gradient
+        for optimiser in optimisers.values():
+            optimiser.step()
+    assert model.generator.mu.item() == pytest.approx(mean, abs=0.15)
+    assert model.generator.sigma.item() == pytest.approx(std, abs=0.15)
+
+
+def test_accuracy_is_about_the_rows_own_threshold():
+    model = model_of("kl")  # f'(1) = 1
+    terms = model.watch(torch.tensor([0.5, 1.5]), torch.tensor([0.5, 0.6, 0.7, 1.5]))
+    assert (terms["d_acc_real"], terms["d_acc_fake"]) == (0.5, 0.75)
+
+
+def test_outputs_beyond_the_clamp_are_counted_and_cost_finitely():
+    model = model_of("hellinger")
+    far = torch.tensor([-100.0, 100.0, 5.0, -5.0])
+    assert model.watch(far, far)["clamped"] == 0.5
+    assert torch.isfinite(model.price_real(far)).all() and torch.isfinite(model.price_fake(far)).all()
+    assert "clamped" not in model_of("js").watch(far, far)
+
+
+def test_paper_networks_are_the_papers():
+    model = FGAN(DataSpec((1, 28, 28), 256), arch="paper", latent=100)
+    shapes = [tuple(p.shape) for p in model.parameters() if p.ndim == 2]
+    assert shapes == [(1200, 100), (1200, 1200), (784, 1200), (240, 784), (240, 240), (1, 240)]
+    assert sum(isinstance(m, torch.nn.BatchNorm1d) for m in model.generator.modules()) == 2
+    assert not any(isinstance(m, torch.nn.BatchNorm1d) for m in model.discriminator.modules())
+    line = FGAN(LINE, arch="line")
+    assert isinstance(line.generator, LinearGenerator) and isinstance(line.discriminator, Variational)
+    z = torch.randn(5, 1)
+    torch.testing.assert_close(line.generator(z), line.generator.mu + line.generator.sigma * z)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"divergence": "w1"}, "w1"),
+        ({"divergence": "alpha", "alpha": 1.0}, "kl"),
+        ({"k": 2}, "simultaneous=false"),
+        ({"arch": "line"}, "line"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        FGAN(PLANE, **options)

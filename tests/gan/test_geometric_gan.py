@@ -1,0 +1,137 @@
+"""Geometric GAN is a support vector machine: support vectors teach D, samples move along the normal, and the optimum is a sign."""
+
+import pytest
+import torch
+from sklearn.svm import SVC
+from torch import nn
+
+from zoo.core import DataSpec
+from zoo.core.noise import Noise
+from zoo.gan.geometric_gan import GeometricGAN
+from zoo.nn.adversarial_losses import non_saturating
+
+PLANE, IMAGES = DataSpec((2,)), DataSpec((1, 8, 8), 17)
+
+
+def fixed(model: GeometricGAN, fake: torch.Tensor) -> GeometricGAN:
+    """The model with a generator of these samples."""
+    model.generator.forward = lambda z: fake
+    model.noise = Noise(0, "test")
+    return model
+
+
+@pytest.mark.parametrize("spec", [PLANE, IMAGES], ids=["plane", "images"])
+def test_discriminator_is_a_hyperplane_of_the_features(spec):
+    model, x = GeometricGAN(spec).eval(), torch.randn(5, *spec.shape)
+    phi = model.features(x)
+    assert phi.shape == (5, 128 if spec is PLANE else 32 * 4 * 4) and phi.shape[1] == len(model.normal)
+    torch.testing.assert_close(model.judge(x), phi @ model.normal + model.discriminator.end.bias)
+
+
+@pytest.mark.parametrize("side", ["real", "fake"])
+def test_only_support_vectors_teach_the_discriminator(side):
+    model = GeometricGAN(PLANE, c=None)
+    nn.init.normal_(model.discriminator.end.weight)  # so that there are rows on both sides of the margin
+    x = torch.randn(64, 2)
+    s = model.judge(x).detach()
+    far = s > 1 if side == "real" else s < -1
+    assert 0 < far.sum() < 64
+    price = model.price_real if side == "real" else model.price_fake
+    gradients = [
+        torch.autograd.grad(price(model.judge(x[rows])).sum(), [*model.discriminator.parameters()]) for rows in (far, slice(None), ~far)
+    ]
+    assert all((g == 0).all() for g in gradients[0])
+    for everyone, support in zip(gradients[1], gradients[2], strict=True):
+        torch.testing.assert_close(everyone, support)
+    terms = model.watch(s, s)
+    assert terms[f"sv_frac_{side}"].item() == pytest.approx(1 - far.float().mean().item())
+
+
+def test_samples_features_all_move_along_the_normal():
+    model, z = GeometricGAN(PLANE), 100 * torch.randn(16, 2)
+    phi = model.features(model.make(z)).detach().requires_grad_()
+    s = phi @ model.normal + model.discriminator.end.bias
+    (slope,) = torch.autograd.grad(model.price_generator(s).mean(), phi, retain_graph=True)
+    torch.testing.assert_close(slope, -model.normal.detach().expand(16, -1) / 16)
+    (other,) = torch.autograd.grad(non_saturating(s).mean(), phi)
+    assert other.norm(dim=1).std() > 1e-4  # Goodfellow's differ from sample to sample
+
+
+def test_leaky_loss_is_the_flipped_hinge_with_a_slope_beyond_the_margin():
+    s = torch.tensor([-2.0, 0.5, 3.0], requires_grad=True)
+    cost = GeometricGAN(PLANE, g_loss="leaky", leak=0.1).price_generator(s)
+    torch.testing.assert_close(cost, torch.tensor([3.0, 0.5, -0.2]))
+    torch.testing.assert_close(torch.autograd.grad(cost.sum(), s)[0], torch.tensor([-1.0, -1.0, -0.1]))
+
+
+def test_best_outputs_are_signs_and_their_loss_is_the_overlap():
+    p, q = torch.randn(2, 8, dtype=torch.float64).softmax(1)
+    model = GeometricGAN(PLANE, c=None)
+    s = torch.linspace(-3, 3, 601, dtype=torch.float64)[:, None]
+    costs = p * model.price_real(s) + q * model.price_fake(s)  # of each of 601 outputs at each of 8 points
+    least, where = costs.min(0)
+    assert least.sum().item() == pytest.approx(2 * torch.minimum(p, q).sum().item(), abs=1e-9)
+    assert least.sum().item() == pytest.approx(2 - (p - q).abs().sum().item(), abs=1e-9)
+    torch.testing.assert_close(s[where, 0], (p - q).sign())
+
+
+@pytest.mark.parametrize("c", [0.3, 10.0])
+def test_hyperplane_of_given_features_is_the_support_vector_machines(c):
+    n = 60
+    real, fake = torch.randn(n, 2) + torch.tensor([2.0, 1.0]), torch.randn(n, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.5]])
+    model = GeometricGAN(PLANE, c=c)
+    model.discriminator.hidden, model.discriminator.end = nn.Identity(), nn.Linear(2, 1)
+    fixed(model, fake)
+    optimiser = torch.optim.Adam(model.discriminator.parameters(), 0.05)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.994)
+    for _ in range(1000):
+        optimiser.zero_grad()
+        loss = model.discriminator_loss({"x": real})["loss"]
+        loss.backward()
+        optimiser.step()
+        decay.step()
+    machine = SVC(kernel="linear", C=c / n, tol=1e-6).fit(torch.cat([real, fake]), [1] * n + [-1] * n)
+    w = torch.tensor(machine.coef_[0]).float()
+    assert torch.cosine_similarity(model.normal, w, 0) > 0.99
+    assert model.normal.norm().item() == pytest.approx(w.norm().item(), rel=0.03)
+    assert model.discriminator.end.bias.item() == pytest.approx(machine.intercept_[0], abs=0.03)
+    assert model.discriminator_loss({"x": real})["margin"].item() == pytest.approx(2 / w.norm().item(), rel=0.03)
+
+
+def test_only_the_hyperplanes_normal_is_decayed():
+    x, gradients = torch.randn(32, 2), []
+    free, tied = GeometricGAN(PLANE, c=None), GeometricGAN(PLANE, c=5.0)
+    tied.load_state_dict(free.state_dict())
+    for model in (free, tied):
+        loss = fixed(model, torch.ones(32, 2)).discriminator_loss({"x": x})["loss"]
+        gradients.append(
+            dict(
+                zip(
+                    dict(model.discriminator.named_parameters()),
+                    torch.autograd.grad(loss, [*model.discriminator.parameters()]),
+                    strict=True,
+                )
+            )
+        )
+    for name in gradients[0]:
+        extra = free.discriminator.end.weight.detach() / 5 if name == "end.weight" else torch.zeros_like(gradients[0][name])
+        torch.testing.assert_close(gradients[1][name] - gradients[0][name], extra, atol=1e-7, rtol=1e-4)
+
+
+def test_equal_densities_and_a_zero_output_are_an_equilibrium():
+    x, model = torch.randn(32, 2), GeometricGAN(PLANE)
+    nn.init.zeros_(model.discriminator.end.weight)
+    nn.init.zeros_(model.discriminator.end.bias)
+    fixed(model, x)
+    loss = model.discriminator_loss({"x": x})["loss"]
+    assert loss == 2
+    assert all(g.abs().max() < 1e-6 for g in torch.autograd.grad(loss, [*model.discriminator.parameters()]))
+    del model.generator.forward
+    moves = torch.autograd.grad(model.generator_loss(32)["loss"], [*model.generator.parameters()])
+    assert all((g == 0).all() for g in moves)
+
+
+@pytest.mark.parametrize("options", [{"c": 0.0}, {"g_loss": "hinge"}, {"optimiser": "sgd"}])
+def test_settings_that_mean_nothing_are_refused(options):
+    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+        GeometricGAN(PLANE, **options)

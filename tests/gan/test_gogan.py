@@ -1,0 +1,189 @@
+"""GoGAN is GoGAN: the margins of the ranking, stages that copy and freeze, WGAN at the limit, completion by search."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.support import Given, fit
+from zoo.core import DataSpec
+from zoo.core.noise import Noise
+from zoo.gan.gogan import GoGAN, hinge
+
+PLANE, IMAGES = DataSpec((2,)), DataSpec((1, 8, 8), 17)
+
+
+class Scores(nn.Module):
+    """A critic that says what it is told, one number for each set of examples in turn, and whose gradient can be asked for."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.tensor(scores))
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.scores[self.calls - 1].expand(len(x))
+
+
+def in_stage_two(**options) -> GoGAN:
+    torch.manual_seed(0)
+    model = GoGAN(PLANE, **{"width": 8, **options})
+    model.stage += 1
+    for p in model.past.parameters():
+        p.data += 0.3 * torch.randn_like(p)  # the stages differ
+    return model
+
+
+def data(batch_size: int = 8) -> Given:
+    return Given(PLANE, torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), batch_size=batch_size)
+
+
+def gradients(model: GoGAN, terms: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return [*torch.autograd.grad(terms["loss"], [*model.discriminator.parameters()])]
+
+
+@pytest.mark.parametrize(("real", "new", "old", "loss"), [
+    (0.6, 0.3, 0.0, 0.0), (0.6, 0.0, 0.3, 0.5 * 0.3), (0.6, 0.5, 0.0, 0.2), (0.0, 0.0, 0.0, 0.3 + 0.5 * 0.6), (2.0, -1.0, 0.7, 0.0),
+])  # fmt: skip
+def test_the_ranking_costs_what_its_margins_lack(real, new, old, loss):
+    model = in_stage_two(epsilon=0.3)
+    model.discriminator = Scores(real, new, old)
+    terms = model.discriminator_loss({"x": torch.randn(5, 2)})
+    assert terms["loss"].item() == pytest.approx(loss, abs=1e-6)
+    (slope,) = torch.autograd.grad(terms["loss"], model.discriminator.scores)
+    assert (slope.abs().max().item() == 0) == (real > new + 0.3 + 1e-6 and real > old + 0.6 + 1e-6) or loss == 0
+
+
+def test_the_hinge_has_no_gradient_once_every_pair_keeps_its_margin_and_slope_one_before():
+    low, high = torch.tensor([0.0, 0.0, 0.0], requires_grad=True), torch.tensor([1.5, 0.5, -4.0], requires_grad=True)
+    slopes = torch.autograd.grad(hinge(low, high, 1.0).sum(), [low, high])
+    assert slopes[0].tolist() == [0, 1, 1] and slopes[1].tolist() == [0, -1, -1]
+    assert hinge(low, high, 1.0).tolist() == [0, 0.5, 5]
+
+
+def test_stage_one_has_no_old_examples_and_pairs_each_example_with_one_code():
+    model, x = GoGAN(PLANE, width=8), torch.randn(6, 2)
+    model.noise = Noise(3, "test")
+    loss = model.discriminator_loss({"x": x})["loss"]
+    fake = model.generator(Noise(3, "test").normal(6, 2))
+    each = [max(0.0, (model.discriminator(fake)[i] + 1 - model.discriminator(x)[i]).item()) for i in range(6)]
+    assert loss.item() == pytest.approx(sum(each) / 6, abs=1e-6) and min(each) > 0
+
+
+def test_both_generators_of_a_stage_are_given_the_same_codes_and_get_no_gradient():
+    model, codes = in_stage_two(), []
+    for net in (model.generator, model.past[0].generator):
+        net.register_forward_pre_hook(lambda _, args: codes.append(args[0].clone()))
+    model.discriminator_loss({"x": torch.randn(6, 2)})["loss"].backward()
+    assert len(codes) == 2 and torch.equal(*codes)
+    assert all(p.grad is None for net in (model.generator, model.past) for p in net.parameters())
+
+
+def test_without_the_old_examples_and_with_an_endless_margin_it_is_wgan():
+    model, x = in_stage_two(epsilon=1e6, lambda_old=0.0).double(), torch.randn(32, 2, dtype=torch.float64)
+    model.noise = Noise(3, "test", dtype=torch.float64)
+    found = gradients(model, model.discriminator_loss({"x": x}))
+    fake = model.generator(Noise(3, "test", dtype=torch.float64).normal(32, 2)).detach()
+    wgan = model.discriminator(fake).mean() - model.discriminator(x).mean()
+    for a, b in zip(found, gradients(model, {"loss": wgan}), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+    model.noise = Noise(3, "test", dtype=torch.float64)
+    torch.testing.assert_close(model.generator_loss(32)["loss"], -model.discriminator(fake).mean())
+
+
+def test_old_scores_of_the_old_critic_give_the_new_one_no_gradient():
+    x = torch.randn(32, 2)
+    losses = {}
+    for scorer in ("new", "old"):
+        model = in_stage_two(rank_scorer=scorer, lambda_new=0.0, lambda_old=1.0, epsilon=10.0)
+        model.noise = Noise(3, "test")
+        losses[scorer] = gradients(model, model.discriminator_loss({"x": x}))
+    real = torch.autograd.grad(-model.discriminator(x).mean(), [*model.discriminator.parameters()])
+    for old, new, alone in zip(losses["old"], losses["new"], real, strict=True):
+        torch.testing.assert_close(old, alone)
+        assert not torch.allclose(new, alone)
+
+
+def test_the_second_stage_starts_as_a_copy_and_leaves_the_first_alone():
+    model, first = GoGAN(PLANE, width=8, stage_steps=3), {}
+    z = torch.randn(9, 2)
+
+    def begin() -> None:
+        first.update({n: v.clone() for n, v in model.past[0].state_dict().items()})
+        for part in ("generator", "discriminator"):
+            for a, b in zip(model.of_stage(1, part).parameters(), model.of_stage(2, part).parameters(), strict=True):
+                assert torch.equal(a, b)
+        assert torch.equal(model.of_stage(1)(z), model.of_stage(2)(z))
+
+    model.begin_stage = begin
+    fit(model, data(), 23)
+    assert first and all(torch.equal(v, first[n]) for n, v in model.past[0].state_dict().items())
+    assert not torch.equal(model.of_stage(1)(z), model.of_stage(2)(z))
+    held = {id(p) for optimiser in model.trainer.optimizers for group in optimiser.param_groups for p in group["params"]}
+    assert not held & {id(p) for p in model.past.parameters()}
+
+
+@pytest.mark.parametrize("at", [3, 5])
+def test_it_resumes_bit_for_bit_in_the_second_stage(at, tmp_path):
+    straight, first, rest = (GoGAN(PLANE, width=8, stage_steps=3) for _ in range(3))
+    first.load_state_dict(straight.state_dict())
+    fit(straight, data(), 8)
+    fit(first, data(), at).save_checkpoint(tmp_path / "at.ckpt")
+    fit(rest, data(), 8, ckpt_path=tmp_path / "at.ckpt")
+    assert int(rest.stage) == 2
+    assert all(torch.equal(v, rest.state_dict()[n]) for n, v in straight.state_dict().items())
+
+
+def test_the_critic_is_clamped_after_each_of_its_steps_in_every_stage():
+    model, largest = GoGAN(PLANE, width=8, c=0.02, k=2, stage_steps=2), []
+    after = model.after_step
+    model.after_step = lambda player: (after(player), largest.append(max(p.abs().max().item() for p in model.discriminator.parameters())))
+    fit(model, data(), 4)
+    assert len(largest) == 12 and max(largest) <= torch.tensor(0.02).item()
+    assert max(p.abs().max().item() for p in model.generator.parameters()) > 0.02
+
+
+def test_samples_can_be_asked_of_any_stage():
+    model, g = in_stage_two().eval(), torch.Generator()
+    of = {stage: model.sample(7, generator=g.manual_seed(1), stage=stage) for stage in (-1, 1, 2)}
+    assert torch.equal(of[-1], of[2]) and torch.equal(of[-1], model.sample(7, generator=g.manual_seed(1)))
+    torch.testing.assert_close(of[1], model.past[0].generator(torch.randn(7, 2, generator=g.manual_seed(1))))
+    assert not torch.equal(of[1], of[2])
+
+
+def test_held_out_ranks_are_shares_of_pairs():
+    model, x = in_stage_two().eval(), torch.randn(50, 2)
+    values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))
+    new, old = (model.sample(50, generator=torch.Generator().manual_seed(1), stage=s) for s in (2, 1))
+    d = model.discriminator
+    assert values["rank_new"].tolist() == (d(x) > d(new)).float().tolist()
+    assert values["rank_old"].tolist() == (d(new) > d(old)).float().tolist()
+    model.stage.fill_(1)
+    assert "rank_old" not in model.evaluate({"x": x})
+
+
+def test_completion_finds_the_code_of_what_is_known_and_pastes_it():
+    torch.manual_seed(0)
+    model = GoGAN(IMAGES, latent=3, width=4).eval()
+    for p in model.generator.parameters():
+        p.data *= 4  # its images differ
+    truth = model.sample(6, generator=torch.Generator().manual_seed(5))
+    known = torch.ones(1, 8, 8, dtype=torch.bool)
+    known[:, 2:6, 2:6] = False  # the centre quarter
+    x = torch.where(known, truth, torch.zeros_like(truth))
+    made = model.inpaint(x, known, generator=torch.Generator().manual_seed(1), realism=0.0)
+    drawn = torch.where(known, x, model.sample(6, generator=torch.Generator().manual_seed(1)))
+    errors = [(v - truth).abs().flatten(1).sum(1) for v in (made, drawn)]
+    assert torch.equal(torch.where(known, made, 0), torch.where(known, truth, 0))
+    assert errors[0].median() < 0.2 * errors[1].median()
+    assert all(p.grad is None for p in model.parameters())
+    alone = model.inpaint(x[2:3], known, generator=torch.Generator().manual_seed(1), steps=20)
+    assert alone.shape == (1, 1, 8, 8) and torch.equal(alone, alone.round())
+
+
+def test_options_without_a_meaning_are_refused():
+    for bad in ({"epsilon": 0.0}, {"c": 0.0}, {"rank_scorer": "both"}, {"stages": 0}, {"lambda_old": -1.0}):
+        with pytest.raises(ValueError, match="got"):
+            GoGAN(PLANE, **bad)
+    with pytest.raises(ValueError, match=r"loop\.replay has no meaning in gogan"):
+        GoGAN(PLANE, loop={"replay": 10})

@@ -1,0 +1,248 @@
+"""Improved GAN is improved GAN: K + 1 classes with the last logit fixed, feature matching, minibatch discrimination, historical
+averaging, one-sided smoothing, virtual batch norm."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.support import Given, fit
+from zoo.core import DataSpec, LoopOptions
+from zoo.core.noise import Noise
+from zoo.gan.improved_gan import ImprovedGAN
+from zoo.nn.minibatch import MinibatchDiscrimination
+from zoo.nn.virtual_batch_norm import Referenced, VirtualBatchNorm
+
+SPEC = DataSpec((1, 8, 8), 17, 3)
+
+
+def batch(n: int = 12) -> dict[str, torch.Tensor]:
+    x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).double()
+    return {"x": x, "y": torch.arange(n) % 3, "index": torch.arange(n)}
+
+
+def make(spec: DataSpec = SPEC, **options) -> ImprovedGAN:
+    torch.manual_seed(0)
+    model = ImprovedGAN(spec, **{"latent": 4, "width": 4, **options}).double()
+    model.noise = Noise(3, "test", dtype=torch.float64)
+    return model
+
+
+def given_logits(model: ImprovedGAN, real: torch.Tensor, fake: torch.Tensor, **rows) -> dict[str, torch.Tensor]:
+    """D's terms where its logits are these."""
+    model.scores = lambda batch: (real, fake)
+    n = len(real)
+    return model.discriminator_loss({"x": real, "y": torch.arange(n) % 3, "index": torch.arange(n), **rows})
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return torch.randn(2, 8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_losses_are_those_of_a_softmax_over_k_plus_one_classes_with_the_last_logit_zero(logits):
+    terms = given_logits(make(labels=None), *logits)
+    p, q = (torch.cat([v, torch.zeros(8, 1)], 1).exp() for v in logits)
+    p, q = p / p.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
+    y = torch.arange(8) % 3
+    torch.testing.assert_close(terms["unl"], -0.5 * (1 - p[:, 3]).log().mean() - 0.5 * q[:, 3].log().mean())
+    torch.testing.assert_close(terms["sup"], -(p[torch.arange(8), y] / (1 - p[:, 3])).log().mean())
+    torch.testing.assert_close(terms["loss"], terms["sup"] + terms["unl"])
+    full = -p[torch.arange(8), y].log().mean()  # the cross-entropy over K + 1 classes of a labelled row
+    torch.testing.assert_close(full, terms["sup"] - (1 - p[:, 3]).log().mean())
+
+
+def test_a_shift_of_all_logits_changes_who_is_real_and_not_which_class(logits):
+    plain, shifted = (given_logits(make(), logits[0] + c, logits[1]) for c in (0.0, 1.5))
+    torch.testing.assert_close(plain["sup"], shifted["sup"])
+    assert shifted["unl"] < plain["unl"] - 0.05
+    model = make()
+    before = model.realness(model.fakes(4))
+    model.noise.draws = 0
+    with torch.no_grad():
+        model.discriminator.end.b += 1.5
+    torch.testing.assert_close(model.realness(model.fakes(4)), before + 1.5)
+
+
+def test_large_logits_stay_finite(logits):
+    terms = given_logits(make(), logits[0] * 1e4, logits[1] * 1e4)
+    assert all(torch.isfinite(v) for v in terms.values())
+
+
+@pytest.mark.parametrize(("norm", "expected"), [("l1", 2.0), ("l2", 5 * 4.0)])
+def test_equal_mean_features_cost_nothing_however_samples_differ(norm, expected):
+    model, real = make(fm_norm=norm), torch.randn(8, 5, dtype=torch.float64)
+    made = (real.mean(0) + (real - real.mean(0)).flip(0) * 3).requires_grad_()
+    loss = model.matching(real, made)
+    assert loss < 1e-14
+    if norm == "l2":  # the absolute value has no gradient at 0
+        assert torch.autograd.grad(loss, made)[0].abs().max() < 1e-14
+    torch.testing.assert_close(model.matching(real, real + 2.0), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_the_generator_matches_features_under_the_last_layer_of_a_fresh_minibatch():
+    model, rows = make(), batch()
+    loss = model.generator_loss(rows)["loss"]
+    model.noise.draws = 0
+    f = model.discriminator.features
+    expected = (f(SPEC.to_signed(rows["x"])).mean(0) - f(model.generator(model.noise.normal(12, 4))).mean(0)).abs().mean()
+    torch.testing.assert_close(loss, expected)
+    grads = torch.autograd.grad(loss, [*model.discriminator.end.parameters()], allow_unused=True)
+    assert all(g is None for g in grads)  # not of the logits
+    assert [p.real for p in model.phases()] == [True, True] and [p.real for p in make(g_loss="nonsat").phases()] == [True, False]
+
+
+def test_without_matching_the_generator_wants_to_be_called_real():
+    for name, price in (("nonsat", lambda d: -d.log()), ("minimax", lambda d: (1 - d).log())):
+        model = make(g_loss=name)
+        loss = model.generator_loss(8)["loss"]
+        model.noise.draws = 0
+        z = model.judge(model.fakes(8)).exp().sum(1)
+        torch.testing.assert_close(loss, price(z / (z + 1)).mean())
+
+
+def test_minibatch_features_count_the_near_rows():
+    layer = MinibatchDiscrimination(6, kernels=4, dims=3).double()
+    f = torch.randn(7, 6, dtype=torch.float64)
+    m = torch.einsum("ia,akc->ikc", f, layer.t)
+    expected = torch.stack([sum((-(m[i] - m[j]).abs().sum(1)).exp() for j in range(7) if j != i) for i in range(7)])
+    torch.testing.assert_close(layer(f), expected)
+    order = torch.randperm(7)
+    torch.testing.assert_close(layer(f[order]), layer(f)[order])
+    torch.testing.assert_close(layer(f[:1].expand(7, -1)), torch.full((7, 4), 6.0, dtype=torch.float64))
+    assert layer(torch.arange(7.0).double()[:, None] * 1e5 * torch.ones(6)).abs().max() < 1e-12
+
+
+def test_minibatch_features_see_the_rows_of_other_processes():
+    layer = MinibatchDiscrimination(6, kernels=4, dims=3).double()
+    f = torch.randn(8, 6, dtype=torch.float64)
+    halves = [layer(part, gather=lambda own: f @ layer.t.flatten(1)) for part in f.chunk(2)]
+    torch.testing.assert_close(torch.cat(halves), layer(f))
+    assert not torch.allclose(torch.cat([layer(part) for part in f.chunk(2)]), layer(f))
+
+
+def test_real_and_generated_minibatches_are_discriminated_apart():
+    model, rows = make(kernels=6), batch()
+    assert model.discriminator.end.v.shape[1] == 4 + 6  # f and o
+    real = model.scores(rows)[0]
+    model.noise.draws = 0
+    torch.testing.assert_close(real, model.judge(SPEC.to_signed(rows["x"])))
+    others = model.judge(torch.cat([SPEC.to_signed(rows["x"]), model.fakes(12)]))[:12]
+    assert not torch.allclose(real, others)
+
+
+def test_virtual_batch_norm_uses_the_row_and_the_reference_only():
+    layer = VirtualBatchNorm(3, 5).double()
+    ref, x, other = (torch.randn(n, 3, 2, 2, dtype=torch.float64) * 2 + 1 for n in (5, 4, 5))
+    out = layer(torch.cat([ref, x]))
+    for i in range(4):
+        torch.testing.assert_close(layer(torch.cat([ref, x[i : i + 1]]))[5:], out[5 + i : 6 + i])  # whatever else is in its batch
+        both = torch.cat([ref, x[i : i + 1]])
+        mean, var = both.mean((0, 2, 3), keepdim=True), both.var((0, 2, 3), keepdim=True, correction=0)
+        torch.testing.assert_close(out[5 + i : 6 + i], (x[i : i + 1] - mean) / (var + 1e-5).sqrt())
+    plain = nn.BatchNorm2d(3).double()
+    torch.testing.assert_close(out[:5], plain(ref))  # the reference is normalised by itself
+    assert not torch.allclose(layer(torch.cat([other, x]))[5:], out[5:])
+
+
+def test_a_generator_with_virtual_batch_norm_makes_each_sample_alone_from_a_fixed_reference():
+    model = make(norm_g="virtual", reference=6)
+    assert isinstance(model.generator, Referenced) and not any(isinstance(m, nn.BatchNorm2d) for m in model.generator.modules())
+    z = torch.randn(5, 4, dtype=torch.float64)
+    torch.testing.assert_close(model.generator(z)[:2], model.generator(z[:2]))
+    reference = model.state_dict()["generator.z"].clone()
+    before = model.generator(z)
+    fit(make(norm_g="virtual", reference=6).float(), Given(SPEC, batch(32)["x"].float(), batch(32)["y"]), 1)
+    assert torch.equal(model.generator.z, reference) and reference.shape == (6, 4)
+    model.generator.z.normal_()
+    assert not torch.allclose(model.generator(z), before)
+
+
+def test_historical_averaging_pulls_to_the_mean_of_past_parameters():
+    model, seen = make(history_d=0.3, history_g=0.1).float(), {"d": [], "g": []}
+    after = model.after_step
+    model.after_step = lambda player: (after(player), seen[player].append(model.flat(player).detach().clone()))
+    fit(model, Given(SPEC, batch(48)["x"].float(), batch(48)["y"]), 3)
+    for player, lam in (("d", 0.3), ("g", 0.1)):
+        mean = torch.stack(seen[player]).mean(0)
+        torch.testing.assert_close(model.state_dict()[f"past_{player}"], mean)
+        with torch.no_grad():
+            for p in model.parameters_of(player):
+                p.add_(0.1)
+        phase = next(p for p in model.phases() if p.player == player)
+        cost = model.regularised(phase, {}, {"loss": torch.zeros(())})["loss"]
+        grads = torch.autograd.grad(cost, [*model.parameters_of(player)])
+        pull = 2 * lam * (model.flat(player) - mean)
+        torch.testing.assert_close(torch.cat([g.flatten() for g in grads]), pull.detach())
+        assert model.terms[f"history_{player}"] > 0
+
+
+def test_with_smoothed_labels_the_best_discriminator_is_a_p_over_p_plus_q():
+    p, q = torch.rand(2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(1)
+    table = torch.zeros(6, 3, dtype=torch.float64, requires_grad=True)  # K logits of each of six points
+    model = make(loop=LoopOptions(label_smooth=0.9))
+    optimiser = torch.optim.LBFGS([table], max_iter=300, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimiser.zero_grad()
+        on_real, on_fake = model.prices(table.logsumexp(1), table.logsumexp(1))
+        loss = (p * on_real + q * on_fake).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    torch.testing.assert_close(table.logsumexp(1).sigmoid().detach(), 0.9 * p / (p + q), atol=1e-5, rtol=0)
+
+
+def test_a_few_labels_stand_for_all_rows_and_the_others_are_not_read():
+    model, rows = make(labels=4), batch()
+    model.rows.fill_(12)
+    logits = torch.randn(12, 3, dtype=torch.float64)
+    sup = model.supervised(logits, rows)
+    torch.testing.assert_close(sup, nn.functional.cross_entropy(logits[:4], rows["y"][:4]))
+    wrong = rows | {"y": torch.where(rows["index"] < 4, rows["y"], (rows["y"] + 1) % 3)}
+    assert model.supervised(logits, wrong) == sup
+
+
+def test_the_discriminators_layers_start_scaled_by_the_data():
+    model, x = make(), batch(60)["x"]
+    model.initialise_from(x)
+    h = SPEC.to_signed(x)
+    for stage in model.discriminator.stages:
+        pre = stage[0](h)
+        torch.testing.assert_close(pre.mean((0, 2, 3)), torch.zeros(pre.shape[1], dtype=torch.float64), atol=1e-9, rtol=0)
+        torch.testing.assert_close(pre.std((0, 2, 3)), torch.ones(pre.shape[1], dtype=torch.float64), atol=1e-2, rtol=0)
+        h = stage(h)
+    assert model.rows == 60 and model.discriminator.training
+
+
+def test_paper_discriminator_is_the_authors():
+    with torch.device("meta"):
+        model = ImprovedGAN(DataSpec((3, 32, 32), 256, 10), arch="paper", width=128, width_d=96, latent=100, kernel=5, norm_g="batch")
+        convs = [tuple(m.v.shape[:1]) + tuple(m.v.shape[2:3]) for m in model.discriminator.modules() if hasattr(m, "measuring")]
+        f = model.discriminator.features(torch.zeros(2, 3, 32, 32))
+    assert convs == [(96, 3)] * 3 + [(192, 3)] * 4 + [(192, 1)] * 2 + [(10, 1)] and f.shape == (2, 192)
+    assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.5, 0.5]
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules())
+
+
+def test_rates_stay_and_then_fall_to_zero():
+    model = make(k=2, decay_start=2, decay_end=4, lr_d=0.1, lr_g=0.1).float()
+    fit(model, Given(SPEC, batch(96)["x"].float(), batch(96)["y"]), 3)
+    assert [o.param_groups[0]["lr"] for o in model.optimizers()] == [pytest.approx(0.05)] * 2
+
+
+def test_data_without_labels_make_a_plain_discriminator_that_cannot_classify():
+    model = make(DataSpec((2,)))
+    x = torch.randn(8, 2, dtype=torch.float64)
+    assert model.judge(x).shape == (8, 1) and "sup" not in model.discriminator_loss({"x": x, "index": torch.arange(8)})
+    with pytest.raises(ValueError, match="needs labels"):
+        model.classify(x)
+
+
+def test_what_has_no_meaning_is_refused():
+    for options, message in (
+        ({"loop": LoopOptions(spectral_norm=True)}, "spectral_norm"), ({"kernels": 4, "loop": LoopOptions(r1=1.0)}, "couples"),
+        ({"norm_g": "virtual", "spec": DataSpec((2,))}, "images"), ({"decay_end": 3, "decay_start": 5}, "later decay_end"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            ImprovedGAN(**{"spec": SPEC, **options})

@@ -1,0 +1,188 @@
+"""InfoGAN is InfoGAN: a bound on information that is never too large, learned in both turns by the right networks, without labels."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.support import Given, fit
+from zoo.core import DataSpec, LoopOptions
+from zoo.core.noise import Noise
+from zoo.gan.infogan import InfoGAN
+from zoo.nn.votes import Votes
+
+SPEC = DataSpec((1, 8, 8), 17, 3)
+
+
+def images(n: int = 12) -> dict[str, torch.Tensor]:
+    x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).double()
+    return {"x": x, "y": torch.arange(n) % 3}
+
+
+def make(**options) -> InfoGAN:
+    torch.manual_seed(0)
+    model = InfoGAN(SPEC, **{"noise": 4, "width": 4, "categories": 5, **options}).double()
+    model.noise = Noise(3, "test", dtype=torch.float64)
+    return model
+
+
+def gradient(loss: torch.Tensor, net: torch.nn.Module) -> torch.Tensor:
+    grads = torch.autograd.grad(loss, [*net.parameters()], allow_unused=True, retain_graph=True)
+    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in zip(grads, net.parameters(), strict=True)])
+
+
+def codes_of(model: InfoGAN, n: int = 2000) -> torch.Tensor:
+    return model.draw_codes(n, Noise(0, "codes", dtype=torch.float64))
+
+
+def test_codes_are_noise_a_uniform_category_and_continuous_ones_in_minus_one_to_one():
+    model = make()
+    codes = codes_of(model, 20_000)
+    category, continuous = model.parts(codes)
+    assert codes.shape == (20_000, 4 + 5 + 2) == (20_000, model.latent)
+    assert set(category.unique().tolist()) == {0, 1} and (category.sum(1) == 1).all()
+    assert (category.mean(0) - 0.2).abs().max() < 0.02
+    assert continuous.abs().max() <= 1 and continuous.var().item() == pytest.approx(1 / 3, rel=0.03)
+    assert codes[:, :4].var().item() == pytest.approx(1, rel=0.03)
+
+
+def test_information_of_the_category_is_at_most_its_entropy_and_zero_for_the_prior():
+    model = make()
+    codes, outputs = codes_of(model), 5 + 4
+    for scale in (0.5, 3.0, 30.0):
+        q = scale * torch.randn(2000, outputs, dtype=torch.float64)
+        assert model.information(q, codes)[0].max() <= math.log(5) + 1e-12
+    assert model.information(torch.zeros(2000, outputs), codes)[0].abs().max() < 1e-6
+    right = torch.cat([1e3 * model.parts(codes)[0], torch.zeros(2000, 4)], 1)
+    torch.testing.assert_close(model.information(right, codes)[0], torch.full((2000,), math.log(5)), check_dtype=False)
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_continuous_part_is_a_gaussian_log_density_above_the_uniforms(fixed):
+    model = make(fixed_std=fixed)
+    codes = codes_of(model, 50)
+    mu, log_var = torch.randn(2, 50, 2, dtype=torch.float64)
+    std = torch.ones_like(mu) if fixed else (5 * (log_var / 10).tanh()).exp()  # bounded softly by ±10
+    q = torch.cat([torch.zeros(50, 5), mu, *([] if fixed else [log_var])], 1)
+    expected = torch.distributions.Normal(mu, std).log_prob(model.parts(codes)[1]).sum(1) - 2 * math.log(1 / 2)
+    torch.testing.assert_close(model.information(q, codes)[1], expected)
+    if fixed:
+        assert (expected < 0).all()
+
+
+def test_a_channel_that_keeps_the_category_gives_all_its_entropy_once_q_is_fitted():
+    model, q = make(), torch.nn.Linear(5, 9).double()
+    codes = codes_of(model, 500)
+    x = model.parts(codes)[0][:, torch.randperm(5)]  # a one-to-one map of the category
+    optimiser = torch.optim.Adam(q.parameters(), 0.1)
+    for _ in range(300):
+        optimiser.zero_grad()
+        (-model.information(q(x), codes)[0].mean()).backward()
+        optimiser.step()
+    assert model.information(q(x), codes)[0].mean().item() == pytest.approx(math.log(5), abs=0.01)
+
+
+def test_both_losses_subtract_the_weighted_information_of_the_same_generated_rows():
+    for player, arguments in (("discriminator", images()), ("generator", 12)):
+        losses = {lam: getattr(make(lam_cat=lam, lam_cont=2 * lam), f"{player}_loss")(arguments)["loss"] for lam in (0.0, 1.0)}
+        model = make()
+        codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
+        category, continuous = (v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes))
+        torch.testing.assert_close(losses[0.0] - losses[1.0], category + 2 * continuous)
+
+
+def test_without_information_the_losses_are_those_of_the_game():
+    model, x = make(lam_cat=0.0, lam_cont=0.0), images()["x"]
+    loss = model.discriminator_loss(images())["loss"]
+    codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
+    real, fake = (model.discriminator(v)[:, 0] for v in (SPEC.to_signed(x), model.generator(codes)))
+    bce = F.binary_cross_entropy_with_logits
+    torch.testing.assert_close(loss, bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake)))
+
+
+def test_q_and_the_trunk_learn_the_information_in_ds_turn_and_the_generator_in_its_own():
+    model = make()
+    codes = codes_of(model, 12)
+    known = sum(v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes))
+    assert all(gradient(known, net).abs().max() > 0 for net in (model.discriminator.q, model.discriminator.trunk, model.generator))
+    assert gradient(known, model.discriminator.source).abs().max() == 0
+    assert gradient(model.discriminator_loss(images())["loss"], model.generator).abs().max() == 0
+    assert set(map(id, model.discriminator.q.parameters())) <= set(map(id, model.parameters_of("d")))
+    without = make(lam_cat=0.0, lam_cont=0.0)
+    assert gradient(without.discriminator_loss(images())["loss"], without.discriminator.q).abs().max() == 0
+
+
+def test_no_label_reaches_the_weights():
+    weights = []
+    for shift in (0, 1):
+        torch.manual_seed(0)
+        model, rows = InfoGAN(SPEC, noise=4, width=4), images(48)
+        fit(model, Given(SPEC, rows["x"].float(), (rows["y"] + shift) % 3, batch_size=8), 4)
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_q_shares_the_trunk_and_adds_less_than_a_twentieth_of_the_parameters():
+    for model in (InfoGAN(DataSpec((1, 16, 16), 17, 10)), InfoGAN(DataSpec((1, 28, 28), 256, 10), arch="paper", noise=62)):
+        q, total = (sum(p.numel() for p in net.parameters()) for net in (model.discriminator.q, model))
+        assert q < 0.05 * total
+        calls = []
+        model.discriminator.trunk.register_forward_hook(lambda *args, calls=calls: calls.append(1))
+        model.judge(torch.randn(2, *model.spec.shape))
+        assert len(calls) == 1
+
+
+def test_paper_networks_are_those_of_the_appendix():
+    with torch.device("meta"):
+        model = InfoGAN(DataSpec((1, 28, 28), 256, 10), arch="paper", noise=62, fixed_std=True)
+    linear = [(m.in_features, m.out_features) for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    assert linear == [(74, 1024), (1024, 7 * 7 * 128), (7 * 7 * 128, 1024), (1024, 1), (1024, 128), (128, 12)]
+    convs = [m.out_channels for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
+    assert convs == [64, 1, 64, 128] and model.make(torch.zeros(2, 74, device="meta")).shape == (2, 1, 28, 28)
+
+
+def test_switching_changes_one_variable_and_spans_its_range():
+    model = make()
+    z = codes_of(model, 3)
+    for variable in range(model.variables):
+        codes = model.switched(z, variable)
+        assert codes.shape == (3, 5, 11)
+        changed = (codes != z[:, None]).any(0).any(0).nonzero().flatten().tolist()
+        assert set(changed) <= (set(range(4, 9)) if variable == 0 else {9 + variable - 1})
+    assert model.switched(z, 0)[0, :, 4:9].equal(torch.eye(5, dtype=z.dtype))
+    assert model.switched(z, 2)[1, :, 10].tolist() == [-2, -1, 0, 1, 2]
+
+
+def test_encode_gives_probabilities_and_means():
+    model = make().eval()
+    found = model.encode(images()["x"])
+    assert found.shape == (12, 7)
+    torch.testing.assert_close(found[:, :5].sum(1), torch.ones(12, dtype=torch.float64))
+
+
+def test_categories_are_named_by_the_training_rows_and_held_out_ones_have_no_say():
+    model, rows = make().eval(), images(60)
+    category = model.encode(rows["x"])[:, :5].argmax(1)
+    model.votes.counts.zero_()
+    model.votes.counts[:, 1] = 1  # every category is called 1
+    assert model.evaluate(rows, torch.Generator().manual_seed(0))["cluster_acc"].mean().item() == pytest.approx(1 / 3)
+    assert len(category.unique()) > 1
+
+
+def test_votes_fade_and_their_mutual_information_is_that_of_the_table():
+    votes = Votes(3, 2, memory=0.5)
+    for y in ([0, 0, 1, 1], [0, 0, 1, 1]):
+        votes.add(torch.tensor([0, 0, 1, 2]), torch.tensor(y), lambda v: v)
+    assert votes.counts.tolist() == [[3, 0], [0, 1.5], [0, 1.5]] and votes.names().tolist() == [0, 1, 1]
+    labels, categories = math.log(2), -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))
+    assert votes.nmi().item() == pytest.approx(labels / (0.5 * (labels + categories)), abs=1e-5)
+    votes.add(torch.tensor([1]), torch.tensor([0]), lambda v: v, among=torch.tensor([False]))
+    assert votes.counts.sum().item() == pytest.approx(3)
+
+
+def test_what_makes_no_sense_is_refused():
+    with pytest.raises(ValueError, match=r"2 categories or more, .* got 1"):
+        InfoGAN(SPEC, categories=1)
+    with pytest.raises(ValueError, match="replay"):
+        InfoGAN(SPEC, loop=LoopOptions(replay=8))

@@ -1,0 +1,35 @@
+"""The schedule of the first GANs' SGD."""
+
+import pytest
+import torch
+
+from zoo.nn.schedules import DecayAndMomentum
+
+
+def walk(schedule: DecayAndMomentum, steps: int) -> list[tuple[float, float]]:
+    """Rate and momentum before each step and at the end."""
+    group, seen = schedule.optimizer.param_groups[0], []
+    for _ in range(steps):
+        seen.append((group["lr"], group["momentum"]))
+        schedule.optimizer.step()
+        schedule.step()
+    return [*seen, (group["lr"], group["momentum"])]
+
+
+def make() -> DecayAndMomentum:
+    return DecayAndMomentum(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1), decay=2.0, first=0.5, last=0.7, steps=4)
+
+
+def test_the_rate_falls_by_a_factor_to_a_floor_and_the_momentum_rises_to_its_end():
+    seen = walk(make(), 25)
+    assert [rate for rate, _ in seen] == pytest.approx([max(0.1 / 2**n, 1e-6) for n in range(26)])
+    assert [momentum for _, momentum in seen] == pytest.approx([0.5, 0.55, 0.6, 0.65] + [0.7] * 22)
+
+
+def test_it_goes_on_where_a_checkpoint_stood():
+    whole, first, rest = make(), make(), make()
+    expected = walk(whole, 6)
+    walk(first, 3)
+    rest.optimizer.load_state_dict(first.optimizer.state_dict())
+    rest.load_state_dict(first.state_dict())
+    assert walk(rest, 3) == expected[3:]

@@ -1,0 +1,303 @@
+"""Improved GAN: semi-supervised learning with a discriminator of K + 1 classes, and five techniques that steady the game.
+
+Paper      Salimans, Goodfellow, Zaremba, Cheung, Radford, Chen. Improved Techniques for Training GANs. NIPS 2016. arXiv:1606.03498.
+Model      x = G(z). D gives K logits l; the logit of the class "generated" is fixed at 0. Z(v) = Σ_k e^{l_k}, D(v) = Z/(Z + 1): the logit
+           of being real is LSE(v) = log Z.
+Objective  D:  L_sup + w_u L_unl (section 5), where L_sup = E -log p(y | x, not generated) = E LSE(x) - l_y(x) over labelled rows,
+               L_unl = -½ E log D(x) - ½ E log(1 - D(G(z_D))), G(z_D) detached.
+           G:  g_loss="fm", feature matching (3.1): mean_j |E f_j(x) - E f_j(G(z_G))| (fm_norm="l1", the authors' code) or
+               ‖E f(x) - E f(G(z_G))‖² ("l2", the paper), f D's last hidden layer, its data a fresh minibatch and without gradient;
+               "nonsat" -E log D(G(z_G)), or "minimax".
+Techniques, each an option of its own: feature matching, above; ``kernels`` > 0, minibatch discrimination (3.2) beside f under D's last
+           layer; ``history_d``, ``history_g``, historical averaging (3.3): + λ ‖θ - mean of θ after each past step‖² for a player;
+           loop.label_smooth=0.9, one-sided label smoothing (3.4); norm_g="virtual", virtual batch norm in G (3.5).
+Logs       train/sup, train/unl, train/fm; val/acc with D's averaged weights where ``ema.player`` is d. ``w_u=0`` is the baseline: the same
+           net on the labels alone.
+Sampling   z from the prior, G(z) quantised.
+Notes      Labelled are the training rows with ``index`` < ``labels``, each standing for N/labels rows of the mean; every row is an
+           unlabelled one too. Without labels in the data K = 1 and L_sup is absent. Means of features and pairs of minibatch
+           discrimination are over all processes' rows (cross_rank="gather") or each process's own ("local"); in evaluation over the
+           minibatch at hand. D is weight-normalised, scaled at the start by 500 training rows; ``arch="paper"`` is the authors' CIFAR
+           net, whose dropout each process draws on its own. ``noise`` is the gaussian noise before D's layers of their MNIST net.
+           G's last layer is not weight-normalised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
+from zoo.core.adversarial import TOOLKIT
+from zoo.core.module import Batch
+from zoo.nn import small
+from zoo.nn.minibatch import MinibatchDiscrimination
+from zoo.nn.prior import Draw, Source
+from zoo.nn.prior import prior as draw_prior
+from zoo.nn.virtual_batch_norm import Referenced
+from zoo.nn.weight_norm import WeightNormed, measuring
+from zoo.registry import Paper, register
+
+START = 500  # training rows that scale D's layers
+
+
+class WNConv(WeightNormed):
+    """Weight-normalised convolution."""
+
+    def __init__(self, a: int, b: int, size: int | tuple[int, int] = 1, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(a, b, (size, size) if isinstance(size, int) else size)
+        self.stride, self.padding = stride, padding
+
+    def _apply_to(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight(), self.b, self.stride, self.padding)
+
+
+class Discriminator(nn.Module):
+    """x -> K logits. Hidden stages to f, (B, F); beside f, under the last layer, what minibatch discrimination makes of it.
+
+    Args:
+        stages: images (vectors as 1x1 ones) to (B, F, h, w), averaged over places. kernels, dims: of minibatch discrimination; 0 is none.
+        noise: standard deviation of what is added to each stage's input where there is a source of it.
+    """
+
+    def __init__(self, stages: list[nn.Module], width: int, classes: int, kernels: int, dims: int, noise: float) -> None:
+        super().__init__()
+        self.stages, self.noise = nn.ModuleList(stages), noise
+        self.minibatch = MinibatchDiscrimination(width, kernels, dims) if kernels else None
+        self.end = WNConv(width + kernels, classes)
+
+    def features(self, x: Tensor, source: Source | None = None) -> Tensor:
+        """f, (B, F)."""
+        h = x if x.ndim == 4 else x[..., None, None]
+        for stage in self.stages:
+            h = stage(h if source is None or not self.noise else h + self.noise * source.normal(*h.shape))
+        return h.mean((2, 3))
+
+    def forward(self, x: Tensor, source: Source | None = None, gather: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        f = self.features(x, source)
+        if self.minibatch is not None:
+            f = torch.cat([f, self.minibatch(f, gather)], 1)
+        out = self.end(f[..., None, None]).flatten(1)
+        return out.to(torch.promote_types(out.dtype, torch.float32))
+
+
+def small_stages(shape: tuple[int, ...], width: int) -> tuple[list[nn.Module], int]:
+    """Convolutions of stride 2 to the base grid and one over it, or three layers for vectors; and how many features they give."""
+    convs: list[nn.Module]
+    if len(shape) == 1:
+        convs = [WNConv(shape[0], width), WNConv(width, width), WNConv(width, width)]
+    else:
+        channels, height, breadth = shape
+        m = small.doublings(height, breadth)
+        filters = [channels, *(width << i for i in range(m))]
+        convs = [WNConv(a, b, 4, 2, 1) for a, b in zip(filters[:-1], filters[1:], strict=True)]
+        width = filters[-1]
+        convs.append(WNConv(width, width, (height >> m, breadth >> m)))
+    return [nn.Sequential(conv, nn.LeakyReLU(0.2)) for conv in convs], width
+
+
+def paper_stages(channels: int, width: int, dropout: tuple[float, float]) -> tuple[list[nn.Module], int]:
+    """The authors' CIFAR net (train_cifar_feature_matching.py): 96, 192, 192 filters at width 96."""
+    wide = 2 * width
+    stages: list[nn.Module] = []
+    plan = [(channels, width, 3, 1, 1), (width, width, 3, 1, 1), (width, width, 3, 2, 1), (width, wide, 3, 1, 1), (wide, wide, 3, 1, 1),
+            (wide, wide, 3, 2, 1), (wide, wide, 3, 1, 0), (wide, wide, 1, 1, 0), (wide, wide, 1, 1, 0)]  # fmt: skip
+    for i, (a, b, size, stride, padding) in enumerate(plan):
+        before = [nn.Dropout(dropout[i > 0])] if i in (0, 3, 6) else []
+        stages.append(nn.Sequential(*before, WNConv(a, b, size, stride, padding), nn.LeakyReLU(0.2)))
+    return stages, wide
+
+
+@register(
+    "improved_gan",
+    paper=Paper("Salimans, Goodfellow, Zaremba, Cheung, Radford, Chen", "Improved Techniques for Training GANs", 2016, "1606.03498"),
+    about="semi-supervised K + 1 classes, feature matching, minibatch discrimination, historical averaging, virtual batch norm",
+    taxonomy="implicit direct",
+    likelihood="none",
+    can={"sample", "interpolate", "classify"},
+    data="digits",
+    learns=(("val/acc", ">", 0.87), ("val/classes_pixels", ">", 7.5), ("val/fid_pixels", "<", 0.8)),
+    waive={"accumulation_equals_one_batch": "the mean features that are matched are those of a micro-batch"},
+)
+class ImprovedGAN(GeneratorModule):
+    """See the module's docstring.
+
+    Args:
+        spec: vectors, or images (height and width multiples of 4, at least 8).
+        labels: training rows whose labels are used; None for all. w_u: weight of L_unl.
+        arch: D is "small" or "paper" (images). latent: dimension of z; None is that of the data for vectors and 32 for images.
+        width: hidden units for vectors (None is 128), filters for images (32): of G before the image, of D's first layer.
+        width_d: of D's, where it differs. kernel: of G's convolutions, 4 or 5. noise: before D's layers. dropout: before the image and
+            between D's blocks ("paper").
+        norm_g: of G, "layer", "batch", "none", or "virtual" (images). reference: rows of virtual batch norm's reference batch.
+        kernels, dims: of minibatch discrimination; 0 kernels is none. history_d, history_g: λ of historical averaging.
+        g_loss: "fm", "nonsat" or "minimax". fm_norm: "l1" or "l2". cross_rank: "gather" or "local".
+        prior: "normal", "uniform" or "sphere". k: discriminator steps per generator step.
+        lr_d: learning rate of D. lr_g: of G. decay_start, decay_end: generator steps between which both fall linearly to 0; 0 is never.
+        beta1: Adam's first decay. loop: options of the adversarial loop.
+    """
+
+    toolkit = TOOLKIT - {"spectral_norm"}  # D is weight-normalised
+    discriminator: Discriminator
+    rows: Tensor
+
+    def __init__(
+        self, spec: DataSpec, labels: int | None = 100, w_u: float = 1.0, arch: str = "small", latent: int | None = None,
+        width: int | None = None, width_d: int | None = None, kernel: int = 4, noise: float = 0.0,
+        dropout: tuple[float, float] = (0.2, 0.5), norm_g: str = "layer", reference: int = 64, kernels: int = 0, dims: int = 5,
+        history_d: float = 0.0, history_g: float = 0.0, g_loss: str = "fm", fm_norm: str = "l1", cross_rank: str = "gather",
+        prior: str = "normal", k: int = 1, lr_d: float = 1e-3, lr_g: float = 1e-3, decay_start: int = 0, decay_end: int = 0,
+        beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
+    ) -> None:  # fmt: skip
+        for name, value, allowed in (
+            ("arch", arch, ("small", "paper")), ("fm_norm", fm_norm, ("l1", "l2")), ("cross_rank", cross_rank, ("gather", "local")),
+            ("norm_g", norm_g, (*small.NORMS, "virtual")), ("g_loss", g_loss, ("fm", "nonsat", "minimax")),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ValueError(f"improved_gan's {name} is one of {', '.join(allowed)}, got {value!r}")
+        if (labels is not None and labels < 1) or min(w_u, noise, kernels, history_d, history_g) < 0 or min(reference, dims) < 1:
+            raise ValueError(
+                "improved_gan: labels, reference and dims are at least 1; w_u, noise, kernels, history_d and history_g not negative; got "
+                f"{labels}, {reference}, {dims}; {w_u}, {noise}, {kernels}, {history_d}, {history_g}"
+            )
+        if decay_end and not decay_start < decay_end:
+            raise ValueError(f"improved_gan's rates fall from decay_start to a later decay_end, got {decay_start} and {decay_end}")
+        if arch == "paper" or norm_g == "virtual":
+            spec.require(f"improved_gan with {'arch=paper' if arch == 'paper' else 'norm_g=virtual'}", image=True)
+        matched = g_loss == "fm"
+        loss = "nonsat" if matched else g_loss  # the base prices logits
+        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        if kernels and self.loop.r1:
+            raise ValueError("improved_gan: loop.r1 differentiates each row alone, which minibatch discrimination couples; set one to 0")
+        self.matched, self.fm_norm, self.cross_rank = matched, fm_norm, cross_rank
+        self.labels, self.w_u, self.decay_start, self.decay_end = labels, w_u, decay_start, decay_end
+        g = small.generator(self.latent, spec.shape, width, kernel, "batch" if norm_g == "virtual" else norm_g)
+        if norm_g == "virtual":
+            g = Referenced(g, draw_prior(prior, reference, self.latent, Draw(None)))
+        wide = width_d or width
+        if arch == "paper":
+            stages, features = paper_stages(spec.shape[0], wide or 96, dropout)
+        else:
+            stages, features = small_stages(spec.shape, wide or (32 if spec.is_image else 128))
+        self.build(g, Discriminator(stages, features, max(spec.num_classes, 1), kernels, dims, noise))
+        self.register_buffer("rows", torch.ones((), dtype=torch.long))  # N
+        self.history = {player: lam for player, lam in (("d", history_d), ("g", history_g)) if lam}
+        for player in self.history:
+            size = sum(p.numel() for p in self.parameters_of(player))
+            self.register_buffer(f"past_{player}", torch.zeros(size))  # mean of the parameters after each step
+            self.register_buffer(f"steps_{player}", torch.zeros((), dtype=torch.long))
+
+    def initialise_from(self, x: Tensor) -> None:
+        self.rows.fill_(len(x))
+        training = self.discriminator.training
+        with measuring(self.discriminator.eval()):
+            self.discriminator(self.d_input(x[:START]))
+        self.discriminator.train(training)
+
+    # -- networks ------------------------------------------------------------------------------------------------------
+    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The K logits, (B, K)."""
+        if not self.training:
+            return self.discriminator(x)
+        return self.discriminator(x, self.noise, self.all_rows if self.cross_rank == "gather" else None)
+
+    def all_rows(self, rows: Tensor) -> Tensor:
+        return self.everyone(rows, gradients=True)
+
+    def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """LSE, the logit of being real."""
+        return self.judge(x).logsumexp(1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """f, (B, F), of examples as D sees them, in training."""
+        return self.discriminator.features(self.seen(x), self.noise)
+
+    # -- losses --------------------------------------------------------------------------------------------------------
+    def labelled(self, batch: Batch) -> Tensor:
+        """Which rows' labels may be read, (B,)."""
+        return torch.ones_like(batch["index"], dtype=torch.bool) if self.labels is None else batch["index"] < self.labels
+
+    def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
+        """L_sup."""
+        weight = 1.0 if self.labels is None else float(self.rows) / self.labels
+        return weight * (F.cross_entropy(logits, batch["y"], reduction="none") * self.labelled(batch)).mean()
+
+    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        logits, of_fake = self.scores(batch)
+        real, fake = logits.logsumexp(1), of_fake.logsumexp(1)
+        on_real, on_fake = self.prices(real, fake)
+        unl = 0.5 * (on_real.mean() + on_fake.mean())
+        terms = {"loss": self.w_u * unl, "unl": unl, **self.watch(real, fake)}
+        if self.spec.num_classes:
+            terms["sup"] = self.supervised(logits, batch)
+            terms["loss"] = terms["loss"] + terms["sup"]
+        return terms
+
+    def matching(self, real: Tensor, made: Tensor) -> Tensor:
+        """The distance of mean features, from f of data (a target) and of samples, (B, F) each."""
+        gather = self.cross_rank == "gather"
+        target, mean = real.detach().mean(0), made.mean(0)
+        apart = (self.reduce(target) if gather else target) - (self.shared_mean(mean) if gather else mean)
+        return apart.abs().mean() if self.fm_norm == "l1" else apart.square().sum()
+
+    def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
+        if isinstance(batch, int):
+            return {"loss": self.price_generator(self.realness(self.seen(self.fakes(batch)))).mean()}
+        with torch.no_grad():
+            real = self.features(self.d_input(batch["x"]))
+        fm = self.matching(real, self.features(self.fakes(len(real))))
+        return {"loss": fm, "fm": fm}
+
+    def regularised(self, phase: Phase, batch: Any, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        terms = super().regularised(phase, batch, terms)
+        lam = self.history.get(phase.player, 0.0)
+        if not lam or not self.get_buffer(f"steps_{phase.player}"):
+            return terms
+        cost = lam * (self.flat(phase.player) - self.get_buffer(f"past_{phase.player}")).square().sum()
+        return terms | {"loss": terms["loss"] + cost, f"history_{phase.player}": cost}
+
+    def flat(self, player: str) -> Tensor:
+        """θ, all parameters of a player in one vector."""
+        return torch.cat([p.flatten() for p in self.parameters_of(player)])
+
+    # -- the game ------------------------------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=self.matched)]
+
+    @torch.no_grad()
+    def after_step(self, player: str) -> None:
+        if player in self.history:
+            past, steps = self.get_buffer(f"past_{player}"), self.get_buffer(f"steps_{player}")
+            steps += 1
+            past += (self.flat(player) - past) / steps
+
+    # -- use -----------------------------------------------------------------------------------------------------------
+    def classify(self, x: Tensor) -> Tensor:
+        """P(y | x, not generated), (B, classes), by D."""
+        if not self.spec.num_classes:
+            raise ValueError(f"improved_gan needs labels to classify, got {self.spec}; choose labelled data such as digits")
+        return self.judge(self.d_input(x)).softmax(1)
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        logits = self.judge(self.d_input(batch["x"]))
+        values = {"d_acc_real": (logits.logsumexp(1) > 0).to(logits.dtype)}
+        if self.spec.num_classes:
+            values["acc"] = (logits.argmax(1) == batch["y"]).to(logits.dtype)
+        return values
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
+        """Each player's rate by its own steps, of which D makes k in one of the generator's."""
+        if not self.decay_end:
+            return {}
+
+        def falling(each: int) -> Callable[[int], float]:
+            return lambda n: min(1.0, max(0.0, (self.decay_end - n / each) / (self.decay_end - self.decay_start)))
+
+        return {p: LambdaLR(o, falling(self.k if p == "d" else 1)) for p, o in optimisers.items()}

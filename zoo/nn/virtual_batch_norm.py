@@ -1,0 +1,51 @@
+"""Virtual batch norm (Salimans et al. 2016, arXiv:1606.03498, section 3.5): statistics of a fixed reference batch and the row itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class VirtualBatchNorm(nn.Module):
+    """(n + B, C, ...) -> the same: the first n rows are the reference, normalised by their own mean and variance; each of the others by
+    those of the reference and itself, the row weighing 1/(n + 1).
+
+    Args:
+        channels: C. n: rows of the reference batch.
+    """
+
+    def __init__(self, channels: int, n: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.n, self.eps = n, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, h: Tensor) -> Tensor:
+        flat = h.flatten(2) if h.ndim > 2 else h[..., None]  # (n + B, C, places)
+        moments = torch.stack([flat.mean(2), flat.square().mean(2)])  # (2, n + B, C)
+        reference = moments[:, : self.n].mean(1, keepdim=True)
+        both = (self.n * reference + moments[:, self.n :]) / (self.n + 1)
+        mean, square = torch.cat([reference.expand(2, self.n, -1), both], 1)
+        scale = self.weight * ((square - mean.square()).clamp(min=0) + self.eps).rsqrt()
+        return (scale[..., None] * (flat - mean[..., None]) + self.bias[:, None]).view_as(h)
+
+
+class Referenced(nn.Module):
+    """A network of codes whose batch norms became virtual ones: it sees a fixed batch of codes before its own, and drops what came of it.
+
+    Args:
+        net: with ``BatchNorm`` layers, which are replaced. z: the reference codes, (n, latent); a buffer.
+    """
+
+    z: Tensor
+
+    def __init__(self, net: nn.Module, z: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("z", z)
+        for parent in [*net.modules()]:
+            for name, child in [*parent.named_children()]:
+                if isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                    setattr(parent, name, VirtualBatchNorm(child.num_features, len(z), child.eps))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.net(torch.cat([self.z, z]))[len(self.z) :]
