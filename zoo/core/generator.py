@@ -113,7 +113,8 @@ class GeneratorModule(AdversarialModule):
         """x as D sees it in training: with instance noise."""
         if not self.loop.instance_noise:
             return x
-        sigma = self.loop.instance_noise * max(0.0, 1 - self.trainer.global_step / self.loop.instance_noise_steps)
+        step = 0 if self._trainer is None else self.trainer.global_step
+        sigma = self.loop.instance_noise * max(0.0, 1 - step / self.loop.instance_noise_steps)
         return x + sigma * self.noise.normal_like(x)
 
     def fakes(self, n: int, y: Tensor | None = None) -> Tensor:

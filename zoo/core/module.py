@@ -115,6 +115,8 @@ class GenerativeModule(LightningModule):
         if self.noise.world == 1:
             return rows
         gathered: Any = self.all_gather(rows, sync_grads=gradients)
+        if gathered.requires_grad:
+            gathered.register_hook(lambda g: g.contiguous())  # its backward receives in the gradient's own layout, whatever that is
         return gathered.transpose(0, 1).reshape(-1, *rows.shape[1:])
 
     def report(self, terms: dict[str, Tensor], step: int) -> None:
