@@ -58,7 +58,6 @@ def test_the_best_discriminator_knows_the_joint_ratio_so_shuffled_labels_are_see
         model = make(DataSpec((1,), None, 2), latent=1).double()
         model.discriminator = Table(3, 2)
         real, fake = (torch.tensor(rows[k], dtype=torch.float64) for k in ("p", "q"))
-        model.fakes_for_d = lambda n, y, fake=fake: fake[:, :1]
 
         def loss(model=model, real=real, fake=fake):
             on_real = model.price_real(model.judge(real[:, :1], real[:, 1].long())).mean()
@@ -189,7 +188,7 @@ def test_labels_of_the_ring_hit_their_own_modes():
 
 
 def test_unlabelled_data_and_options_without_a_meaning_are_refused():
-    with pytest.raises(ValueError, match="cgan is conditioned on the class.*; choose labelled"):
+    with pytest.raises(ValueError, match=r"cgan is conditioned on the class.*; choose labelled"):
         CGAN(DataSpec((2,)))
     for bad in ({"arch": "rnn"}, {"optimiser": "lion"}, {"dropout": 1.0}):
         with pytest.raises(ValueError, match="got"):
