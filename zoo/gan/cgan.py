@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from zoo.core import DataSpec, GeneratorModule, LoopOptions
-from zoo.core.adversarial import Terms
+from zoo.core.adversarial import TOOLKIT, Terms
 from zoo.core.module import Batch
 from zoo.nn.maxout import Maxout
 from zoo.nn.prior import path
@@ -108,6 +108,8 @@ class CGAN(GeneratorModule):
         lr_decay: what SGD's rates are divided by after each step. momentum_end: SGD's momentum after ``momentum_steps`` generator steps.
         loop: options of the adversarial loop.
     """
+
+    toolkit = TOOLKIT - {"replay"}  # the store does not know its rows' classes
 
     def __init__(
         self, spec: DataSpec, arch: str = "mlp", latent: int | None = None, prior: str = "normal",
