@@ -197,10 +197,10 @@ def test_a_few_labels_stand_for_all_rows_and_the_others_are_not_read():
     model, rows = make(labels=4), batch()
     model.rows.fill_(12)
     logits = torch.randn(12, 3, dtype=torch.float64)
-    sup = model.supervised(logits, rows)
+    sup = model.label_cost(logits, rows)
     torch.testing.assert_close(sup, nn.functional.cross_entropy(logits[:4], rows["y"][:4]))
     wrong = rows | {"y": torch.where(rows["index"] < 4, rows["y"], (rows["y"] + 1) % 3)}
-    assert model.supervised(logits, wrong) == sup
+    assert model.label_cost(logits, wrong) == sup
 
 
 def test_the_discriminators_layers_start_scaled_by_the_data():

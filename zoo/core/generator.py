@@ -6,7 +6,8 @@ optimisers, drawing and the path between two codes follow. The options are those
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch.optim import Optimizer
 from zoo.core.adversarial import TOOLKIT, AdversarialModule, LoopOptions, Phase, Terms
 from zoo.core.module import Batch
 from zoo.core.spec import DataSpec
-from zoo.nn.adversarial_losses import GENERATOR_LOSSES, check_generator_loss, jsd_bound
+from zoo.nn.adversarial_losses import GENERATOR_LOSSES, jsd_bound
 from zoo.nn.penalties import squared_gradient_norm
 from zoo.nn.prior import Draw, Source, check_prior, path, prior
 
@@ -31,7 +32,8 @@ class GeneratorModule(AdversarialModule):
 
     Attributes:
         generator: (B, latent) to examples as D sees them, in [-1, 1]. discriminator: those to one logit each.
-        latent: dimensions of z. prior: "normal", "uniform" or "sphere". k: D's steps in a cycle. g_loss: "nonsat" or "minimax".
+        latent: dimensions of z. prior: "normal", "uniform" or "sphere". k: D's steps in a cycle. g_loss: what G minimises, one
+            of ``g_losses``, by default "nonsat" or "minimax".
 
     Args:
         latent: None is the data's dimension for vectors and 32 for images.
@@ -39,6 +41,7 @@ class GeneratorModule(AdversarialModule):
     """
 
     toolkit: ClassVar[frozenset[str]] = TOOLKIT
+    g_losses: ClassVar[tuple[str, ...]] = tuple(GENERATOR_LOSSES)
     generator: nn.Module
     discriminator: nn.Module
     replay_x: Tensor
@@ -50,7 +53,8 @@ class GeneratorModule(AdversarialModule):
     ) -> None:  # fmt: skip
         super().__init__(spec, loop)
         check_prior(prior)
-        check_generator_loss(g_loss)
+        if g_loss not in self.g_losses:
+            raise ValueError(f"g_loss is one of {', '.join(self.g_losses)}, got {g_loss!r}")
         if k < 1:
             raise ValueError(f"k is at least 1, got {k}")
         if latent is not None and latent < 1:
@@ -186,8 +190,11 @@ class GeneratorModule(AdversarialModule):
         return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=reads)]
 
     def optimisers(self) -> dict[str, Optimizer]:
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: torch.optim.Adam(self.parameters_of(p), rate, self.betas) for p, rate in rates.items()}
+        return self.one_each(torch.optim.Adam, betas=self.betas)
+
+    def one_each(self, kind: Callable[..., Optimizer], **options: Any) -> dict[str, Optimizer]:
+        """An optimiser of this kind for each of the two players, with its own rate."""
+        return {p: kind(self.parameters_of(p), rate, **options) for p, rate in (("d", self.lr_d), ("g", self.lr_g))}
 
     # -- use -----------------------------------------------------------------------------------------------------------
     def draw_codes(self, n: int, source: Source) -> Tensor:

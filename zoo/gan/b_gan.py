@@ -93,6 +93,8 @@ class BGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    g_losses = ("f", "dual")
+
     def __init__(
         self, spec: DataSpec, f: str = "gan", f_g: str | None = None, g_loss: str = "f", alpha: float = 0.0,
         r_max: float | None = None, latent: int | None = None, width: int | None = None, kernel: int = 4, norm: str = "none",
@@ -102,14 +104,12 @@ class BGAN(GeneratorModule):
         for name, value in (("f", f), ("f_g", f_g or f)):
             if value not in FUNCTIONS:
                 raise ValueError(f"{name} is one of {', '.join(FUNCTIONS)}, got {value!r}")
-        if g_loss not in ("f", "dual"):
-            raise ValueError(f"g_loss is f or dual, got {g_loss!r}")
         if not 0 <= alpha < 1:
             raise ValueError(f"alpha is in [0, 1), got {alpha}; 0 is the plain ratio")
         if r_max is not None and not r_max > 1:
             raise ValueError(f"r_max caps r above 1, where samples are drawn to, got {r_max}; null is no cap")
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
-        self.f, self.alpha, self.r_max, self.g_loss = f, alpha, r_max, g_loss
+        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        self.f, self.alpha, self.r_max = f, alpha, r_max
         self.of_r, self.of_g = FUNCTIONS[f], FUNCTIONS[f_g or f]
         generator = small.generator(self.latent, spec.shape, width, kernel)
         self.build(generator, small.discriminator(spec.shape, width, kernel, norm))

@@ -121,6 +121,7 @@ class BSGAN(GeneratorModule):
         lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay. loop: options of the adversarial loop.
     """
 
+    g_losses = ("importance", "reinforce")
     log_z: Tensor
     mean_image: Tensor
 
@@ -130,7 +131,7 @@ class BSGAN(GeneratorModule):
         lr_d: float = 1e-3, lr_g: float = 1e-3, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         for name, value, allowed in (
-            ("mode", mode, MODES), ("g_loss", g_loss, ("importance", "reinforce")), ("arch", arch, ("small", "conv")),
+            ("mode", mode, MODES), ("arch", arch, ("small", "conv")),
         ):  # fmt: skip
             if value not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
@@ -140,8 +141,8 @@ class BSGAN(GeneratorModule):
             spec.require(f"bs_gan with mode={mode}", levels=2 if mode == "discrete" else True)
         elif arch == "conv":
             raise ValueError("arch=conv gives the logits of levels; set arch=small with mode=continuous")
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
-        self.mode, self.g_loss, self.samples, self.running = mode, g_loss, samples, log_z
+        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        self.mode, self.samples, self.running = mode, samples, log_z
         self.outputs = 1 if mode == "continuous" or spec.levels == 2 else spec.levels or 1  # numbers that G gives a pixel
         if mode == "continuous":
             self.build(small.generator(self.latent, spec.shape, width), small.discriminator(spec.shape, width))

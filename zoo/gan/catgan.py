@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
 from zoo.core.adversarial import TOOLKIT
+from zoo.core.few_labels import FewLabels
 from zoo.core.module import Batch
 from zoo.nn import small
 from zoo.nn.prior import Source
@@ -83,7 +84,7 @@ def layers(inputs: int, hidden: Sequence[int], outputs: int, norm: str) -> list[
     learns=(("val/cluster_acc", ">", 0.75), ("val/classes_pixels", ">", 7.5), ("val/fid_pixels", "<", 1.2)),
     waive={"accumulation_equals_one_batch": "the marginal entropy is that of a micro-batch"},
 )
-class CatGAN(GeneratorModule):
+class CatGAN(FewLabels, GeneratorModule):
     """See the module's docstring.
 
     Args:
@@ -98,7 +99,6 @@ class CatGAN(GeneratorModule):
     """
 
     toolkit = TOOLKIT - {"label_smooth", "label_flip"}  # there are no targets
-    rows: Tensor
 
     def __init__(
         self, spec: DataSpec, mode: str = "unsup", classes: int = 0, labels: int | None = None, lam: float = 1.0, arch: str = "mlp",
@@ -116,10 +116,10 @@ class CatGAN(GeneratorModule):
             raise ValueError(f"catgan's mode semi needs labels, got {spec}; choose labelled data such as digits, or mode=unsup")
         if mode == "semi" and classes not in (0, spec.num_classes):
             raise ValueError(f"catgan's classes is free in mode unsup only, got {classes} for {spec.num_classes} classes")
-        if (labels is not None and labels < 1) or noise < 0:
-            raise ValueError(f"catgan's labels is at least 1, or null for all, and noise not negative, got {labels} and {noise}")
+        if noise < 0:
+            raise ValueError(f"catgan's noise is not negative, got {noise}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
-        self.mode, self.labels, self.lam, self.cross_rank = mode, labels, lam, cross_rank
+        self.mode, self.lam, self.cross_rank = mode, lam, cross_rank
         self.classes = classes or (spec.num_classes if mode == "semi" else FREE)
         if self.classes < 2:
             raise ValueError(f"catgan needs at least two classes, got {self.classes}")
@@ -135,10 +135,7 @@ class CatGAN(GeneratorModule):
             stages[0] = nn.Sequential(nn.Flatten(), stages[0])
         self.build(g, Discriminator(stages, noise))
         self.votes = Votes(self.classes, spec.num_classes)
-        self.register_buffer("rows", torch.ones((), dtype=torch.long))  # N
-
-    def initialise_from(self, x: Tensor) -> None:
-        self.rows.fill_(len(x))
+        self.use_labels(labels)
 
     # -- networks ------------------------------------------------------------------------------------------------------
     def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -155,10 +152,6 @@ class CatGAN(GeneratorModule):
         p = logits.softmax(1).mean(0)
         return marginal_entropy(self.shared_mean(p) if self.cross_rank == "gather" else p), conditional_entropy(logits).mean()
 
-    def labelled(self, batch: Batch) -> Tensor:
-        """Which rows' labels may be read, (B,)."""
-        return torch.ones_like(batch["index"], dtype=torch.bool) if self.labels is None else batch["index"] < self.labels
-
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         real, fake = self.scores(batch)
         hm_real, hc_real = self.entropies(real)
@@ -166,8 +159,7 @@ class CatGAN(GeneratorModule):
         loss = -hm_real + hc_real - hc_fake
         terms = {"hm_real": hm_real, "hc_real": hc_real, "hm_fake": hm_fake, "hc_fake": hc_fake}
         if self.mode == "semi":
-            weight = 1.0 if self.labels is None else float(self.rows) / self.labels
-            terms["ce"] = weight * (F.cross_entropy(real, batch["y"], reduction="none") * self.labelled(batch)).mean()
+            terms["ce"] = self.label_cost(real, batch)
             loss = loss + self.lam * terms["ce"]
         if self.spec.num_classes:
             self.votes.add(real.argmax(1), batch["y"], self.reduce, self.labelled(batch))

@@ -182,10 +182,7 @@ class CGAN(GeneratorModule):
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        if self.optimiser == "adam":
-            return super().optimisers()
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: torch.optim.SGD(self.parameters_of(p), lr, momentum=self.betas[0]) for p, lr in rates.items()}
+        return super().optimisers() if self.optimiser == "adam" else self.one_each(torch.optim.SGD, momentum=self.betas[0])
 
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":

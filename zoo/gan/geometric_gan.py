@@ -53,6 +53,7 @@ class GeometricGAN(GeneratorModule):
         lr_d: learning rate of D. lr_g: of G. beta1, beta2: Adam's decays. loop: options of the adversarial loop.
     """
 
+    g_losses = ("linear", "leaky")
     discriminator: small.MLPDiscriminator | small.ConvDiscriminator  # features and a linear end
 
     def __init__(
@@ -62,12 +63,10 @@ class GeometricGAN(GeneratorModule):
     ) -> None:  # fmt: skip
         if c is not None and not c > 0:
             raise ValueError(f"c weighs errors against the margin and is positive, or null for no decay of w, got {c}")
-        if g_loss not in ("linear", "leaky"):
-            raise ValueError(f"g_loss is linear or leaky, got {g_loss!r}")
         if optimiser not in ("adam", "rmsprop"):
             raise ValueError(f"optimiser is adam or rmsprop, got {optimiser!r}")
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, beta2))
-        self.c, self.g_loss, self.leak, self.optimiser = c, g_loss, leak, optimiser
+        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, beta2))
+        self.c, self.leak, self.optimiser = c, leak, optimiser
         generator = small.generator(self.latent, spec.shape, width, kernel)
         self.build(generator, small.discriminator(spec.shape, width, kernel, norm))
 
@@ -105,7 +104,4 @@ class GeometricGAN(GeneratorModule):
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        if self.optimiser == "adam":
-            return super().optimisers()
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: torch.optim.RMSprop(self.parameters_of(p), lr) for p, lr in rates.items()}
+        return super().optimisers() if self.optimiser == "adam" else self.one_each(torch.optim.RMSprop)

@@ -35,6 +35,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
 from zoo.core.adversarial import TOOLKIT
+from zoo.core.few_labels import FewLabels
 from zoo.core.module import Batch
 from zoo.nn import small
 from zoo.nn.minibatch import MinibatchDiscrimination
@@ -125,7 +126,7 @@ def paper_stages(channels: int, width: int, dropout: tuple[float, float]) -> tup
     learns=(("val/acc", ">", 0.87), ("val/classes_pixels", ">", 7.5), ("val/fid_pixels", "<", 0.8)),
     waive={"accumulation_equals_one_batch": "the mean features that are matched are those of a micro-batch"},
 )
-class ImprovedGAN(GeneratorModule):
+class ImprovedGAN(FewLabels, GeneratorModule):
     """See the module's docstring.
 
     Args:
@@ -145,7 +146,6 @@ class ImprovedGAN(GeneratorModule):
 
     toolkit = TOOLKIT - {"spectral_norm"}  # D is weight-normalised
     discriminator: Discriminator
-    rows: Tensor
 
     def __init__(
         self, spec: DataSpec, labels: int | None = 100, w_u: float = 1.0, arch: str = "small", latent: int | None = None,
@@ -161,10 +161,10 @@ class ImprovedGAN(GeneratorModule):
         ):  # fmt: skip
             if value not in allowed:
                 raise ValueError(f"improved_gan's {name} is one of {', '.join(allowed)}, got {value!r}")
-        if (labels is not None and labels < 1) or min(w_u, noise, kernels, history_d, history_g) < 0 or min(reference, dims) < 1:
+        if min(w_u, noise, kernels, history_d, history_g) < 0 or min(reference, dims) < 1:
             raise ValueError(
-                "improved_gan: labels, reference and dims are at least 1; w_u, noise, kernels, history_d and history_g not negative; got "
-                f"{labels}, {reference}, {dims}; {w_u}, {noise}, {kernels}, {history_d}, {history_g}"
+                "improved_gan: reference and dims are at least 1; w_u, noise, kernels, history_d and history_g not negative; got "
+                f"{reference}, {dims}; {w_u}, {noise}, {kernels}, {history_d}, {history_g}"
             )
         if decay_end and not decay_start < decay_end:
             raise ValueError(f"improved_gan's rates fall from decay_start to a later decay_end, got {decay_start} and {decay_end}")
@@ -176,7 +176,7 @@ class ImprovedGAN(GeneratorModule):
         if kernels and self.loop.r1:
             raise ValueError("improved_gan: loop.r1 differentiates each row alone, which minibatch discrimination couples; set one to 0")
         self.matched, self.fm_norm, self.cross_rank = matched, fm_norm, cross_rank
-        self.labels, self.w_u, self.decay_start, self.decay_end = labels, w_u, decay_start, decay_end
+        self.w_u, self.decay_start, self.decay_end = w_u, decay_start, decay_end
         g = small.generator(self.latent, spec.shape, width, kernel, "batch" if norm_g == "virtual" else norm_g)
         if norm_g == "virtual":
             g = Referenced(g, draw_prior(prior, reference, self.latent, Draw(None)))
@@ -186,7 +186,7 @@ class ImprovedGAN(GeneratorModule):
         else:
             stages, features = small_stages(spec.shape, wide or (32 if spec.is_image else 128))
         self.build(g, Discriminator(stages, features, max(spec.num_classes, 1), kernels, dims, noise))
-        self.register_buffer("rows", torch.ones((), dtype=torch.long))  # N
+        self.use_labels(labels)
         self.history = {player: lam for player, lam in (("d", history_d), ("g", history_g)) if lam}
         for player in self.history:
             size = sum(p.numel() for p in self.parameters_of(player))
@@ -194,7 +194,7 @@ class ImprovedGAN(GeneratorModule):
             self.register_buffer(f"steps_{player}", torch.zeros((), dtype=torch.long))
 
     def initialise_from(self, x: Tensor) -> None:
-        self.rows.fill_(len(x))
+        super().initialise_from(x)
         training = self.discriminator.training
         with measuring(self.discriminator.eval()):
             self.discriminator(self.d_input(x[:START]))
@@ -219,15 +219,6 @@ class ImprovedGAN(GeneratorModule):
         return self.discriminator.features(self.seen(x), self.noise)
 
     # -- losses --------------------------------------------------------------------------------------------------------
-    def labelled(self, batch: Batch) -> Tensor:
-        """Which rows' labels may be read, (B,)."""
-        return torch.ones_like(batch["index"], dtype=torch.bool) if self.labels is None else batch["index"] < self.labels
-
-    def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
-        """L_sup."""
-        weight = 1.0 if self.labels is None else float(self.rows) / self.labels
-        return weight * (F.cross_entropy(logits, batch["y"], reduction="none") * self.labelled(batch)).mean()
-
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         logits, of_fake = self.scores(batch)
         real, fake = logits.logsumexp(1), of_fake.logsumexp(1)
@@ -235,7 +226,7 @@ class ImprovedGAN(GeneratorModule):
         unl = 0.5 * (on_real.mean() + on_fake.mean())
         terms = {"loss": self.w_u * unl, "unl": unl, **self.watch(real, fake)}
         if self.spec.num_classes:
-            terms["sup"] = self.supervised(logits, batch)
+            terms["sup"] = self.label_cost(logits, batch)
             terms["loss"] = terms["loss"] + terms["sup"]
         return terms
 

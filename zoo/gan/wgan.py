@@ -114,5 +114,4 @@ class WGAN(GeneratorModule):
 
     # -- optimisers ----------------------------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: torch.optim.RMSprop(self.parameters_of(p), lr, self.alpha) for p, lr in rates.items()}
+        return self.one_each(torch.optim.RMSprop, alpha=self.alpha)

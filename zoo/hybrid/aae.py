@@ -34,6 +34,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
+from zoo.core.few_labels import FewLabels
 from zoo.core.module import Batch
 from zoo.nn.coders import mlp
 from zoo.nn.gaussian import reparameterise, soft_clamp
@@ -84,7 +85,7 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
     data="digits",
     learns=(("val/mse_ratio", "<", 0.25), ("val/code_std_min", ">", 0.6), ("val/code_std_max", "<", 1.5), ("val/code_mean_max", "<", 0.4)),
 )
-class AAE(AdversarialModule):
+class AAE(FewLabels, AdversarialModule):
     """See the module's docstring.
 
     Args:
@@ -99,7 +100,6 @@ class AAE(AdversarialModule):
     """
 
     mean_error: Tensor
-    rows: Tensor
 
     def __init__(
         self, spec: DataSpec, mode: str = "unsup", prior: str = "gaussian", std: float = 1.0, latent: int = 8, q: str = "point",
@@ -123,7 +123,7 @@ class AAE(AdversarialModule):
         if classes and mode != "cluster" and classes != spec.num_classes:
             raise ValueError(f"classes is free in mode cluster only, got {classes} for {spec.num_classes} classes")
         super().__init__(spec, loop)
-        self.mode, self.prior, self.std, self.latent, self.q, self.labels, self.recon = mode, prior, std, latent, q, labels, recon
+        self.mode, self.prior, self.std, self.latent, self.q, self.recon = mode, prior, std, latent, q, recon
         self.optimiser, self.decay_every = optimiser, decay_every
         self.rates = {"ae": lr, "d": lr_adv, "g": lr_adv} | ({"c": lr_label} if mode == "semi" else {})
         self.classes = classes or (16 if mode == "cluster" else spec.num_classes)
@@ -135,12 +135,12 @@ class AAE(AdversarialModule):
         self.discriminator = mlp(latent + (self.classes + 1 if mode == "label_reg" else 0), 1, width, layers)
         self.label_discriminator = mlp(self.classes, 1, width, layers) if self.categorical else None
         self.register_buffer("mean_error", torch.ones(()))  # of the mean image, per pixel
-        self.register_buffer("rows", torch.ones((), dtype=torch.long))  # N
+        self.use_labels(labels)
 
     def initialise_from(self, x: Tensor) -> None:
         v = self.spec.to_unit(x)
         self.mean_error.copy_((v - v.mean(0)).square().mean())
-        self.rows.fill_(len(x))
+        super().initialise_from(x)
 
     # -- losses --------------------------------------------------------------------------------------------------------
     def codes(self, x: Tensor, source: Source | None) -> tuple[Tensor, Tensor | None]:
@@ -173,10 +173,6 @@ class AAE(AdversarialModule):
 
     def prior_codes(self, n: int, source: Source, k: Tensor | None = None) -> Tensor:
         return self.std * draw_of(self.prior, n, self.latent, source, k).to(self.float_dtype)
-
-    def labelled(self, batch: Batch) -> Tensor:
-        """Which rows' labels may be read, (B,)."""
-        return torch.ones_like(batch["index"], dtype=torch.bool) if self.labels is None else batch["index"] < self.labels
 
     def judged(self, z: Tensor, tag: Tensor | None) -> Tensor:
         """D's logits, (B,)."""
@@ -225,8 +221,7 @@ class AAE(AdversarialModule):
     def label_loss(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.codes(batch["x"], self.noise)[1]
         assert logits is not None
-        weight = 1.0 if self.labels is None else float(self.rows) / self.labels
-        return {"loss": weight * (F.cross_entropy(logits, batch["y"], reduction="none") * self.labelled(batch)).mean()}
+        return {"loss": self.label_cost(logits, batch)}
 
     # -- the game ------------------------------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module | list[nn.Module]]:
