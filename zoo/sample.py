@@ -3,7 +3,7 @@
     python -m zoo.sample --ckpt runs/began-.../checkpoints/last.ckpt --n 64 --seed 0 --out samples.png
     python -m zoo.sample --ckpt PATH --n 50000 --out folder            one PNG an image, at its own size
     python -m zoo.sample --ckpt PATH --n 1000 --out x.npz              x in the data's units, y the labels
-    python -m zoo.sample --ckpt PATH --label 3 --label 5               of a conditional model: these classes in turn
+    python -m zoo.sample --ckpt PATH --label 3 --label 5               of a conditional model: these classes in turn, in a .png one a row
     python -m zoo.sample --ckpt RUN_FOLDER --inpaint bottom --n 8      the first test images of the run, their upper halves, completions
 
 Row i of a seed is the same image whatever n and the form of the output are.
@@ -117,7 +117,8 @@ def _write(x: Any, labels: Any, spec: Any, out: Path) -> None:
         levels = x.to(torch.uint8 if spec.levels <= 256 else torch.int32) if spec.levels else x
         np.savez_compressed(out, x=levels.numpy(), **({"y": labels.numpy()} if labels is not None else {}))
     elif out.suffix == ".png":
-        (grid(x, spec) if spec.is_image else scatter(x)).save(out)
+        rows, columns = (x, None) if labels is None or not spec.is_image else _class_rows(x, labels)
+        (grid(rows, spec, columns) if spec.is_image else scatter(x)).save(out)
     else:
         if not spec.is_image:
             raise ValueError("a folder takes images; write these vectors to a .npz")
@@ -126,6 +127,16 @@ def _write(x: Any, labels: Any, spec: Any, out: Path) -> None:
             pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
             Image.fromarray(pixels.numpy()).save(out / f"{i:06d}.png")
     print(f"{len(x)} samples in {out}")
+
+
+def _class_rows(x: Any, labels: Any) -> tuple[Any, int]:
+    """Images in rows of one class each, in the order of the labels' first appearance, and the row's length; black where a row is short."""
+    import torch
+
+    groups = [x[labels == label] for label in dict.fromkeys(labels.tolist())]
+    columns = max(len(group) for group in groups)
+    blank = torch.zeros_like(x[:1])
+    return torch.cat([part for group in groups for part in (group, blank.expand(columns - len(group), *x.shape[1:]))]), columns
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from zoo import fit, sample
@@ -36,6 +37,12 @@ def test_a_conditional_model_draws_the_classes_asked_for(conditional, tmp_path):
     assert np.load(out)["y"].tolist() == [3, 5, 3, 5]
     assert sample.main(["--ckpt", str(conditional), "--n", "12", "--out", str(out)]) == 0
     assert np.load(out)["y"].tolist() == [*range(10), 0, 1]
+
+
+def test_a_picture_of_a_conditional_model_has_one_class_a_row():
+    x, labels = torch.arange(7.0)[:, None, None, None].expand(7, 1, 2, 2), torch.tensor([3, 5, 1, 3, 5, 1, 3])
+    rows, columns = sample._class_rows(x, labels)
+    assert columns == 3 and rows[:, 0, 0, 0].tolist() == [0, 3, 6, 1, 4, 0, 2, 5, 0]  # of 3, of 5, of 1; a short row ends in black
 
 
 def test_the_run_drew_pictures_by_class_and_completions(conditional):
