@@ -61,7 +61,8 @@ class EMA(Callback):
         if self.average is None and self._stored is not None:  # validation of a checkpoint
             self._begin(module)
         elif self.average is not None and trainer.training and trainer.global_step != self._step:
-            self.average.update(self._share(trainer.global_step - self.start))
+            began = getattr(module, "began_at", 0)  # a stage that starts from new weights: its first average is a copy of them
+            self.average.update(self._share(trainer.global_step - max(self.start, began + 1 if began else 0)))
             self._step, self._images = trainer.global_step, 0.0
         return self.average
 

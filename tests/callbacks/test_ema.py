@@ -151,3 +151,16 @@ def test_impossible_options_are_refused():
     for options in ({"decay": 1.0}, {"decay": -0.1}, {"halflife_images": 0}):
         with pytest.raises(ValueError, match="ema"):
             EMA(**options)
+
+
+def test_a_stage_of_new_weights_begins_a_new_average():
+    class Staged(Pair):
+        """From the fifth step on the weights are of another stage."""
+
+        @property
+        def began_at(self):
+            return 4 if self.trainer.global_step > 4 else 0
+
+    ema = EMA(decay=0.5, ramp=False)
+    run(Staged(SPEC), squares(), 6, ema)
+    assert ema.average.values["g.weight"].item() == pytest.approx(0.5 * 0.9**5 + 0.5 * 0.9**6, rel=1e-6)

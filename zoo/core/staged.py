@@ -25,10 +25,12 @@ class StagedModule(GeneratorModule):
         stages: how many there are. stage_steps: generator steps of each but the last, which has the rest of the run.
         stage: int64, the present one, counted from 1.
         past: the networks of the stages before, frozen and in evaluation mode; those still to come hold copies of the first weights.
-        kept: which networks of a stage ``past`` keeps.
+        kept: which networks of a stage ``past`` keeps, with the weights that were trained, not their averages.
+        anew: whether a stage begins with new weights, so that averages of weights begin anew too.
     """
 
     kept: ClassVar[tuple[str, ...]] = ("generator", "discriminator")
+    anew: ClassVar[bool] = False
     past: nn.ModuleList
     stage: Tensor
 
@@ -66,6 +68,11 @@ class StagedModule(GeneratorModule):
         if not 1 <= stage < present:
             raise ValueError(f"{self.model_name} has the stages 1 to {present} so far, and -1 for the present one, got {stage}")
         return cast(nn.ModuleDict, self.past[stage - 1])[name]
+
+    @property
+    def began_at(self) -> int:
+        """Generator steps before the weights in training were new."""
+        return (int(self.stage) - 1) * self.stage_steps if self.anew else 0
 
     # -- what the loop does --------------------------------------------------------------------------------------------
     def before_cycle(self, step: int) -> None:

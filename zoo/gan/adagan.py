@@ -103,6 +103,7 @@ class AdaGAN(StagedModule):
     """
 
     kept = ("generator",)
+    anew = True
     w: Tensor
 
     def __init__(
