@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import inspect
 import math
 import statistics
@@ -95,21 +96,18 @@ TASKS = {
     ),
     "digits": Task("digits, 16x16", ["--data=digits", "--data.size=16", "--data.batch_size=64"], 1000, 250, IMAGES, True),
 }
-SETTINGS: dict[tuple[str, str], list[str]] = {  # what a model needs on a task that is not its default
-    ("bs_gan", "ring"): ["--model.mode=continuous"],
-    ("bs_gan", "grid"): ["--model.mode=continuous"],
-    ("bs_gan", "digits"): ["--model.mode=continuous"],
-}
+SETTINGS = {"bs_gan": ["--model.mode=continuous"]}  # what a model needs for these data
 
 
 def options_of(name: str, task: str) -> list[str]:
-    entry, own = registry.entry(name), SETTINGS.get((name, task), [])
+    entry, own = registry.entry(name), SETTINGS.get(name, [])
     if "stage_steps" in entry.parameters:
         stages = inspect.signature(registry.get(name)).parameters["stages"].default
         own = [*own, f"--model.stage_steps={TASKS[task].steps // stages}"]
     return [*TASKS[task].data, *own]
 
 
+@functools.cache  # the table asks after each run
 def players(task: str) -> list[str]:
     """GANs whose networks take the task's data."""
     names = []

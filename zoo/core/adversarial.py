@@ -109,9 +109,7 @@ class LoopOptions:
         return {f.name for f in dataclasses.fields(self) if f.name in TOOLKIT and getattr(self, f.name) != f.default}
 
 
-TOOLKIT = frozenset(
-    {"separate_batches", "label_smooth", "label_flip", "instance_noise", "instance_noise_steps", "spectral_norm", "r1", "replay"}
-)
+TOOLKIT = frozenset(f.name for f in dataclasses.fields(LoopOptions)) - {"accumulate", "clip_d", "clip_g"}
 
 
 class AdversarialModule(GenerativeModule):

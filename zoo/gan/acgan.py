@@ -52,15 +52,6 @@ class Discriminator(nn.Module):
         return out.to(torch.promote_types(out.dtype, torch.float32))
 
 
-def small_trunk(shape: tuple[int, ...], width: int | None) -> tuple[nn.Module, int]:
-    """The hidden layers of ``small.discriminator``, and how many values they give."""
-    net = small.discriminator(shape, width)
-    if isinstance(net, small.ConvDiscriminator):
-        return nn.Sequential(*net.stages), net.end.weight[0].numel()
-    assert isinstance(net, small.MLPDiscriminator)
-    return net.hidden, net.end.in_features
-
-
 def paper_trunk(shape: tuple[int, ...], width: int, dropout: float) -> tuple[nn.Module, int]:
     """Table 2: six 3x3 convolutions of strides 2, 1, 2, 1, 2, 1, batch norm from the second on, leaky ReLU, dropout after each."""
     layers: list[nn.Module] = []
@@ -138,7 +129,7 @@ class ACGAN(GeneratorModule):
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
         self.w_d, self.w_g = w_d, w_g
         wide = width_d or width
-        trunk, features = small_trunk(spec.shape, wide) if arch == "small" else paper_trunk(spec.shape, wide or 16, dropout)
+        trunk, features = small.trunk(spec.shape, wide) if arch == "small" else paper_trunk(spec.shape, wide or 16, dropout)
         generator = small.generator(self.latent + spec.num_classes, spec.shape, width, kernel, norm)
         self.build(generator, Discriminator(trunk, features, spec.num_classes, dropout))
 

@@ -29,7 +29,7 @@ from zoo.core.adversarial import TOOLKIT, Terms
 from zoo.core.module import Batch
 from zoo.nn.maxout import Maxout
 from zoo.nn.prior import path
-from zoo.nn.schedules import DecayAndMomentum
+from zoo.nn.schedules import goodfellow
 from zoo.nn.small import ConvDiscriminator, ConvGenerator
 from zoo.registry import Paper, register
 
@@ -187,6 +187,4 @@ class CGAN(GeneratorModule):
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":
             return {}
-        steps = {"d": self.k * self.momentum_steps, "g": self.momentum_steps}
-        momenta = self.betas[0], self.momentum_end
-        return {p: DecayAndMomentum(o, self.lr_decay, *momenta, steps[p]) for p, o in optimisers.items()}
+        return goodfellow(optimisers, self.lr_decay, (self.betas[0], self.momentum_end), self.momentum_steps, self.k)

@@ -148,14 +148,6 @@ class Variational(nn.Module):
         return self.end(self.hidden(x)).squeeze(1)
 
 
-def _uniform(net: nn.Module, bound: float) -> nn.Module:
-    for m in net.modules():
-        if isinstance(m, nn.Linear):
-            nn.init.uniform_(m.weight, -bound, bound)
-            nn.init.zeros_(m.bias)
-    return net
-
-
 @register(
     "f_gan",
     paper=Paper(
@@ -208,7 +200,7 @@ class FGAN(GeneratorModule):
             spec.require("f_gan with arch=paper", image=True)
             width = width or 1200
             nets = SigmoidGenerator(self.latent, spec.shape, width), Variational(spec.dim, width // 5, nn.ELU)
-            self.build(*(_uniform(net, 0.05) for net in nets))
+            self.build(*(small.uniform(net, 0.05) for net in nets))
         else:
             if spec.shape != (1,) or self.latent != 1:
                 raise ValueError(f"f_gan with arch=line models points of the line with one latent, got {spec}; set --data.kind=mixture1d")

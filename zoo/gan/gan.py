@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from zoo.core import DataSpec, GeneratorModule, LoopOptions
 from zoo.nn import small
 from zoo.nn.maxout import Maxout
-from zoo.nn.schedules import DecayAndMomentum
+from zoo.nn.schedules import goodfellow
 from zoo.registry import Paper, register
 
 PIECES = 5  # linear maps of one maxout unit
@@ -40,7 +40,7 @@ class SigmoidGenerator(nn.Module):
         self.hidden = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.pixels = nn.Linear(width, torch.Size(shape).numel())
         self.shape = shape
-        _uniform(self, 0.05)
+        small.uniform(self, 0.05)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.pixels(self.hidden(z)).sigmoid().unflatten(1, self.shape)
@@ -53,7 +53,7 @@ class MaxoutDiscriminator(nn.Module):
         super().__init__()
         self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), Maxout(dim, units), nn.Dropout(0.5), Maxout(units, units))
         self.end = nn.Sequential(nn.Dropout(0.5), nn.Linear(units, 1))
-        _uniform(self, 0.005)
+        small.uniform(self, 0.005)
 
     def features(self, x: Tensor) -> Tensor:
         """(B, units)."""
@@ -61,13 +61,6 @@ class MaxoutDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.end(self.hidden(x)).squeeze(1)
-
-
-def _uniform(net: nn.Module, bound: float) -> None:
-    for m in net.modules():
-        if isinstance(m, nn.Linear):
-            nn.init.uniform_(m.weight, -bound, bound)
-            nn.init.zeros_(m.bias)
 
 
 @register(
@@ -138,6 +131,4 @@ class GAN(GeneratorModule):
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":
             return {}
-        steps = {"d": self.k * self.momentum_steps, "g": self.momentum_steps}
-        momenta = self.betas[0], self.momentum_end
-        return {p: DecayAndMomentum(o, self.lr_decay, *momenta, steps[p]) for p, o in optimisers.items()}
+        return goodfellow(optimisers, self.lr_decay, (self.betas[0], self.momentum_end), self.momentum_steps, self.k)

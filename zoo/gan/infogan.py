@@ -55,13 +55,10 @@ class Discriminator(nn.Module):
 
 def small_nets(codes: int, shape: tuple[int, ...], width: int | None, outputs: int) -> tuple[nn.Module, Discriminator]:
     """The zoo's small pair, D with one more hidden layer for its two heads."""
-    net, features, hidden = small.discriminator(shape, width), 128, 64
-    if isinstance(net, small.ConvDiscriminator):
-        trunk = nn.Sequential(*net.stages, nn.Flatten(), nn.Linear(net.end.weight[0].numel(), features), nn.LeakyReLU(0.1))
-    else:
-        assert isinstance(net, small.MLPDiscriminator)
-        trunk, features = net.hidden, net.end.in_features
-    q = nn.Sequential(nn.Linear(features, hidden), nn.LeakyReLU(0.1), nn.Linear(hidden, outputs))
+    trunk, features = small.trunk(shape, width)
+    if len(shape) == 3:
+        trunk, features = nn.Sequential(trunk, nn.Flatten(), nn.Linear(features, 128), nn.LeakyReLU(0.1)), 128
+    q = nn.Sequential(nn.Linear(features, 64), nn.LeakyReLU(0.1), nn.Linear(64, outputs))
     return small.generator(codes, shape, width, norm="layer"), Discriminator(trunk, features, q)
 
 

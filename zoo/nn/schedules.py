@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+
+def goodfellow(
+    optimisers: Mapping[str, Optimizer], decay: float, momenta: tuple[float, float], steps: int, k: int
+) -> dict[str, LRScheduler]:  # fmt: skip
+    """``DecayAndMomentum`` of both players.
+
+    Args:
+        momenta: the first and the last. steps: of the generator until the last is reached; the discriminator makes k in each.
+    """
+    return {p: DecayAndMomentum(o, decay, *momenta, k * steps if p == "d" else steps) for p, o in optimisers.items()}
 
 
 class DecayAndMomentum(LRScheduler):

@@ -158,6 +158,24 @@ def initialise(net: Net) -> Net:
     return net
 
 
+def uniform(net: Net, bound: float) -> Net:
+    """Linear weights U(-bound, bound), biases 0."""
+    for m in net.modules():
+        if isinstance(m, nn.Linear):
+            nn.init.uniform_(m.weight, -bound, bound)
+            nn.init.zeros_(m.bias)
+    return net
+
+
+def trunk(shape: Sequence[int], width: int | None = None) -> tuple[nn.Module, int]:
+    """The hidden layers of ``discriminator``, for heads of one's own, and how many values they give for an example."""
+    net = discriminator(shape, width)
+    if isinstance(net, ConvDiscriminator):
+        return nn.Sequential(*net.stages), net.end.weight[0].numel()
+    assert isinstance(net, MLPDiscriminator)
+    return net.hidden, net.end.in_features
+
+
 def _norm(kind: str, width: int, dims: int = 2) -> list[nn.Module]:
     """No layer or one. The layer norm of images is taken over channels and pixels with a gain for each channel."""
     if kind not in NORMS:
