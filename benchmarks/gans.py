@@ -20,6 +20,7 @@ import csv
 import functools
 import inspect
 import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -94,9 +95,13 @@ TASKS = {
         POINTS,
         False,
     ),
-    "digits": Task("digits, 16x16", ["--data=digits", "--data.size=16", "--data.batch_size=64"], 1000, 250, IMAGES, True),
+    "digits": Task(
+        "digits, 16x16", ["--data=digits", "--data.size=16", "--data.binarize=none", "--data.batch_size=64"], 1000, 250, IMAGES, True
+    ),
 }
 SETTINGS = {"bs_gan": ["--model.mode=continuous"]}  # what a model needs for these data
+LABELS = {"acgan": "¹", "cgan": "¹", "am_gan": "²", "improved_gan": "²"}
+USE = {"¹": "sampled by class", "²": "learns from the labels"}
 
 
 def options_of(name: str, task: str) -> list[str]:
@@ -128,6 +133,7 @@ def train(name: str, task: str, seed: int) -> Path:
         budget = [f"--trainer.max_steps={TASKS[task].steps}", f"--trainer.val_check_interval={TASKS[task].every}"]
         scores = ["--fidelity.pixels=false"] if task == "digits" else []
         command = [sys.executable, "-m", "zoo.fit", "--model", name, *options_of(name, task), *budget, *scores, *QUIET]
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
         start = time.perf_counter()
         done = subprocess.run([*command, f"--seed_everything={seed}", f"--run_dir={folder}"], capture_output=True, text=True, check=False)
         if done.returncode:
@@ -185,14 +191,16 @@ def table(task: str) -> None:
         f"{plan.steps:,} generator steps of {batch} rows (and k times as many of D as a model asks for), default networks and rates, one "
         f"CPU thread; a validation every {plan.every:,} steps. Mean ± standard deviation over seeds. Collapsed: the last validation is far "
         f"worse than the run's best ({'more than twice its distance' if plan.lower else 'at most half of its modes'}). Steps/s: generator "
-        f"steps, in brackets relative to `{REFERENCE[task]}`.", "",
+        f"steps{' (on the ring)' if task == 'grid' else ''}, in brackets relative to `{REFERENCE[task]}`.", "",
         f"| {' | '.join(head)} |", "|---" * len(head) + "|",
     ]  # fmt: skip
     for name in order:
         runs = groups[name]
         each = " / ".join(_short(r[first], first) for r in runs)
-        cells = [f"`{name}`", _spread(runs, first), each, _spread(runs, f"best_{first}"), *(_spread(runs, c) for c in others)]
+        label = f"`{name}`{LABELS.get(name, '')}"
+        cells = [label, _spread(runs, first), each, _spread(runs, f"best_{first}"), *(_spread(runs, c) for c in others)]
         lines.append(f"| {' | '.join(cells)} | {sum(r['collapsed'] for r in runs)} of {len(runs)} | {speeds.get(name, '')} |")
+    lines += ["", f"{', '.join(f'{mark} {use}' for mark, use in USE.items())}; the others see no labels."]
     absent = [name for name in names if name not in players(task)]
     if absent:
         lines += ["", f"Not here, since their networks take images only: {', '.join(f'`{n}`' for n in absent)}."]
@@ -254,6 +262,7 @@ def speed(tasks: list[str], names: list[str] | None, rounds: int = 5, steps: int
 
 
 def read_speeds(task: str) -> dict[str, str]:
+    """Of the ring for the grid too: the networks and batches are the same."""
     path, measured = RESULTS / "gans_speed.csv", "ring" if task == "grid" else task
     if not path.is_file():
         return {}
@@ -305,8 +314,12 @@ def sweep_over_k(folder: Path) -> None:
     metrics = {name: f"val/{name}_digitsnet" for name in ("fid", "is", "classes", "precision", "recall")}
     groups: dict[tuple[float, int], list[dict[str, float]]] = {}
     for config in sorted(folder.glob("dcgan-*/config.yaml")):
-        parameters, logged = yaml.safe_load(config.read_text())["model"]["init_args"], curves(config.parent)
-        if logged[metrics["fid"]][-1][0] < 1000:
+        given = yaml.safe_load(config.read_text())
+        parameters, images = given["model"]["init_args"], given["data"]
+        logged = curves(config.parent) if (config.parent / "metrics.csv").is_file() else {}
+        if not images["class_path"].endswith("Digits") or images["init_args"]["size"] != 16:
+            continue  # another run of dcgan
+        if any(key not in logged or logged[key][-1][0] < 1000 for key in metrics.values()):
             continue  # cut off
         groups.setdefault((parameters["lr_g"], parameters["k"]), []).append({n: logged[key][-1][1] for n, key in metrics.items()})
     if not groups:
@@ -354,7 +367,10 @@ def main() -> None:
     elif args.what == "k":
         sweep_over_k(args.folder)
     else:
-        wanted = [(m, args.what, s) for m in players(args.what) if args.models is None or m in args.models for s in args.seeds]
+        able = players(args.what)
+        if unable := sorted({*(args.models or [])} - {*able}):
+            parser.error(f"{', '.join(unable)}: not a GAN that takes these data; there are {', '.join(able)}")
+        wanted = [(m, args.what, s) for m in args.models or able for s in args.seeds]
         with ThreadPoolExecutor(args.jobs) as pool:
             for _ in tqdm(pool.map(lambda job: train(*job), wanted), total=len(wanted), desc=args.what):
                 table(args.what)

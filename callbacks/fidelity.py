@@ -14,7 +14,8 @@ from callbacks.report import by_class, can, conditions_on, log_scalars, versions
 from zoo.core.ema import averaged
 from zoo.core.noise import generator
 from zoo.core.sampling import BLOCK, draw
-from zoo.metrics import PRDC, AMScore, Extractor, FrechetDistance, Inception, InceptionScore, KernelDistance, choose
+from zoo.metrics import PRDC, AMScore, Extractor, FrechetDistance, Inception, InceptionScore, KernelDistance, ParzenWindow, choose
+from zoo.metrics.parzen import GRID
 
 PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
 MANY = 10_000  # samples from which on KID and IS are computed as in the papers; KID keeps no more
@@ -26,8 +27,8 @@ class Fidelity(Callback):
     For each extractor X: ``val/fid_X``, ``val/kid_X``, ``val/precision_X``, ``val/recall_X``, ``val/density_X``, ``val/coverage_X``; with
     class probabilities also ``val/is_X``, ``val/am_X`` (the AM score), and ``val/classes_X``, how many classes receive at least 2 % of the
     samples; for models conditioned on the class ``val/cond_acc_X``, the share of samples that the extractor's classifier, which never saw
-    one, gives their label. Only numbers of the Inception network stand without X. How they were measured is written to protocol.json and
-    the W&B config.
+    one, gives their label. With ``parzen``, ``val/parzen_nats`` of held-out images and its window's ``val/parzen_sigma``. Only numbers of
+    the Inception network stand without X. How they were measured is written to protocol.json and the W&B config.
 
     Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed: the values do not depend on the
     number of processes. Real features are computed once a run. Models that cannot sample and data that are not images are left alone.
@@ -35,7 +36,7 @@ class Fidelity(Callback):
     Args:
         extractor: "inception", "datanet" (a small network trained on the run's data), "pixels", or "auto": inception where its weights are
             found, else datanet.
-        pixels: also score raw pixels.
+        pixels: also score raw pixels. parzen: also a gaussian window on the samples' pixels (``zoo.metrics.parzen``).
         n_fake: generated images, over all processes. n_real: reference images; all by default. reference: their split.
         precision_recall_n: images of either kind for precision, recall, density and coverage. k: neighbours of the same.
         seed: of the samples.
@@ -44,7 +45,7 @@ class Fidelity(Callback):
 
     def __init__(
         self, extractor: str = "auto", pixels: bool = True, n_fake: int = 1500, n_real: int | None = None, reference: str = "train",
-        precision_recall_n: int = 750, k: int = 3, seed: int = 0, inception_weights: str | None = None,
+        precision_recall_n: int = 750, k: int = 3, seed: int = 0, inception_weights: str | None = None, parzen: bool = False,
     ) -> None:  # fmt: skip
         for name, value in (("n_fake", n_fake), ("n_real", n_real), ("precision_recall_n", precision_recall_n)):
             if value is not None and value <= max(k, 1):
@@ -55,7 +56,9 @@ class Fidelity(Callback):
             raise ValueError(f"fidelity.extractor is auto, inception, datanet or pixels, got {extractor!r}")
         self.extractor, self.pixels, self.n_fake, self.n_real, self.reference = extractor, pixels, n_fake, n_real, reference
         self.precision_recall_n, self.k, self.seed, self.inception_weights = precision_recall_n, k, seed, inception_weights
+        self.parzen = parzen
         self._scorers: list[_Scorer] = []
+        self._window: ParzenWindow | None = None
         self._data: Any = None
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
@@ -77,12 +80,16 @@ class Fidelity(Callback):
             with averaged(trainer, module) as ema:
                 for scorer in self._scorers:
                     scorer.reset()
+                if self._window:
+                    self._window.reset()
                 for start, size in self._blocks(trainer, self.n_fake, "samples"):
                     y = None if labels is None else labels[start : start + size]
                     x = draw(module, size, self.seed, start=start, y=y).to(device)
                     for scorer in self._scorers:
                         scorer.update(x, spec, start, real=False)
-            values: dict[str, float] = {}
+                    if self._window:
+                        self._window.update(spec.to_unit(x).flatten(1), start, real=False)
+            values = {f"val/parzen_{k}": float(v) for k, v in self._window.compute().items()} if self._window else {}
             for scorer in self._scorers:
                 values |= {f"val/{k}{scorer.suffix}": v for k, v in scorer.compute(labels).items()}
         write_protocol(trainer, {"fidelity": self._protocol(trainer, module, ema)})
@@ -103,6 +110,10 @@ class Fidelity(Callback):
             x = data.examples(size, self.reference, start)["x"].to(device)
             for scorer in self._scorers:
                 scorer.update(x, data.spec, start, real=True)
+        if self.parzen:
+            self._window = ParzenWindow(data.spec.dim).to(device)
+            for start, size in self._blocks(trainer, len(data.split("val")["x"]), "held-out images"):
+                self._window.update(data.spec.to_unit(data.examples(size, "val", start)["x"]).flatten(1).to(device), start, real=True)
         self._data = data
 
     def _blocks(self, trainer: Any, n: int, what: str) -> Any:
@@ -135,7 +146,8 @@ class Fidelity(Callback):
             "extractors": {scorer.extractor.name: scorer.about for scorer in self._scorers},
             "precision_recall": {"n": first.prdc.keep, "k": self.k},
             "kid": {"subsets": first.kid.subsets, "subset_size": min(first.kid.subset_size, self._n_real, self.n_fake), "of_first": MANY},
-            "is_splits": 10 if first.papers else 1, "versions": versions(),
+            "is_splits": 10 if first.papers else 1, "parzen": {"held_out": "val", "sigmas": [*GRID]} if self.parzen else None,
+            "versions": versions(),
         }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: who imports whom, where files lie, how long they are."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,15 @@ def test_a_model_file_can_be_read_beside_its_paper(name):
     assert entry.paper.where in docstring
     for part in ("Paper", "Model", "Objective", "Sampling"):
         assert f"\n{part}" in docstring, f"the docstring has no {part} paragraph"
+
+
+@pytest.mark.parametrize("name", registry.list())
+def test_a_constructors_objections_name_the_model(name):
+    text = (ROOT / "zoo" / registry.entry(name).family / f"{name}.py").read_text()
+    models = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.decorator_list]
+    constructors = [f for cls in models for f in cls.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
+    raised = [ast.get_source_segment(text, n) or "" for f in constructors for n in ast.walk(f) if isinstance(n, ast.Raise) and n.exc]
+    assert constructors and all(re.search(rf"\b({name}|model_name)\b", source) for source in raised)
 
 
 def test_no_test_is_without_an_assertion():

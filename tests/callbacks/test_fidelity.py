@@ -13,6 +13,7 @@ from zoo.core.sampling import draw
 from zoo.metrics import FrechetDistance, KernelDistance, Pixels, extractors
 from zoo.metrics.am_score import am_score
 from zoo.metrics.inception_score import classes_present, inception_score
+from zoo.metrics.parzen import GRID, choose_sigma, parzen_log_density
 from zoo.metrics.prdc import prdc
 
 
@@ -45,6 +46,15 @@ def test_values_are_those_of_the_metrics_on_the_same_samples():
     assert {f"val/{k}_pixels" for k in expected} | {f"val/{k}_squaresnet" for k in expected} == set(found)
     for name, value in expected.items():
         assert found[f"val/{name}_pixels"] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
+
+
+def test_the_parzen_window_is_on_held_out_images_and_named_with_its_width():
+    model, data = Free(), squares()
+    found = values(run(model, data, 2, small(seed=5, extractor="pixels", parzen=True), every=2))
+    held_out, fake = (SPEC.to_unit(x).flatten(1) for x in (data.examples(split="val")["x"], draw(model, 70, 5)))
+    sigma = found["val/parzen_sigma"]
+    assert sigma == pytest.approx(choose_sigma(held_out[::2], fake, GRID))
+    assert found["val/parzen_nats"] == pytest.approx(parzen_log_density(held_out[1::2], fake, sigma).mean().item(), rel=1e-5)
 
 
 def test_conditional_samples_are_asked_for_their_label():

@@ -26,6 +26,12 @@ def test_a_name_brings_its_config_and_its_class():
     assert layered.document["trainer"]["num_sanity_val_steps"] == 0  # from base.yaml
 
 
+def test_no_papers_run_keeps_the_small_ones_single_thread():
+    for preset in sorted(folder().glob("*/*.paper.yaml")):
+        name = preset.name.split(".")[0]
+        assert layer(["--model", name, "--preset=paper"]).document.get("threads") is None, name
+
+
 def test_both_spellings_of_a_parameter_reach_the_parser():
     layered = layer(["--model=began", "--model.k=3", "--model.init_args.gamma", "0.7", "--trainer.max_steps=9"])
     assert layered.options == ["--model.k=3", "--model.init_args.gamma=0.7", "--trainer.max_steps=9"]

@@ -186,6 +186,8 @@ def test_schedulers_follow_their_own_players_steps():
     toy = Scheduled(k=3)
     trainer = fit(toy, data(), 2)
     assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == [0.1 * 0.5**6, 0.1 * 0.5**2]
+    rates = [toy.terms[f"lr_{player}"].item() for player in "dg"]  # of the last step of each
+    assert rates == pytest.approx([0.1 * 0.5**5, 0.1 * 0.5])
 
 
 def test_bf16_trains_and_16_bit_with_a_scaler_is_refused():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from zoo.check import Given, fit, launch
-from zoo.core import DataSpec, StagedModule
+from zoo.core import DataSpec, LoopOptions, StagedModule
 from zoo.core.noise import generator as seeded
 
 SPEC = DataSpec((2,))
@@ -19,8 +19,8 @@ STEPS = 3  # of a stage
 class Toy(StagedModule):
     """Linear networks; a stage begins with a generator moved by noise of its number. It writes down what it sees."""
 
-    def __init__(self, spec, stages: int = 3, norm: bool = False):
-        super().__init__(spec, k=2)
+    def __init__(self, spec, stages: int = 3, norm: bool = False, loop: LoopOptions = LoopOptions()):
+        super().__init__(spec, loop, k=2)
         d = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
         self.build_stages(
             nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Sequential(spectral_norm(d[0]), d[1]) if norm else d, stages, STEPS
@@ -103,6 +103,20 @@ def test_what_is_past_is_no_players_and_stays_in_evaluation_mode():
     fit(toy, data(), 7)
     assert not any(m.training for m in toy.past.modules())
     assert all(not p.requires_grad for p in toy.past.parameters()) and all(p.requires_grad for p in toy.generator.parameters())
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_stage_of_new_weights_begins_with_an_empty_store_of_past_samples(anew):
+    kept = []
+
+    class Storing(Toy):
+        def begin_stage(self):
+            super().begin_stage()
+            kept.append(int(self.replay_seen))
+
+    Storing.anew = anew
+    fit(Storing(SPEC, loop=LoopOptions(replay=64)), data(), 7)
+    assert kept == ([0, 0] if anew else [STEPS * 2 * 4, 2 * STEPS * 2 * 4])
 
 
 def test_a_stage_that_has_not_been_is_refused():

@@ -139,6 +139,19 @@ def test_named_splits_are_kept(tmp_path):
     assert data.classes == ["a", "b"]
 
 
+def test_first_rows_of_named_splits_are_of_several_classes(tmp_path):
+    for split in ("train", "val"):
+        for label in "abc":
+            (tmp_path / split / label).mkdir(parents=True)
+            for i in range(8):
+                picture(seed=i).save(tmp_path / split / label / f"{i}.png")
+    data, again = (ImageFolder(str(tmp_path), size=8) for _ in range(2))
+    for split in ("train", "val"):
+        assert len(set(data.examples(8, split)["y"].tolist())) == 3
+        assert torch.equal(data.split(split)["y"], again.split(split)["y"])
+        assert data.split(split)["y"].bincount().tolist() == [8, 8, 8]
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty", "not an archive", "all bad"])
 def test_a_hopeless_root_is_one_clear_error(tmp_path, kind):
     root = tmp_path / "x"

@@ -145,6 +145,13 @@ def test_classes_of_held_out_images_are_compared_with_their_labels():
     assert values["class_acc_real"].mean() == (p.argmax(1) == rows["y"]).float().mean()
 
 
+def test_codes_without_a_class_are_refused():
+    model, z = ACGAN(SPEC), torch.zeros(2, 32)
+    for ask in (lambda: model.from_codes(z), lambda: model.interpolate(z, z + 1)):
+        with pytest.raises(ValueError, match="acgan is conditioned on the class; give labels y, 0 to 2"):
+            ask()
+
+
 def test_paper_discriminator_is_table_2():
     with torch.device("meta"):
         model = ACGAN(DataSpec((3, 32, 32), 256, 10), arch="paper", latent=100, width=96, width_d=16, kernel=5, norm="batch", dropout=0.5)

@@ -87,6 +87,8 @@ def test_what_is_covered_gets_nothing_and_what_is_missed_the_most(rule):
 def test_where_more_than_the_new_share_is_missed_altogether_it_shares_the_weight():
     h = torch.tensor([0.0, 0.0, 3.0, 0.0, 2.0], dtype=torch.float64)
     torch.testing.assert_close(theory_dagger(h, 0.25), torch.tensor([1, 1, 0, 1, 0], dtype=torch.float64) / 3)
+    missed = torch.arange(100).lt(60).double()
+    torch.testing.assert_close(theory_dagger(1 - missed, 0.25), missed / 60)
 
 
 def test_topk_is_uniform_on_the_smallest_ratios():
@@ -155,8 +157,9 @@ def test_the_first_stage_takes_its_minibatches_from_the_loader():
     assert batch["x"] is x
 
 
-def test_the_ratio_is_the_mixtures_density_over_the_datas():
-    model = small(width=64, mix_steps=600, lr_mix=3e-3).eval()
+@pytest.mark.parametrize("loop", [{}, {"spectral_norm": True}], ids=["plain", "spectral"])
+def test_the_ratio_is_the_mixtures_density_over_the_datas(loop):
+    model = small(width=64, mix_steps=600, lr_mix=3e-3, loop=loop).eval()
     torch.nn.init.zeros_(model.generator.net[-2].weight)
     torch.nn.init.zeros_(model.generator.net[-2].bias)
     offset = torch.tensor([1.0, 0.0])
@@ -217,6 +220,14 @@ def test_two_processes_train_all_stages_as_one_does(tmp_path):
     fit(one, data(8), 8, precision="64-true")
     assert int(two["stage"]) == 3 and two["w"].min() < two["w"].max()
     assert all((value - two[name]).abs().max() < 1e-11 for name, value in one.state_dict().items())
+
+
+def test_data_whose_rows_cannot_be_asked_for_are_refused_before_training():
+    loader = torch.utils.data.DataLoader([{"x": torch.zeros(2), "index": i} for i in range(8)], batch_size=8)
+    model = small()
+    with pytest.raises(ValueError, match="adagan reads training examples by their weights"):
+        fit(model, loader, 1)
+    assert model.terms == {}
 
 
 def test_options_without_a_meaning_are_refused():

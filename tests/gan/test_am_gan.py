@@ -137,6 +137,17 @@ def test_only_predefined_targets_condition_the_generator():
         assert torch.equal(*drawn) == (told == "")
 
 
+def test_a_path_between_codes_is_of_the_class_that_is_asked_for():
+    model = make(mode="predefined").eval()
+    a, b = torch.randn(2, 3, 4, dtype=torch.float64)
+    frames = model.interpolate(a, b, 5, torch.tensor([0, 1, 2]))
+    assert torch.equal(frames[:, -1], model.from_codes(b, torch.tensor([0, 1, 2])))
+    assert not torch.equal(frames[:, -1], model.from_codes(b, torch.tensor([1, 2, 0])))
+    with pytest.raises(ValueError, match=r"am_gan is conditioned on the class; give labels y, 0 to 2"):
+        model.interpolate(a, b)
+    assert make().eval().interpolate(a, b).shape == (3, 10, 1, 8, 8)  # a dynamic class needs none
+
+
 def test_a_predefined_class_is_drawn_at_its_own_place():
     spec = DataSpec((2,), None, 2)
     x = torch.cat([torch.randn(200, 2) * 0.1 + 2, torch.randn(200, 2) * 0.1 - 2])

@@ -71,7 +71,40 @@ def test_relative_ratio_is_bounded_and_its_optimum_is_relative(densities, f, alp
     p = p / p.sum()
     model = BGAN(PLANE, f=f, alpha=alpha)
     torch.testing.assert_close(best(model, p, q)[0], p / (alpha * p + (1 - alpha) * q), atol=1e-3, rtol=0)
-    assert model.positive(torch.tensor([1e4, -1e4])).tolist() == [pytest.approx(1 / alpha), 0]
+    assert model.positive(torch.tensor([1e4, -1e4])).tolist() == [pytest.approx(1 / alpha), pytest.approx(0, abs=1e-9)]
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_relative_ratio_has_mean_one_under_the_mixture_and_its_divergence_is_that_from_it(densities, f):
+    (p, q), rows = densities, 200_000
+    model = BGAN(PLANE, f=f, alpha=0.2)
+    mixture = 0.2 * p + 0.8 * q
+    r, loss = best(model, p, q)
+    s = (0.2 * r / (1 - 0.2 * r)).log()
+    assert (q * r).sum() < 0.99 and (mixture * r).sum().item() == pytest.approx(1, abs=1e-4)
+    on_real, on_fake = (s.repeat_interleave((rows * density).round().long()) for density in (p, q))
+    terms = model.watch(on_real, on_fake)
+    assert terms["ratio_mean"].item() == pytest.approx(1, abs=1e-3)
+    u = p / mixture
+    of = {"pearson": (u - 1) ** 2 / 2, "kl": u * u.log(), "gan": u * u.log() - (1 + u) * (1 + u).log()}[f]
+    divergence = (mixture * of).sum().item()
+    assert -loss == pytest.approx(divergence, abs=1e-6)
+    assert all(terms[name].item() == pytest.approx(divergence, abs=1e-3) for name in ("div", "div_lb"))
+
+
+def test_held_out_ratio_mean_is_that_under_the_mixture():
+    model, x = BGAN(PLANE, alpha=0.2, width=8).eval(), torch.randn(50, 2)
+    values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))
+    fake = model.sample(50, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(values["ratio_mean"].mean(), 0.2 * model.ratio(x).mean() + 0.8 * model.ratio(fake).mean())
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_relative_costs_and_their_slopes_are_finite_however_sure_the_network_is(f):
+    model, s = BGAN(PLANE, f=f, alpha=0.2), torch.tensor([-1e4, -200.0, -90.0, 90.0, 1e4], requires_grad=True)
+    for price in (model.price_real, model.price_fake, model.price_generator):
+        cost = price(s)
+        assert torch.isfinite(cost).all() and torch.isfinite(torch.autograd.grad(cost.sum(), s)[0]).all()
 
 
 def test_relative_pearson_loss_is_the_papers():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
+from zoo.check import ddp_differences
 from zoo.core import DataSpec, LoopOptions
 from zoo.core.noise import Noise
 from zoo.gan.bs_gan import BSGAN, draw_levels, importance_loss, log_mass, reinforce_loss
@@ -204,6 +205,8 @@ def test_paper_networks_are_the_papers():
     layers = [m for net in (model.generator, model.discriminator) for m in net.modules() if hasattr(m, "weight") and m.weight.ndim > 1]
     shapes = [tuple(m.weight.shape) for m in layers]
     assert shapes == [(1024, 100), (6272, 1024), (128, 64, 5, 5), (64, 1, 5, 5), (64, 1, 5, 5), (128, 64, 5, 5), (1024, 6272), (1, 1024)]
+    norms = [[m.num_features for m in net.modules() if hasattr(m, "running_mean")] for net in (model.generator, model.discriminator)]
+    assert norms == [[1024, 6272, 64], [64, 128, 1024]]
     assert model.logits(torch.randn(3, 100)).shape == (3, 784, 2) and model.judge(torch.randn(3, 1, 28, 28)).shape == (3,)
 
 
@@ -214,6 +217,8 @@ def test_paper_networks_are_the_papers():
         ({"samples": 1}, "got 1"),
         ({"g_loss": "nonsat"}, "nonsat"),
         ({"mode": "continuous", "arch": "conv"}, "small"),
+        ({"mode": "continuous", "g_loss": "reinforce"}, r"g_loss .* mode=continuous, got 'reinforce'"),
+        ({"optimiser": "sgd"}, "sgd"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(options, said):
@@ -221,6 +226,43 @@ def test_settings_that_mean_nothing_are_refused(options, said):
         BSGAN(BITS, **options)
 
 
-def test_grey_images_are_refused_by_the_discrete_mode_with_the_remedy():
-    with pytest.raises(ValueError, match=r"bs_gan .* 2 levels.*; binarise"):
+def test_data_of_another_kind_are_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"bs_gan .* 2 levels.*; binarise .*--model\.mode=multinomial"):
         BSGAN(DataSpec((1, 8, 8), 17))
+    for mode in ("discrete", "multinomial"):
+        with pytest.raises(ValueError, match=rf"bs_gan with mode={mode} .* levels, got .*; set --model\.mode=continuous"):
+            BSGAN(DataSpec((2,)), mode=mode)
+
+
+def test_a_single_rows_weight_has_no_variance():
+    model = BSGAN(DataSpec((2,)), mode="continuous")
+    model.noise = Noise(0, "test")
+    assert model.generator_loss(1)["log_w_var"] == 0
+
+
+def test_scores_are_single_precision_under_autocast():
+    model = BSGAN(DataSpec((1, 8, 8), 2), arch="conv", latent=4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.judge(torch.randn(4, 1, 8, 8)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("gradients", [(1.0, -3.0), (1e-5, 3e-5)])
+def test_rmsprop_steps_are_lasagnes(gradients):
+    model = BSGAN(BITS, optimiser="rmsprop", lr_d=0.1, lr_g=0.2)
+    for player, rate in (("d", 0.1), ("g", 0.2)):
+        p, optimiser = next(model.parameters_of(player)), model.optimisers()[player]
+        before, mean = p.detach().clone(), 0.0
+        for gradient in gradients:
+            p.grad = torch.full_like(p, gradient)
+            mean = 0.9 * mean + 0.1 * gradient**2
+            before -= rate * gradient / math.sqrt(mean + 1e-6)
+            optimiser.step()
+        torch.testing.assert_close(p.detach(), before, atol=2e-3, rtol=0)
+
+
+@pytest.mark.ddp
+def test_two_processes_share_their_log_z():
+    name = "bs_gan --model.log_z=true --model.g_loss=reinforce"
+    found = ddp_differences((name,))[name]
+    assert not isinstance(found, str), found
+    assert found[0] < 1e-12

@@ -73,6 +73,24 @@ def test_pulling_away_is_the_mean_squared_cosine_of_pairs():
         pulling_away(s[:1])
 
 
+def test_energies_and_the_pulling_away_term_are_taken_in_single_precision_under_autocast():
+    model, v, codes = tiny(), torch.rand(5, 1, 8, 8) * 2 - 1, torch.randn(5, 30)
+    with torch.autocast("cpu", torch.bfloat16):
+        reconstruction, energy, term = model.discriminator(v), model.judge(v), pulling_away(codes)
+        assert pulling_away(codes.bfloat16()).dtype == torch.float32
+    assert (reconstruction.dtype, energy.dtype, term.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    torch.testing.assert_close(energy, (reconstruction.float() - v).square().flatten(1).mean(1))
+    assert torch.equal(term, pulling_away(codes))
+    assert model.double().judge(v.double()).dtype == torch.float64
+
+
+def test_energies_are_compared_with_the_error_of_the_mean_training_image():
+    model, x = tiny(), images(2500)  # more than one part
+    model.initialise_from(x)
+    v = SPEC.to_signed(x)
+    assert model.mean_error.item() == pytest.approx(v.var(0, correction=0).mean().item(), rel=1e-5)
+
+
 def test_pulling_away_is_in_the_generators_loss_only():
     with_term, without = tiny(pt=0.5), tiny(pt=0.0)
     without.load_state_dict(with_term.state_dict())
@@ -132,7 +150,17 @@ def test_paper_networks_are_the_papers():
 
 
 @pytest.mark.parametrize(
-    "options", [{"error": "l1"}, {"cross_rank": "all"}, {"margin": -1.0}, {"pt": -0.5}, {"norm": "layer"}, {"stages": 4}]
+    "options",
+    [
+        {"error": "l1"},
+        {"cross_rank": "all"},
+        {"margin": -1.0},
+        {"pt": -0.5},
+        {"norm": "layer"},
+        {"stages": 4},
+        {"stages": 0},
+        {"stages": -1},
+    ],
 )
 def test_settings_that_mean_nothing_are_refused(options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):

@@ -62,8 +62,17 @@ def test_stable_form_is_the_conjugate_of_the_output(row):
     torch.testing.assert_close(stable, plain, atol=1e-9, rtol=1e-9)
     slopes = [torch.autograd.grad(value.sum(), v)[0] for value in (stable, plain)]
     torch.testing.assert_close(*slopes, atol=1e-8, rtol=1e-7)
-    large = row[1].composite(torch.tensor([-30.0, 30.0]))
-    assert torch.isfinite(large).all()
+
+
+@pytest.mark.parametrize("name", [*ROWS, "alpha 3", "alpha -2"])
+def test_costs_and_their_slopes_are_finite_in_single_precision_however_far_the_output_goes(name):
+    model, v = model_of(name), torch.tensor([-1e4, -31.0, -11.0, 11.0, 31.0, 1e4], requires_grad=True)
+    for price in (model.price_real, model.price_fake, model.price_generator):
+        cost = price(v)
+        assert torch.isfinite(cost).all() and torch.isfinite(torch.autograd.grad(cost.sum(), v)[0]).all()
+    bound = model.divergence.largest
+    assert not model.divergence.exponential or torch.equal(model.bounded(v[[0, -1]]), torch.tensor([-bound, bound]))
+    assert bound == {"alpha 3": 10.0, "alpha -2": 10.0, "alpha 1.5": 20.0, "alpha -0.5": 20.0}.get(name, 30.0)
 
 
 def test_best_output_is_the_slope_at_the_density_ratio_and_the_bound_is_then_tight(row, densities):
@@ -162,6 +171,18 @@ def test_paper_networks_are_the_papers():
     assert isinstance(line.generator, LinearGenerator) and isinstance(line.discriminator, Variational)
     z = torch.randn(5, 1)
     torch.testing.assert_close(line.generator(z), line.generator.mu + line.generator.sigma * z)
+
+
+@pytest.mark.parametrize("arch", ["paper", "line"])
+def test_scores_are_single_precision_under_autocast(arch):
+    model = FGAN(LINE if arch == "line" else DataSpec((1, 8, 8), 17), arch=arch, width=20)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.judge(torch.randn(4, *model.spec.shape)).dtype == torch.float32
+
+
+def test_two_latents_on_the_line_are_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"one latent, got .* latent=2; .*--model\.latent=1"):
+        FGAN(LINE, arch="line", latent=2)
 
 
 @pytest.mark.parametrize(

@@ -75,14 +75,25 @@ def test_best_outputs_are_signs_and_their_loss_is_the_overlap():
     torch.testing.assert_close(s[where, 0], (p - q).sign())
 
 
-@pytest.mark.parametrize("c", [0.3, 10.0])
-def test_hyperplane_of_given_features_is_the_support_vector_machines(c):
+def overlapping(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(n, 2) + torch.tensor([2.0, 1.0]), torch.randn(n, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.5]])
+
+
+def separable(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two rectangles at a distance of 2, turned."""
+    boxes = torch.rand(2, n, 2) * torch.tensor([2.0, 4.0]) + torch.tensor([[[1.0, -2.0]], [[-3.0, -2.0]]])
+    real, fake = boxes @ torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
+    return real, fake
+
+
+@pytest.mark.parametrize(("points", "c"), [(overlapping, 0.3), (overlapping, 10.0), (separable, 30.0)])
+def test_hyperplane_of_given_features_is_the_support_vector_machines(points, c):
     n = 60
-    real, fake = torch.randn(n, 2) + torch.tensor([2.0, 1.0]), torch.randn(n, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.5]])
+    real, fake = points(n)
     model = GeometricGAN(PLANE, c=c)
     model.discriminator.hidden, model.discriminator.end = nn.Identity(), nn.Linear(2, 1)
     fixed(model, fake)
-    optimiser = torch.optim.Adam(model.discriminator.parameters(), 0.05)
+    optimiser = torch.optim.Adam(model.discriminator.parameters(), 0.1)
     decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.994)
     for _ in range(1000):
         optimiser.zero_grad()
@@ -90,8 +101,11 @@ def test_hyperplane_of_given_features_is_the_support_vector_machines(c):
         loss.backward()
         optimiser.step()
         decay.step()
-    machine = SVC(kernel="linear", C=c / n, tol=1e-6).fit(torch.cat([real, fake]), [1] * n + [-1] * n)
+    x, labels = torch.cat([real, fake]), [1] * n + [-1] * n
+    machine = SVC(kernel="linear", C=c / n, tol=1e-6).fit(x, labels)
     w = torch.tensor(machine.coef_[0]).float()
+    if points is separable:  # no row is within the hard machine's margin
+        assert (machine.decision_function(x) * labels).min() > 1 - 1e-3
     assert torch.cosine_similarity(model.normal, w, 0) > 0.99
     assert model.normal.norm().item() == pytest.approx(w.norm().item(), rel=0.03)
     assert model.discriminator.end.bias.item() == pytest.approx(machine.intercept_[0], abs=0.03)
@@ -131,7 +145,14 @@ def test_equal_densities_and_a_zero_output_are_an_equilibrium():
     assert all((g == 0).all() for g in moves)
 
 
-@pytest.mark.parametrize("options", [{"c": 0.0}, {"g_loss": "hinge"}, {"optimiser": "sgd"}])
+def test_dcgans_start_is_that_of_both_networks():
+    model = GeometricGAN(DataSpec((1, 16, 16), 17), width=64, init="dcgan")
+    for net in (model.generator, model.discriminator):
+        weights = [m.weight for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+        assert len(weights) >= 3 and all(w.std().item() == pytest.approx(0.02, rel=0.1) for w in weights)
+
+
+@pytest.mark.parametrize("options", [{"c": 0.0}, {"g_loss": "hinge"}, {"optimiser": "sgd"}, {"init": "normal"}])
 def test_settings_that_mean_nothing_are_refused(options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
         GeometricGAN(PLANE, **options)

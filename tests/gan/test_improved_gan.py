@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
+from zoo.check import ddp_differences
 from zoo.core import DataSpec, LoopOptions
 from zoo.core.noise import Noise
 from zoo.gan.improved_gan import ImprovedGAN
@@ -144,6 +145,19 @@ def test_virtual_batch_norm_uses_the_row_and_the_reference_only():
     assert not torch.allclose(layer(torch.cat([other, x]))[5:], out[5:])
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.02)])
+def test_virtual_batch_norm_stays_exact_far_from_zero(dtype, tolerance):
+    layer, n = VirtualBatchNorm(3, 6), 6
+    h = (5 + 0.1 * torch.randn(n + 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
+    out = layer.to(dtype if dtype == torch.float64 else torch.float32)(h)
+    exact = h.double()
+    for i in range(4):
+        both = torch.cat([exact[:n], exact[n + i : n + i + 1]])
+        mean, var = both.mean((0, 2, 3), keepdim=True)[0], both.var((0, 2, 3), keepdim=True, correction=0)[0]
+        expected = (exact[n + i] - mean) / (var + 1e-5).sqrt()
+        assert out.dtype == dtype and ((out[n + i].double() - expected) / expected.abs().clamp(min=1)).abs().max() < tolerance
+
+
 def test_a_generator_with_virtual_batch_norm_makes_each_sample_alone_from_a_fixed_reference():
     model = make(norm_g="virtual", reference=6)
     assert isinstance(model.generator, Referenced) and not any(isinstance(m, nn.BatchNorm2d) for m in model.generator.modules())
@@ -215,6 +229,17 @@ def test_the_discriminators_layers_start_scaled_by_the_data():
     assert model.rows == 60 and model.discriminator.training
 
 
+def test_the_last_layer_starts_scaled_by_minibatches_as_large_as_trainings():
+    x = batch(96)["x"].float()
+    for accumulate in (1, 2):
+        model = make(kernels=8, lr_d=0.0, lr_g=0.0, loop=LoopOptions(accumulate=accumulate)).float()
+        fit(model, Given(SPEC, x, batch(96)["y"], batch_size=16), 1)  # a step that moves nothing
+        logits = torch.cat([model.eval().judge(SPEC.to_signed(rows)) for rows in x.split(16 // accumulate)])
+        assert logits.mean(0).abs().max() < 1e-3 and (logits.std(0) - 1).abs().max() < 1e-2
+        together = model.judge(SPEC.to_signed(x))
+        assert together.mean(0).abs().max() > 0.1  # more rows at once are counted more often
+
+
 def test_paper_discriminator_is_the_authors():
     with torch.device("meta"):
         model = ImprovedGAN(DataSpec((3, 32, 32), 256, 10), arch="paper", width=128, width_d=96, latent=100, kernel=5, norm_g="batch")
@@ -223,6 +248,8 @@ def test_paper_discriminator_is_the_authors():
     assert convs == [(96, 3)] * 3 + [(192, 3)] * 4 + [(192, 1)] * 2 + [(10, 1)] and f.shape == (2, 192)
     assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.5, 0.5]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules())
+    small = ImprovedGAN(DataSpec((3, 16, 16), 256, 10), arch="paper", width=64)
+    assert all(m.weight.std().item() == pytest.approx(0.05, rel=0.1) for m in small.generator.modules() if hasattr(m, "output_padding"))
 
 
 def test_rates_stay_and_then_fall_to_zero():
@@ -243,6 +270,21 @@ def test_what_has_no_meaning_is_refused():
     for options, message in (
         ({"loop": LoopOptions(spectral_norm=True)}, "spectral_norm"), ({"kernels": 4, "loop": LoopOptions(r1=1.0)}, "couples"),
         ({"norm_g": "virtual", "spec": DataSpec((2,))}, "images"), ({"decay_end": 3, "decay_start": 5}, "later decay_end"),
+        ({"decay_start": 5}, "later decay_end"), ({"arch": "paper"}, "--data.size=16"),
+        ({"kernels": 4, "loop": LoopOptions(separate_batches=False)}, "rows of one kind"),
     ):  # fmt: skip
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message) as caught:
             ImprovedGAN(**{"spec": SPEC, **options})
+        assert "improved_gan" in str(caught.value)
+    for side in (12, 20):
+        model = ImprovedGAN(DataSpec((1, side, side), 17, 3), arch="paper", width=4)
+        assert model.judge(model.fakes(2)).shape == (2, 3)
+
+
+@pytest.mark.ddp
+def test_minibatch_discrimination_of_two_processes_counts_all_their_rows_unless_local():
+    options = "--model.kernels=4 --model.norm_g=virtual --model.history_d=0.1 --model.cross_rank="
+    gather, local = (f"improved_gan {options}{name}" for name in ("gather", "local"))
+    found = ddp_differences((gather, local), steps=2)
+    assert not isinstance(found[gather], str) and not isinstance(found[local], str), found
+    assert found[gather][0] < 1e-12 < 1e-6 < found[local][0]

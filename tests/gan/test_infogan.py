@@ -92,6 +92,22 @@ def test_both_losses_subtract_the_weighted_information_of_the_same_generated_row
         torch.testing.assert_close(losses[0.0] - losses[1.0], category + 2 * continuous)
 
 
+def test_both_parts_of_the_information_teach_whose_turn_it_is():
+    model = make()
+    codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
+    category, continuous = (v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes))
+    for player, arguments, name in (
+        ("discriminator", images(), "discriminator.q"), ("discriminator", images(), "discriminator.trunk"), ("generator", 12, "generator"),
+    ):  # fmt: skip
+        game, whole = (
+            gradient(getattr(m, f"{player}_loss")(arguments)["loss"], m.get_submodule(name))
+            for m in (make(lam_cat=0.0, lam_cont=0.0), make(lam_cat=1.0, lam_cont=2.0))
+        )
+        parts = [gradient(part, model.get_submodule(name)) for part in (category, 2 * continuous)]
+        torch.testing.assert_close(game - whole, sum(parts))
+        assert all(part.any() for part in parts)
+
+
 def test_without_information_the_losses_are_those_of_the_game():
     model, x = make(lam_cat=0.0, lam_cont=0.0), images()["x"]
     loss = model.discriminator_loss(images())["loss"]
@@ -154,6 +170,25 @@ def test_switching_changes_one_variable_and_spans_its_range():
     assert model.switched(z, 2)[1, :, 10].tolist() == [-2, -1, 0, 1, 2]
 
 
+@pytest.mark.parametrize("prior", ["normal", "sphere", "uniform"])
+def test_a_path_keeps_the_noise_typical_the_category_in_the_simplex_and_the_rest_straight(prior):
+    model, n = make(noise=200, prior=prior).eval(), 7
+    a, b = codes_of(model, 20).chunk(2)
+    seen = []
+    model.generator.register_forward_pre_hook(lambda net, given: seen.append(given[0]))
+    frames = model.interpolate(a, b, n)
+    path = seen[0].unflatten(0, (10, n))
+    torch.testing.assert_close(path[:, 0], a)
+    torch.testing.assert_close(path[:, -1], b)
+    assert frames.shape == (10, n, 1, 8, 8) and torch.equal(frames[:, 0], model.from_codes(path[:, 0]))
+    t = torch.linspace(0, 1, n, dtype=a.dtype)[:, None]
+    torch.testing.assert_close(path[..., 200:], (1 - t) * a[:, None, 200:] + t * b[:, None, 200:])
+    torch.testing.assert_close(path[..., 200:205].sum(2), torch.ones(10, n, dtype=a.dtype))
+    shrunk = path[:, n // 2, :200].norm(dim=1) / a[:, :200].norm(dim=1)
+    assert (shrunk - (0.5**0.5 if prior == "uniform" else 1.0)).abs().max() < 0.15
+    assert make(noise=0).eval().interpolate(a[:, 200:], b[:, 200:], n).shape == frames.shape
+
+
 def test_encode_gives_probabilities_and_means():
     model = make().eval()
     found = model.encode(images()["x"])
@@ -177,8 +212,23 @@ def test_votes_fade_and_their_mutual_information_is_that_of_the_table():
     assert votes.counts.tolist() == [[0.75, 0], [0, 0.375], [0, 0.375]] and votes.names().tolist() == [0, 1, 1]
     labels, categories = math.log(2), -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))
     assert votes.nmi().item() == pytest.approx(labels / (0.5 * (labels + categories)), abs=1e-5)
-    votes.add(torch.tensor([1]), torch.tensor([0]), lambda v: v, among=torch.tensor([False]))
-    assert votes.counts.sum().item() == pytest.approx(0.75)
+
+
+def test_votes_fade_by_the_share_of_rows_that_vote():
+    category, y, everyone = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 1, 0]), torch.ones(4, dtype=torch.bool)
+    before = torch.rand(3, 2)
+
+    def voted(among: torch.Tensor | None, reduce=lambda v: v) -> torch.Tensor:
+        votes = Votes(3, 2)
+        votes.counts.copy_(before)
+        votes.add(category, y, reduce, among)
+        return votes.counts
+
+    table = torch.tensor([[0.25, 0], [0, 0.5], [0.25, 0]])
+    assert torch.equal(voted(~everyone), before)  # where nobody votes, nobody is forgotten
+    assert torch.equal(voted(None), 0.95 * before + table) and torch.equal(voted(everyone), 0.95 * before + table)
+    torch.testing.assert_close(voted(torch.arange(4) == 3), 0.95**0.25 * before + torch.tensor([[0, 0], [0, 0], [0.25, 0]]))
+    torch.testing.assert_close(voted(everyone, lambda v: v / 2), 0.95**0.5 * before + table / 2)  # the other process has no votes
 
 
 def test_what_makes_no_sense_is_refused():

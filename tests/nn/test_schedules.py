@@ -16,14 +16,18 @@ def walk(schedule: DecayAndMomentum, steps: int) -> list[tuple[float, float]]:
     return [*seen, (group["lr"], group["momentum"])]
 
 
-def make() -> DecayAndMomentum:
-    return DecayAndMomentum(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1), decay=2.0, first=0.5, last=0.7, steps=4)
+def make(steps: int = 4) -> DecayAndMomentum:
+    return DecayAndMomentum(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1), decay=2.0, first=0.5, last=0.7, steps=steps)
 
 
 def test_the_rate_falls_by_a_factor_to_a_floor_and_the_momentum_rises_to_its_end():
     seen = walk(make(), 25)
     assert [rate for rate, _ in seen] == pytest.approx([max(0.1 / 2**n, 1e-6) for n in range(26)])
     assert [momentum for _, momentum in seen] == pytest.approx([0.5, 0.55, 0.6, 0.65] + [0.7] * 22)
+
+
+def test_without_steps_the_momentum_has_risen_after_the_first():
+    assert [momentum for _, momentum in walk(make(steps=0), 2)] == pytest.approx([0.5, 0.7, 0.7])
 
 
 def test_it_goes_on_where_a_checkpoint_stood():

@@ -33,3 +33,8 @@ def test_logits_are_single_precision_under_autocast_and_stay_double():
     with torch.autocast("cpu", torch.bfloat16):
         assert net(x).dtype == torch.float32
     assert net.double()(x.double()).dtype == torch.float64
+
+
+def test_logits_are_one_value_a_row_unless_there_are_several():
+    assert torch.equal(small.logits(torch.ones(3, 1, dtype=torch.bfloat16)), torch.ones(3))
+    assert small.logits(torch.ones(3, 2)).shape == (3, 2)

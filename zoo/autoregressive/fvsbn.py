@@ -62,9 +62,9 @@ class FVSBN(AutoregressiveModule):
         if spec.levels is None:
             raise ValueError(f"fvsbn models discrete data, got {spec}; choose data with levels, or a flow such as realnvp")
         if conditional and not spec.num_classes:
-            raise ValueError(f"conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
+            raise ValueError(f"fvsbn: conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
         if solver not in ("adam", "lbfgs"):
-            raise ValueError(f"solver is adam or lbfgs, got {solver!r}")
+            raise ValueError(f"fvsbn: solver is adam or lbfgs, got {solver!r}")
         self.inputs = 1 if spec.levels == 2 else spec.levels  # of each dimension, and as many outputs
         if (spec.dim * self.inputs) ** 2 > MAX_WEIGHTS:
             raise ValueError(f"fvsbn needs {(spec.dim * self.inputs) ** 2:,} weights for {spec}; choose smaller or binarised images")

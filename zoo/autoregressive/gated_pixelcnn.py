@@ -72,9 +72,9 @@ class GatedPixelCNN(AutoregressiveModule):
         super().__init__(spec)
         spec.require("gated_pixelcnn", image=True, levels=True)
         if n < 1 or k < 3 or k % 2 == 0:
-            raise ValueError(f"n is at least 1 and k odd and at least 3, got n={n}, k={k}")
+            raise ValueError(f"gated_pixelcnn: n is at least 1 and k odd and at least 3, got n={n}, k={k}")
         if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"optimiser is adam or rmsprop, got {optimiser!r}")
+            raise ValueError(f"gated_pixelcnn: optimiser is adam or rmsprop, got {optimiser!r}")
         c, levels = spec.shape[0], spec.levels or 0
         check_width("gated_pixelcnn", "p", p, c)
         check_width("gated_pixelcnn", "head", head, c)

@@ -93,11 +93,11 @@ class MADE(MixtureOfOrders):
         if spec.levels is None and spec.is_image:
             raise ValueError(f"made models images with levels, or real-valued vectors, got {spec}; choose data with levels")
         if min(hidden, layers, n_masks) < 1:
-            raise ValueError(f"hidden, layers and n_masks are at least 1, got {hidden}, {layers}, {n_masks}")
+            raise ValueError(f"made: hidden, layers and n_masks are at least 1, got {hidden}, {layers}, {n_masks}")
         if conditional and not spec.num_classes:
-            raise ValueError(f"conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
+            raise ValueError(f"made: conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
         if optimiser not in ("adam", "adagrad"):
-            raise ValueError(f"optimiser is adam or adagrad, got {optimiser!r}")
+            raise ValueError(f"made: optimiser is adam or adagrad, got {optimiser!r}")
         self.head = HEADS[2] if spec.levels is None else HEADS[0] if spec.levels == 2 else HEADS[1]
         self.outputs = {"bernoulli": 1, "gaussian": 2}.get(self.head, spec.levels or 0)  # P parameters of each dimension
         self.order_agnostic, self.conditional, self.optimiser, self.lr = order_agnostic, conditional, optimiser, lr

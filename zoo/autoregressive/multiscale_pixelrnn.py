@@ -87,13 +87,13 @@ class MultiScalePixelRNN(AutoregressiveModule):
         spec.require("multiscale_pixelrnn", image=True, levels=True)
         c, height, width = spec.shape
         if variant not in VARIANTS:
-            raise ValueError(f"variant is {' or '.join(VARIANTS)}, got {variant!r}")
+            raise ValueError(f"multiscale_pixelrnn: variant is {' or '.join(VARIANTS)}, got {variant!r}")
         if factor < 2 or height == width == 1:
             raise ValueError(f"multiscale_pixelrnn subsamples images by a factor >= 2, got {factor} and {spec}; choose larger images")
         if n < 1 or e < 1:
-            raise ValueError(f"n and e are at least 1, got {n} and {e}")
+            raise ValueError(f"multiscale_pixelrnn: n and e are at least 1, got {n} and {e}")
         if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"optimiser is adam or rmsprop, got {optimiser!r}")
+            raise ValueError(f"multiscale_pixelrnn: optimiser is adam or rmsprop, got {optimiser!r}")
         check_width("multiscale_pixelrnn", "h", h, c)
         check_width("multiscale_pixelrnn", "head", head, c)
         self.factor, self.constrained, self.optimiser, self.lr = factor, constrained, optimiser, lr

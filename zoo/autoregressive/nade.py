@@ -77,14 +77,14 @@ class NADE(MixtureOfOrders):
             raise ValueError(f"nade models images with levels, or real vectors, got {spec}; choose data with levels")
         if min(hidden, layers, orders, components, chunk) < 1:
             raise ValueError(
-                f"hidden, layers, orders, components and chunk are at least 1: {hidden}, {layers}, {orders}, {components}, {chunk}"
+                f"nade: hidden, layers, orders, components and chunk are at least 1: {hidden}, {layers}, {orders}, {components}, {chunk}"
             )
         if layers > 1 and not orderless:
-            raise ValueError(f"layers={layers} needs orderless=True: a deep network's conditionals share no running sum")
+            raise ValueError(f"nade: layers={layers} needs orderless=True: a deep network's conditionals share no running sum")
         if orderless and spec.levels is None:
-            raise ValueError("orderless=True is for data with levels; real vectors take a fixed order")
+            raise ValueError("nade: orderless=True is for data with levels; real vectors take a fixed order")
         if optimiser not in ("adam", "sgd"):
-            raise ValueError(f"optimiser is adam or sgd, got {optimiser!r}")
+            raise ValueError(f"nade: optimiser is adam or sgd, got {optimiser!r}")
         self.orderless, self.chunk, self.optimiser, self.lr = orderless, chunk, optimiser, lr
         self.orders = orders if orderless else 1
         self.outputs = 3 * components if spec.levels is None else 1 if spec.levels == 2 else spec.levels

@@ -84,9 +84,9 @@ class PixelCNN(AutoregressiveModule):
         if conditional and not spec.num_classes:
             raise ValueError(f"pixelcnn with conditional=True models labelled data, got {spec}; choose digits, or conditional=False")
         if n < 0:
-            raise ValueError(f"n is at least 0, got {n}")
+            raise ValueError(f"pixelcnn: n is at least 0, got {n}")
         if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"optimiser is adam or rmsprop, got {optimiser!r}")
+            raise ValueError(f"pixelcnn: optimiser is adam or rmsprop, got {optimiser!r}")
         c, levels = spec.shape[0], spec.levels or 0
         check_width("pixelcnn", "h", h, c)
         check_width("pixelcnn", "head", head, c)

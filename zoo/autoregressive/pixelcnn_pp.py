@@ -256,14 +256,16 @@ class PixelCNNpp(AutoregressiveModule):
         if spec.levels is None or not spec.is_image:
             raise ValueError(f"pixelcnn_pp models images with levels, got {spec}; choose such data, or a flow such as realnvp")
         if min(width, blocks, resolutions, components) < 1:
-            raise ValueError(f"width, blocks, resolutions and components are at least 1: {width}, {blocks}, {resolutions}, {components}")
+            raise ValueError(
+                f"pixelcnn_pp: width, blocks, resolutions and components are at least 1: {width}, {blocks}, {resolutions}, {components}"
+            )
         factor = 2 ** (resolutions - 1)
         if any(side % factor for side in spec.shape[1:]):
             raise ValueError(
                 f"pixelcnn_pp with resolutions={resolutions} needs sides divisible by {factor}, got {spec}; lower it, or resize"
             )
         if conditional and not spec.num_classes:
-            raise ValueError(f"conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
+            raise ValueError(f"pixelcnn_pp: conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
         self.conditional, self.lr, self.betas, self.decay = conditional, lr, betas, decay
         c = spec.shape[0]
         outputs = components * (1 + 2 * c + c * (c - 1) // 2)

@@ -64,13 +64,13 @@ class PixelRNN(AutoregressiveModule):
         super().__init__(spec)
         spec.require("pixelrnn", image=True, levels=True)
         if variant not in VARIANTS:
-            raise ValueError(f"variant is {' or '.join(VARIANTS)}, got {variant!r}")
+            raise ValueError(f"pixelrnn: variant is {' or '.join(VARIANTS)}, got {variant!r}")
         if conditional and not spec.num_classes:
             raise ValueError(f"pixelrnn with conditional=True models labelled data, got {spec}; choose digits, or conditional=False")
         if n < 0:
-            raise ValueError(f"n is at least 0, got {n}")
+            raise ValueError(f"pixelrnn: n is at least 0, got {n}")
         if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"optimiser is adam or rmsprop, got {optimiser!r}")
+            raise ValueError(f"pixelrnn: optimiser is adam or rmsprop, got {optimiser!r}")
         c, levels = spec.shape[0], spec.levels or 0
         check_width("pixelrnn", "h", h, c)
         check_width("pixelrnn", "head", head, c)

@@ -83,11 +83,11 @@ class Autoencoder(LikelihoodModule):
             ("variant", variant, VARIANTS), ("activation", activation, ACTIVATIONS), ("objective", objective, ("l2", "bce")),
         ):  # fmt: skip
             if value not in allowed:
-                raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
+                raise ValueError(f"autoencoder: {name} is one of {', '.join(allowed)}, got {value!r}")
         if not 0 <= denoise <= 1:
-            raise ValueError(f"denoise is a share in [0, 1], got {denoise}")
+            raise ValueError(f"autoencoder: denoise is a share in [0, 1], got {denoise}")
         if variant != "linear" and (tied or not bias):
-            raise ValueError(f"tied and bias=false are options of variant=linear, got variant={variant}")
+            raise ValueError(f"autoencoder: tied and bias=false are options of variant=linear, got variant={variant}")
         sigmoid = spec.levels is not None if sigmoid is None else sigmoid
         if objective == "bce" and not (sigmoid and spec.levels is not None):
             raise ValueError(f"autoencoder's objective=bce takes values in [0, 1] and a sigmoid, got {spec}; set objective=l2")

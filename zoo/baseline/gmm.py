@@ -92,9 +92,9 @@ class GMM(DensityEstimator):
     def __init__(self, spec: DataSpec, components: int = 20, covariance: str = "diag", ridge: float = 1e-4) -> None:
         super().__init__(spec)
         if covariance not in COVARIANCES:
-            raise ValueError(f"covariance is one of {', '.join(COVARIANCES)}, got {covariance!r}")
+            raise ValueError(f"gmm: covariance is one of {', '.join(COVARIANCES)}, got {covariance!r}")
         if components < 1 or not ridge > 0:
-            raise ValueError(f"components is at least 1 and ridge positive, got {components}, {ridge}")
+            raise ValueError(f"gmm: components is at least 1 and ridge positive, got {components}, {ridge}")
         self.covariance, self.ridge = covariance, ridge
         k, d = components, spec.dim
         one = torch.ones(k, 1 if covariance == "spherical" else d)

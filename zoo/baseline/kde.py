@@ -64,9 +64,9 @@ class KDE(DensityEstimator):
     def __init__(self, spec: DataSpec, bandwidth: str = "loo", max_points: int = 10_000) -> None:
         super().__init__(spec)
         if bandwidth not in ("loo", "cv", "silverman"):
-            raise ValueError(f"bandwidth is loo, cv or silverman, got {bandwidth!r}")
+            raise ValueError(f"kde: bandwidth is loo, cv or silverman, got {bandwidth!r}")
         if max_points < 10:
-            raise ValueError(f"max_points is at least 10, got {max_points}")
+            raise ValueError(f"kde: max_points is at least 10, got {max_points}")
         self.bandwidth, self.max_points = bandwidth, max_points
         self.h = nn.Parameter(torch.ones(spec.dim))
         self.register_buffer("points", torch.rand(1, spec.dim))  # as many as there are examples, once there are any

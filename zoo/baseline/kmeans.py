@@ -55,7 +55,7 @@ class KMeans(EstimatorModule):
     def __init__(self, spec: DataSpec, clusters: int = 10, restarts: int = 5, spread: bool = True) -> None:
         super().__init__(spec)
         if min(clusters, restarts) < 1:
-            raise ValueError(f"clusters and restarts are at least 1, got {clusters}, {restarts}")
+            raise ValueError(f"kmeans: clusters and restarts are at least 1, got {clusters}, {restarts}")
         self.restarts, self.spread = restarts, spread
         self.centroids = nn.Parameter(torch.rand(clusters, spec.dim))
         self.register_buffer("counts", torch.ones(clusters))

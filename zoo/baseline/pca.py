@@ -71,7 +71,7 @@ class PCA(DensityEstimator):
         if not 1 <= latent < spec.dim:
             raise ValueError(f"pca's latent={latent} should lie between 1 and D - 1 = {spec.dim - 1} for {spec}; lower --model.latent")
         if algorithm not in ("eigen", "em"):
-            raise ValueError(f"algorithm is eigen or em, got {algorithm!r}")
+            raise ValueError(f"pca: algorithm is eigen or em, got {algorithm!r}")
         self.algorithm = algorithm
         self.mu = nn.Parameter(torch.full((spec.dim,), 0.0 if spec.levels is None else 0.5))
         self.W = nn.Parameter(0.1 * torch.randn(spec.dim, latent))

@@ -237,6 +237,7 @@ class AdversarialModule(GenerativeModule):
             total[f"grad_norm_{phase.player}"] = nn.utils.clip_grad_norm_(self._owned[phase.player], limit)
         optimiser.step()
         if phase.player in self._scheduled:
+            total[f"lr_{phase.player}"] = total["loss"].new_tensor(optimiser.param_groups[0]["lr"])
             self._scheduled[phase.player].step()
         optimiser.zero_grad(set_to_none=True)
         self.after_step(phase.player)
@@ -258,8 +259,8 @@ class AdversarialModule(GenerativeModule):
         rows = len(batch["x"])
         if rows % wanted or (rows // wanted) % self.loop.accumulate:
             raise ValueError(
-                f"a cycle needs {wanted} minibatches of equal size, each divisible by loop.accumulate={self.loop.accumulate}; "
-                f"got {rows} rows. The zoo's data modules yield them; another loader must yield batch_size * batches_per_step() rows"
+                f"a cycle needs {wanted} minibatches of equal size, each divisible by loop.accumulate={self.loop.accumulate}; got {rows} "
+                "rows. Make data.batch_size a multiple of loop.accumulate; your own loader yields batch_size * batches_per_step() rows"
             )
         size = rows // wanted
         split = {k: v.split(size) for k, v in batch.items()}

@@ -35,7 +35,7 @@ class FewLabels(GenerativeModule):
         return torch.ones_like(batch["index"], dtype=torch.bool) if self.labels is None else batch["index"] < self.labels
 
     def label_cost(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the labelled rows, nats. Each stands for N/labels rows, so that it does not matter how many of a minibatch
-        have a label, and minibatches of several processes add up to one."""
-        weight = 1.0 if self.labels is None else float(self.rows) / self.labels
+        """Cross-entropy of a minibatch's labelled rows, nats: its mean over all rows, of which a labelled one stands for N/labels. However
+        many labelled rows a minibatch holds, its expectation is their mean in the data; minibatches of several processes add up to one."""
+        weight = 1.0 if self.labels is None else max(1.0, float(self.rows) / self.labels)  # above N, every row is labelled
         return weight * (F.cross_entropy(logits, batch["y"], reduction="none") * self.labelled(batch)).mean()

@@ -54,11 +54,11 @@ class GeneratorModule(AdversarialModule):
         super().__init__(spec, loop)
         check_prior(prior)
         if g_loss not in self.g_losses:
-            raise ValueError(f"g_loss is one of {', '.join(self.g_losses)}, got {g_loss!r}")
+            raise ValueError(f"{self.model_name}: g_loss is one of {', '.join(self.g_losses)}, got {g_loss!r}")
         if k < 1:
-            raise ValueError(f"k is at least 1, got {k}")
+            raise ValueError(f"{self.model_name}: k is at least 1, got {k}")
         if latent is not None and latent < 1:
-            raise ValueError(f"latent is at least 1, got {latent}")
+            raise ValueError(f"{self.model_name}: latent is at least 1, got {latent}")
         self.latent = latent or (32 if spec.is_image else spec.dim)
         self.prior, self.k, self.g_loss, self.lr_d, self.lr_g, self.betas = prior, k, g_loss, lr_d, lr_g, betas
         if self.loop.replay:
@@ -99,6 +99,12 @@ class GeneratorModule(AdversarialModule):
     def condition(self, batch: Batch) -> Tensor | None:
         """What the networks are told of each row besides x: its class, or None."""
         return batch["y"] if self.conditions_on == "class" else None
+
+    def one_hot(self, y: Tensor | None) -> Tensor:
+        """Labels, (B,), or mixed ones as they are, (B, classes), for a network that is told the class."""
+        if y is None:
+            raise ValueError(f"{self.model_name} is conditioned on the class; give labels y, 0 to {self.spec.num_classes - 1}")
+        return y.to(self.float_dtype) if y.ndim == 2 else F.one_hot(y, self.spec.num_classes).to(self.float_dtype)
 
     def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """G's examples of codes z, as D sees them."""

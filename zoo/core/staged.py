@@ -84,4 +84,6 @@ class StagedModule(GeneratorModule):
         for optimiser in self.trainer.optimizers:
             optimiser.state.clear()
         self.stage += 1
+        if self.anew and self.loop.replay:
+            self.replay_seen.zero_()  # what the last generator made is not the new one's past
         self.begin_stage()

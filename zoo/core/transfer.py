@@ -64,15 +64,16 @@ def copied(model: GenerativeModule) -> GenerativeModule:
     return made
 
 
-def fresh(model: GenerativeModule, seed: int = 0, x: Tensor | None = None) -> GenerativeModule:
+def fresh(model: GenerativeModule, seed: int = 0, x: Tensor | None = None, **changes: Any) -> GenerativeModule:
     """The same architecture with new random weights, which depend on ``seed`` alone.
 
     Args:
         x: training examples (N, *shape) for models whose initialisation depends on the data; None leaves that out.
+        changes: parameters that are to differ from the model's.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(mix(seed, "fresh"))
-        made = type(model)(model.spec, **model.params).to(model.device, model.float_dtype)
+        made = type(model)(model.spec, **{**model.params, **changes}).to(model.device, model.float_dtype)
         if x is not None:
             with torch.no_grad():
                 made.initialise_from(x.to(made.device, made.float_dtype))

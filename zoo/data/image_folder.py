@@ -28,8 +28,9 @@ IN_MEMORY = 1 << 30  # bytes of decoded images that are kept in memory
 class ImageFolder(ZooDataModule):
     """Images under ``root``, each resized so that its shorter side is ``size`` and centre-cropped to size x size.
 
-    Files that cannot be decoded are counted, listed in a warning and skipped; none readable is an error. Splits are a fixed
-    permutation of the sorted file names, unless the top folders are called train, val and test.
+    Files that cannot be decoded are counted, listed in a warning and skipped; none readable is an error. Splits are cut from a fixed
+    permutation of the sorted file names, or are the top folders train, val and test, each in a fixed permutation: a split's first rows
+    are of any class.
 
     Args:
         root: a folder, .zip or .tar(.gz) file of images. Where every image lies in a folder, the innermost folder's name is its class.
@@ -103,7 +104,7 @@ class ImageFolder(ZooDataModule):
             if len(found["train"]) and (len(found["val"]) or len(found["test"])):
                 for a, b in (("val", "test"), ("test", "val")):
                     found[a] = found[a] if len(found[a]) else found[b]
-                return found
+                return {s: rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))] for s, rows in found.items()}
         return split_rows(len(good), 0, *(max(1, round(share * len(good))) for share in self.shares))
 
     def fetch(self, split: Split, rows: Tensor) -> Batch:

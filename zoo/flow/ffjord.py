@@ -169,14 +169,15 @@ class FFJORD(FlowModule):
         width = (32 if spec.is_image else 64) if width is None else width
         if min(width, layers, blocks, steps, probes, draws) < 1 or exact < 0 or warmup < 0:
             raise ValueError(
-                "width, layers, blocks, steps, probes and draws are at least 1, exact and warmup at least 0, "
+                "ffjord: width, layers, blocks, steps, probes and draws are at least 1, exact and warmup at least 0, "
                 f"got {width}, {layers}, {blocks}, {steps}, {probes}, {draws}, {exact}, {warmup}"
             )
         if solver not in ("rk4", "dopri5") or noise not in ("rademacher", "gaussian"):
-            raise ValueError(f"solver is rk4 or dopri5, and noise rademacher or gaussian, got {solver!r}, {noise!r}")
+            raise ValueError(f"ffjord: solver is rk4 or dopri5, and noise rademacher or gaussian, got {solver!r}, {noise!r}")
         if not 0 < alpha < 0.5 or not tol > 0 or min(kinetic, jacobian) < 0:
             raise ValueError(
-                f"alpha lies between 0 and 0.5, tol is positive, weights are not negative, got {alpha}, {tol}, {kinetic}, {jacobian}"
+                "ffjord: alpha lies between 0 and 0.5, tol is positive, weights are not negative, got "
+                f"{alpha}, {tol}, {kinetic}, {jacobian}"
             )
         self.solver, self.steps, self.tol, self.adjoint = solver, steps, tol, adjoint
         self.exact, self.e, self.probes, self.kinetic, self.jacobian = exact, noise, probes, kinetic, jacobian

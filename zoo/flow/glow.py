@@ -250,16 +250,16 @@ class Glow(FlowModule):
         super().__init__(spec)
         spec.require("glow", image=True, levels=True)
         if min(scales, depth, width, draws) < 1:
-            raise ValueError(f"scales, depth, width and draws are at least 1, got {scales}, {depth}, {width}, {draws}")
+            raise ValueError(f"glow: scales, depth, width and draws are at least 1, got {scales}, {depth}, {width}, {draws}")
         c, h, w = spec.shape
         if h % 2**scales or w % 2**scales:
             raise ValueError(f"glow with scales={scales} needs sides divisible by {2**scales}, got {spec}; lower scales, or resize")
         if coupling not in ("affine", "additive") or optimiser not in ("adam", "adamax"):
-            raise ValueError(f"coupling is affine or additive, and optimiser adam or adamax, got {coupling!r}, {optimiser!r}")
+            raise ValueError(f"glow: coupling is affine or additive, and optimiser adam or adamax, got {coupling!r}, {optimiser!r}")
         if (conditional or classifier_weight) and not spec.num_classes:
-            raise ValueError(f"conditional and classifier_weight need labelled data, got {spec}; choose digits, or leave them out")
+            raise ValueError(f"glow: conditional and classifier_weight need labelled data, got {spec}; choose digits, or leave them out")
         if classifier_weight < 0 or warmup < 0:
-            raise ValueError(f"classifier_weight and warmup are not negative, got {classifier_weight}, {warmup}")
+            raise ValueError(f"glow: classifier_weight and warmup are not negative, got {classifier_weight}, {warmup}")
         self.conditional, self.classifier_weight, self.draws = conditional, classifier_weight, draws
         self.optimiser, self.lr, self.warmup = optimiser, lr, warmup
         self.levels, self.splits = nn.ModuleList(), nn.ModuleList()

@@ -131,15 +131,17 @@ class ICA(FlowModule):
         if spec.is_image and spec.levels is None:
             raise ValueError(f"ica models images with levels, or vectors, got {spec}; choose data with levels")
         if layers < 0 or draws < 1:
-            raise ValueError(f"layers is at least 0 and draws at least 1, got {layers}, {draws}")
+            raise ValueError(f"ica: layers is at least 0 and draws at least 1, got {layers}, {draws}")
         if prior not in PRIORS:
-            raise ValueError(f"prior is one of {', '.join(PRIORS)}, got {prior!r}")
+            raise ValueError(f"ica: prior is one of {', '.join(PRIORS)}, got {prior!r}")
         if adaptive_prior and prior != "logistic":
-            raise ValueError(f"adaptive_prior chooses between the logistic and a sub-gaussian prior, got prior={prior!r}; leave one out")
+            raise ValueError(
+                f"ica: adaptive_prior chooses between the logistic and a sub-gaussian prior, got prior={prior!r}; leave one out"
+            )
         if optimiser not in OPTIMISERS:
-            raise ValueError(f"optimiser is one of {', '.join(OPTIMISERS)}, got {optimiser!r}")
+            raise ValueError(f"ica: optimiser is one of {', '.join(OPTIMISERS)}, got {optimiser!r}")
         if optimiser == "natural_gradient" and layers:
-            raise ValueError(f"the natural gradient is that of the linear model, got layers={layers}; use adam, or layers=0")
+            raise ValueError(f"ica: the natural gradient is that of the linear model, got layers={layers}; use adam, or layers=0")
         self.prior, self.adaptive_prior, self.optimiser, self.draws, self.lr = prior, adaptive_prior, optimiser, draws, lr
         d = spec.dim
         self.matrices = nn.ParameterList(torch.eye(d) for _ in range(layers + 1))  # W_1, ..., W_K, W

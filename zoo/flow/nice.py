@@ -91,13 +91,13 @@ class NICE(FlowModule):
             raise ValueError(f"nice's couplings need at least two dimensions, got {spec}; choose other data")
         if min(hidden, layers, couplings, inpaint_steps, draws) < 1:
             raise ValueError(
-                "hidden, layers, couplings, inpaint_steps and draws are at least 1, "
+                "nice: hidden, layers, couplings, inpaint_steps and draws are at least 1, "
                 f"got {hidden}, {layers}, {couplings}, {inpaint_steps}, {draws}"
             )
         if not inpaint_step > 0:
-            raise ValueError(f"inpaint_step is positive, got {inpaint_step}")
+            raise ValueError(f"nice: inpaint_step is positive, got {inpaint_step}")
         if prior not in ("logistic", "gaussian"):
-            raise ValueError(f"prior is logistic or gaussian, got {prior!r}")
+            raise ValueError(f"nice: prior is logistic or gaussian, got {prior!r}")
         self.prior, self.inpaint_steps, self.inpaint_step, self.draws = prior, inpaint_steps, inpaint_step, draws
         self.lr, self.beta2, self.eps = lr, beta2, eps
         even, odd = (spec.dim + 1) // 2, spec.dim // 2

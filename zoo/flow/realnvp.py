@@ -240,9 +240,9 @@ class RealNVP(FlowModule):
         if spec.is_image and spec.levels is None:
             raise ValueError(f"realnvp models images with levels, or vectors, got {spec}; choose data with levels")
         if min(width, scales, couplings, draws) < 1:
-            raise ValueError(f"width, scales, couplings and draws are at least 1, got {width}, {scales}, {couplings}, {draws}")
+            raise ValueError(f"realnvp: width, scales, couplings and draws are at least 1, got {width}, {scales}, {couplings}, {draws}")
         if not 0 < alpha < 0.5:
-            raise ValueError(f"alpha lies between 0 and 0.5, got {alpha}; the paper has 0.05")
+            raise ValueError(f"realnvp: alpha lies between 0 and 0.5, got {alpha}; the paper has 0.05")
         if spec.dim < 2:
             raise ValueError(f"realnvp's couplings need at least two dimensions, got {spec}; choose other data")
         if spec.is_image and any(side % 2 ** (scales - 1) for side in spec.shape[1:]):
@@ -252,7 +252,7 @@ class RealNVP(FlowModule):
         self.width, self.blocks, self.batch_norm = width, blocks, batch_norm
         self.alpha, self.l2, self.draws, self.lr = alpha, l2, draws, lr
         if blocks and not spec.is_image:
-            raise ValueError(f"blocks={blocks} is for images, got {spec}; leave it at 0")
+            raise ValueError(f"realnvp: blocks={blocks} is for images, got {spec}; leave it at 0")
         self.scales = nn.ModuleList()
         self.sizes, self.top = [], spec.shape  # dimensions that leave after each scale, and the shape of those that remain
         if not spec.is_image:

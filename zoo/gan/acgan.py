@@ -104,6 +104,7 @@ class ACGAN(GeneratorModule):
         latent: dimension of z; None is that of the data for vectors and 32 for images.
         width: hidden units for vectors (None is 128), filters for images (32): of G before the image, of D's first layer.
         width_d: of D's, where it differs. kernel: of G's convolutions, 4 or 5. norm: of G, "layer", "batch" or "none".
+        init: "default", or "dcgan" for N(0, 0.02²) convolutions.
         dropout: in D, before the heads ("small") or after every layer ("paper").
         prior: "normal", "uniform" or "sphere". g_loss: "nonsat" or "minimax". k: discriminator steps per generator step.
         w_d, w_g: weights of L_C in D's and in G's loss.
@@ -114,9 +115,9 @@ class ACGAN(GeneratorModule):
 
     def __init__(
         self, spec: DataSpec, arch: str = "small", latent: int | None = None, width: int | None = None, width_d: int | None = None,
-        kernel: int = 4, norm: str = "layer", dropout: float = 0.0, prior: str = "normal", g_loss: str = "nonsat", k: int = 1,
-        w_d: float = 1.0, w_g: float = 1.0, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5,
-        loop: LoopOptions = LoopOptions(),
+        kernel: int = 4, norm: str = "layer", init: str = "default", dropout: float = 0.0, prior: str = "normal",
+        g_loss: str = "nonsat", k: int = 1, w_d: float = 1.0, w_g: float = 1.0, lr_d: float = 5e-4, lr_g: float = 5e-4,
+        beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         if arch not in ("small", "paper"):
             raise ValueError(f"acgan's arch is small or paper, got {arch!r}")
@@ -131,12 +132,11 @@ class ACGAN(GeneratorModule):
         wide = width_d or width
         trunk, features = small.trunk(spec.shape, wide) if arch == "small" else paper_trunk(spec.shape, wide or 16, dropout)
         generator = small.generator(self.latent + spec.num_classes, spec.shape, width, kernel, norm)
-        self.build(generator, Discriminator(trunk, features, spec.num_classes, dropout))
+        self.build(*small.begun(init, generator, Discriminator(trunk, features, spec.num_classes, dropout)))
 
     # -- networks ------------------------------------------------------------------------------------------------------
     def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        assert y is not None
-        return self.generator(torch.cat([z, F.one_hot(y, self.spec.num_classes).to(z.dtype)], 1))
+        return self.generator(torch.cat([z, self.one_hot(y)], 1))
 
     def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.judge(x)[:, 0]

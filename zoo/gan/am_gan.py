@@ -15,7 +15,7 @@ Logs       train/fake_max_prob = E max_{i≤K} D_i(G(z)); train/acc, val/acc: sh
 Sampling   z from the prior, G(z) quantised; in mode predefined G(z, c), c given or uniform.
 Notes      For K = 1 every mode is the non-saturating GAN with the logit l_1 - l_2. A smoothed target (loop.label_smooth) is the label with
            a and "fake" with 1 - a; a generated row whose target is flipped gets its dynamic class. The default nets have layer norm in
-           G and none in D; the paper's weight normalisation is not here.
+           G and none in D; the paper's weight normalisation is not here, and noise on D's inputs is loop.instance_noise, which fades.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ class AMGAN(GeneratorModule):
         return "class" if self.mode == "predefined" else ""
 
     def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        if y is not None and self.mode == "predefined":
-            z = torch.cat([z, F.one_hot(y, self.spec.num_classes).to(z.dtype)], 1)
-        return self.generator(z)
+        return self.generator(torch.cat([z, self.one_hot(y)], 1) if self.mode == "predefined" else z)
 
     def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The log-odds of not being fake."""

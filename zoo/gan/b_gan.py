@@ -13,14 +13,15 @@ Objective  R:  E_q[f'(r) r - f(r)] - E_p f'(r), G(z) detached: the Bregman diver
            kl         r log r                        E_q r - E_p log r - 1                               (KLIEP)
            gan        r log r - (1 + r) log(1 + r)   E_q log(1 + r) + E_p log(1 + 1/r)                   (logistic regression)
 Relative   α > 0: r estimates p/(α p + (1 - α) q) ≤ 1/α, R's loss with α p + (1 - α) q in place of q.
-Logs       train/ratio_mean = E_q r (1 for the true ratio); train/div = E_q f(r); train/div_lb and val/div_lb = minus R's loss, a lower
-           bound of D_f; train/d_acc_real, train/d_acc_fake: share of rows on the right side of r = 1.
+Logs       With m = q, or α p + (1 - α) q: train/ratio_mean and val/ratio_mean = E_m r (1 for the true ratio); train/div = E_m f(r);
+           train/div_lb and val/div_lb = minus R's loss, a lower bound of D_f(p‖m); train/d_acc_real, train/d_acc_fake: share of rows on
+           the right side of r = 1.
 Ratio      ``ratio(x)`` = r(x).
 Sampling   z from the prior, G(z), quantised.
-Notes      r = softplus(s) + 1e-6 for pearson, exp(s) with s clamped to ±10 for the others, σ(s)/α for a relative ratio. ``r_max`` caps r in
-           G's loss. With g_loss="f" the slope in s vanishes as r does: where R is sure, samples stay. On the ring "gan" trains all the
-           same; pearson, plain or relative, needs "dual". The default networks are MLPs for vectors and small convolutional nets for
-           images.
+Notes      r = softplus(s) + 1e-6 for pearson, exp(s) with s clamped to ±10 for the others, σ(s)/α with s at least -30 for a relative
+           ratio. ``r_max`` caps r in G's loss. With g_loss="f" the slope in s vanishes as r does: where R is sure, samples stay. On the
+           ring "gan" trains all the same; pearson, plain or relative, needs "dual". The default networks are MLPs for vectors and small
+           convolutional nets for images.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
 LARGEST = 10.0  # of |log r| where r is an exponential
+LEAST = -30.0  # of s for a relative ratio, whose logarithm must be finite
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ FUNCTIONS: dict[str, Bregman] = {
 def positive(s: Tensor, f: str, alpha: float = 0.0) -> Tensor:
     """r > 0 from a network's output; at most 1/α for a relative ratio."""
     if alpha:
-        return s.sigmoid() / alpha
+        return s.clamp(min=LEAST).sigmoid() / alpha
     return F.softplus(s) + 1e-6 if f == "pearson" else s.clamp(-LARGEST, LARGEST).exp()
 
 
@@ -103,11 +105,11 @@ class BGAN(GeneratorModule):
     ) -> None:  # fmt: skip
         for name, value in (("f", f), ("f_g", f_g or f)):
             if value not in FUNCTIONS:
-                raise ValueError(f"{name} is one of {', '.join(FUNCTIONS)}, got {value!r}")
+                raise ValueError(f"b_gan: {name} is one of {', '.join(FUNCTIONS)}, got {value!r}")
         if not 0 <= alpha < 1:
-            raise ValueError(f"alpha is in [0, 1), got {alpha}; 0 is the plain ratio")
+            raise ValueError(f"b_gan: alpha is in [0, 1), got {alpha}; 0 is the plain ratio")
         if r_max is not None and not r_max > 1:
-            raise ValueError(f"r_max caps r above 1, where samples are drawn to, got {r_max}; null is no cap")
+            raise ValueError(f"b_gan: r_max caps r above 1, where samples are drawn to, got {r_max}; null is no cap")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
         self.f, self.alpha, self.r_max = f, alpha, r_max
         self.of_r, self.of_g = FUNCTIONS[f], FUNCTIONS[f_g or f]
@@ -131,21 +133,28 @@ class BGAN(GeneratorModule):
             r = r.clamp(max=self.r_max)
         return self.of_g.f(r) if self.g_loss == "f" else -self.of_g.rest(r)
 
+    def mixed(self, real: Tensor, fake: Tensor) -> Tensor:
+        """What has these values under p and q, under α p + (1 - α) q."""
+        return self.alpha * real + (1 - self.alpha) * fake
+
     def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         on_real, on_fake = self.positive(real), self.positive(fake)
         return {
             "div_lb": -self.price_real(real).mean() - self.price_fake(fake).mean(),
-            "div": self.of_r.f(on_fake).mean(),
-            "ratio_mean": on_fake.mean(),
+            "div": self.mixed(self.of_r.f(on_real).mean(), self.of_r.f(on_fake).mean()),
+            "ratio_mean": self.mixed(on_real.mean(), on_fake.mean()),
             "d_acc_real": (on_real > 1).float().mean(),
             "d_acc_fake": (on_fake < 1).float().mean(),
         }
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """div_lb: the bound's two terms of each held-out example and one sample; ratio_mean: r of the sample; both (B,)."""
+        """div_lb: the bound's two terms of each held-out example and one sample; ratio_mean: r of the two, weighed; both (B,)."""
         x = self.d_input(batch["x"])
         real, fake = self.judge(x), self.judge(self.make(self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))))
-        return {"div_lb": -self.price_real(real) - self.price_fake(fake), "ratio_mean": self.positive(fake)}
+        return {
+            "div_lb": -self.price_real(real) - self.price_fake(fake),
+            "ratio_mean": self.mixed(self.positive(real), self.positive(fake)),
+        }
 
     # -- use -----------------------------------------------------------------------------------------------------------
     def ratio(self, x: Tensor) -> Tensor:

@@ -155,11 +155,11 @@ class BEGAN(AdversarialModule):
     ) -> None:  # fmt: skip
         spec.require("began", image=True)
         if not 0 < gamma <= 1:
-            raise ValueError(f"gamma is a ratio in (0, 1], got {gamma}")
+            raise ValueError(f"began: gamma is a ratio in (0, 1], got {gamma}")
         if k < 1:
-            raise ValueError(f"k is at least 1, got {k}")
+            raise ValueError(f"began: k is at least 1, got {k}")
         if arch not in ("mlp", "conv"):
-            raise ValueError(f"arch is mlp or conv, got {arch!r}")
+            raise ValueError(f"began: arch is mlp or conv, got {arch!r}")
         super().__init__(spec, loop)
         self.arch, self.latent, self.gamma, self.lambda_k, self.k, self.eta = arch, latent, gamma, lambda_k, k, eta
         self.lr_d, self.lr_g, self.betas, self.halve_every = lr_d, lr_g, (beta1, beta2), halve_every

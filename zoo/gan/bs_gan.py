@@ -14,8 +14,9 @@ Logs       train/ess = 1/Σ_m w̃², of M; train/w_mean = E_q w (1 for the true 
            train/d_acc_real, train/d_acc_fake; val/pixel_mean_error: mean over pixels of |E x̃ - E x|, in [0, 1], against the training set.
 Sampling   z from the prior; G(z) quantised, or a draw from g(x|z). ``interpolate`` shows the most probable levels.
 Notes      The default networks are MLPs for discrete data, and those of the other GANs for continuous data; ``arch="conv"`` is the paper's
-           for binarised MNIST. The square's ½ is the paper's; the authors' code leaves it out. Many levels are hard for few samples:
-           on 17-level digits D soon tells every draw, and the effective sample size falls to 2 or 3 of 20.
+           for binarised MNIST, which the authors train by RMSProp. The square's ½ is the paper's; the authors' code leaves it out. Many
+           levels are hard for few samples: on 17-level digits D soon tells every draw, and the effective sample size falls to 2 or 3
+           of 20.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from zoo.core import DataSpec, GeneratorModule, LoopOptions
 from zoo.core.module import Batch
@@ -55,18 +57,18 @@ class ConvLogits(nn.Module):
 
 
 class ConvJudge(nn.Module):
-    """5x5 convolutions of stride 2, 64 and 128, then 1024 and a logit, (B,); leaky ReLU, batch norm from the second layer on."""
+    """5x5 convolutions of stride 2, 64 and 128, then 1024 and a logit, (B,); batch norm and leaky ReLU after each but the last."""
 
     def __init__(self, channels: int, height: int, breadth: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv2d(channels, 64, 5, 2, 2), nn.LeakyReLU(0.2), nn.Conv2d(64, 128, 5, 2, 2), nn.BatchNorm2d(128), nn.LeakyReLU(0.2),
-            nn.Flatten(), nn.Linear(128 * (height // 4) * (breadth // 4), 1024), nn.BatchNorm1d(1024), nn.LeakyReLU(0.2),
-            nn.Linear(1024, 1),
+            nn.Conv2d(channels, 64, 5, 2, 2), nn.BatchNorm2d(64), nn.LeakyReLU(0.2),
+            nn.Conv2d(64, 128, 5, 2, 2), nn.BatchNorm2d(128), nn.LeakyReLU(0.2), nn.Flatten(),
+            nn.Linear(128 * (height // 4) * (breadth // 4), 1024), nn.BatchNorm1d(1024), nn.LeakyReLU(0.2), nn.Linear(1024, 1),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x).squeeze(1)
+        return small.logits(self.net(x))
 
 
 def draw_levels(logits: Tensor, u: Tensor) -> Tensor:
@@ -118,6 +120,7 @@ class BSGAN(GeneratorModule):
         latent: dimension of z; None is that of the data for vectors and 32 for images.
         width: hidden units (None is 128); filters of continuous images (32).
         prior: "normal", "uniform" or "sphere". k: discriminator steps per generator step.
+        optimiser: "adam", or "rmsprop" with the constants of the authors' library.
         lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay. loop: options of the adversarial loop.
     """
 
@@ -128,21 +131,26 @@ class BSGAN(GeneratorModule):
     def __init__(
         self, spec: DataSpec, mode: str = "discrete", g_loss: str = "importance", samples: int = 20, log_z: bool = False,
         arch: str = "small", latent: int | None = None, width: int | None = None, prior: str = "normal", k: int = 1,
-        lr_d: float = 1e-3, lr_g: float = 1e-3, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
+        optimiser: str = "adam", lr_d: float = 1e-3, lr_g: float = 1e-3, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         for name, value, allowed in (
-            ("mode", mode, MODES), ("arch", arch, ("small", "conv")),
+            ("mode", mode, MODES), ("arch", arch, ("small", "conv")), ("optimiser", optimiser, ("adam", "rmsprop")),
         ):  # fmt: skip
             if value not in allowed:
-                raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
+                raise ValueError(f"bs_gan: {name} is one of {', '.join(allowed)}, got {value!r}")
         if samples < 2:
-            raise ValueError(f"samples are weighed against each other and at least 2, got {samples}")
-        if mode != "continuous":
-            spec.require(f"bs_gan with mode={mode}", levels=2 if mode == "discrete" else True)
-        elif arch == "conv":
-            raise ValueError("arch=conv gives the logits of levels; set arch=small with mode=continuous")
+            raise ValueError(f"bs_gan: samples are weighed against each other and at least 2, got {samples}")
+        if mode == "continuous" and arch == "conv":
+            raise ValueError("bs_gan: arch=conv gives the logits of levels, got mode=continuous; set arch=small")
+        if mode == "continuous" and g_loss != "importance":
+            raise ValueError(f"bs_gan: g_loss is of data with levels and has no meaning with mode=continuous, got {g_loss!r}; leave it out")
+        if mode != "continuous" and spec.levels is None:
+            raise ValueError(f"bs_gan with mode={mode} models data with levels, got {spec}; set --model.mode=continuous")
+        if mode == "discrete" and spec.levels != 2:
+            remedy = "binarise it (--data.binarize=threshold), or set --model.mode=multinomial"
+            raise ValueError(f"bs_gan with mode=discrete models data with 2 levels, got {spec}; {remedy}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
-        self.mode, self.samples, self.running = mode, samples, log_z
+        self.mode, self.samples, self.running, self.optimiser = mode, samples, log_z, optimiser
         self.outputs = 1 if mode == "continuous" or spec.levels == 2 else spec.levels or 1  # numbers that G gives a pixel
         if mode == "continuous":
             self.build(small.generator(self.latent, spec.shape, width), small.discriminator(spec.shape, width))
@@ -219,7 +227,7 @@ class BSGAN(GeneratorModule):
     def weights_of(self, s: Tensor) -> dict[str, Tensor]:
         """What is logged of w = e^s."""
         s = s.detach()
-        return {"w_mean": s.double().exp().mean(), "log_w_mean": s.mean(), "log_w_var": s.var()}
+        return {"w_mean": s.double().exp().mean(), "log_w_mean": s.mean(), "log_w_var": s.var(correction=0)}
 
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
         if self.running:
@@ -254,3 +262,9 @@ class BSGAN(GeneratorModule):
         z = self.draw_codes(CODES, Draw(generator, self.device, self.float_dtype))
         error = (self.mean_sample(z) - self.mean_image).abs().mean()
         return {"pixel_mean_error": error.expand(len(batch["x"]))}
+
+    # -- optimisers ----------------------------------------------------------------------------------------------------
+    def optimisers(self) -> dict[str, Optimizer]:
+        if self.optimiser == "adam":
+            return super().optimisers()
+        return self.one_each(torch.optim.RMSprop, alpha=0.9, eps=1e-3)  # Lasagne's, whose 1e-6 is added under the root

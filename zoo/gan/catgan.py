@@ -12,9 +12,9 @@ Logs       train/hm_real, hc_real, hm_fake, hc_fake; train/nmi between category 
            recent training rows of that category have, so no held-out label has a say in it. Mode "semi": val/acc.
 Sampling   z from the prior, G(z) quantised.
 Notes      The minibatch must hold many more rows than K. Hm is of the rows of all processes (cross_rank="gather"), or of each process's
-           own ("local"). Labelled are the training rows with ``index`` < ``labels``, each standing for N/labels rows of the mean
-           cross-entropy; in mode "unsup" they only give the categories their labels (``zoo.nn.votes``). As in the
-           paper, the inputs of D's layers get gaussian noise in training.
+           own ("local"); with loop.accumulate it is of each micro-batch alone, which must then be that large itself. Labelled are the
+           training rows with ``index`` < ``labels``, each standing for N/labels rows of the mean cross-entropy; in mode "unsup" they only
+           give the categories their labels (``zoo.nn.votes``). As in the paper, the inputs of D's layers get gaussian noise in training.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def conditional_entropy(logits: Tensor) -> Tensor:
 
 
 def marginal_entropy(p: Tensor) -> Tensor:
-    """H of a mean of probabilities, (K,); a scalar."""
-    return torch.special.entr(p).sum()
+    """H of a mean of probabilities, (K,); a scalar. Of a category that underflowed to 0 the gradient is 0, not infinite."""
+    return torch.special.entr(p.clamp(min=torch.finfo(p.dtype).tiny)).sum()
 
 
 class Discriminator(nn.Module):

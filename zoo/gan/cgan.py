@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -123,11 +122,11 @@ class CGAN(GeneratorModule):
                 f"cgan is conditioned on the class, got {spec}; choose labelled data such as digits, or toy2d with labelled=true"
             )
         if arch not in ("mlp", "conv"):
-            raise ValueError(f"arch is mlp or conv, got {arch!r}")
+            raise ValueError(f"cgan: arch is mlp or conv, got {arch!r}")
         if optimiser not in ("adam", "sgd"):
-            raise ValueError(f"optimiser is adam or sgd, got {optimiser!r}")
+            raise ValueError(f"cgan: optimiser is adam or sgd, got {optimiser!r}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is a share of the units below 1, got {dropout}")
+            raise ValueError(f"cgan: dropout is a share of the units below 1, got {dropout}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
         self.arch, self.mismatch, self.optimiser = arch, mismatch, optimiser
         self.lr_decay, self.momentum_end, self.momentum_steps = lr_decay, momentum_end, momentum_steps
@@ -144,12 +143,6 @@ class CGAN(GeneratorModule):
     def d_input(self, x: Tensor) -> Tensor:
         """Examples as D sees them."""
         return (self.spec.to_unit if self.arch == "mlp" else self.spec.to_signed)(x)
-
-    def one_hot(self, y: Tensor | None) -> Tensor:
-        """Labels, (B,), or mixed ones as they are, (B, classes)."""
-        if y is None:
-            raise ValueError(f"cgan is conditioned on the class; give labels y, 0 to {self.spec.num_classes - 1}")
-        return y.to(self.float_dtype) if y.ndim == 2 else F.one_hot(y, self.spec.num_classes).to(self.float_dtype)
 
     def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.generator(z, self.one_hot(y))

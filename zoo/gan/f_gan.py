@@ -10,15 +10,16 @@ Divergences  "tv", "kl", "rkl", "pearson", "neyman", "hellinger", "jeffrey", "js
            KL(p‖q) of data and samples, "js" is 2 JSD and "gan" 2 JSD - log 4: Goodfellow et al.'s game.
 Training   Algorithm 1, the single-step method: both gradients from the same weights and the same samples, then both steps. So G plays
            first, and V learns from the samples that G made before it moved. ``simultaneous=False``: k steps of V, then one of G; with
-           "js" or "gan" that is Goodfellow et al.'s training, step for step.
+           "js" or "gan" that is Goodfellow et al.'s training, step for step, so that the paper's own method is the default.
 Logs       train/div_lb and val/div_lb = F, a lower bound of D_f(p‖q) in nats; train/d_acc_real, train/d_acc_fake: a row is taken for real
            where T > f'(1). train/clamped: see the notes; for maps with an exponential only.
 Sampling   z from the prior, G(z), quantised.
-Notes      E_q f*(T) is computed from V's output, never from T. Where g_f or f* is exponential V's output is clamped to ±30. Printings
-           of the paper differ in the sign of v in some g_f; here every g_f increases, so that T grows with p/q. The map for "alpha" is
-           ours, g_f(v) = f'(e^v). The default networks are MLPs for vectors and small convolutional nets for images. ``arch="paper"``
-           is the MNIST model of section 4 in [0, 1] (weights U(-0.05, 0.05), a reading of "weight scale"); ``arch="line"`` is the
-           experiment of section 2.4, G(z) = μ + σz against a tanh network, with toy2d's kind=mixture1d.
+Notes      E_q f*(T) is computed from V's output, never from T. Where g_f or f* is exponential V's output is clamped to ±30 (for
+           "alpha" to ±30/max(1, |α|, |α - 1|), within single precision). Printings of the paper differ in the sign of v in some g_f;
+           here every g_f increases, so that T grows with p/q. The map for "alpha" is ours, g_f(v) = f'(e^v). The default networks are
+           MLPs for vectors and small convolutional nets for images. ``arch="paper"`` is the MNIST model of section 4 in [0, 1] (weights
+           U(-0.05, 0.05), a reading of "weight scale"); ``arch="line"`` is the experiment of section 2.4, G(z) = μ + σz against a tanh
+           network, with toy2d's kind=mixture1d.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
-LARGEST = 30.0  # of |V(x)| under an exponential map
+LARGEST = 30.0  # of |V(x)|, and of the exponents made of it, under an exponential map
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Divergence:
 
     Attributes:
         f: of u = p/q. conjugate: f*(t). g: g_f(v), onto the domain of f*. composite: f*(g_f(v)) in a stable form. threshold: f'(1).
-        exponential: whether g or the composite holds an exponential of v.
+        exponential: whether g or the composite holds an exponential of v. largest: |v| within which they then are finite.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -55,6 +56,7 @@ class Divergence:
     composite: Callable[[Tensor], Tensor]
     threshold: float
     exponential: bool = False
+    largest: float = LARGEST
 
 
 def omega(y: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ def jeffrey_conjugate(t: Tensor) -> Tensor:
 def alpha_divergence(alpha: float) -> Divergence:
     """f(u) = (u^α - 1 - α(u - 1))/(α(α - 1)); the limits α → 1 and α → 0 are "kl" and "rkl"."""
     if alpha in (0.0, 1.0):
-        raise ValueError(f"alpha is neither 0 nor 1, got {alpha:g}; those are the divergences rkl and kl")
+        raise ValueError(f"f_gan: alpha is neither 0 nor 1, got {alpha:g}; those are the divergences rkl and kl")
     return Divergence(
         f=lambda u: (u**alpha - 1 - alpha * (u - 1)) / (alpha * (alpha - 1)),
         conjugate=lambda t: ((t * (alpha - 1) + 1) ** (alpha / (alpha - 1)) - 1) / alpha,
@@ -83,6 +85,7 @@ def alpha_divergence(alpha: float) -> Divergence:
         composite=lambda v: torch.expm1(alpha * v) / alpha,
         threshold=0.0,
         exponential=True,
+        largest=LARGEST / max(1.0, abs(alpha), abs(alpha - 1)),
     )
 
 
@@ -145,7 +148,7 @@ class Variational(nn.Module):
         return self.hidden(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.end(self.hidden(x)).squeeze(1)
+        return small.logits(self.end(self.hidden(x)))
 
 
 @register(
@@ -162,6 +165,7 @@ class Variational(nn.Module):
     can={"sample", "interpolate"},
     data="toy2d",
     learns=(("val/modes", ">", 6.5), ("val/hq", ">", 0.6), ("val/div_lb", "<", 0.3)),
+    waive={"fresh_data_and_noise": "in the single-step method V learns from the samples of G's turn"},
 )
 class FGAN(GeneratorModule):
     """See the module's docstring.
@@ -185,11 +189,11 @@ class FGAN(GeneratorModule):
         lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         if divergence not in (*DIVERGENCES, "alpha"):
-            raise ValueError(f"divergence is one of {', '.join(DIVERGENCES)}, alpha, got {divergence!r}")
+            raise ValueError(f"f_gan: divergence is one of {', '.join(DIVERGENCES)}, alpha, got {divergence!r}")
         if arch not in ("small", "paper", "line"):
-            raise ValueError(f"arch is small, paper or line, got {arch!r}")
+            raise ValueError(f"f_gan: arch is small, paper or line, got {arch!r}")
         if simultaneous and k > 1:
-            raise ValueError(f"simultaneous steps leave one to each player, got k={k}; set k=1, or simultaneous=false")
+            raise ValueError(f"f_gan: simultaneous steps leave one to each player, got k={k}; set k=1, or simultaneous=false")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
         self.divergence = alpha_divergence(alpha) if divergence == "alpha" else DIVERGENCES[divergence]
         self.arch, self.simultaneous = arch, simultaneous
@@ -203,12 +207,15 @@ class FGAN(GeneratorModule):
             self.build(*(small.uniform(net, 0.05) for net in nets))
         else:
             if spec.shape != (1,) or self.latent != 1:
-                raise ValueError(f"f_gan with arch=line models points of the line with one latent, got {spec}; set --data.kind=mixture1d")
+                raise ValueError(
+                    f"f_gan with arch=line models points of the line with one latent, got {spec} and latent={self.latent}; "
+                    "set --data.kind=mixture1d and --model.latent=1"
+                )
             self.build(LinearGenerator(), Variational(1, width or 64, nn.Tanh))
 
     # -- losses --------------------------------------------------------------------------------------------------------
     def bounded(self, v: Tensor) -> Tensor:
-        return v.clamp(-LARGEST, LARGEST) if self.divergence.exponential else v
+        return v.clamp(-self.divergence.largest, self.divergence.largest) if self.divergence.exponential else v
 
     def price_real(self, s: Tensor) -> Tensor:
         """-T."""
@@ -229,7 +236,7 @@ class FGAN(GeneratorModule):
             "d_acc_fake": (g(self.bounded(fake)) <= middle).float().mean(),
         }
         if self.divergence.exponential:
-            terms["clamped"] = (torch.cat([real, fake]).abs() > LARGEST).float().mean()
+            terms["clamped"] = (torch.cat([real, fake]).abs() > self.divergence.largest).float().mean()
         return terms
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:

@@ -97,9 +97,9 @@ class GAN(GeneratorModule):
         lr_decay: float = 1.000004, momentum_end: float = 0.7, momentum_steps: int = 125_000, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         if arch not in ("small", "maxout"):
-            raise ValueError(f"arch is small or maxout, got {arch!r}")
+            raise ValueError(f"gan: arch is small or maxout, got {arch!r}")
         if optimiser not in ("adam", "sgd"):
-            raise ValueError(f"optimiser is adam or sgd, got {optimiser!r}")
+            raise ValueError(f"gan: optimiser is adam or sgd, got {optimiser!r}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
         self.arch, self.optimiser = arch, optimiser
         self.lr_decay, self.momentum_end, self.momentum_steps = lr_decay, momentum_end, momentum_steps

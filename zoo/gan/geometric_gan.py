@@ -11,8 +11,9 @@ Logs       train/sv_frac_real, train/sv_frac_fake: share of support vectors, s(x
            train/d_acc_real, train/d_acc_fake.
 Sampling   z from the prior, G(z), quantised.
 Notes      The default networks are MLPs for vectors and small convolutional nets for images, whose last layer is the hyperplane, and Adam
-           without momentum. The paper trains DCGAN's networks by RMSProp (optimiser="rmsprop"), without saying C; its code has none
-           (c=null).
+           without momentum. The paper trains DCGAN's networks by RMSProp (optimiser="rmsprop", init="dcgan"). Its code decays w by
+           1/(BC') with C' = 1 for B = 64 rows, which is our C = 64. G takes one step a cycle, only ``k`` is an option; the authors'
+           scripts for images give it ten.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class GeometricGAN(GeneratorModule):
         g_loss: "linear" or "leaky". leak: slope of the leaky hinge beyond the margin.
         latent: dimension of z; None is that of the data for vectors and 32 for images.
         width: hidden units for vectors (None is 128), filters for images (32). kernel: of the convolutions, 4 or 5.
-        norm: of D's features, "none", "batch" or "layer". prior: "normal", "uniform" or "sphere".
+        norm: of D's features, "none", "batch" or "layer". init: "default", or "dcgan" for N(0, 0.02²) convolutions.
+        prior: "normal", "uniform" or "sphere".
         k: discriminator steps per generator step. optimiser: "adam" or "rmsprop".
         lr_d: learning rate of D. lr_g: of G. beta1, beta2: Adam's decays. loop: options of the adversarial loop.
     """
@@ -58,17 +60,19 @@ class GeometricGAN(GeneratorModule):
 
     def __init__(
         self, spec: DataSpec, c: float | None = 1000.0, g_loss: str = "linear", leak: float = 0.1, latent: int | None = None,
-        width: int | None = None, kernel: int = 4, norm: str = "none", prior: str = "normal", k: int = 1, optimiser: str = "adam",
-        lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.0, beta2: float = 0.9, loop: LoopOptions = LoopOptions(),
+        width: int | None = None, kernel: int = 4, norm: str = "none", init: str = "default", prior: str = "normal", k: int = 1,
+        optimiser: str = "adam", lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.0, beta2: float = 0.9,
+        loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         if c is not None and not c > 0:
-            raise ValueError(f"c weighs errors against the margin and is positive, or null for no decay of w, got {c}")
+            raise ValueError(f"geometric_gan: c weighs errors against the margin and is positive, or null for no decay of w, got {c}")
         if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"optimiser is adam or rmsprop, got {optimiser!r}")
+            raise ValueError(f"geometric_gan: optimiser is adam or rmsprop, got {optimiser!r}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, beta2))
         self.c, self.leak, self.optimiser = c, leak, optimiser
         generator = small.generator(self.latent, spec.shape, width, kernel)
-        self.build(generator, small.discriminator(spec.shape, width, kernel, norm))
+        machine = small.discriminator(spec.shape, width, kernel, norm)
+        self.build(*small.begun(init, generator, machine))
 
     @property
     def normal(self) -> Tensor:

@@ -18,6 +18,9 @@ Completion z minimises ‖M (G(z) - x)‖₁ - 0.1 D(G(z)) by Adam, M the known 
 Notes      The ranking is read as one critic, the new one, scoring all three. ``rank_scorer="old"`` scores old examples by the critic of
            their stage, D_i(G_i(z)), a number that gives D_{i+1} no gradient.
            The critic's last layer has no bias: a constant added to D changes no loss but that of rank_scorer="old".
+           ``stage_steps`` is a number of steps, not a share of the run. For images G has batch norm, and past stages are in evaluation
+           mode: G_{i+1} starts with the weights of G_i, yet its examples in training are those of a minibatch's statistics.
+           Completion is there as ``inpaint``; no score of it is logged.
 """
 
 from __future__ import annotations
@@ -76,23 +79,19 @@ class GoGAN(StagedModule):
         lr_g: float = 2e-4, alpha: float = 0.99, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         if not c > 0:
-            raise ValueError(f"c is a positive bound of the critic's parameters, got {c}")
+            raise ValueError(f"gogan: c is a positive bound of the critic's parameters, got {c}")
         if not epsilon > 0 or lambda_new < 0 or lambda_old < 0:
             raise ValueError(
-                f"epsilon is a positive margin, lambda_new and lambda_old are not negative, got {epsilon}, {lambda_new}, {lambda_old}"
+                f"gogan: epsilon is positive, lambda_new and lambda_old are not negative, got {epsilon}, {lambda_new}, {lambda_old}"
             )
-        if init not in ("default", "dcgan"):
-            raise ValueError(f"init is default or dcgan, got {init!r}")
         if rank_scorer not in ("new", "old"):
-            raise ValueError(f"rank_scorer is new or old, got {rank_scorer!r}")
+            raise ValueError(f"gogan: rank_scorer is new or old, got {rank_scorer!r}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g)
         self.epsilon, self.lambda_new, self.lambda_old, self.rank_scorer = epsilon, lambda_new, lambda_old, rank_scorer
         self.c, self.alpha = c, alpha
         generator = small.generator(self.latent, spec.shape, width, kernel)
         critic = small.discriminator(spec.shape, width, kernel, norm, bias=False)
-        if init == "dcgan":
-            generator, critic = small.initialise(generator), small.initialise(critic)
-        self.build_stages(generator, critic, stages, stage_steps)
+        self.build_stages(*small.begun(init, generator, critic), stages, stage_steps)
 
     # -- losses --------------------------------------------------------------------------------------------------------
     def ranked(self, x: Tensor) -> list[Tensor]:

@@ -13,8 +13,11 @@ Logs       train/mi_cat, val/mi_cat: the category's part of L_I, at most log K; 
            recent training rows (``zoo.nn.votes``); train/nmi. No label enters a loss.
 Sampling   z and c from their priors, G(z, c) quantised; ``switched`` gives the codes of the paper's figures: every category, or a
            continuous code from -2 to 2, wider than in training, all else held.
-Notes      A code is the row (z, one-hot category, continuous). ``encode`` gives Q's probabilities and means. With fixed_std=True the
-           gaussians have deviation 1 (the paper on MNIST), and their part of L_I cannot be positive.
+Notes      A code is the row (z, one-hot category, continuous). ``encode`` gives Q's probabilities and means. ``interpolate`` takes z along
+           the prior's path, an arc where that is normal, and mixes categories and continuous codes along the line, which keeps them in
+           the simplex and the cube. With fixed_std=True the gaussians have deviation 1 (the paper on MNIST), and their part of L_I cannot
+           be positive. How far a code stands for a known factor of the data is not logged: ``zoo.probe`` says it (MIG, FactorVAE score) of
+           a model of ``factor_grid``.
            ``arch="paper"`` is the MNIST network of appendix C.1. The default has no batch norm: layer norm in G, none in D and Q.
 """
 
@@ -31,7 +34,7 @@ from zoo.core.adversarial import TOOLKIT
 from zoo.core.module import Batch
 from zoo.nn import small
 from zoo.nn.gaussian import log_normal, soft_clamp
-from zoo.nn.prior import Draw, Source, prior
+from zoo.nn.prior import Draw, Source, path, prior
 from zoo.nn.votes import Votes
 from zoo.registry import Paper, register
 
@@ -197,6 +200,12 @@ class InfoGAN(GeneratorModule):
         """Q's probabilities of the categories and means of the continuous codes, (B, K + C)."""
         q = self.judge(self.d_input(x))[:, 1 : 1 + self.categories + self.continuous]
         return torch.cat([q[:, : self.categories].softmax(1), q[:, self.categories :]], 1)
+
+    @torch.no_grad()
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None) -> Tensor:
+        z = path(self.prior, a[:, : self.dim_z], b[:, : self.dim_z], frames)
+        c = path("uniform", a[:, self.dim_z :], b[:, self.dim_z :], frames)
+        return self.from_codes(torch.cat([z, c], 2).flatten(0, 1)).unflatten(0, (len(a), frames))
 
     @property
     def variables(self) -> int:

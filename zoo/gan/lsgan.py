@@ -80,9 +80,9 @@ class LSGAN(GeneratorModule):
         loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         if a == b:
-            raise ValueError(f"the codes a and b differ, got {a} twice")
+            raise ValueError(f"lsgan: the codes a and b differ, got {a} twice")
         if arch not in ("small", "paper"):
-            raise ValueError(f"arch is small or paper, got {arch!r}")
+            raise ValueError(f"lsgan: arch is small or paper, got {arch!r}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
         self.a, self.b, self.c = a, b, c
         if arch == "small":

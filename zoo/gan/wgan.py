@@ -62,16 +62,12 @@ class WGAN(GeneratorModule):
         lr_g: float = 5e-4, alpha: float = 0.99, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         if not c > 0:
-            raise ValueError(f"c is a positive bound of the critic's parameters, got {c}")
-        if init not in ("default", "dcgan"):
-            raise ValueError(f"init is default or dcgan, got {init!r}")
+            raise ValueError(f"wgan: c is a positive bound of the critic's parameters, got {c}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g)
         self.c, self.bursts, self.alpha = c, bursts, alpha
         generator = small.generator(self.latent, spec.shape, width, kernel)
         critic = small.discriminator(spec.shape, width, kernel, norm, bias=False)
-        if init == "dcgan":
-            generator, critic = small.initialise(generator), small.initialise(critic)
-        self.build(generator, critic)
+        self.build(*small.begun(init, generator, critic))
 
     # -- losses --------------------------------------------------------------------------------------------------------
     def price_real(self, s: Tensor) -> Tensor:

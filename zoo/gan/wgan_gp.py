@@ -143,9 +143,9 @@ class WGANGP(GeneratorModule):
         beta2: float = 0.9, decay_steps: int = 0, loop: LoopOptions = LoopOptions(),
     ) -> None:  # fmt: skip
         if lam < 0:
-            raise ValueError(f"lam is not negative, got {lam}")
+            raise ValueError(f"wgan_gp: lam is not negative, got {lam}")
         if arch not in ("small", "resnet"):
-            raise ValueError(f"arch is small or resnet, got {arch!r}")
+            raise ValueError(f"wgan_gp: arch is small or resnet, got {arch!r}")
         if norm not in ("none", "layer"):
             raise ValueError(
                 f"wgan_gp penalises the critic's gradient at each example, so its norm is none or layer, never batch norm; got {norm!r}"

@@ -111,17 +111,17 @@ class AAE(FewLabels, AdversarialModule):
             ("optimiser", optimiser, ("adam", "sgd")),
         ):  # fmt: skip
             if value not in allowed:
-                raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}")
+                raise ValueError(f"aae: {name} is one of {', '.join(allowed)}, got {value!r}")
         if prior != "gaussian" and latent != 2:
-            raise ValueError(f"the prior {prior} lies in the plane, got latent={latent}; set latent=2, or prior=gaussian")
+            raise ValueError(f"aae: the prior {prior} lies in the plane, got latent={latent}; set latent=2, or prior=gaussian")
         if mode in ("label_reg", "sup", "semi") and not spec.num_classes:
             raise ValueError(f"aae's mode {mode} needs labels, got {spec}; choose labelled data such as digits, or mode=unsup")
         if mode == "label_reg" and (prior == "gaussian" or spec.num_classes > COMPONENTS):
-            raise ValueError(f"label_reg gives each of {spec.num_classes} classes one of {COMPONENTS} components; set prior=mixture")
+            raise ValueError(f"aae: label_reg gives each of {spec.num_classes} classes one of {COMPONENTS} components; set prior=mixture")
         if recon == "bce" and spec.levels is None:
             raise ValueError(f"aae's recon=bce is for values in [0, 1], got {spec}; set recon=l2")
         if classes and mode != "cluster" and classes != spec.num_classes:
-            raise ValueError(f"classes is free in mode cluster only, got {classes} for {spec.num_classes} classes")
+            raise ValueError(f"aae: classes is free in mode cluster only, got {classes} for {spec.num_classes} classes")
         super().__init__(spec, loop)
         self.mode, self.prior, self.std, self.latent, self.q, self.recon = mode, prior, std, latent, q, recon
         self.optimiser, self.decay_every = optimiser, decay_every

@@ -83,7 +83,7 @@ class CVAEGAN(AdversarialModule):
         if spec.num_classes < 2:
             raise ValueError(f"cvae_gan models labelled images, got {spec}; choose labelled data such as digits")
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is in [0, 1), got {momentum}")
+            raise ValueError(f"cvae_gan: momentum is in [0, 1), got {momentum}")
         super().__init__(spec, loop)
         self.latent, self.momentum, self.lr, self.beta1 = latent, momentum, lr, beta1
         self.lambda_kl, self.lambda_g, self.lambda_gd, self.lambda_gc = lambda_kl, lambda_g, lambda_gd, lambda_gc

@@ -160,13 +160,15 @@ class VAEGAN(AdversarialModule):
         spec.require("vaegan", image=True)
         check_generator_loss(g_loss)
         if norm not in NORMS or optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"norm is one of {', '.join(NORMS)}, optimiser adam or rmsprop, got {norm!r} and {optimiser!r}")
+            raise ValueError(f"vaegan: norm is one of {', '.join(NORMS)}, optimiser adam or rmsprop, got {norm!r} and {optimiser!r}")
         if not len(enc) == len(dec) == len(dis) - 1 > 0:
-            raise ValueError(f"each network halves or doubles equally often: enc and dec n maps, dis n + 1, got {enc}, {dec}, {dis}")
+            raise ValueError(
+                f"vaegan: each network halves or doubles equally often: enc and dec n maps, dis n + 1, got {enc}, {dec}, {dis}"
+            )
         if any(side % (1 << len(enc)) for side in spec.shape[1:]):
             raise ValueError(f"vaegan halves the sides {len(enc)} times, got {spec}; resize the images, or give enc, dec, dis fewer maps")
         if margin is not None and margin <= 0:
-            raise ValueError(f"margin is positive, or null for no control, got {margin}")
+            raise ValueError(f"vaegan: margin is positive, or null for no control, got {margin}")
         super().__init__(spec, loop)
         self.latent, self.gamma, self.real_weight, self.g_loss = latent, gamma, real_weight, g_loss
         self.margin, self.equilibrium = margin, equilibrium

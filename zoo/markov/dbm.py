@@ -91,7 +91,7 @@ class DBM(LikelihoodModule):
         super().__init__(spec)
         spec.require("dbm", levels=2)
         if min(hidden1, hidden2, particles, k, sweeps, evaluation_sweeps, temperatures, chains, gibbs_steps) < 1:
-            raise ValueError("hidden1, hidden2, particles, k, sweeps, temperatures, chains and gibbs_steps are at least 1")
+            raise ValueError("dbm: hidden1, hidden2, particles, k, sweeps, temperatures, chains and gibbs_steps are at least 1")
         self.pretrain_steps, self.pretrain_lr, self.lr, self.decay_steps = pretrain_steps, pretrain_lr, lr, decay_steps
         self.k, self.sweeps, self.evaluation_sweeps = k, sweeps, evaluation_sweeps
         self.temperatures, self.chains, self.gibbs_steps = temperatures, chains, gibbs_steps

@@ -120,11 +120,11 @@ class GSN(LikelihoodModule):
         super().__init__(spec)
         spec.require("gsn", image=True, levels=True)
         if not 0 <= corruption < 1 or sigma < 0:
-            raise ValueError(f"corruption lies in [0, 1) and sigma is not negative, got {corruption}, {sigma}")
+            raise ValueError(f"gsn: corruption lies in [0, 1) and sigma is not negative, got {corruption}, {sigma}")
         if min(width, layers, burn_in, score_samples, score_chains) < 1 or steps < layers:
-            raise ValueError(f"sizes are at least 1, and steps at least layers, got layers={layers}, steps={steps}")
+            raise ValueError(f"gsn: sizes are at least 1, and steps at least layers, got layers={layers}, steps={steps}")
         if optimiser not in ("adam", "sgd"):
-            raise ValueError(f"optimiser is adam or sgd, got {optimiser!r}")
+            raise ValueError(f"gsn: optimiser is adam or sgd, got {optimiser!r}")
         self.corruption, self.sigma, self.noiseless_h1, self.steps, self.walkback = corruption, sigma, noiseless_h1, steps, walkback
         self.burn_in, self.score_samples, self.score_chains, self.parzen_sigma = burn_in, score_samples, score_chains, parzen_sigma
         self.optimiser, self.lr, self.momentum, self.decay_steps, self.gamma = optimiser, lr, momentum, decay_steps, gamma

@@ -83,9 +83,9 @@ class RBM(LikelihoodModule):
         if spec.is_image:
             spec.require("rbm", levels=2)
         if algorithm not in ("pcd", "cd"):
-            raise ValueError(f"algorithm is pcd or cd, got {algorithm!r}")
+            raise ValueError(f"rbm: algorithm is pcd or cd, got {algorithm!r}")
         if min(hidden, k, particles, temperatures, chains, gibbs_steps) < 1:
-            raise ValueError("hidden, k, particles, temperatures, chains and gibbs_steps are at least 1")
+            raise ValueError("rbm: hidden, k, particles, temperatures, chains and gibbs_steps are at least 1")
         self.algorithm, self.k, self.gibbs_steps = algorithm, k, gibbs_steps
         self.lr, self.decay_steps, self.momentum, self.weight_decay = lr, decay_steps, momentum, weight_decay
         self.temperatures, self.chains = temperatures, chains

@@ -6,6 +6,7 @@ from zoo.metrics.frechet import FrechetDistance, frechet_distance
 from zoo.metrics.inception_score import InceptionScore
 from zoo.metrics.kid import KernelDistance, squared_mmd
 from zoo.metrics.modes import mode_coverage
+from zoo.metrics.parzen import ParzenWindow
 from zoo.metrics.prdc import PRDC
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Inception",
     "InceptionScore",
     "KernelDistance",
+    "ParzenWindow",
     "Pixels",
     "choose",
     "frechet_distance",

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from zoo.metrics.base import KeptRows
+
+GRID = tuple(10 ** (-1.5 + i / 10) for i in range(16))  # .03 to 1, for pixels in [0, 1]
+
 
 def parzen_log_density(x: Tensor, samples: Tensor, sigma: float, chunk: int = 256) -> Tensor:
     """log (1/n) Σ_j N(x; g_j, σ² I), nats, (B,).
@@ -28,3 +32,12 @@ def parzen_log_density(x: Tensor, samples: Tensor, sigma: float, chunk: int = 25
 def choose_sigma(x: Tensor, samples: Tensor, grid: Sequence[float]) -> float:
     """The σ of the grid under which the validation examples x are likeliest."""
     return max(grid, key=lambda sigma: parzen_log_density(x, samples, sigma).mean().item())
+
+
+class ParzenWindow(KeptRows):
+    """The estimate for held-out rows: σ is chosen on one half of them (those of even number), the mean taken over the other."""
+
+    def compute(self) -> dict[str, Tensor]:
+        held_out, samples = self.kept("real"), self.kept("fake")
+        sigma = choose_sigma(held_out[::2], samples, GRID)
+        return {"nats": parzen_log_density(held_out[1::2], samples, sigma).mean(), "sigma": torch.tensor(sigma, dtype=torch.float64)}

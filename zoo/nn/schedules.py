@@ -32,7 +32,7 @@ class DecayAndMomentum(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[Any]:
-        momentum = self.first + (self.last - self.first) * min(self.last_epoch / self.steps, 1.0)
+        momentum = self.first + (self.last - self.first) * min(self.last_epoch / max(self.steps, 1), 1.0)
         for group in self.optimizer.param_groups:
             group["momentum"] = momentum
         return [max(rate * self.decay**-self.last_epoch, self.lowest) for rate in self.base_lrs]

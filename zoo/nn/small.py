@@ -74,7 +74,7 @@ class MLPDiscriminator(nn.Module):
         return self.hidden(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _logits(self.end(self.hidden(x)))
+        return logits(self.end(self.hidden(x)))
 
 
 class ConvGenerator(nn.Module):
@@ -131,7 +131,7 @@ class ConvDiscriminator(nn.Module):
         return self.activations(x)[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return _logits(self.end(self.features(x)).flatten(1))
+        return logits(self.end(self.features(x)).flatten(1))
 
 
 def doublings(height: int, breadth: int) -> int:
@@ -158,6 +158,13 @@ def initialise(net: Net) -> Net:
     return net
 
 
+def begun(init: str, generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """The two networks with torch's own first weights ("default") or DCGAN's ("dcgan")."""
+    if init not in ("default", "dcgan"):
+        raise ValueError(f"init is default or dcgan, got {init!r}")
+    return (initialise(generator), initialise(discriminator)) if init == "dcgan" else (generator, discriminator)
+
+
 def uniform(net: Net, bound: float) -> Net:
     """Linear weights U(-bound, bound), biases 0."""
     for m in net.modules():
@@ -176,6 +183,17 @@ def trunk(shape: Sequence[int], width: int | None = None) -> tuple[nn.Module, in
     return net.hidden, net.end.in_features
 
 
+def full(v: Tensor) -> Tensor:
+    """v in no less than single precision, whatever the autocast made of it."""
+    return v.to(torch.promote_types(v.dtype, torch.float32))
+
+
+def logits(v: Tensor) -> Tensor:
+    """The end of a discriminator, (B, outputs), in full precision; (B,) for one output."""
+    v = full(v)
+    return v.squeeze(1) if v.shape[1] == 1 else v
+
+
 def _norm(kind: str, width: int, dims: int = 2) -> list[nn.Module]:
     """No layer or one. The layer norm of images is taken over channels and pixels with a gain for each channel."""
     if kind not in NORMS:
@@ -191,8 +209,3 @@ def _padding(kernel: int) -> int:
     if kernel not in (4, 5):
         raise ValueError(f"kernel is 4 or 5, got {kernel}")
     return kernel // 2 if kernel % 2 else 1
-
-
-def _logits(v: Tensor) -> Tensor:
-    v = v.to(torch.promote_types(v.dtype, torch.float32))
-    return v.squeeze(1) if v.shape[1] == 1 else v

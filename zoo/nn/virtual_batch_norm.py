@@ -20,13 +20,15 @@ class VirtualBatchNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, h: Tensor) -> Tensor:
-        flat = h.flatten(2) if h.ndim > 2 else h[..., None]  # (n + B, C, places)
-        moments = torch.stack([flat.mean(2), flat.square().mean(2)])  # (2, n + B, C)
-        reference = moments[:, : self.n].mean(1, keepdim=True)
-        both = (self.n * reference + moments[:, self.n :]) / (self.n + 1)
-        mean, square = torch.cat([reference.expand(2, self.n, -1), both], 1)
-        scale = self.weight * ((square - mean.square()).clamp(min=0) + self.eps).rsqrt()
-        return (scale[..., None] * (flat - mean[..., None]) + self.bias[:, None]).view_as(h)
+        n, flat = self.n, h.flatten(2) if h.ndim > 2 else h[..., None]  # (n + B, C, places)
+        flat = flat.to(torch.promote_types(h.dtype, torch.float32))
+        var, mean = torch.var_mean(flat[:n], (0, 2), correction=0)  # (C,), of the reference
+        own_var, own_mean = torch.var_mean(flat[n:], 2, correction=0)  # (B, C)
+        apart = own_mean - mean
+        means = torch.cat([mean.expand(n, -1), mean + apart / (n + 1)])
+        variances = torch.cat([var.expand(n, -1), (n * var + own_var) / (n + 1) + n * (apart / (n + 1)).square()])
+        scale = self.weight * (variances + self.eps).rsqrt()
+        return (scale[..., None] * (flat - means[..., None]) + self.bias[:, None]).to(h.dtype).view_as(h)
 
 
 class Referenced(nn.Module):

@@ -14,7 +14,7 @@ class Votes(nn.Module):
     has a say in the accuracy of a clustering.
 
     Args:
-        categories: how many the model has. labels: how many the data have. memory: what earlier votes count, a minibatch later.
+        categories: how many the model has. labels: how many the data have. memory: what earlier votes count, a minibatch of votes later.
     """
 
     counts: Tensor
@@ -34,7 +34,8 @@ class Votes(nn.Module):
         categories, labels = self.counts.shape
         rows = F.one_hot(y, labels) if among is None else F.one_hot(y, labels) * among[:, None]
         new = reduce((F.one_hot(category, categories).T @ rows).to(self.counts.dtype) / len(y))  # a share: the mean of processes is theirs
-        self.counts.mul_(self.memory).add_(new)
+        share = 1.0 if among is None else reduce(among.to(self.counts.dtype).mean())
+        self.counts.mul_(self.memory**share).add_(new)  # rows without a vote make nobody forget
 
     def names(self) -> Tensor:
         """The label of each category, (categories,)."""
