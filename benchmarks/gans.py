@@ -273,15 +273,22 @@ def read_speeds(task: str) -> dict[str, str]:
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
 def sheet(seed: int = 0, columns: int = 16) -> None:
-    """results/gans_digits.png: a row of samples for each model; results/gans_ring.png and gans_grid.png: its points over the data."""
+    """results/gans_digits.png: a row of data, and one of samples for each model; gans_ring.png and gans_grid.png: its points over the
+    data."""
     rows = []
+
+    def row(x: torch.Tensor, spec: Any, name: str) -> None:
+        rows.append(captioned(x, spec, columns, [name, *[""] * (columns - 1)], cell=48))
+
     for name in registry.list(family="gan"):
         folder = RUNS / "digits" / f"{name}-{seed}"
         if not (folder / "seconds.txt").is_file():
             continue
         model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
         y = torch.arange(columns) % model.spec.num_classes if model.conditions_on == "class" else None
-        rows.append(captioned(draw(model, columns, 0, y=y), model.spec, columns, [name, *[""] * (columns - 1)], cell=48))
+        if not rows:
+            row(data_of(folder).examples(columns)["x"], model.spec, "data")
+        row(draw(model, columns, 0, y=y), model.spec, name)
     if rows:
         below(*rows, gap=2).save(RESULTS / "gans_digits.png")
     for task in ("ring", "grid"):
