@@ -152,6 +152,13 @@ def test_codes_without_a_class_are_refused():
             ask()
 
 
+def test_the_papers_start_is_that_of_both_networks():
+    model = ACGAN(DataSpec((1, 16, 16), 17, 3), init="dcgan")
+    for net in (model.generator, model.discriminator):
+        weights = [m.weight for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
+        assert weights and torch.cat([w.flatten() for w in weights]).std().item() == pytest.approx(0.02, rel=0.05)
+
+
 def test_paper_discriminator_is_table_2():
     with torch.device("meta"):
         model = ACGAN(DataSpec((3, 32, 32), 256, 10), arch="paper", latent=100, width=96, width_d=16, kernel=5, norm="batch", dropout=0.5)
