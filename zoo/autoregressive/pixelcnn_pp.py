@@ -239,6 +239,8 @@ class PixelCNNpp(AutoregressiveModule):
         lr: Adam's learning rate. betas: Adam's. decay: factor of the rate at every step.
     """
 
+    first_examples = 100
+
     def __init__(
         self,
         spec: DataSpec,
@@ -275,11 +277,12 @@ class PixelCNNpp(AutoregressiveModule):
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
         """Every convolution's output on the first 100 images gets mean 0 and its scale, in the order of the forward pass."""
-        y = torch.zeros(len(x[:100]), dtype=torch.long, device=x.device) if self.conditional else None
+        x = x[: self.first_examples]
+        y = torch.zeros(len(x), dtype=torch.long, device=x.device) if self.conditional else None
         training = self.training
         self.eval()
         with measuring(self.net):
-            self.net(self.spec.to_signed(x[:100]), y)
+            self.net(self.spec.to_signed(x), y)
         self.train(training)
 
     # -- likelihood ----------------------------------------------------------------------------------------------------

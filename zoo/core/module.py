@@ -28,9 +28,11 @@ class GenerativeModule(LightningModule):
         params: the constructor's arguments but ``spec``, as plain values; a checkpoint carries them.
         noise: the random numbers of the current training step (``zoo.core.noise``).
         terms: the last training step's named scalars, detached; what is logged as ``train/NAME``.
+        first_examples: how many training examples ``initialise_from`` asks for; None is all.
     """
 
     entry: ClassVar[Any] = None  # set by @register
+    first_examples: ClassVar[int | None] = None
     params: dict[str, Any]
     noise_seed: Tensor
 
@@ -73,7 +75,7 @@ class GenerativeModule(LightningModule):
         trainer: Any = self.trainer
         if wanted and trainer.global_step == 0 and hasattr(trainer.datamodule, "examples"):
             with torch.no_grad():
-                self.initialise_from(trainer.datamodule.examples()["x"].to(self.device, self.float_dtype))
+                self.initialise_from(trainer.datamodule.examples(self.first_examples)["x"].to(self.device, self.float_dtype))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step = self.trainer.global_step
@@ -169,8 +171,8 @@ class GenerativeModule(LightningModule):
         return {}
 
     def initialise_from(self, x: Tensor) -> None:
-        """Called once, before a run that starts from scratch, with the training examples (N, *shape): data-dependent
-        initialisation. The same on every process."""
+        """Called once, before a run that starts from scratch, with (the first) training examples (N, *shape):
+        data-dependent initialisation. The same on every process."""
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

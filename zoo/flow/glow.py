@@ -229,6 +229,8 @@ class Glow(FlowModule):
         lr: learning rate. warmup: steps in which it grows linearly from 0.
     """
 
+    first_examples = EXAMPLES
+
     levels: Any  # ModuleLists
     splits: Any
 

@@ -237,6 +237,8 @@ class IAFVAE(VariationalModule):
         optimiser: "adam" or "adamax". lr: learning rate.
     """
 
+    first_examples = 128
+
     def __init__(
         self, spec: DataSpec, net: str = "mlp", steps: int = 2, iaf: str = "sigmoid", hidden: int = 64, free_bits: float = 0.0,
         latent: int = 8, width: int = 200, layers: int = 2, context: int = 32, levels: int = 1, blocks: int = 2,
@@ -276,7 +278,7 @@ class IAFVAE(VariationalModule):
         """Scale every weight-normalised convolution to unit variance on (up to 128) training images."""
         if self.net == "resnet":
             with measuring(self):
-                self.encode(x[:128])
+                self.encode(x[: self.first_examples])
 
     # -- likelihood ----------------------------------------------------------------------------------------------------
     gaussian = False
