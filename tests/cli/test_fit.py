@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from tests.cli.wandb_files import records
-from zoo import fit, sample
-from zoo.core import checkpoint
+from zoo import fit, registry, sample
+from zoo.core import DataSpec, checkpoint
+from zoo.core.module import check_same
 
 ROOT = Path(__file__).parents[2]
 FAST = [
@@ -202,6 +203,17 @@ def test_processes_started_from_outside_must_be_counted(capsys, monkeypatch):
 def test_resuming_with_other_parameters_is_refused_by_name(capsys, run_folder):
     path = run_folder / "checkpoints" / "last.ckpt"
     assert "model.gamma=1.0, this run has 0.5" in error_of(capsys, *BEGAN, f"--ckpt_path={path}", "--model.gamma=0.5")
+
+
+def test_a_parameter_younger_than_the_checkpoint_counts_as_its_default():
+    model = registry.create("dcgan", DataSpec((1, 8, 8), 17))
+    params = {k: v for k, v in model.params.items() if k != "prior"}
+    params["loop"] = {k: v for k, v in params["loop"].items() if k != "r1"}
+    old = {"zoo": {"model": "dcgan", "params": params, "spec": model.spec.asdict()}}
+    assert check_same(old, model) is None
+    for changed, said in (({"prior": "sphere"}, "model.prior='uniform', this run has 'sphere'"), ({"loop": {"r1": 2.0}}, "'r1': 2.0")):
+        with pytest.raises(ValueError, match=said):
+            check_same(old, registry.create("dcgan", model.spec, **changed))
 
 
 def test_corrupt_and_foreign_checkpoints_are_refused(capsys, run_folder, tmp_path):

@@ -183,13 +183,22 @@ class GenerativeModule(LightningModule):
 
 
 def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
-    """Raise a ``ValueError`` unless the checkpoint is of this model with these parameters and data."""
+    """Raise a ``ValueError`` unless the checkpoint is of this model with these parameters and data. A parameter that is younger than the
+    checkpoint counts as its default there."""
     saved = checkpoint.get("zoo")
     if saved is None:
         raise ValueError("the checkpoint was not written by this zoo: it does not say which model it holds")
     if saved["model"] != module.model_name:
         raise ValueError(f"the checkpoint holds {saved['model']!r}, this run trains {module.model_name!r}")
-    for kind, was, now in (("model", saved["params"], module.params), ("spec", saved["spec"], module.spec.asdict())):
+    young = {k: _plain(p.default) for k, p in inspect.signature(type(module)).parameters.items() if p.default is not p.empty}
+
+    def filled(params: dict[str, Any]) -> dict[str, Any]:
+        both = (young | params).items()
+        return {k: {**young[k], **v} if isinstance(v, dict) and isinstance(young.get(k), dict) else v for k, v in both}
+
+    for kind, was, now in (
+        ("model", filled(saved["params"]), filled(module.params)), ("spec", saved["spec"], module.spec.asdict()),
+    ):  # fmt: skip
         for key in {**was, **now}:
             if was.get(key) != now.get(key):
                 raise ValueError(
