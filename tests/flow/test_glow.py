@@ -10,7 +10,7 @@ from tests.support import Given, fit
 from zoo.core import DataSpec
 from zoo.core.likelihood import bits_per_dim
 from zoo.flow import glow as file
-from zoo.flow.glow import EXAMPLES, Glow, Level, LUMixing, Mixing
+from zoo.flow.glow import Glow, Level, LUMixing, Mixing
 from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk
 
 SPEC = DataSpec((1, 4, 4), 17, 3)
@@ -86,8 +86,8 @@ def test_start_from_data_happens_once_and_a_checkpoint_keeps_it(tmp_path):
 def test_the_start_asks_for_no_more_examples_than_it_reads():
     model, rows = Glow(SPEC, width=8), []
     model.initialise_from = lambda x: rows.append(len(x))
-    fit(model, Given(SPEC, images(EXAMPLES + 64).float()), 1)
-    assert rows == [EXAMPLES]
+    fit(model, Given(SPEC, images(Glow.first_examples + 64).float()), 1)
+    assert rows == [Glow.first_examples]
 
 
 def test_evaluation_before_training_leaves_actnorm_alone():

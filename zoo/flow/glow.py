@@ -36,8 +36,6 @@ from zoo.core.noise import generator as seeded
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
-EXAMPLES = 256  # of the data-dependent initialisation
-
 
 def standardising(h: Tensor) -> tuple[Tensor, Tensor]:
     """b and s with which (h + b) exp(s) has mean 0 and variance 1 in each channel, (C,)."""
@@ -229,7 +227,7 @@ class Glow(FlowModule):
         lr: learning rate. warmup: steps in which it grows linearly from 0.
     """
 
-    first_examples = EXAMPLES
+    first_examples = 256
 
     levels: Any  # ModuleLists
     splits: Any
@@ -284,7 +282,7 @@ class Glow(FlowModule):
 
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
-        x = x[:EXAMPLES]
+        x = x[: self.first_examples]
         u = torch.rand(x.shape, generator=seeded(int(self.noise_seed), "actnorm"), dtype=x.dtype).to(x.device)
         h = self.preprocess(dequantise(x, self.spec.levels or 0, u)[0])[0]
         for level in self.levels:
