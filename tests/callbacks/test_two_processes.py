@@ -4,6 +4,7 @@ import json
 import os
 import runpy
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -46,9 +47,9 @@ class Gauss(LikelihoodModule):
         return torch.optim.SGD(self.parameters(), 1e-3)
 
 
+@mock.patch.object(extractors, "STEPS", 30)
 def evaluate(world, folder):
     """Every validation value of both models, untrained."""
-    extractors.STEPS = 30
     options = {"accelerator": "cpu", "devices": world, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
                "enable_model_summary": False, "use_distributed_sampler": False, "default_root_dir": folder}  # fmt: skip
     if world > 1:

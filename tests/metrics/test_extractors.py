@@ -103,6 +103,15 @@ def test_datanet_and_pixels_take_any_size(shape, brief, monkeypatch):
         assert torch.allclose(p.sum(1), torch.ones(10).double())
 
 
+def test_a_network_of_fewer_steps_is_not_taken_for_the_recipes(monkeypatch):
+    x, y = shapes()
+    nets = []
+    for steps in (2, 3, 2):
+        monkeypatch.setattr(extractors, "STEPS", steps)
+        nets.append(DataNet(SPEC, x, y, cache="kept", progress=False).weights_hash)
+    assert nets[0] == nets[2] != nets[1]
+
+
 def test_datanet_trains_inside_a_validation_loop(brief):
     x, y = shapes()
     with torch.inference_mode():

@@ -178,7 +178,7 @@ class Pixels(Extractor):
 
 # -- a network for the data at hand ------------------------------------------------------------------------------------
 RECIPE = "datanet 1: conv 16 (/2 above 16 pixels), 32/2, 64/2, linear 64, GELU; unit variance"
-RECIPE += "; Adam 1e-3 to 0, batch 64, 1000 steps, noise 0.1 (denoising 0.3)"
+RECIPE += "; Adam 1e-3 to 0, batch 64, noise 0.1 (denoising 0.3)"
 STEPS, BATCH, WIDTH = 1000, 64, 64
 
 
@@ -239,7 +239,7 @@ class DataNet(Extractor):
         """The weights, from the cache or from training."""
         x = self._pixels(x.detach().cpu().clone(), spec)
         y = None if y is None else y.detach().cpu().clone()
-        path = folder / f"{self.name}-{digest(RECIPE, str(spec), x, *([] if y is None else [y]))}.pt"
+        path = folder / f"{self.name}-{digest(RECIPE, str(STEPS), str(spec), x, *([] if y is None else [y]))}.pt"
         if path.is_file():
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
