@@ -39,7 +39,7 @@ from zoo import registry
 from zoo.check import Subject, _hush
 from zoo.core import checkpoint
 from zoo.core.pictures import below, captioned, scatter
-from zoo.core.sampling import draw
+from zoo.core.sampling import classes_in_turn, draw
 from zoo.runs import data_of
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs") / "gans"
@@ -285,7 +285,7 @@ def sheet(seed: int = 0, columns: int = 16) -> None:
         if not (folder / "seconds.txt").is_file():
             continue
         model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
-        y = torch.arange(columns) % model.spec.num_classes if model.conditions_on == "class" else None
+        y = classes_in_turn(model, columns)
         if not rows:
             row(data_of(folder).examples(columns)["x"], model.spec, "data")
         row(draw(model, columns, 0, y=y), model.spec, name)
@@ -297,7 +297,7 @@ def sheet(seed: int = 0, columns: int = 16) -> None:
             folder = RUNS / task / f"{name}-{seed}"
             if (folder / "seconds.txt").is_file():
                 model, data = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True), data_of(folder)
-                y = torch.arange(1000) % model.spec.num_classes if model.conditions_on == "class" else None
+                y = classes_in_turn(model, 1000)
                 tiles.append((name, scatter(draw(model, 1000, 0, y=y), data.examples(1000)["x"])))
         if tiles:
             _mosaic(tiles).save(RESULTS / f"gans_{task}.png")

@@ -19,6 +19,7 @@ from callbacks.report import by_class, save_picture
 from zoo.core.ema import averaged
 from zoo.core.latent import Codes, arithmetic, between, codes_of, manifold, traversal, used
 from zoo.core.pictures import below, beside, captioned, grid
+from zoo.core.sampling import classes_in_turn
 
 COLLAPSED = 0.05  # nats: a dimension below carries nothing
 
@@ -31,7 +32,7 @@ def interpolation(
     codes, y = Codes(model), None
     if of == "samples":
         a, b = codes.draw(2 * n, seed).chunk(2)
-        y = torch.arange(n) % model.spec.num_classes if by_class(model) else None
+        y = classes_in_turn(model, n)
         return grid(codes.decode(between(a, b, frames, kind), y).flatten(0, 1), model.spec, frames)
     batch = data.examples(2 * n, "val")
     x, y = batch["x"], batch["y"][: len(batch["x"]) // 2] if by_class(model) else None
@@ -48,7 +49,7 @@ def traversals(model: Any, data: Any, n: int = 3, dims: int = 10, steps: int = 9
     a row has all values."""
     codes, labelled = Codes(model), by_class(model)
     names: list[str] = []
-    y: Tensor | None = torch.arange(n) % model.spec.num_classes if labelled else None
+    y: Tensor | None = classes_in_turn(model, n)
     if codes.encodes:
         batch = data.examples(256, "val")
         x, labels = batch["x"], batch.get("y")

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.fidelity import Fidelity
-from callbacks.report import by_class, can, conditions_on, log_scalars, save_picture, write_protocol
+from callbacks.report import can, conditions_on, log_scalars, save_picture, write_protocol
 from zoo.core.ema import averaged
 from zoo.core.pictures import below
-from zoo.core.sampling import draw
+from zoo.core.sampling import classes_in_turn, draw
 from zoo.metrics.extractors import choose
 from zoo.metrics.neighbours import TrainingSet, pixel_features
 
@@ -85,7 +85,7 @@ def spaces(extractor: str, data: Any, inception_weights: str | None = None, prog
 
 def samples(module: Any, n: int, seed: int) -> Tensor:
     """n samples, of all classes in turn where the model asks for one."""
-    y = torch.arange(n) % module.spec.num_classes if by_class(module) else None
+    y = classes_in_turn(module, n)
     return draw(module, n, seed, y=y).cpu()
 
 

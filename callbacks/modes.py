@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from callbacks.report import by_class, can, log_scalars
+from callbacks.report import can, log_scalars
 from zoo.core.ema import averaged
-from zoo.core.sampling import draw
+from zoo.core.sampling import classes_in_turn, draw
 from zoo.metrics.modes import mode_coverage
 
 
@@ -33,7 +33,7 @@ class ModeCoverage(Callback):
         centres = getattr(data, "centres", None)
         if trainer.sanity_checking or centres is None or module.spec.is_image or not can(module, "sample"):
             return
-        y = torch.arange(self.n) % module.spec.num_classes if by_class(module) else None
+        y = classes_in_turn(module, self.n)
         with torch.inference_mode(False), averaged(trainer, module):
             x = draw(module, self.n, self.seed, y=y)
         values = mode_coverage(x, centres, data.std, self.radius, self.least)

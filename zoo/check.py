@@ -40,7 +40,7 @@ from zoo.core import AdversarialModule, AutoregressiveModule, DataSpec, Generati
 from zoo.core.module import Batch
 from zoo.core.noise import Noise, generator
 from zoo.core.processes import leave_group
-from zoo.core.sampling import BLOCK, draw, undisturbed
+from zoo.core.sampling import BLOCK, classes_in_turn, draw, undisturbed
 from zoo.data.base import Split, ZooDataModule
 
 CAPABILITIES = "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate".split()
@@ -246,7 +246,7 @@ def check_leaves_no_trace(subject: Subject) -> None:
     modes = [m.training for m in model.modules()]
     state, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     if "sample" in subject.entry.can:
-        draw(model, 3, y=_labels(model, 3))
+        draw(model, 3, y=classes_in_turn(model, 3))
     with undisturbed(model):
         model.evaluate(batch, generator(0, "check"))
         for method in {"log_prob", "elbo"} & subject.entry.can:
@@ -257,12 +257,8 @@ def check_leaves_no_trace(subject: Subject) -> None:
     if "sample" in subject.entry.can:
         model.eval()
         with torch.no_grad():
-            model.sample(3, y=_labels(model, 3), generator=generator(0, "check"))
+            model.sample(3, y=classes_in_turn(model, 3), generator=generator(0, "check"))
         assert torch.equal(rng, torch.get_rng_state()), "sample consumed the global random state, not its generator's"
-
-
-def _labels(model: GenerativeModule, n: int) -> Tensor | None:
-    return torch.arange(n) % model.spec.num_classes if model.conditions_on == "class" else None
 
 
 @check(can("sample"))
@@ -271,7 +267,7 @@ def check_samples(subject: Subject) -> None:
     model = subject.model()
     subject.fit(model, 20)  # batch statistics need a few steps to leave their start
     spec, n = model.spec, BLOCK + 6
-    y = _labels(model, n)
+    y = classes_in_turn(model, n)
     whole = draw(model, n, seed=1, y=y)
     assert whole.shape == (n, *spec.shape) and torch.isfinite(whole).all()
     if spec.levels is not None:
@@ -499,16 +495,21 @@ def check_players_take_turns(subject: Subject) -> None:
     expected = [p.player for step in range(2) for p in model.phases() for _ in range(p.times(step))]
     assert (seen := _turns(subject, model)) == expected, f"played {seen}, phases say {expected}"
     if "k" in subject.entry.parameters:
-        refusal = ""
-        try:
-            model = Subject.of(subject.entry.name, "--model.k=2").model()
-        except ValueError as error:
-            refusal = str(error)
-        if refusal:
+        doubled = Subject.of(subject.entry.name, "--model.k=2")
+        if refusal := _refusal(doubled.model):
             assert "k=2" in refusal, f"k=2 is refused, not saying so: {refusal}"
-            return
-        turns = _turns(subject, model)
-        assert turns.count("d") == 4 and turns.count("g") == seen.count("g"), f"with k=2 two cycles are {turns}"
+        else:
+            turns = _turns(doubled, doubled.model())
+            assert turns.count("d") == 4 and turns.count("g") == seen.count("g"), f"with k=2 two cycles are {turns}"
+
+
+def _refusal(attempt: Callable[[], Any]) -> str:
+    """What the ValueError of an attempt says; empty where it goes through."""
+    try:
+        attempt()
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _turns(subject: Subject, model: Any) -> list[str]:
@@ -620,11 +621,7 @@ def check_options_of_the_loop_work(subject: Subject) -> None:
             assert torch.isfinite(with_it).all(), f"loop.{name}={value} gives weights that are not finite"
             assert not torch.equal(with_it, plain), f"loop.{name}={value} changes nothing"
         else:
-            try:
-                trained(**{name: value})
-                refusal = ""
-            except ValueError as error:
-                refusal = str(error)
+            refusal = _refusal(functools.partial(trained, **{name: value}))
             assert name in refusal and subject.entry.name in refusal, f"loop.{name} is not in its toolkit; it says {refusal!r}"
 
 

@@ -29,6 +29,11 @@ def undisturbed(module: nn.Module) -> Iterator[None]:
             m.training = training
 
 
+def classes_in_turn(model: GenerativeModule, n: int) -> Tensor | None:
+    """Labels 0, 1, ..., over and over, (n,), for samples of a model that is conditioned on the class; None for any other."""
+    return torch.arange(n) % model.spec.num_classes if getattr(model, "conditions_on", "") == "class" else None
+
+
 def draw(model: GenerativeModule, n: int, seed: int = 0, *, start: int = 0, y: Tensor | None = None) -> Tensor:
     """Rows start..start+n-1 of the model's endless sequence of samples for this seed, (n, *shape), in the units of ``spec``.
 

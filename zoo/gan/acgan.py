@@ -48,8 +48,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.dropout(self.features(x))
-        out = torch.cat([self.source(h), self.classes(h)], 1)
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+        return small.full(torch.cat([self.source(h), self.classes(h)], 1))
 
 
 def paper_trunk(shape: tuple[int, ...], width: int, dropout: float) -> tuple[nn.Module, int]:

@@ -58,7 +58,7 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, source: Source | None = None) -> Tensor:
         for stage in self.stages:
             x = stage(x if source is None or not self.noise else x + self.noise * source.normal(*x.shape))
-        return x.to(torch.promote_types(x.dtype, torch.float32))
+        return small.full(x)
 
 
 def layers(inputs: int, hidden: Sequence[int], outputs: int, norm: str) -> list[nn.Module]:

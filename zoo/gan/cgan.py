@@ -29,7 +29,7 @@ from zoo.core.module import Batch
 from zoo.nn.maxout import Maxout
 from zoo.nn.prior import path
 from zoo.nn.schedules import goodfellow
-from zoo.nn.small import ConvDiscriminator, ConvGenerator
+from zoo.nn.small import ConvDiscriminator, ConvGenerator, logits
 from zoo.registry import Paper, register
 
 
@@ -64,8 +64,7 @@ class Discriminator(nn.Module):
         return self.joined(torch.cat([self.of_x(x), self.of_y(c)], 1))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        s = self.end(self.features(x, c)).squeeze(1)
-        return s.to(torch.promote_types(s.dtype, torch.float32))
+        return logits(self.end(self.features(x, c)))
 
 
 class Joined(nn.Module):

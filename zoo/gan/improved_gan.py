@@ -84,15 +84,15 @@ class Discriminator(nn.Module):
     def forward(
         self, x: Tensor, source: Source | None = None, gather: Callable[[Tensor], Tensor] | None = None, together: int = 0
     ) -> Tensor:  # fmt: skip
-        """
+        """The K logits, (B, K).
+
         Args:
             together: rows that are a minibatch of their own to minibatch discrimination; 0 is all of them.
         """
         f = self.features(x, source)
         if self.minibatch is not None:
             f = torch.cat([f, torch.cat([self.minibatch(part, gather) for part in f.split(together or len(f))])], 1)
-        out = self.end(f[..., None, None]).flatten(1)
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+        return small.full(self.end(f[..., None, None]).flatten(1))
 
 
 def small_stages(shape: tuple[int, ...], width: int) -> tuple[list[nn.Module], int]:

@@ -52,8 +52,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.trunk(x)
-        out = torch.cat([self.source(h), self.q(h)], 1)
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+        return small.full(torch.cat([self.source(h), self.q(h)], 1))
 
 
 def small_nets(codes: int, shape: tuple[int, ...], width: int | None, outputs: int) -> tuple[nn.Module, Discriminator]:

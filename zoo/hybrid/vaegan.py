@@ -37,6 +37,7 @@ from zoo.core.module import Batch
 from zoo.nn.adversarial_losses import GENERATOR_LOSSES, check_generator_loss
 from zoo.nn.gaussian import kl_standard, reparameterise, soft_clamp
 from zoo.nn.prior import Draw, Source, path
+from zoo.nn.small import logits
 from zoo.registry import Paper, register
 
 NORMS = ("layer", "batch", "none")
@@ -107,7 +108,7 @@ class Discriminator(nn.Module):
 
     def forward(self, v: Tensor) -> Tensor:
         """Logits, (B,)."""
-        return self.verdict(self.to_features(v)).squeeze(1).to(torch.promote_types(v.dtype, torch.float32))
+        return logits(self.verdict(self.to_features(v)))
 
 
 def llike(target: Tensor, features: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from zoo.nn.small import full
+
 
 def squared_gradient_norm(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """‖∇_x f(x)‖² over all dimensions but the first, (B,); differentiable with respect to the critic's parameters.
@@ -15,6 +17,6 @@ def squared_gradient_norm(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tens
         critic: one value for each row, each of its own row only (no batch statistics). x: the points, taken as constants.
     """
     with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
-        x = x.detach().to(torch.promote_types(x.dtype, torch.float32)).requires_grad_()
+        x = full(x.detach()).requires_grad_()
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1).square().sum(1)

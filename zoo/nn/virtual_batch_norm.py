@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.small import full
+
 
 class VirtualBatchNorm(nn.Module):
     """(n + B, C, ...) -> the same: the first n rows are the reference, normalised by their own mean and variance; each of the others by
@@ -21,7 +23,7 @@ class VirtualBatchNorm(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         n, flat = self.n, h.flatten(2) if h.ndim > 2 else h[..., None]  # (n + B, C, places)
-        flat = flat.to(torch.promote_types(h.dtype, torch.float32))
+        flat = full(flat)
         var, mean = torch.var_mean(flat[:n], (0, 2), correction=0)  # (C,), of the reference
         own_var, own_mean = torch.var_mean(flat[n:], 2, correction=0)  # (B, C)
         apart = own_mean - mean
