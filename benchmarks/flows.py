@@ -1,12 +1,13 @@
-"""Speed of flows beside a hand-written one and beside nflows, normflows and zuko, at equal parameters, in one interleaved run.
+"""Speed of flows beside a hand-written one and beside nflows, normflows and zuko, at equal
+parameters, in one interleaved run.
 
     pip install nflows normflows zuko
     python benchmarks/flows.py            writes results/flows.md
 
-Coupling flow: 64 real dimensions, 8 affine couplings, three linear layers of 256 units. Glow: 3x32x32, three levels of eight
-steps, 1.6 million parameters, against normflows' GlowBlock. Every figure is the median of alternating repeats, in CPU seconds (on
-more threads, wall-clock seconds), over the hand-written flow's (or normflows'); what a library lacks or is not installed is left
-out.
+Coupling flow: 64 real dimensions, 8 affine couplings, three linear layers of 256 units. Glow:
+3x32x32, three levels of eight steps, 1.6 million parameters, against normflows' GlowBlock. Every
+figure is the median of alternating repeats, in CPU seconds (on more threads, wall-clock seconds),
+over the hand-written flow's (or normflows'); what a library lacks or is not installed is left out.
 """
 
 from __future__ import annotations
@@ -36,7 +37,13 @@ class ByHand(nn.Module):
         super().__init__()
         half = DIM // 2
         self.nets = nn.ModuleList(
-            nn.Sequential(nn.Linear(half, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * half))
+            nn.Sequential(
+                nn.Linear(half, HIDDEN),
+                nn.ReLU(),
+                nn.Linear(HIDDEN, HIDDEN),
+                nn.ReLU(),
+                nn.Linear(HIDDEN, 2 * half),
+            )
             for _ in range(LAYERS)
         )
 
@@ -60,7 +67,9 @@ class ByHand(nn.Module):
         return torch.cat([a, b], 1)
 
 
-Flow = tuple[nn.Module, Callable[[Tensor], Tensor], Callable[[int], Any]]  # module, log_prob, sample
+Flow = tuple[
+    nn.Module, Callable[[Tensor], Tensor], Callable[[int], Any]
+]  # module, log_prob, sample
 
 
 def ours() -> Flow:
@@ -79,7 +88,10 @@ def of_normflows() -> Flow:
     half = DIM // 2
     flows: list[Any] = []
     for _ in range(LAYERS):
-        flows += [nf.flows.AffineCouplingBlock(nf.nets.MLP([half, HIDDEN, HIDDEN, 2 * half])), nf.flows.Permute(DIM, mode="swap")]
+        flows += [
+            nf.flows.AffineCouplingBlock(nf.nets.MLP([half, HIDDEN, HIDDEN, 2 * half])),
+            nf.flows.Permute(DIM, mode="swap"),
+        ]
     model = nf.NormalizingFlow(nf.distributions.DiagGaussian(DIM, trainable=False), flows)
     return model, model.log_prob, lambda n: model.sample(n)[0]
 
@@ -91,13 +103,22 @@ def of_nflows() -> Flow:
 
     class Net(nn.Sequential):
         def __init__(self, a: int, b: int) -> None:
-            super().__init__(nn.Linear(a, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, b))
+            super().__init__(
+                nn.Linear(a, HIDDEN),
+                nn.ReLU(),
+                nn.Linear(HIDDEN, HIDDEN),
+                nn.ReLU(),
+                nn.Linear(HIDDEN, b),
+            )
 
         def forward(self, x: Tensor, context: Any = None) -> Tensor:
             return super().forward(x)
 
     masks = [torch.arange(DIM) % 2 == i % 2 for i in range(LAYERS)]
-    model = NFlow(CompositeTransform([AffineCouplingTransform(mask, Net) for mask in masks]), StandardNormal([DIM]))
+    model = NFlow(
+        CompositeTransform([AffineCouplingTransform(mask, Net) for mask in masks]),
+        StandardNormal([DIM]),
+    )
     return model, model.log_prob, model.sample
 
 
@@ -120,7 +141,10 @@ def normflows_glow() -> Flow:
     q0, merges, flows = [], [], []
     for i in range(scales):
         channels = c * 2 ** (scales + 1 - i)
-        steps = [nf.flows.GlowBlock(channels, GLOW_WIDTH, split_mode="channel", scale=True) for _ in range(depth)]
+        steps = [
+            nf.flows.GlowBlock(channels, GLOW_WIDTH, split_mode="channel", scale=True)
+            for _ in range(depth)
+        ]
         flows.append([*steps, nf.flows.Squeeze()])
         side = 32 // 2 ** (scales - i)
         shape = (c * 2 ** (scales - i), side, side) if i else (channels, side, side)
@@ -134,7 +158,9 @@ def normflows_glow() -> Flow:
 GLOW_WIDTH = 128  # both at about 1.6 million parameters
 
 
-def timed(flows: dict[str, Flow], x: Tensor, repeats: int, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
+def timed(
+    flows: dict[str, Flow], x: Tensor, repeats: int, clock: Callable[[], float]
+) -> dict[str, dict[str, float]]:
     """Median seconds of log_prob, sample and a training step of each, in turn."""
 
     def log_prob(flow: Flow) -> None:
@@ -175,17 +201,29 @@ def build(makers: dict[str, Callable[[], Flow]]) -> dict[str, Flow]:
     return flows
 
 
-def table(title: str, flows: dict[str, Flow], times: dict[str, dict[str, float]], base: str) -> list[str]:
-    lines = [f"## {title}", "", f"| over {base} | parameters | log_prob | sample | forward+backward |", "|---|---|---|---|---|"]
+def table(
+    title: str, flows: dict[str, Flow], times: dict[str, dict[str, float]], base: str
+) -> list[str]:
+    lines = [
+        f"## {title}",
+        "",
+        f"| over {base} | parameters | log_prob | sample | forward+backward |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in times.items():
-        cells = [f"{row[w] / times[base][w]:.2f} ({row[w] * 1e3:.2f} ms)" for w in ("log_prob", "sample", "forward+backward")]
+        cells = [
+            f"{row[w] / times[base][w]:.2f} ({row[w] * 1e3:.2f} ms)"
+            for w in ("log_prob", "sample", "forward+backward")
+        ]
         parameters = sum(p.numel() for p in flows[name][0].parameters() if p.requires_grad)
         lines.append(f"| {name} | {parameters:,} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -194,19 +232,33 @@ def main() -> None:
     lines = [
         "# Speed of flows",
         "",
-        f"{args.threads} thread(s), {platform.machine()}, torch {torch.__version__}, medians of {args.repeats}.",
+        f"{args.threads} thread(s), {platform.machine()}, torch {torch.__version__}, medians of "
+        f"{args.repeats}.",
         "",
     ]
-    makers = {"by hand": by_hand, "zoo": ours, "normflows": of_normflows, "nflows": of_nflows, "zuko": of_zuko}
+    makers = {
+        "by hand": by_hand,
+        "zoo": ours,
+        "normflows": of_normflows,
+        "nflows": of_nflows,
+        "zuko": of_zuko,
+    }
     flows = build(makers)
     for batch in (64, 1024):
         x = torch.randn(batch, DIM)
-        lines += table(f"Coupling flow, batch {batch}", flows, timed(flows, x, args.repeats, clock), "by hand")
+        lines += table(
+            f"Coupling flow, batch {batch}", flows, timed(flows, x, args.repeats, clock), "by hand"
+        )
     glows = build({"normflows": normflows_glow, "zoo": our_glow})
     x = torch.rand(16, 3, 32, 32)
     for flow in glows.values():
         flow[1](x)  # data-dependent initialisation
-    lines += table("Glow 3x32x32, batch 16", glows, timed(glows, x, max(args.repeats // 3, 5), clock), "normflows")
+    lines += table(
+        "Glow 3x32x32, batch 16",
+        glows,
+        timed(glows, x, max(args.repeats // 3, 5), clock),
+        "normflows",
+    )
     print("\n".join(lines))
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "flows.md").write_text("\n".join(lines))

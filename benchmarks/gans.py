@@ -1,15 +1,19 @@
-"""Every GAN of the zoo under one budget: who covers the modes, whose samples are near the data, who collapses, and how fast.
+"""Every GAN of the zoo under one budget: who covers the modes, whose samples are near the data, who
+collapses, and how fast.
 
     python benchmarks/gans.py ring                     8 gaussians on a ring, seeds 0 1 2
     python benchmarks/gans.py grid                     25 gaussians on a grid
-    python benchmarks/gans.py digits                   16x16 digits, scored by the small feature network
-    python benchmarks/gans.py speed                    generator steps a second on ring and digits, in turns
+    python benchmarks/gans.py digits                   16x16 digits, scored by the small feature
+    network
+    python benchmarks/gans.py speed                    generator steps a second on ring and digits,
+    in turns
     python benchmarks/gans.py sheet                    contact sheets, one row a model
-    python benchmarks/gans.py k runs/                  table and plot of the runs that sweeps/gan_k.yaml made
-    python benchmarks/gans.py digits --models began dcgan --seeds 0 --jobs 2
+    python benchmarks/gans.py k runs/                  table and plot of the runs that
+    sweeps/gan_k.yaml made python benchmarks/gans.py digits --models began dcgan --seeds 0 --jobs 2
 
-The budget is generator steps and batch size; learning rates, k and networks are each model's defaults. Every run is a ``python -m
-zoo.fit`` in a process of its own, in runs/gans/TASK/MODEL-SEED; a folder that is finished is not run again. Tables are written to
+The budget is generator steps and batch size; learning rates, k and networks are each model's
+defaults. Every run is a ``python -m zoo.fit`` in a process of its own, in
+runs/gans/TASK/MODEL-SEED; a folder that is finished is not run again. Tables are written to
 results/gans_TASK.md and .csv.
 """
 
@@ -44,9 +48,14 @@ from zoo.runs import data_of
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs") / "gans"
 QUIET = [
-    "--wandb.mode=disabled", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--threads=1",
-    "--latent_space.enabled=false", "--memorisation.enabled=false", "--sample_grid.every_n_steps=100000000",
-]  # fmt: skip
+    "--wandb.mode=disabled",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--threads=1",
+    "--latent_space.enabled=false",
+    "--memorisation.enabled=false",
+    "--sample_grid.every_n_steps=100000000",
+]
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,9 @@ class Task:
     """Data and budget.
 
     Args:
-        title: of the table. data: options. steps: of the generator. every: between validations. metrics: logged names by column; the
-            first decides what the best validation is, and ``lower`` whether less of it is better.
+        title: of the table. data: options. steps: of the generator. every: between validations.
+            metrics: logged names by column; the first decides what the best validation is, and
+                ``lower`` whether less of it is better.
     """
 
     title: str
@@ -76,7 +86,13 @@ class Task:
 POINTS = {"modes": "val/modes", "hq": "val/hq", "hq_strict": "val/hq_strict"}
 IMAGES = {
     name: f"val/{key}_digitsnet"
-    for name, key in {"fd": "fid", "is": "is", "classes": "classes", "precision": "precision", "recall": "recall"}.items()
+    for name, key in {
+        "fd": "fid",
+        "is": "is",
+        "classes": "classes",
+        "precision": "precision",
+        "recall": "recall",
+    }.items()
 }
 TASKS = {
     "ring": Task(
@@ -96,7 +112,12 @@ TASKS = {
         False,
     ),
     "digits": Task(
-        "digits, 16x16", ["--data=digits", "--data.size=16", "--data.binarize=none", "--data.batch_size=64"], 1000, 250, IMAGES, True
+        "digits, 16x16",
+        ["--data=digits", "--data.size=16", "--data.binarize=none", "--data.batch_size=64"],
+        1000,
+        250,
+        IMAGES,
+        True,
     ),
 }
 SETTINGS = {"bs_gan": ["--model.mode=continuous"]}  # what a model needs for these data
@@ -130,12 +151,30 @@ def train(name: str, task: str, seed: int) -> Path:
     """The folder of a finished run."""
     folder = RUNS / task / f"{name}-{seed}"
     if not (folder / "seconds.txt").is_file():
-        budget = [f"--trainer.max_steps={TASKS[task].steps}", f"--trainer.val_check_interval={TASKS[task].every}"]
+        budget = [
+            f"--trainer.max_steps={TASKS[task].steps}",
+            f"--trainer.val_check_interval={TASKS[task].every}",
+        ]
         scores = ["--fidelity.pixels=false"] if task == "digits" else []
-        command = [sys.executable, "-m", "zoo.fit", "--model", name, *options_of(name, task), *budget, *scores, *QUIET]
+        command = [
+            sys.executable,
+            "-m",
+            "zoo.fit",
+            "--model",
+            name,
+            *options_of(name, task),
+            *budget,
+            *scores,
+            *QUIET,
+        ]
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
         start = time.perf_counter()
-        done = subprocess.run([*command, f"--seed_everything={seed}", f"--run_dir={folder}"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, f"--seed_everything={seed}", f"--run_dir={folder}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
         (folder / "seconds.txt").write_text(f"{time.perf_counter() - start:.0f}")
@@ -165,7 +204,10 @@ def row_of(folder: Path, name: str, task: str, seed: int) -> dict[str, Any]:
         row[column], row[f"best_{column}"] = logged[key][-1][1], logged[key][best][1]
     column = next(iter(plan.metrics))
     row["collapsed"] = int(plan.collapsed(row[f"best_{column}"], row[column]))
-    return row | {"best_step": logged[first][best][0], "seconds": int((folder / "seconds.txt").read_text())}
+    return row | {
+        "best_step": logged[first][best][0],
+        "seconds": int((folder / "seconds.txt").read_text()),
+    }
 
 
 def table(task: str) -> None:
@@ -181,29 +223,70 @@ def table(task: str) -> None:
         writer.writeheader()
         writer.writerows(rows)
     first, *others = plan.metrics
-    groups = {name: [r for r in rows if r["model"] == name] for name in names if any(r["model"] == name for r in rows)}
-    order = sorted(groups, key=lambda n: (1 if plan.lower else -1) * _mean(groups[n], first) - 1e-3 * _mean(groups[n], others[0]))
+    groups = {
+        name: [r for r in rows if r["model"] == name]
+        for name in names
+        if any(r["model"] == name for r in rows)
+    }
+    order = sorted(
+        groups,
+        key=lambda n: (
+            (1 if plan.lower else -1) * _mean(groups[n], first) - 1e-3 * _mean(groups[n], others[0])
+        ),
+    )
     speeds = read_speeds(task)
-    head = ["model", f"{first}, last", "each seed", f"{first}, best", *(f"{c}, last" for c in others), "collapsed runs", "steps/s"]
+    head = [
+        "model",
+        f"{first}, last",
+        "each seed",
+        f"{first}, best",
+        *(f"{c}, last" for c in others),
+        "collapsed runs",
+        "steps/s",
+    ]
     batch = next(o for o in plan.data if "batch_size" in o).split("=")[1]
     lines = [
-        f"# GANs on {plan.title}", "",
-        f"{plan.steps:,} generator steps of {batch} rows (and k times as many of D as a model asks for), default networks and rates, one "
-        f"CPU thread; a validation every {plan.every:,} steps. Mean ± standard deviation over seeds. Collapsed: the last validation is far "
-        f"worse than the run's best ({'more than twice its distance' if plan.lower else 'at most half of its modes'}). Steps/s: generator "
-        f"steps{' (on the ring)' if task == 'grid' else ''}, in brackets relative to `{REFERENCE[task]}`.", "",
-        f"| {' | '.join(head)} |", "|---" * len(head) + "|",
-    ]  # fmt: skip
+        f"# GANs on {plan.title}",
+        "",
+        f"{plan.steps:,} generator steps of {batch} rows (and k times as many of D as a model "
+        f"asks for), default networks and rates, one "
+        f"CPU thread; a validation every {plan.every:,} steps. Mean ± standard deviation over "
+        f"seeds. Collapsed: the last validation is far "
+        f"worse than the run's best "
+        f"({'more than twice its distance' if plan.lower else 'at most half of its modes'}). "
+        f"Steps/s: generator "
+        f"steps{' (on the ring)' if task == 'grid' else ''}, in brackets relative to "
+        f"`{REFERENCE[task]}`.",
+        "",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
+    ]
     for name in order:
         runs = groups[name]
         each = " / ".join(_short(r[first], first) for r in runs)
         label = f"`{name}`{LABELS.get(name, '')}"
-        cells = [label, _spread(runs, first), each, _spread(runs, f"best_{first}"), *(_spread(runs, c) for c in others)]
-        lines.append(f"| {' | '.join(cells)} | {sum(r['collapsed'] for r in runs)} of {len(runs)} | {speeds.get(name, '')} |")
-    lines += ["", f"{', '.join(f'{mark} {use}' for mark, use in USE.items())}; the others see no labels."]
+        cells = [
+            label,
+            _spread(runs, first),
+            each,
+            _spread(runs, f"best_{first}"),
+            *(_spread(runs, c) for c in others),
+        ]
+        lines.append(
+            f"| {' | '.join(cells)} | {sum(r['collapsed'] for r in runs)} of {len(runs)} | "
+            f"{speeds.get(name, '')} |"
+        )
+    lines += [
+        "",
+        f"{', '.join(f'{mark} {use}' for mark, use in USE.items())}; the others see no labels.",
+    ]
     absent = [name for name in names if name not in players(task)]
     if absent:
-        lines += ["", f"Not here, since their networks take images only: {', '.join(f'`{n}`' for n in absent)}."]
+        lines += [
+            "",
+            f"Not here, since their networks take images only: "
+            f"{', '.join(f'`{n}`' for n in absent)}.",
+        ]
     (RESULTS / f"gans_{task}.md").write_text("\n".join(lines) + "\n")
 
 
@@ -217,11 +300,15 @@ def _short(value: float, column: str) -> str:
 
 def _spread(runs: list[dict[str, Any]], column: str) -> str:
     values = [float(r[column]) for r in runs]
-    middle = f"{statistics.mean(values):.1f}" if column.endswith(("modes", "classes")) else f"{statistics.mean(values):.2f}"
+    middle = (
+        f"{statistics.mean(values):.1f}"
+        if column.endswith(("modes", "classes"))
+        else f"{statistics.mean(values):.2f}"
+    )
     return f"{middle} ± {statistics.stdev(values):.2f}" if len(values) > 1 else middle
 
 
-# -- speed -------------------------------------------------------------------------------------------------------------
+# -- speed ---------------------------------------------------------------------------------------
 REFERENCE = {"ring": "gan", "grid": "gan", "digits": "dcgan"}
 
 
@@ -238,7 +325,9 @@ class Clock(Callback):
 
 
 def speed(tasks: list[str], names: list[str] | None, rounds: int = 5, steps: int = 60) -> None:
-    """Generator steps a second, every model in turn, several rounds; the median of the rounds, and of the ratios within a round."""
+    """Generator steps a second, every model in turn, several rounds; the median of the rounds, and
+    of the ratios within a round.
+    """
     _hush()
     torch.set_num_threads(1)
     rows = []
@@ -251,9 +340,16 @@ def speed(tasks: list[str], names: list[str] | None, rounds: int = 5, steps: int
                 subject.fit(subject.model(), steps, callbacks=[clock])
                 rates[name].append((steps - steps // 3) / clock.seconds)
         for name in models:
-            ratio = statistics.median(a / b for a, b in zip(rates[name], rates[REFERENCE[task]], strict=True))
+            ratio = statistics.median(
+                a / b for a, b in zip(rates[name], rates[REFERENCE[task]], strict=True)
+            )
             rows.append(
-                {"task": task, "model": name, "steps_per_second": round(statistics.median(rates[name]), 1), "ratio": round(ratio, 3)}
+                {
+                    "task": task,
+                    "model": name,
+                    "steps_per_second": round(statistics.median(rates[name]), 1),
+                    "ratio": round(ratio, 3),
+                }
             )
     with (RESULTS / "gans_speed.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0]])
@@ -268,13 +364,15 @@ def read_speeds(task: str) -> dict[str, str]:
         return {}
     with path.open(newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["task"] == measured]
-    return {r["model"]: f"{float(r['steps_per_second']):.0f} ({float(r['ratio']):.2f})" for r in rows}
+    return {
+        r["model"]: f"{float(r['steps_per_second']):.0f} ({float(r['ratio']):.2f})" for r in rows
+    }
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- pictures ------------------------------------------------------------------------------------
 def sheet(seed: int = 0, columns: int = 16) -> None:
-    """results/gans_digits.png: a row of data, and one of samples for each model; gans_ring.png and gans_grid.png: its points over the
-    data."""
+    """results/gans_digits.png: a row of data, and one of samples for each model; gans_ring.png and
+    gans_grid.png: its points over the data."""
     rows = []
 
     def row(x: torch.Tensor, spec: Any, name: str) -> None:
@@ -296,7 +394,10 @@ def sheet(seed: int = 0, columns: int = 16) -> None:
         for name in registry.list(family="gan"):
             folder = RUNS / task / f"{name}-{seed}"
             if (folder / "seconds.txt").is_file():
-                model, data = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True), data_of(folder)
+                model, data = (
+                    checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True),
+                    data_of(folder),
+                )
                 y = classes_in_turn(model, 1000)
                 tiles.append((name, scatter(draw(model, 1000, 0, y=y), data.examples(1000)["x"])))
         if tiles:
@@ -306,7 +407,9 @@ def sheet(seed: int = 0, columns: int = 16) -> None:
 def _mosaic(tiles: list[tuple[str, Any]], size: int = 220, across: int = 5) -> Any:
     from PIL import Image, ImageDraw, ImageFont
 
-    picture = Image.new("RGB", (size * across, (size + 18) * math.ceil(len(tiles) / across)), "white")
+    picture = Image.new(
+        "RGB", (size * across, (size + 18) * math.ceil(len(tiles) / across)), "white"
+    )
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     for i, (name, tile) in enumerate(tiles):
         left, top = i % across * size, i // across * (size + 18)
@@ -315,10 +418,12 @@ def _mosaic(tiles: list[tuple[str, Any]], size: int = 220, across: int = 5) -> A
     return picture
 
 
-# -- the sweep over k --------------------------------------------------------------------------------------------------
+# -- the sweep over k ----------------------------------------------------------------------------
 def sweep_over_k(folder: Path) -> None:
     """results/gan_k.md and gan_k.png from the run folders of sweeps/gan_k.yaml."""
-    metrics = {name: f"val/{name}_digitsnet" for name in ("fid", "is", "classes", "precision", "recall")}
+    metrics = {
+        name: f"val/{name}_digitsnet" for name in ("fid", "is", "classes", "precision", "recall")
+    }
     groups: dict[tuple[float, int], list[dict[str, float]]] = {}
     for config in sorted(folder.glob("dcgan-*/config.yaml")):
         given = yaml.safe_load(config.read_text())
@@ -328,15 +433,25 @@ def sweep_over_k(folder: Path) -> None:
             continue  # another run of dcgan
         if any(key not in logged or logged[key][-1][0] < 1000 for key in metrics.values()):
             continue  # cut off
-        groups.setdefault((parameters["lr_g"], parameters["k"]), []).append({n: logged[key][-1][1] for n, key in metrics.items()})
+        groups.setdefault((parameters["lr_g"], parameters["k"]), []).append(
+            {n: logged[key][-1][1] for n, key in metrics.items()}
+        )
     if not groups:
-        raise SystemExit(f"no finished runs dcgan-* in {folder}; wandb sweep sweeps/gan_k.yaml, then wandb agent, make them")
+        raise SystemExit(
+            f"no finished runs dcgan-* in {folder}; wandb sweep sweeps/gan_k.yaml, then wandb "
+            f"agent, make them"
+        )
     lines = [
-        "# Discriminator steps per generator step", "",
-        "`dcgan` on 16x16 digits, 1,000 generator steps whatever k is (so k times the work of D), by `wandb sweep sweeps/gan_k.yaml` and "
-        "`wandb agent`. Mean ± standard deviation over seeds at the last step, in the small network's features.", "",
-        "| lr_g | k | FD | IS | classes | precision | recall | runs |", "|---" * 8 + "|",
-    ]  # fmt: skip
+        "# Discriminator steps per generator step",
+        "",
+        "`dcgan` on 16x16 digits, 1,000 generator steps whatever k is (so k times the work of D), "
+        "by `wandb sweep sweeps/gan_k.yaml` and "
+        "`wandb agent`. Mean ± standard deviation over seeds at the last step, in the small "
+        "network's features.",
+        "",
+        "| lr_g | k | FD | IS | classes | precision | recall | runs |",
+        "|---" * 8 + "|",
+    ]
     for (lr, k), runs in sorted(groups.items()):
         cells = [_spread(runs, name) for name in metrics]
         lines.append(f"| {lr:g} | {k} | {' | '.join(cells)} | {len(runs)} |")
@@ -347,12 +462,24 @@ def sweep_over_k(folder: Path) -> None:
 
     figure = Figure(figsize=(9, 3.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, name, label in zip(figure.subplots(1, 3), ("fid", "is", "recall"), ("Fréchet distance", "IS", "recall"), strict=True):
+    for axis, name, label in zip(
+        figure.subplots(1, 3),
+        ("fid", "is", "recall"),
+        ("Fréchet distance", "IS", "recall"),
+        strict=True,
+    ):
         for lr in sorted({lr for lr, _ in groups}):
             ks = sorted(k for other, k in groups if other == lr)
             values = [[r[name] for r in groups[lr, k]] for k in ks]
             spread = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
-            axis.errorbar(ks, [statistics.mean(v) for v in values], spread, marker="o", capsize=3, label=f"lr_g {lr:g}")
+            axis.errorbar(
+                ks,
+                [statistics.mean(v) for v in values],
+                spread,
+                marker="o",
+                capsize=3,
+                label=f"lr_g {lr:g}",
+            )
         axis.set(xlabel="k", ylabel=label, xticks=sorted({k for _, k in groups}))
         axis.grid(alpha=0.3)
     figure.axes[0].legend()
@@ -360,9 +487,13 @@ def sweep_over_k(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=[*TASKS, "speed", "sheet", "k"])
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs"), help="of the sweep's runs, for k")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("runs"), help="of the sweep's runs, for k"
+    )
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
@@ -376,10 +507,14 @@ def main() -> None:
     else:
         able = players(args.what)
         if unable := sorted({*(args.models or [])} - {*able}):
-            parser.error(f"{', '.join(unable)}: not a GAN that takes these data; there are {', '.join(able)}")
+            parser.error(
+                f"{', '.join(unable)}: not a GAN that takes these data; there are {', '.join(able)}"
+            )
         wanted = [(m, args.what, s) for m in args.models or able for s in args.seeds]
         with ThreadPoolExecutor(args.jobs) as pool:
-            for _ in tqdm(pool.map(lambda job: train(*job), wanted), total=len(wanted), desc=args.what):
+            for _ in tqdm(
+                pool.map(lambda job: train(*job), wanted), total=len(wanted), desc=args.what
+            ):
                 table(args.what)
 
 

@@ -1,13 +1,17 @@
-"""Likelihoods in one table: models trained under a stated budget, on the test split, with what kind of number each is.
+"""Likelihoods in one table: models trained under a stated budget, on the test split, with what kind
+of number each is.
 
-    python benchmarks/likelihood.py digits                                     default runs of every model with a likelihood, seeds 0 1 2
-    python benchmarks/likelihood.py race --seeds 0 1 2                         three minutes of MNIST each, freshly binarised
-    python benchmarks/likelihood.py mnist --binarize fixed --minutes 5         MNIST rows; also stochastic, none (8 bits)
+    python benchmarks/likelihood.py digits                                     default runs of every
+    model with a likelihood, seeds 0 1 2
+    python benchmarks/likelihood.py race --seeds 0 1 2                         three minutes of
+    MNIST each, freshly binarised
+    python benchmarks/likelihood.py mnist --binarize fixed --minutes 5         MNIST rows; also
+    stochastic, none (8 bits)
     python benchmarks/likelihood.py digits --models made nade --seeds 0        a part
 
-Every run is a ``python -m zoo.fit`` in a process of its own; the command line stands in the table. MNIST is read from --data (a
-folder torchvision reads) or ZOO_DATA. Rows are kept in results/NAME.csv, NAME.md is written from it; a row that is there is not run
-again (--again does).
+Every run is a ``python -m zoo.fit`` in a process of its own; the command line stands in the table.
+MNIST is read from --data (a folder torchvision reads) or ZOO_DATA. Rows are kept in
+results/NAME.csv, NAME.md is written from it; a row that is there is not run again (--again does).
 """
 
 from __future__ import annotations
@@ -35,10 +39,19 @@ from zoo.metrics import FrechetDistance, choose
 from zoo.runs import data_of
 
 RESULTS = Path(__file__).parent / "results"
-COLUMNS = "model options data seed kind nats iw_nats bits_per_dim fid parameters steps seconds threads".split()
-DRAWS = {"digits": 500, "mnist": 200}  # of z, in the importance-weighted bound of models with latent variables
+COLUMNS = (
+    "model options data seed kind nats iw_nats bits_per_dim fid parameters steps seconds threads"
+).split()
+DRAWS = {
+    "digits": 500,
+    "mnist": 200,
+}  # of z, in the importance-weighted bound of models with latent variables
 SAMPLES = 1500  # scored by the small feature network, against the training split
-QUIET = ["--wandb.mode=disabled", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+QUIET = [
+    "--wandb.mode=disabled",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
 UNSCORED = [
     "--trainer.limit_val_batches=0",
     "--latent_space.enabled=false",
@@ -47,10 +60,22 @@ UNSCORED = [
 ]  # all of the time goes into training
 MNIST: dict[
     str, list[str]
-] = {  # what differs from the default configuration at 784 dimensions; averaged weights where they help within minutes
+    # what differs from the defaults at 784 dimensions; averaged weights where they help
+    # within minutes
+] = {
     "fvsbn": ["--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
-    "nade": ["--model.hidden=100", "--model.lr=1.5e-2", "--data.batch_size=32", "--ema.decay=0.999"],
-    "made": ["--model.hidden=1000", "--model.lr=2e-3", "--data.batch_size=100", "--ema.decay=0.999"],
+    "nade": [
+        "--model.hidden=100",
+        "--model.lr=1.5e-2",
+        "--data.batch_size=32",
+        "--ema.decay=0.999",
+    ],
+    "made": [
+        "--model.hidden=1000",
+        "--model.lr=2e-3",
+        "--data.batch_size=100",
+        "--ema.decay=0.999",
+    ],
     "pixelcnn": ["--data.batch_size=32", "--ema.decay=0.99"],
     "gated_pixelcnn": ["--model.conditional=false", "--data.batch_size=32", "--ema.decay=0.99"],
     "vae": [
@@ -74,7 +99,10 @@ MNIST: dict[
     "realnvp": ["--model.width=32", "--data.batch_size=32"],
     "nice": ["--model.hidden=500", "--data.batch_size=100"],
 }
-OTHER_DATA = {"digits": [], "factor_grid": ["--data=digits", "--data.binarize=threshold"]}  # to put a model's default run on digits
+OTHER_DATA = {
+    "digits": [],
+    "factor_grid": ["--data=digits", "--data.binarize=threshold"],
+}  # to put a model's default run on digits
 EIGHT_BITS = ["realnvp", "nice"]  # the others are run on binary images
 
 
@@ -87,23 +115,42 @@ def train(name: str, options: list[str], seed: int, threads: int) -> dict[str, A
     """One run in a process of its own, then the test split's mean."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
-        command = [sys.executable, "-m", "zoo.fit", "--model", name, *options, f"--seed_everything={seed}", f"--run_dir={folder}"]
+        command = [
+            sys.executable,
+            "-m",
+            "zoo.fit",
+            "--model",
+            name,
+            *options,
+            f"--seed_everything={seed}",
+            f"--run_dir={folder}",
+        ]
         start = time.perf_counter()
-        done = subprocess.run([*command, *QUIET, f"--threads={threads}"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, *QUIET, f"--threads={threads}"], capture_output=True, text=True, check=False
+        )
         seconds = time.perf_counter() - start
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
         path = folder / "checkpoints" / "last.ckpt"
         model, data = checkpoint.load(path, ema=True), data_of(folder)
         steps = torch.load(path, weights_only=True)["global_step"]
-        row = {"model": name, "data": model.spec.name, "seed": seed, "seconds": round(seconds), "steps": steps, "threads": threads}
+        row = {
+            "model": name,
+            "data": model.spec.name,
+            "seed": seed,
+            "seconds": round(seconds),
+            "steps": steps,
+            "threads": threads,
+        }
         return row | score(model, data)
 
 
 @torch.no_grad()
 def score(model: Any, data: Any, rows: int = 200) -> dict[str, Any]:
-    """Means over the test split, summed in float64: the likelihood or its bound, and the importance-weighted bound of models with latent
-    variables; and the distance of samples to the training split."""
+    """Means over the test split, summed in float64: the likelihood or its bound, and the
+    importance-weighted bound of models with latent variables; and the distance of samples to the
+    training split."""
     spec, can, digits = model.spec, model.entry.can, data.spec.name.startswith("digits")
     method = model.log_prob if "log_prob" in can else model.elbo if "elbo" in can else None
     size, sums = len(data.split("test")["x"]), {"nats": 0.0, "iw_nats": 0.0}
@@ -115,7 +162,9 @@ def score(model: Any, data: Any, rows: int = 200) -> dict[str, Any]:
             if method is not None:
                 sums["nats"] += method(batch["x"], y).double().sum().item()
             if weighted:
-                bound = model.importance_bound(batch["x"], DRAWS["digits" if digits else "mnist"], chunk=10, y=y)
+                bound = model.importance_bound(
+                    batch["x"], DRAWS["digits" if digits else "mnist"], chunk=10, y=y
+                )
                 sums["iw_nats"] += bound.double().sum().item()
     nats = sums["nats"] / size
     given = " given the label" if model.conditions_on == "class" else ""
@@ -123,18 +172,24 @@ def score(model: Any, data: Any, rows: int = 200) -> dict[str, Any]:
         "kind": "none" if method is None else model.likelihood_kind + given,
         "nats": "" if method is None else nats,
         "iw_nats": sums["iw_nats"] / size if weighted else "",
-        "bits_per_dim": float(bits_per_dim(torch.tensor(nats), spec.dim)) if spec.is_image and method is not None else "",
+        "bits_per_dim": float(bits_per_dim(torch.tensor(nats), spec.dim))
+        if spec.is_image and method is not None
+        else "",
         "fid": distance(model, data) if digits and "sample" in can else "",
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 
 
 def distance(model: Any, data: Any) -> float:
-    """Fréchet distance of samples to the training split in the small network's features; labels are drawn from the split's."""
+    """Fréchet distance of samples to the training split in the small network's features; labels are
+    drawn from the split's.
+    """
     extractor, train = choose("datanet", data, progress=False), data.examples()
     y = None
     if model.conditions_on == "class":
-        y = train["y"][torch.randint(len(train["y"]), (SAMPLES,), generator=torch.Generator().manual_seed(0))]
+        y = train["y"][
+            torch.randint(len(train["y"]), (SAMPLES,), generator=torch.Generator().manual_seed(0))
+        ]
     metric = FrechetDistance(extractor.dim)
     for x, real in ((train["x"], True), (draw(model, SAMPLES, y=y), False)):
         metric.update(extractor(x, data.spec)[0], real=real)
@@ -150,19 +205,36 @@ def write(name: str, title: str, rows: list[dict[str, Any]]) -> None:
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["data"], row["model"], row["options"]), []).append(row)
-    lines = [f"# {title}", "", f"Test split, mean over seeds (each seed after it). {platform.processor() or platform.machine()}, CPU.", ""]
-    lines += ["| data | model | nll, nats | importance-weighted | bits/dim | kind | FID, small network | parameters | steps | seconds "
-              "| differs from the default |", "|---" * 11 + "|"]  # fmt: skip
-    for (data, model, options), runs in sorted(groups.items(), key=lambda g: (g[0][0], _mean(g[1], "bits_per_dim"))):
+    lines = [
+        f"# {title}",
+        "",
+        f"Test split, mean over seeds (each seed after it). "
+        f"{platform.processor() or platform.machine()}, CPU.",
+        "",
+    ]
+    lines += [
+        "| data | model | nll, nats | importance-weighted | bits/dim | kind | FID, small network "
+        "| parameters | steps | seconds "
+        "| differs from the default |",
+        "|---" * 11 + "|",
+    ]
+    for (data, model, options), runs in sorted(
+        groups.items(), key=lambda g: (g[0][0], _mean(g[1], "bits_per_dim"))
+    ):
         each = " / ".join(f"{-float(r['nats']):.2f}" for r in runs if r["nats"] != "")
         nats = f"{-_mean(runs, 'nats'):.2f} ({each})" if each else ""
         bits = "" if runs[0]["bits_per_dim"] == "" else f"{_mean(runs, 'bits_per_dim'):.4f}"
         weighted = "" if not runs[0].get("iw_nats") else f"{-_mean(runs, 'iw_nats'):.2f}"
         fid = "" if not runs[0].get("fid") else f"{_mean(runs, 'fid'):.2f}"
-        seconds = "-".join(str(f(int(r["seconds"]) for r in runs)) for f in (min, max)) if len(runs) > 1 else str(runs[0]["seconds"])
+        seconds = (
+            "-".join(str(f(int(r["seconds"]) for r in runs)) for f in (min, max))
+            if len(runs) > 1
+            else str(runs[0]["seconds"])
+        )
         said = f"`{options}`" if options else ""
         lines.append(
-            f"| {data} | `{model}` | {nats} | {weighted} | {bits} | {runs[0]['kind'].replace('_', ' ')} | {fid} "
+            f"| {data} | `{model}` | {nats} | {weighted} | {bits} | "
+            f"{runs[0]['kind'].replace('_', ' ')} | {fid} "
             f"| {int(runs[0]['parameters']):,} "
             f"| {statistics.mean(int(r['steps']) for r in runs):,.0f} | {seconds} | {said} |"
         )
@@ -170,11 +242,15 @@ def write(name: str, title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _mean(runs: list[dict[str, Any]], column: str) -> float:
-    return statistics.mean(float(r[column]) for r in runs) if runs[0][column] != "" else float("inf")
+    return (
+        statistics.mean(float(r[column]) for r in runs) if runs[0][column] != "" else float("inf")
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["digits", "race", "mnist"])
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--seeds", nargs="+", type=int)
@@ -191,10 +267,18 @@ def main() -> None:
         return [*csv.DictReader(known.open())] if known.is_file() else []
 
     if args.what == "digits":
-        models, seeds, title = args.models or compared(), args.seeds or [0, 1, 2], "Explicit models and hybrids on digits, default runs"
+        models, seeds, title = (
+            args.models or compared(),
+            args.seeds or [0, 1, 2],
+            "Explicit models and hybrids on digits, default runs",
+        )
     else:
-        chosen = EIGHT_BITS if args.binarize == "none" else [m for m in MNIST if m not in EIGHT_BITS]
-        models = args.models or (["made", "nade", "fvsbn", "vae"] if args.what == "race" else chosen)
+        chosen = (
+            EIGHT_BITS if args.binarize == "none" else [m for m in MNIST if m not in EIGHT_BITS]
+        )
+        models = args.models or (
+            ["made", "nade", "fvsbn", "vae"] if args.what == "race" else chosen
+        )
         seeds = args.seeds or [0]
         title = (
             "Three minutes of MNIST"
@@ -206,16 +290,32 @@ def main() -> None:
         if args.what != "digits":
             binarize = "stochastic" if args.what == "race" else args.binarize
             limit = f"00:00:{int(args.minutes):02d}:{round(args.minutes % 1 * 60):02d}"
-            options = [*MNIST.get(model, []), "--data=mnist", f"--data.binarize={binarize}", f"--trainer.max_time={limit}"]
+            options = [
+                *MNIST.get(model, []),
+                "--data=mnist",
+                f"--data.binarize={binarize}",
+                f"--trainer.max_time={limit}",
+            ]
         shown = " ".join(options)
-        if not args.again and any(r["model"] == model and int(r["seed"]) == seed and r["options"] == shown for r in read()):
+        if not args.again and any(
+            r["model"] == model and int(r["seed"]) == seed and r["options"] == shown for r in read()
+        ):
             continue
         place = [f"--data.root={args.data}"] if args.data and args.what != "digits" else []
         extra = [*UNSCORED, *([] if args.what == "digits" else ["--trainer.max_steps=-1"])]
-        row = train(model, [*options, *place, *extra], seed, args.threads if args.what != "digits" else 1) | {"options": shown}
-        rows = [r for r in read() if (r["model"], int(r["seed"]), r["options"]) != (model, seed, shown)] + [row]
+        row = train(
+            model, [*options, *place, *extra], seed, args.threads if args.what != "digits" else 1
+        ) | {"options": shown}
+        rows = [
+            r for r in read() if (r["model"], int(r["seed"]), r["options"]) != (model, seed, shown)
+        ] + [row]
         write(name, title, rows)
-        print(", ".join(f"{k} {row[k]}" for k in ("model", "seed", "kind", "nats", "bits_per_dim", "steps", "seconds")))
+        print(
+            ", ".join(
+                f"{k} {row[k]}"
+                for k in ("model", "seed", "kind", "nats", "bits_per_dim", "steps", "seconds")
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What the loop costs: time per generator step over a hand-written PyTorch loop with the same networks and data.
+"""What the loop costs: time per generator step over a hand-written PyTorch loop with the same
+networks and data.
 
     python benchmarks/overhead.py            the tiny net and the DCGAN at 32x32, batch 64
 
-Both sides run in turn, repeated; each figure is a median. "bare" logs nothing; "logging" is the default CSV logger, every 20 steps,
-with the progress bar's callback off (it is drawn at most every 20 steps).
+Both sides run in turn, repeated; each figure is a median. "bare" logs nothing; "logging" is the
+default CSV logger, every 20 steps, with the progress bar's callback off (it is drawn at most every
+20 steps).
 """
 
 from __future__ import annotations
@@ -37,7 +39,11 @@ def by_hand(build: Callable[[], Any], data: ZooDataModule, steps: int) -> float:
     spec, d, g = model.spec, model.discriminator, model.generator
     optimisers = model.optimisers()
     x_all = spec.to_signed(data.examples()["x"])
-    order = torch.randperm(len(x_all)).repeat(steps * data.batch_size // len(x_all) + 1).split(data.batch_size)
+    order = (
+        torch.randperm(len(x_all))
+        .repeat(steps * data.batch_size // len(x_all) + 1)
+        .split(data.batch_size)
+    )
     started = 0.0
     for step in range(steps + WARM_UP):
         if step == WARM_UP:
@@ -63,11 +69,20 @@ def by_trainer(build: Callable[[], Any], data: ZooDataModule, steps: int, log: b
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            max_steps=steps + WARM_UP, accelerator="cpu", devices=1, logger=CSVLogger(folder) if log else False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, check_val_every_n_epoch=None,
-            log_every_n_steps=20 if log else 10**9, callbacks=[NaNGuard(), clock] if log else [clock], use_distributed_sampler=False,
+            max_steps=steps + WARM_UP,
+            accelerator="cpu",
+            devices=1,
+            logger=CSVLogger(folder) if log else False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            check_val_every_n_epoch=None,
+            log_every_n_steps=20 if log else 10**9,
+            callbacks=[NaNGuard(), clock] if log else [clock],
+            use_distributed_sampler=False,
             default_root_dir=folder,
-        )  # fmt: skip
+        )
         trainer.fit(build(), data)
     return (clock.end - clock.start) / steps
 
@@ -91,7 +106,9 @@ CASES: dict[str, tuple[Callable[[], tuple[Any, ZooDataModule]], int]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -99,9 +116,14 @@ def main() -> None:
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(args.threads)
-    about = f"torch {torch.__version__}, {platform.machine()}, {args.threads} thread(s), default malloc"
+    about = (
+        f"torch {torch.__version__}, {platform.machine()}, {args.threads} thread(s), default malloc"
+    )
     print(f"{about}, median of {args.repeats} interleaved repeats\n")
-    print("| case | by hand, ms | bare, ms | logging, ms | bare extra, ms | logging extra, ms | bare ratio |")
+    print(
+        "| case | by hand, ms | bare, ms | logging, ms | bare extra, ms | logging extra, ms | "
+        "bare ratio |"
+    )
     print("|---|---|---|---|---|---|---|")
     for label, (make, steps) in CASES.items():
         name, data = make()
@@ -117,10 +139,21 @@ def main() -> None:
             times["bare"].append(by_trainer(build, data, steps, log=False))
             times["log"].append(by_trainer(build, data, steps, log=True))
         hand, bare, log = (1000 * statistics.median(times[k]) for k in ("hand", "bare", "log"))
-        extra = statistics.median(1000 * (b - h) for b, h in zip(times["bare"], times["hand"], strict=True))
-        extra_log = statistics.median(1000 * (b - h) for b, h in zip(times["log"], times["hand"], strict=True))
-        print(f"| {label} | {hand:.2f} | {bare:.2f} | {log:.2f} | {extra:.2f} | {extra_log:.2f} | {bare / hand:.2f} |", flush=True)
-    print(f"\npeak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+        extra = statistics.median(
+            1000 * (b - h) for b, h in zip(times["bare"], times["hand"], strict=True)
+        )
+        extra_log = statistics.median(
+            1000 * (b - h) for b, h in zip(times["log"], times["hand"], strict=True)
+        )
+        print(
+            f"| {label} | {hand:.2f} | {bare:.2f} | {log:.2f} | {extra:.2f} | {extra_log:.2f} | "
+            f"{bare / hand:.2f} |",
+            flush=True,
+        )
+    print(
+        f"\npeak memory of the process "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":

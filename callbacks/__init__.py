@@ -1,4 +1,6 @@
-"""What happens beside the training: pictures, metrics, averages, checkpoints. Callbacks ask a model what it can do, never what it is."""
+"""What happens beside the training: pictures, metrics, averages, checkpoints. Callbacks ask a model
+what it can do, never what it is.
+"""
 
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.checkpoint import Checkpoints

@@ -1,4 +1,6 @@
-"""Likelihoods over the validation and test data, in nats and bits per dimension, and the model's own validation terms."""
+"""Likelihoods over the validation and test data, in nats and bits per dimension, and the model's
+own validation terms.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,19 @@ from zoo.core.sampling import undisturbed
 
 
 class BitsPerDim(Callback):
-    """Means over all rows of all processes, summed in float64, so unequal batches weigh what they hold.
+    """Means over all rows of all processes, summed in float64, so unequal batches weigh what they
+    hold.
 
     - ``val/nll_nats`` of a model with ``log_prob``; ``val/elbo`` (nats) of one with ``elbo``;
-    - ``val/bits_per_dim`` of images, from the one or else the other; what kind of number it is (exact, a bound, an estimate) stands in
-      the run's protocol.json and W&B config as ``likelihood_kind``;
+    - ``val/bits_per_dim`` of images, from the one or else the other; what kind of number it is
+      (exact, a bound, an estimate) stands in the run's protocol.json and W&B config as
+      ``likelihood_kind``;
     - ``val/NAME`` for every NAME of the model's ``evaluate``.
 
-    In test runs the names begin with ``test/``. A random estimate draws from a state set by the seed and the batch's row numbers:
-    repeating it gives the same value. Models whose noise belongs to the row (``zoo.core.likelihood.row_noise``) give the same value
-    on any number of processes; with others, batches that hold other rows draw other noise.
+    In test runs the names begin with ``test/``. A random estimate draws from a state set by the
+    seed and the batch's row numbers: repeating it gives the same value. Models whose noise belongs
+    to the row (``zoo.core.likelihood.row_noise``) give the same value on any number of processes;
+    with others, batches that hold other rows draw other noise.
 
     Args:
         require: refuse a model that has no likelihood. seed: of random estimates.
@@ -39,20 +44,36 @@ class BitsPerDim(Callback):
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         if self.require and self._kind(module) == "none":
-            name = module.entry.name if getattr(module, "entry", None) is not None else type(module).__name__
+            name = (
+                module.entry.name
+                if getattr(module, "entry", None) is not None
+                else type(module).__name__
+            )
             raise ValueError(
-                f"{name} assigns no likelihood, so there are no bits per dimension; judge it by its samples "
-                "(--bits_per_dim.require=false) or choose a model of an explicit family (python -m zoo.ls)"
+                f"{name} assigns no likelihood, so there are no bits per dimension; judge it by "
+                f"its samples "
+                "(--bits_per_dim.require=false) or choose a model of an explicit family (python "
+                "-m zoo.ls)"
             )
 
     def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
         self._sums = {}
 
-    def on_validation_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: Any,
+        module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         if trainer.sanity_checking:
             return
         with torch.inference_mode(False), averaged(trainer, module), undisturbed(module):
-            batch = {k: v.clone() for k, v in batch.items()}  # a model may differentiate with respect to its input
+            batch = {
+                k: v.clone() for k, v in batch.items()
+            }  # a model may differentiate with respect to its input
             rows = batch["index"].tolist() if "index" in batch else [batch_idx, trainer.global_rank]
             torch.manual_seed(mix(self.seed, "likelihood", *rows))
             for name, values in self._terms(module, batch).items():
@@ -66,19 +87,31 @@ class BitsPerDim(Callback):
     def on_test_epoch_start(self, trainer: Any, module: Any) -> None:
         self.on_validation_epoch_start(trainer, module)
 
-    def on_test_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_test_batch_end(
+        self,
+        trainer: Any,
+        module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         self.on_validation_batch_end(trainer, module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: Any, module: Any) -> None:
         self._log(trainer, module, "test")
 
-    # -- parts ---------------------------------------------------------------------------------------------------------
+    # -- parts ------------------------------------------------------------------------------------
     @staticmethod
     def _kind(module: Any) -> str:
         if not (can(module, "log_prob") or can(module, "elbo")):
             return "none"
         kind = getattr(module, "likelihood_kind", None)
-        return kind if kind is not None else getattr(getattr(module, "entry", None), "likelihood", "none")
+        return (
+            kind
+            if kind is not None
+            else getattr(getattr(module, "entry", None), "likelihood", "none")
+        )
 
     @staticmethod
     def _terms(module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -94,7 +127,8 @@ class BitsPerDim(Callback):
         for name, values in terms.items():
             if values.shape != (len(x),):
                 raise ValueError(
-                    f"{type(module).__name__}: {name} should be one value for each of {len(x)} rows, got {tuple(values.shape)}"
+                    f"{type(module).__name__}: {name} should be one value for each of {len(x)} "
+                    f"rows, got {tuple(values.shape)}"
                 )
         return terms
 
@@ -111,7 +145,9 @@ class BitsPerDim(Callback):
             means[name] = sum(p[0] for p in parts) / sum(p[1] for p in parts)
         if ("nll_nats" in means or "elbo" in means) and module.spec.is_image:
             log_prob = -means["nll_nats"] if "nll_nats" in means else means["elbo"]
-            means["bits_per_dim"] = float(bits_per_dim(torch.tensor(log_prob, dtype=torch.float64), module.spec.dim))
+            means["bits_per_dim"] = float(
+                bits_per_dim(torch.tensor(log_prob, dtype=torch.float64), module.spec.dim)
+            )
         log_scalars(trainer, module, {f"{stage}/{k}": v for k, v in means.items()})
         if self._kind(module) != "none":
             write_protocol(trainer, {"likelihood_kind": self._kind(module)})

@@ -1,4 +1,6 @@
-"""Distances between generated and real images, with the protocol that makes the numbers comparable."""
+"""Distances between generated and real images, with the protocol that makes the numbers
+comparable.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,17 @@ from callbacks.report import by_class, can, conditions_on, log_scalars, versions
 from zoo.core.ema import averaged
 from zoo.core.noise import generator
 from zoo.core.sampling import BLOCK, draw
-from zoo.metrics import PRDC, AMScore, Extractor, FrechetDistance, Inception, InceptionScore, KernelDistance, ParzenWindow, choose
+from zoo.metrics import (
+    PRDC,
+    AMScore,
+    Extractor,
+    FrechetDistance,
+    Inception,
+    InceptionScore,
+    KernelDistance,
+    ParzenWindow,
+    choose,
+)
 from zoo.metrics.parzen import GRID
 
 PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
@@ -24,38 +36,72 @@ MANY = 10_000  # samples from which on KID and IS are computed as in the papers;
 class Fidelity(Callback):
     """Scores samples of an image model against the data at the end of every validation.
 
-    For each extractor X: ``val/fid_X``, ``val/kid_X``, ``val/precision_X``, ``val/recall_X``, ``val/density_X``, ``val/coverage_X``; with
-    class probabilities also ``val/is_X``, ``val/am_X`` (the AM score), and ``val/classes_X``, how many classes receive at least 2 % of the
-    samples; for models conditioned on the class ``val/cond_acc_X``, the share of samples that the extractor's classifier, which never saw
-    one, gives their label. With ``parzen``, ``val/parzen_nats`` of held-out images and its window's ``val/parzen_sigma``. Only numbers of
-    the Inception network stand without X. How they were measured is written to protocol.json and the W&B config.
+    For each extractor X: ``val/fid_X``, ``val/kid_X``, ``val/precision_X``, ``val/recall_X``,
+    ``val/density_X``, ``val/coverage_X``; with class probabilities also ``val/is_X``, ``val/am_X``
+    (the AM score), and ``val/classes_X``, how many classes receive at least 2 % of the samples; for
+    models conditioned on the class ``val/cond_acc_X``, the share of samples that the extractor's
+    classifier, which never saw one, gives their label. With ``parzen``, ``val/parzen_nats`` of
+    held-out images and its window's ``val/parzen_sigma``. Only numbers of the Inception network
+    stand without X. How they were measured is written to protocol.json and the W&B config.
 
-    Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed: the values do not depend on the
-    number of processes. Real features are computed once a run. Models that cannot sample and data that are not images are left alone.
+    Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed:
+    the values do not depend on the number of processes. Real features are computed once a run.
+    Models that cannot sample and data that are not images are left alone.
 
     Args:
-        extractor: "inception", "datanet" (a small network trained on the run's data), "pixels", or "auto": inception where its weights are
-            found, else datanet.
-        pixels: also score raw pixels. parzen: also a gaussian window on the samples' pixels (``zoo.metrics.parzen``).
-        n_fake: generated images, over all processes. n_real: reference images; all by default. reference: their split.
-        precision_recall_n: images of either kind for precision, recall, density and coverage. k: neighbours of the same.
+        extractor: "inception", "datanet" (a small network trained on the run's data), "pixels", or
+            "auto": inception where its weights are found, else datanet.
+        pixels: also score raw pixels. parzen: also a gaussian window on the samples' pixels
+            (``zoo.metrics.parzen``).
+        n_fake: generated images, over all processes. n_real: reference images; all by default.
+            reference: their split.
+        precision_recall_n: images of either kind for precision, recall, density and coverage. k:
+            neighbours of the same.
         seed: of the samples.
         inception_weights: the weight file, or "download".
     """
 
     def __init__(
-        self, extractor: str = "auto", pixels: bool = True, n_fake: int = 1500, n_real: int | None = None, reference: str = "train",
-        precision_recall_n: int = 750, k: int = 3, seed: int = 0, inception_weights: str | None = None, parzen: bool = False,
-    ) -> None:  # fmt: skip
-        for name, value in (("n_fake", n_fake), ("n_real", n_real), ("precision_recall_n", precision_recall_n)):
+        self,
+        extractor: str = "auto",
+        pixels: bool = True,
+        n_fake: int = 1500,
+        n_real: int | None = None,
+        reference: str = "train",
+        precision_recall_n: int = 750,
+        k: int = 3,
+        seed: int = 0,
+        inception_weights: str | None = None,
+        parzen: bool = False,
+    ) -> None:
+        for name, value in (
+            ("n_fake", n_fake),
+            ("n_real", n_real),
+            ("precision_recall_n", precision_recall_n),
+        ):
             if value is not None and value <= max(k, 1):
-                raise ValueError(f"fidelity.{name} must be more than k={k} and at least 2, got {value}")
+                raise ValueError(
+                    f"fidelity.{name} must be more than k={k} and at least 2, got {value}"
+                )
         if k < 1:
             raise ValueError(f"fidelity.k is at least 1, got {k}")
         if extractor not in ("auto", "inception", "datanet", "pixels"):
-            raise ValueError(f"fidelity.extractor is auto, inception, datanet or pixels, got {extractor!r}")
-        self.extractor, self.pixels, self.n_fake, self.n_real, self.reference = extractor, pixels, n_fake, n_real, reference
-        self.precision_recall_n, self.k, self.seed, self.inception_weights = precision_recall_n, k, seed, inception_weights
+            raise ValueError(
+                f"fidelity.extractor is auto, inception, datanet or pixels, got {extractor!r}"
+            )
+        self.extractor, self.pixels, self.n_fake, self.n_real, self.reference = (
+            extractor,
+            pixels,
+            n_fake,
+            n_real,
+            reference,
+        )
+        self.precision_recall_n, self.k, self.seed, self.inception_weights = (
+            precision_recall_n,
+            k,
+            seed,
+            inception_weights,
+        )
         self.parzen = parzen
         self._scorers: list[_Scorer] = []
         self._window: ParzenWindow | None = None
@@ -64,7 +110,12 @@ class Fidelity(Callback):
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         data = trainer.datamodule
         conditioned = conditions_on(module)
-        if trainer.sanity_checking or not module.spec.is_image or not can(module, "sample") or conditioned not in ("", "class"):
+        if (
+            trainer.sanity_checking
+            or not module.spec.is_image
+            or not can(module, "sample")
+            or conditioned not in ("", "class")
+        ):
             return
         if hasattr(data, "examples"):
             log_scalars(trainer, module, self.scores(trainer, module))
@@ -72,7 +123,9 @@ class Fidelity(Callback):
     def scores(self, trainer: Any, module: Any) -> dict[str, float]:
         """All values by name, equal on all processes; all processes call it together."""
         data, spec = trainer.datamodule, module.spec
-        device = module.device if module.device.type == "cuda" else torch.device("cpu")  # float64 is not everywhere
+        device = (
+            module.device if module.device.type == "cuda" else torch.device("cpu")
+        )  # float64 is not everywhere
         with torch.inference_mode(False), torch.no_grad():
             if self._data is not data:
                 self._prepare(trainer, data, device)
@@ -89,39 +142,63 @@ class Fidelity(Callback):
                         scorer.update(x, spec, start, real=False)
                     if self._window:
                         self._window.update(spec.to_unit(x).flatten(1), start, real=False)
-            values = {f"val/parzen_{k}": float(v) for k, v in self._window.compute().items()} if self._window else {}
+            values = (
+                {f"val/parzen_{k}": float(v) for k, v in self._window.compute().items()}
+                if self._window
+                else {}
+            )
             for scorer in self._scorers:
                 values |= {f"val/{k}{scorer.suffix}": v for k, v in scorer.compute(labels).items()}
         write_protocol(trainer, {"fidelity": self._protocol(trainer, module, ema)})
         return values
 
-    # -- parts ---------------------------------------------------------------------------------------------------------
+    # -- parts ------------------------------------------------------------------------------------
     def _prepare(self, trainer: Any, data: Any, device: torch.device) -> None:
         """Choose the extractors and compute the real features, once a run."""
         names = dict.fromkeys([self.extractor, *(["pixels"] if self.pixels else [])])
         bar = trainer.is_global_zero
-        extractors = [choose(name, data, inception_weights=self.inception_weights, progress=bar) for name in names]
+        extractors = [
+            choose(name, data, inception_weights=self.inception_weights, progress=bar)
+            for name in names
+        ]
         size = len(data.split(self.reference)["x"])
         self._n_real = size if self.n_real is None else min(self.n_real, size)
         papers = min(self.n_fake, self._n_real) >= MANY
         pairs = min(self.precision_recall_n, self._n_real, self.n_fake)
-        self._scorers = [_Scorer.of(e.to(device), device, papers, pairs, self.k) for e in extractors]
+        self._scorers = [
+            _Scorer.of(e.to(device), device, papers, pairs, self.k) for e in extractors
+        ]
         for start, size in self._blocks(trainer, self._n_real, "reference images"):
             x = data.examples(size, self.reference, start)["x"].to(device)
             for scorer in self._scorers:
                 scorer.update(x, data.spec, start, real=True)
         if self.parzen:
             self._window = ParzenWindow(data.spec.dim).to(device)
-            for start, size in self._blocks(trainer, len(data.split("val")["x"]), "held-out images"):
-                self._window.update(data.spec.to_unit(data.examples(size, "val", start)["x"]).flatten(1).to(device), start, real=True)
+            for start, size in self._blocks(
+                trainer, len(data.split("val")["x"]), "held-out images"
+            ):
+                self._window.update(
+                    data.spec.to_unit(data.examples(size, "val", start)["x"]).flatten(1).to(device),
+                    start,
+                    real=True,
+                )
         self._data = data
 
     def _blocks(self, trainer: Any, n: int, what: str) -> Any:
-        """(start, size) of this process's blocks; a bar on the first process once it is clear that it takes long."""
-        blocks = [(start, min(BLOCK, n - start)) for start in range(0, n, BLOCK)][trainer.global_rank :: trainer.world_size]
+        """(start, size) of this process's blocks; a bar on the first process once it is clear that
+        it takes long.
+        """
+        blocks = [(start, min(BLOCK, n - start)) for start in range(0, n, BLOCK)][
+            trainer.global_rank :: trainer.world_size
+        ]
         began, bar = time.monotonic(), None
         for done, block in enumerate(blocks):
-            if bar is None and done and trainer.is_global_zero and (time.monotonic() - began) / done * len(blocks) > PATIENCE:
+            if (
+                bar is None
+                and done
+                and trainer.is_global_zero
+                and (time.monotonic() - began) / done * len(blocks) > PATIENCE
+            ):
                 from tqdm import tqdm
 
                 bar = tqdm(total=len(blocks), initial=done, desc=f"fidelity, {what}", leave=False)
@@ -138,17 +215,34 @@ class Fidelity(Callback):
 
     def _protocol(self, trainer: Any, module: Any, ema: bool) -> dict[str, Any]:
         spec, first = module.spec, self._scorers[0]
-        averages = next((c.describe(module) for c in trainer.callbacks if ema and hasattr(c, "current_average")), None)
+        averages = next(
+            (
+                c.describe(module)
+                for c in trainer.callbacks
+                if ema and hasattr(c, "current_average")
+            ),
+            None,
+        )
         return {
-            "data": spec.name, "reference": self.reference, "n_real": self._n_real, "n_fake": self.n_fake,
-            "quantised_to_levels": spec.levels, "weights": {"ema": averages} if averages else "raw", "seed": self.seed,
+            "data": spec.name,
+            "reference": self.reference,
+            "n_real": self._n_real,
+            "n_fake": self.n_fake,
+            "quantised_to_levels": spec.levels,
+            "weights": {"ema": averages} if averages else "raw",
+            "seed": self.seed,
             "labels": "drawn from the reference split's" if by_class(module) else None,
             "extractors": {scorer.extractor.name: scorer.about for scorer in self._scorers},
             "precision_recall": {"n": first.prdc.keep, "k": self.k},
-            "kid": {"subsets": first.kid.subsets, "subset_size": min(first.kid.subset_size, self._n_real, self.n_fake), "of_first": MANY},
-            "is_splits": 10 if first.papers else 1, "parzen": {"held_out": "val", "sigmas": [*GRID]} if self.parzen else None,
+            "kid": {
+                "subsets": first.kid.subsets,
+                "subset_size": min(first.kid.subset_size, self._n_real, self.n_fake),
+                "of_first": MANY,
+            },
+            "is_splits": 10 if first.papers else 1,
+            "parzen": {"held_out": "val", "sigmas": [*GRID]} if self.parzen else None,
             "versions": versions(),
-        }  # fmt: skip
+        }
 
 
 @dataclass
@@ -165,8 +259,12 @@ class _Scorer:
     papers: bool
 
     @classmethod
-    def of(cls, extractor: Extractor, device: torch.device, papers: bool, pairs: int, k: int) -> _Scorer:
-        """Metrics as the papers have them for many samples (KID: 100 subsets of 1000; IS: 10 splits), else 50 of 200 and one split."""
+    def of(
+        cls, extractor: Extractor, device: torch.device, papers: bool, pairs: int, k: int
+    ) -> _Scorer:
+        """Metrics as the papers have them for many samples (KID: 100 subsets of 1000; IS: 10
+        splits), else 50 of 200 and one split.
+        """
         dim, classes = extractor.dim, extractor.num_classes
         subsets, size = (100, 1000) if papers else (50, 200)
         return cls(

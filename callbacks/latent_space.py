@@ -1,7 +1,9 @@
-"""Pictures of a latent space: paths between codes, one dimension at a time, the manifold of two dimensions, vector arithmetic.
+"""Pictures of a latent space: paths between codes, one dimension at a time, the manifold of two
+dimensions, vector arithmetic.
 
-Each tool is a function of a trained model (and its data) that returns a picture; ``python -m zoo.explore`` calls them on a checkpoint,
-the callback at the end of a run. A model is asked what it can do: one that has no encoder shows paths between samples only.
+Each tool is a function of a trained model (and its data) that returns a picture;
+``python -m zoo.explore`` calls them on a checkpoint, the callback at the end of a run. A model is
+asked what it can do: one that has no encoder shows paths between samples only.
 """
 
 from __future__ import annotations
@@ -25,10 +27,16 @@ COLLAPSED = 0.05  # nats: a dimension below carries nothing
 
 
 def interpolation(
-    model: Any, data: Any, of: str = "samples", kind: str = "linear", n: int = 8, frames: int = 10, seed: int = 0
+    model: Any,
+    data: Any,
+    of: str = "samples",
+    kind: str = "linear",
+    n: int = 8,
+    frames: int = 10,
+    seed: int = 0,
 ) -> Image.Image:
-    """n paths, one a row, of ``frames`` examples: between drawn codes (``of`` = "samples") or the codes of validation images ("images",
-    which stand at the two ends)."""
+    """n paths, one a row, of ``frames`` examples: between drawn codes (``of`` = "samples") or the
+    codes of validation images ("images", which stand at the two ends)."""
     codes, y = Codes(model), None
     if of == "samples":
         a, b = codes.draw(2 * n, seed).chunk(2)
@@ -43,10 +51,13 @@ def interpolation(
     return grid(rows.flatten(0, 1), model.spec, frames + 2)
 
 
-def traversals(model: Any, data: Any, n: int = 3, dims: int = 10, steps: int = 9, seed: int = 0) -> Image.Image:
-    """One dimension a row, from -3 to 3 standard deviations (-1 to 1 of a uniform prior), the others as in n base codes, side by side:
-    codes of validation images where there is an encoder, the dimensions that carry most first, else drawn codes. Of discrete variables
-    a row has all values."""
+def traversals(
+    model: Any, data: Any, n: int = 3, dims: int = 10, steps: int = 9, seed: int = 0
+) -> Image.Image:
+    """One dimension a row, from -3 to 3 standard deviations (-1 to 1 of a uniform prior), the
+    others as in n base codes, side by side: codes of validation images where there is an encoder,
+    the dimensions that carry most first, else drawn codes. Of discrete variables a row has all
+    values."""
     codes, labelled = Codes(model), by_class(model)
     names: list[str] = []
     y: Tensor | None = classes_in_turn(model, n)
@@ -65,13 +76,30 @@ def traversals(model: Any, data: Any, n: int = 3, dims: int = 10, steps: int = 9
         if codes.encodes and not codes.inverts:
             carried, what = used(model, x, labels)
             chosen = carried.argsort(descending=True)[:dims].tolist()
-            names = [f"z{j}: {what} {carried[j]:.2f}" + (", unused" if what == "KL" and carried[j] < COLLAPSED else "") for j in chosen]
-            scale = 1.0 if codes.draws else float(carried.sqrt().mean())  # without a prior what is carried is the variance
+            names = [
+                f"z{j}: {what} {carried[j]:.2f}"
+                + (", unused" if what == "KL" and carried[j] < COLLAPSED else "")
+                for j in chosen
+            ]
+            scale = (
+                1.0 if codes.draws else float(carried.sqrt().mean())
+            )  # without a prior what is carried is the variance
         limit = 1.0 if codes.uniform else 3 * scale
         moved = traversal(z, chosen, torch.linspace(-limit, limit, steps))
-    images = codes.decode(moved.flatten(0, 1), y.repeat(len(chosen)) if y is not None else None).unflatten(0, moved.shape[:2])
-    captions = [text for name in names or [f"z{j}" for j in chosen] for text in (name, *[""] * (images.shape[2] - 1))]
-    return beside(*(captioned(images[:, i].flatten(0, 1), model.spec, images.shape[2], captions, cell=32) for i in range(images.shape[1])))
+    images = codes.decode(
+        moved.flatten(0, 1), y.repeat(len(chosen)) if y is not None else None
+    ).unflatten(0, moved.shape[:2])
+    captions = [
+        text
+        for name in names or [f"z{j}" for j in chosen]
+        for text in (name, *[""] * (images.shape[2] - 1))
+    ]
+    return beside(
+        *(
+            captioned(images[:, i].flatten(0, 1), model.spec, images.shape[2], captions, cell=32)
+            for i in range(images.shape[1])
+        )
+    )
 
 
 def manifold_picture(model: Any, n: int = 20) -> Image.Image:
@@ -79,7 +107,10 @@ def manifold_picture(model: Any, n: int = 20) -> Image.Image:
     codes = Codes(model)
     latent = getattr(model, "latent", None)
     if latent != 2 or not codes.draws:
-        raise ValueError(f"the manifold needs a prior over 2 latent dimensions, this model has {latent}; train one with --model.latent=2")
+        raise ValueError(
+            f"the manifold needs a prior over 2 latent dimensions, this model has {latent}; train "
+            f"one with --model.latent=2"
+        )
     z = manifold(n).to(model.device, model.float_dtype)
     if codes.uniform:
         z = 2 * torch.special.ndtr(z) - 1
@@ -87,43 +118,80 @@ def manifold_picture(model: Any, n: int = 20) -> Image.Image:
     return grid(codes.decode(z, y).flatten(0, 1), model.spec, n)
 
 
-def arithmetic_picture(model: Any, groups: dict[str, tuple[Tensor, Tensor]], seed: int = 0, spread: float = 0.25) -> Image.Image:
-    """A - B + C: a row of exemplars of each group and what its mean code decodes to, then the result and eight codes near it; below,
-    images of B with α (mean A - mean B) added, α = 0, ½, 1, 1½.
+def arithmetic_picture(
+    model: Any, groups: dict[str, tuple[Tensor, Tensor]], seed: int = 0, spread: float = 0.25
+) -> Image.Image:
+    """A - B + C: a row of exemplars of each group and what its mean code decodes to, then the
+    result and eight codes near it; below, images of B with α (mean A - mean B) added, α = 0, ½, 1,
+    1½.
 
     Args:
-        groups: by name, three of them: the images to show, (N, *shape), and the codes to average, (M, latent).
+        groups: by name, three of them: the images to show, (N, *shape), and the codes to average,
+            (M, latent).
         spread: half-width of the uniform noise around the result.
     """
     codes, spec = Codes(model), model.spec
     names, (a, b, c) = list(groups), (z for _, z in groups.values())
     rows, captions = [], []
     for (shown, z), name in zip(groups.values(), names, strict=True):
-        blank = torch.full((max(8 - len(shown), 0), *spec.shape), (spec.levels or 2) - 1.0)  # as white as the page
-        rows.append(torch.cat([shown[:8].cpu().float(), blank, codes.decode(z.mean(0, keepdim=True)).float()]))
+        blank = torch.full(
+            (max(8 - len(shown), 0), *spec.shape), (spec.levels or 2) - 1.0
+        )  # as white as the page
+        rows.append(
+            torch.cat(
+                [shown[:8].cpu().float(), blank, codes.decode(z.mean(0, keepdim=True)).float()]
+            )
+        )
         captions += [name, *[""] * 7, "mean"]
     result = arithmetic(a, b, c)
-    noise = torch.rand(8, len(result), generator=torch.Generator().manual_seed(seed)).to(result) * 2 * spread - spread
+    noise = (
+        torch.rand(8, len(result), generator=torch.Generator().manual_seed(seed)).to(result)
+        * 2
+        * spread
+        - spread
+    )
     rows.append(codes.decode(torch.cat([result[None], result + noise])).float())
     captions += [f"{names[0]} - {names[1]} + {names[2]}"[:24], "", "", *[""] * 6]
-    equation = captioned(torch.cat(rows), spec, 9, captions, f"{names[0]} - {names[1]} + {names[2]}, and codes near it")
+    equation = captioned(
+        torch.cat(rows),
+        spec,
+        9,
+        captions,
+        f"{names[0]} - {names[1]} + {names[2]}, and codes near it",
+    )
     alphas = torch.tensor([0, 0.5, 1, 1.5]).to(result)
     moved = b[:8, None] + alphas[:, None] * (a.mean(0) - b.mean(0))
     text = [f"alpha = {v:g}" for _ in moved for v in alphas.tolist()]
     return below(
-        equation, captioned(codes.decode(moved).flatten(0, 1).float(), spec, 4, text, f"{names[1]} + alpha ({names[0]} - {names[1]})")
+        equation,
+        captioned(
+            codes.decode(moved).flatten(0, 1).float(),
+            spec,
+            4,
+            text,
+            f"{names[1]} + alpha ({names[0]} - {names[1]})",
+        ),
     )
 
 
-def interpolations(model: Any, data: Any, n: int = 8, frames: int = 10, seed: int = 0) -> Iterator[tuple[str, Image.Image]]:
-    """Every kind of path this model has, by name; codes of a uniform prior are joined by straight lines only."""
+def interpolations(
+    model: Any, data: Any, n: int = 8, frames: int = 10, seed: int = 0
+) -> Iterator[tuple[str, Image.Image]]:
+    """Every kind of path this model has, by name; codes of a uniform prior are joined by straight
+    lines only.
+    """
     codes = Codes(model)
     for of in ("samples",) * codes.draws + ("images",) * codes.encodes:
         for kind in ("linear",) if codes.uniform else ("linear", "spherical"):
-            yield f"interpolation_{of}_{kind}", interpolation(model, data, of, kind, n, frames, seed)
+            yield (
+                f"interpolation_{of}_{kind}",
+                interpolation(model, data, of, kind, n, frames, seed),
+            )
 
 
-def every_picture(model: Any, data: Any, n: int = 8, frames: int = 10, seed: int = 0) -> Iterator[tuple[str, Image.Image]]:
+def every_picture(
+    model: Any, data: Any, n: int = 8, frames: int = 10, seed: int = 0
+) -> Iterator[tuple[str, Image.Image]]:
     """What this model can show of its latent space, by name."""
     codes = Codes(model)
     yield from interpolations(model, data, n, frames, seed)
@@ -133,9 +201,11 @@ def every_picture(model: Any, data: Any, n: int = 8, frames: int = 10, seed: int
 
 
 class LatentSpace(Callback):
-    """At the end of a run of an image model with latent codes: its interpolations, traversals and manifold in ``samples/``.
+    """At the end of a run of an image model with latent codes: its interpolations, traversals and
+    manifold in ``samples/``.
 
-    Every process decodes, the first one writes. Models without codes, and data that are not images, are left alone.
+    Every process decodes, the first one writes. Models without codes, and data that are not images,
+    are left alone.
 
     Args:
         enabled: whether it is done. seed: of drawn codes.
@@ -155,6 +225,14 @@ class LatentSpace(Callback):
             try:
                 for name, picture in every_picture(module, data, seed=self.seed):
                     file = f"{name}_{trainer.global_step:06d}.png"
-                    failed = not save_picture(trainer, name, file, picture.copy, quiet=failed) or failed
-            except (ValueError, TypeError, NotImplementedError) as error:  # no reason to lose a run that is done
-                rank_zero_warn(f"the latent space cannot be shown ({error}); python -m zoo.explore says more")
+                    failed = (
+                        not save_picture(trainer, name, file, picture.copy, quiet=failed) or failed
+                    )
+            except (
+                ValueError,
+                TypeError,
+                NotImplementedError,
+            ) as error:  # no reason to lose a run that is done
+                rank_zero_warn(
+                    f"the latent space cannot be shown ({error}); python -m zoo.explore says more"
+                )

@@ -1,4 +1,6 @@
-"""Where metrics go: Weights & Biases, offline by itself when it cannot be online, and always a CSV in the run folder."""
+"""Where metrics go: Weights & Biases, offline by itself when it cannot be online, and always a CSV
+in the run folder.
+"""
 
 from __future__ import annotations
 
@@ -46,26 +48,44 @@ class _Appending(ExperimentWriter):
 
 
 class WandbLogger(loggers.WandbLogger):
-    """One W&B run for the whole job. Goes offline, saying so, without a key or when the server does not answer: never a hang.
+    """One W&B run for the whole job. Goes offline, saying so, without a key or when the server does
+    not answer: never a hang.
 
     Args:
-        folder: run folder; the W&B files lie in its ``wandb`` folder, and the run's id in ``wandb_id`` so that a resumed run continues it.
+        folder: run folder; the W&B files lie in its ``wandb`` folder, and the run's id in
+            ``wandb_id`` so that a resumed run continues it.
         project, name, entity, group, tags: as in ``wandb.init``.
         mode: "online", "offline" or None to find out (WANDB_MODE counts).
     """
 
     def __init__(
-        self, folder: str | Path, project: str | None = None, name: str | None = None, entity: str | None = None,
-        group: str | None = None, tags: list[str] | None = None, mode: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        folder: str | Path,
+        project: str | None = None,
+        name: str | None = None,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        mode: str | None = None,
+    ) -> None:
         folder = Path(folder)
         mode = mode or os.environ.get("WANDB_MODE") or None
-        self.why_offline = "" if mode == "online" else "WANDB_MODE is offline" if mode else unreachable()
+        self.why_offline = (
+            "" if mode == "online" else "WANDB_MODE is offline" if mode else unreachable()
+        )
         super().__init__(
-            name=name or folder.name, save_dir=str(folder), id=_run_id(folder), project=project or os.environ.get("WANDB_PROJECT", "zoo"),
-            offline=bool(self.why_offline), entity=entity, group=group, tags=tags,
-            settings=wandb.Settings(init_timeout=30, finish_timeout=120, quiet=bool(self.why_offline)),
-        )  # fmt: skip
+            name=name or folder.name,
+            save_dir=str(folder),
+            id=_run_id(folder),
+            project=project or os.environ.get("WANDB_PROJECT", "zoo"),
+            offline=bool(self.why_offline),
+            entity=entity,
+            group=group,
+            tags=tags,
+            settings=wandb.Settings(
+                init_timeout=30, finish_timeout=120, quiet=bool(self.why_offline)
+            ),
+        )
         self.folder = folder
 
     @property
@@ -78,14 +98,18 @@ class WandbLogger(loggers.WandbLogger):
             except (wandb.errors.Error, OSError) as error:
                 if self._offline:
                     raise
-                rank_zero_warn(f"W&B does not answer ({str(error).splitlines()[0]}): logging offline")
+                rank_zero_warn(
+                    f"W&B does not answer ({str(error).splitlines()[0]}): logging offline"
+                )
                 self.why_offline = "the W&B server did not answer"
                 self._experiment = self._start("offline")
         return super().experiment
 
     def _start(self, mode: str) -> Any:
         self._offline = mode == "offline"
-        options = {k: v for k, v in self._wandb_init.items() if v is not None}  # a None that W&B has retired makes it warn
+        options = {
+            k: v for k, v in self._wandb_init.items() if v is not None
+        }  # a None that W&B has retired makes it warn
         run = wandb.init(**{**options, "mode": mode})
         run.define_metric("trainer/global_step")
         run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
@@ -106,18 +130,24 @@ class WandbLogger(loggers.WandbLogger):
         self._experiment.finish(exit_code=int(failed))
         self._experiment = None
         if self._offline:
-            rank_zero_info(f"W&B ran offline ({self.why_offline}); to upload this run:\n    wandb sync {files}")
+            rank_zero_info(
+                f"W&B ran offline ({self.why_offline}); to upload this run:\n    wandb sync {files}"
+            )
 
 
 def unreachable(timeout: float = 3.0) -> str:
-    """Why W&B cannot be online: no key, or no answer from its server within ``timeout`` seconds. Empty if it can."""
+    """Why W&B cannot be online: no key, or no answer from its server within ``timeout`` seconds.
+    Empty if it can.
+    """
     url = urlparse(os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url)
     if not _has_key(url.hostname or ""):
         return "no W&B API key; `wandb login` stores one"
     if proxied := os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         url = urlparse(proxied)
     try:
-        socket.create_connection((url.hostname or "", url.port or (443 if url.scheme == "https" else 80)), timeout).close()
+        socket.create_connection(
+            (url.hostname or "", url.port or (443 if url.scheme == "https" else 80)), timeout
+        ).close()
     except OSError as error:
         return f"{url.hostname} does not answer: {error}"
     return ""

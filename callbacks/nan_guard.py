@@ -1,4 +1,6 @@
-"""Stops a run at the first non-finite loss, before a checkpoint is written, and says which term it was."""
+"""Stops a run at the first non-finite loss, before a checkpoint is written, and says which term it
+was.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ from zoo.core.module import NonFiniteLoss
 
 
 class NaNGuard(Callback):
-    """Looks at the scalars of the training step just done. Lightning runs checkpoint callbacks after all others, so none saves it.
+    """Looks at the scalars of the training step just done. Lightning runs checkpoint callbacks
+    after all others, so none saves it.
 
     Args:
-        every_n_steps: generator steps between looks on a GPU, where each look waits for the device (the run's last step is always
-            looked at). Elsewhere every step.
+        every_n_steps: generator steps between looks on a GPU, where each look waits for the device
+            (the run's last step is always looked at). Elsewhere every step.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -24,7 +27,9 @@ class NaNGuard(Callback):
             raise ValueError(f"nan_guard.every_n_steps is at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         terms, step = getattr(module, "terms", {}), trainer.global_step
         last = step >= trainer.max_steps > 0
         if not terms or (module.device.type == "cuda" and step % self.every_n_steps and not last):
@@ -43,7 +48,8 @@ class NaNGuard(Callback):
         good = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
         resume = f"; the last good state is {good} (--ckpt_path={good})" if good.is_file() else ""
         return (
-            f"step {trainer.global_step}: {', '.join(odd) or 'a term of another process'} is not finite"
+            f"step {trainer.global_step}: {', '.join(odd) or 'a term of another process'} is not "
+            f"finite"
             + (f" (the others: {', '.join(rest)})" if rest else "")
             + f". Lower the learning rate or clip gradients{resume}"
         )

@@ -10,7 +10,9 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar, named after the model, refreshed every 20 steps, without a bar for each validation."""
+    """Lightning's bar, named after the model, refreshed every 20 steps, without a bar for each
+    validation.
+    """
 
     def __init__(self, refresh_rate: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate)
@@ -20,10 +22,16 @@ class Progress(TQDMProgressBar):
         entry = getattr(module, "entry", None)
         name = entry.name if entry is not None else type(module).__name__
         single = trainer.max_epochs in (None, -1)
-        self.train_progress_bar.set_description(name if single else f"{name}, epoch {trainer.current_epoch}")
+        self.train_progress_bar.set_description(
+            name if single else f"{name}, epoch {trainer.current_epoch}"
+        )
 
     def init_validation_tqdm(self) -> Tqdm:
         return Tqdm(disable=True)
 
     def get_metrics(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-        return {k.removeprefix("train/"): v for k, v in super().get_metrics(trainer, module).items() if k != "v_num"}
+        return {
+            k.removeprefix("train/"): v
+            for k, v in super().get_metrics(trainer, module).items()
+            if k != "v_num"
+        }

@@ -1,4 +1,6 @@
-"""What the callbacks share: scalars on the generator's clock, pictures for the loggers, the protocol of the run's numbers."""
+"""What the callbacks share: scalars on the generator's clock, pictures for the loggers, the
+protocol of the run's numbers.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,17 @@ from zoo.core import GenerativeModule, LikelihoodModule
 
 
 def can(module: Any, capability: str) -> bool:
-    """Whether a model declares a capability; one that is not registered, whether it defines the method."""
+    """Whether a model declares a capability; one that is not registered, whether it defines the
+    method.
+    """
     entry = getattr(module, "entry", None)
     if entry is not None:
         return capability in entry.can
     method = getattr(type(module), capability, None)
-    return method is not None and method not in (getattr(GenerativeModule, capability, None), getattr(LikelihoodModule, capability, None))
+    return method is not None and method not in (
+        getattr(GenerativeModule, capability, None),
+        getattr(LikelihoodModule, capability, None),
+    )
 
 
 def by_class(module: Any) -> bool:
@@ -38,22 +45,28 @@ def conditions_on(module: Any) -> str:
 
 
 def log_scalars(trainer: Trainer, module: LightningModule, values: dict[str, float]) -> None:
-    """Log at the end of a validation or test epoch, with generator steps as the x-axis. All processes call it with equal values."""
+    """Log at the end of a validation or test epoch, with generator steps as the x-axis. All
+    processes call it with equal values.
+    """
     if values:
         module.log_dict({k: float(v) for k, v in values.items()}, batch_size=1, sync_dist=True)
         module.log("step", float(trainer.global_step), batch_size=1, sync_dist=True)
 
 
 def log_image(trainer: Trainer, key: str, path: Path) -> None:
-    """Send a picture to every logger that takes pictures, at the current generator step. Call it on the first process only."""
+    """Send a picture to every logger that takes pictures, at the current generator step. Call it on
+    the first process only.
+    """
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
             logger.log_image(key=key, images=[str(path)], step=trainer.global_step)
 
 
-def save_picture(trainer: Trainer, key: str, name: str, picture: Callable[[], Image.Image], quiet: bool = False) -> bool:
-    """On the first process, draw the picture, write it to RUN/samples/NAME and log it. A full disk is no reason to lose a run: a warning,
-    unless ``quiet``, and False."""
+def save_picture(
+    trainer: Trainer, key: str, name: str, picture: Callable[[], Image.Image], quiet: bool = False
+) -> bool:
+    """On the first process, draw the picture, write it to RUN/samples/NAME and log it. A full disk
+    is no reason to lose a run: a warning, unless ``quiet``, and False."""
     if not trainer.is_global_zero:
         return True
     path = Path(trainer.default_root_dir) / "samples" / name
@@ -69,7 +82,8 @@ def save_picture(trainer: Trainer, key: str, name: str, picture: Callable[[], Im
 
 
 def write_protocol(trainer: Trainer, said: dict[str, Any]) -> None:
-    """Add to RUN/protocol.json and, under the same names, to the config of a W&B run: how the run's numbers were measured.
+    """Add to RUN/protocol.json and, under the same names, to the config of a W&B run: how the run's
+    numbers were measured.
 
     All processes may call it; the first one writes.
     """
@@ -95,4 +109,7 @@ def write_protocol(trainer: Trainer, said: dict[str, Any]) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that a number depends on."""
-    return {"zoo": sys.modules["zoo"].__version__, **{p: version(p) for p in ("torch", "torchmetrics", "torch-fidelity", "scikit-learn")}}
+    return {
+        "zoo": sys.modules["zoo"].__version__,
+        **{p: version(p) for p in ("torch", "torchmetrics", "torch-fidelity", "scikit-learn")},
+    }

@@ -11,7 +11,9 @@ from lightning.pytorch import seed_everything
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
-    """Tests that start several processes run one after another, in one worker of ``pytest -n``: they share their launches."""
+    """Tests that start several processes run one after another, in one worker of ``pytest -n``:
+    they share their launches.
+    """
     for item in items:
         if item.get_closest_marker("ddp"):
             item.add_marker(pytest.mark.xdist_group("ddp"))
@@ -19,7 +21,9 @@ def pytest_collection_modifyitems(items) -> None:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # of the commands that tests start
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1")
+    )  # of the commands that tests start
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)

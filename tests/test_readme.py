@@ -19,7 +19,9 @@ def between(name: str, text: str = MODELS) -> str:
 
 
 def test_the_table_of_models_is_what_the_command_writes():
-    assert between("models") == ls.markdown([*registry.entries()]), "run `python -m zoo.ls --markdown` and paste it"
+    assert between("models") == ls.markdown([*registry.entries()]), (
+        "run `python -m zoo.ls --markdown` and paste it"
+    )
 
 
 def test_the_readme_names_every_model():
@@ -42,6 +44,8 @@ def test_every_fit_command_parses(command):
 
 
 def test_every_file_it_names_exists():
-    for path in re.findall(r"\((docs/[^)]+)\)|`(docs/[\w./]+|[A-Z]+\.md|sweeps/\w+\.yaml)`", README):
+    for path in re.findall(
+        r"\((docs/[^)]+)\)|`(docs/[\w./]+|[A-Z]+\.md|sweeps/\w+\.yaml)`", README
+    ):
         name = path[0] or path[1]
         assert (ROOT / name).exists(), name

@@ -1,10 +1,12 @@
-"""The contract that every model keeps, as plain functions chosen by its metadata. ``python -m zoo.check NAME`` runs them.
+"""The contract that every model keeps, as plain functions chosen by its metadata.
+``python -m zoo.check NAME`` runs them.
 
     python -m zoo.check began            one model
     python -m zoo.check --all            every model
     python -m zoo.check --all --slow     also the gates of the default runs (minutes a model)
 
-A check that does not apply to a model for a known reason stands in its ``waive=``; a waived check that passes is a failure too.
+A check that does not apply to a model for a known reason stands in its ``waive=``; a waived check
+that passes is a failure too.
 """
 
 from __future__ import annotations
@@ -36,15 +38,26 @@ from torch import Tensor, nn
 
 from zoo import harness, registry
 from zoo.config import folder, layer, merge
-from zoo.core import AdversarialModule, AutoregressiveModule, DataSpec, GenerativeModule, LikelihoodModule
+from zoo.core import (
+    AdversarialModule,
+    AutoregressiveModule,
+    DataSpec,
+    GenerativeModule,
+    LikelihoodModule,
+)
 from zoo.core.module import Batch
 from zoo.core.noise import Noise, generator
 from zoo.core.processes import leave_group
 from zoo.core.sampling import BLOCK, classes_in_turn, draw, undisturbed
 from zoo.data.base import Split, ZooDataModule
 
-CAPABILITIES = "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate".split()
-TINY = [DataSpec((1, 3, 3), 2, 3, "tiny"), DataSpec((1, 2, 4), 2, 3, "tiny")]  # the second for models that halve the sides
+CAPABILITIES = (
+    "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate".split()
+)
+TINY = [
+    DataSpec((1, 3, 3), 2, 3, "tiny"),
+    DataSpec((1, 2, 4), 2, 3, "tiny"),
+]  # the second for models that halve the sides
 
 
 @dataclass
@@ -59,7 +72,9 @@ class Subject:
 
     @classmethod
     def of(cls, name: str, *options: str) -> Subject:
-        """As ``python -m zoo.fit --model NAME OPTIONS`` would train it; of the options, those of the model and the data count."""
+        """As ``python -m zoo.fit --model NAME OPTIONS`` would train it; of the options, those of
+        the model and the data count.
+        """
         layered = layer(["--model", name, *options])
         document = layered.document
         for option in layered.options:
@@ -70,9 +85,19 @@ class Subject:
                 for part in reversed(path):
                     change = {part: change}
                 document[section] = merge(document[section], {"init_args": change})
-        clip = {k: v for k, v in document["trainer"].items() if k in ("gradient_clip_val", "gradient_clip_algorithm")}
+        clip = {
+            k: v
+            for k, v in document["trainer"].items()
+            if k in ("gradient_clip_val", "gradient_clip_algorithm")
+        }
         model, data = document["model"], document["data"]
-        return cls(registry.entry(name), model.get("init_args", {}), data["class_path"], data.get("init_args", {}), clip)
+        return cls(
+            registry.entry(name),
+            model.get("init_args", {}),
+            data["class_path"],
+            data.get("init_args", {}),
+            clip,
+        )
 
     def data(self, **changes: Any) -> ZooDataModule:
         module, _, name = self.data_class.rpartition(".")
@@ -82,7 +107,9 @@ class Subject:
         seed_everything(seed, verbose=False)
         return registry.create(self.entry.name, spec or self.data().spec, **self.model_params)
 
-    def fit(self, model: GenerativeModule, steps: int, data: ZooDataModule | None = None, **options: Any) -> Trainer:
+    def fit(
+        self, model: GenerativeModule, steps: int, data: ZooDataModule | None = None, **options: Any
+    ) -> Trainer:
         return fit(model, data or self.data(), steps, **{**self.trainer_params, **options})
 
     def batch(self, n: int = 8) -> Batch:
@@ -90,25 +117,38 @@ class Subject:
 
 
 def fit(model: Any, data: Any, steps: int, **options: Any) -> Trainer:
-    """Train without logger, bar, validation or checkpoints for ``steps`` generator steps; returns the trainer."""
+    """Train without logger, bar, validation or checkpoints for ``steps`` generator steps; returns
+    the trainer.
+    """
     ckpt_path = options.pop("ckpt_path", None)
     quiet = {
-        "max_steps": steps, "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
-        "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "limit_val_batches": 0,
-        "check_val_every_n_epoch": None, "val_check_interval": 10**9, "use_distributed_sampler": False,
-    }  # fmt: skip
+        "max_steps": steps,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "check_val_every_n_epoch": None,
+        "val_check_interval": 10**9,
+        "use_distributed_sampler": False,
+    }
     trainer = Trainer(**{**quiet, **options})
     trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
 
-# -- the checks --------------------------------------------------------------------------------------------------------
+# -- the checks ----------------------------------------------------------------------------------
 Applies = Callable[[registry.Entry], bool]
 CHECKS: dict[str, tuple[Callable[[Subject], None], Applies, str]] = {}
 
 
 def check(applies: Applies = lambda entry: True, mark: str = ""):
-    """Register a check; it raises AssertionError where the contract is broken. ``mark``: "slow" or "ddp"."""
+    """Register a check; it raises AssertionError where the contract is broken. ``mark``: "slow" or
+    "ddp".
+    """
 
     def add(function: Callable[[Subject], None]) -> Callable[[Subject], None]:
         CHECKS[function.__name__.removeprefix("check_")] = (function, applies, mark)
@@ -140,7 +180,9 @@ def check_builds(subject: Subject) -> None:
 
 
 def _paper_spec(subject: Subject) -> DataSpec:
-    if subject.data_class.endswith("ImageFolder"):  # no files here: the shape its parameters promise
+    if subject.data_class.endswith(
+        "ImageFolder"
+    ):  # no files here: the shape its parameters promise
         size = subject.data_params.get("size", 32)
         return DataSpec((subject.data_params.get("channels", 3), size, size), 256)
     return subject.data().spec
@@ -151,18 +193,31 @@ def check_capabilities(subject: Subject) -> None:
     """It can do what it declares, and declares what it can do."""
     model, declared = subject.model(), subject.entry.can
     base = LikelihoodModule if isinstance(model, LikelihoodModule) else GenerativeModule
-    has = {c for c in CAPABILITIES if callable(getattr(type(model), c, None)) and getattr(type(model), c) is not getattr(base, c, None)}
-    assert declared <= set(CAPABILITIES), f"unknown capabilities {sorted(declared - set(CAPABILITIES))}"
+    has = {
+        c
+        for c in CAPABILITIES
+        if callable(getattr(type(model), c, None))
+        and getattr(type(model), c) is not getattr(base, c, None)
+    }
+    assert declared <= set(CAPABILITIES), (
+        f"unknown capabilities {sorted(declared - set(CAPABILITIES))}"
+    )
     assert has == declared, f"declares {sorted(declared)}, has methods {sorted(has)}"
     if subject.entry.likelihood == "none":
-        assert not declared & {"log_prob", "elbo"}, "likelihood is none, yet it has log_prob or elbo"
+        assert not declared & {"log_prob", "elbo"}, (
+            "likelihood is none, yet it has log_prob or elbo"
+        )
     else:
-        assert declared & {"log_prob", "elbo"}, f"likelihood is {subject.entry.likelihood}, yet it has neither log_prob nor elbo"
+        assert declared & {"log_prob", "elbo"}, (
+            f"likelihood is {subject.entry.likelihood}, yet it has neither log_prob nor elbo"
+        )
 
 
 @check()
 def check_refuses_other_data_clearly(subject: Subject) -> None:
-    """Other shapes and levels are modelled, or refused with a message that names the model and the data."""
+    """Other shapes and levels are modelled, or refused with a message that names the model and the
+    data.
+    """
     for spec in (
         DataSpec((2,)),
         DataSpec((1, 8, 8), 2, 10),
@@ -177,7 +232,9 @@ def check_refuses_other_data_clearly(subject: Subject) -> None:
         else:
             refusal = ""
         if refusal:
-            assert subject.entry.name in refusal and ";" in refusal, f"on {spec}: no name or remedy in {refusal}"
+            assert subject.entry.name in refusal and ";" in refusal, (
+                f"on {spec}: no name or remedy in {refusal}"
+            )
         elif "sample" in subject.entry.can:
             assert draw(model, 2).shape == (2, *spec.shape), f"wrong sample shape on {spec}"
 
@@ -185,8 +242,14 @@ def check_refuses_other_data_clearly(subject: Subject) -> None:
 @check()
 def check_same_seed_same_weights(subject: Subject) -> None:
     a, b, c = subject.model(seed=1), subject.model(seed=1), subject.model(seed=2)
-    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
-    assert any(not torch.equal(x, y) for x, y in zip(a.state_dict().values(), c.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(x, y)
+        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+    assert any(
+        not torch.equal(x, y)
+        for x, y in zip(a.state_dict().values(), c.state_dict().values(), strict=True)
+    )
 
 
 @check()
@@ -210,7 +273,9 @@ def check_losses_finite(subject: Subject) -> None:
 
 @check()
 def check_resumes_bit_for_bit(subject: Subject) -> None:
-    """Nine steps in one go equal four, a checkpoint, and five more: weights, buffers and optimisers."""
+    """Nine steps in one go equal four, a checkpoint, and five more: weights, buffers and
+    optimisers.
+    """
     _resume(subject, 0)
 
 
@@ -218,11 +283,17 @@ def _resume(subject: Subject, workers: int, **options: Any) -> None:
     straight = subject.model()
     whole = subject.fit(straight, 9, subject.data(num_workers=workers), **options)
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(os.environ.get("ZOO_CHECK_FOLDER", scratch)) / "at4.ckpt"  # one folder for all processes of a group
-        subject.fit(subject.model(), 4, subject.data(num_workers=workers), **options).save_checkpoint(path)
+        path = (
+            Path(os.environ.get("ZOO_CHECK_FOLDER", scratch)) / "at4.ckpt"
+        )  # one folder for all processes of a group
+        subject.fit(
+            subject.model(), 4, subject.data(num_workers=workers), **options
+        ).save_checkpoint(path)
         resumed = subject.model(seed=5)  # another seed: everything must come from the checkpoint
         rest = subject.fit(resumed, 9, subject.data(num_workers=workers), ckpt_path=path, **options)
-    differing = [n for n, v in straight.state_dict().items() if not torch.equal(v, resumed.state_dict()[n])]
+    differing = [
+        n for n, v in straight.state_dict().items() if not torch.equal(v, resumed.state_dict()[n])
+    ]
     assert not differing, f"differs after resuming: {', '.join(differing)}"
     for a, b in zip(whole.optimizers, rest.optimizers, strict=True):
         for x, y in zip(_tensors(a.state_dict()), _tensors(b.state_dict()), strict=True):
@@ -251,19 +322,25 @@ def check_leaves_no_trace(subject: Subject) -> None:
         model.evaluate(batch, generator(0, "check"))
         for method in {"log_prob", "elbo"} & subject.entry.can:
             getattr(model, method)(batch["x"], batch.get("y"), generator=generator(0, "check"))
-    assert all(torch.equal(v, model.state_dict()[n]) for n, v in state.items()), "evaluation changed the state"
+    assert all(torch.equal(v, model.state_dict()[n]) for n, v in state.items()), (
+        "evaluation changed the state"
+    )
     assert torch.equal(rng, torch.get_rng_state()), "evaluation consumed the global random state"
     assert modes == [m.training for m in model.modules()], "evaluation changed a submodule's mode"
     if "sample" in subject.entry.can:
         model.eval()
         with torch.no_grad():
             model.sample(3, y=classes_in_turn(model, 3), generator=generator(0, "check"))
-        assert torch.equal(rng, torch.get_rng_state()), "sample consumed the global random state, not its generator's"
+        assert torch.equal(rng, torch.get_rng_state()), (
+            "sample consumed the global random state, not its generator's"
+        )
 
 
 @check(can("sample"))
 def check_samples(subject: Subject) -> None:
-    """Right shape and units, finite; seeds matter; a row is the same in every chunking; one generator says it all."""
+    """Right shape and units, finite; seeds matter; a row is the same in every chunking; one
+    generator says it all.
+    """
     model = subject.model()
     subject.fit(model, 20)  # batch statistics need a few steps to leave their start
     spec, n = model.spec, BLOCK + 6
@@ -271,10 +348,16 @@ def check_samples(subject: Subject) -> None:
     whole = draw(model, n, seed=1, y=y)
     assert whole.shape == (n, *spec.shape) and torch.isfinite(whole).all()
     if spec.levels is not None:
-        assert whole.min() >= 0 and whole.max() <= spec.levels - 1 and torch.equal(whole, whole.round()), "not integer levels"
+        assert (
+            whole.min() >= 0
+            and whole.max() <= spec.levels - 1
+            and torch.equal(whole, whole.round())
+        ), "not integer levels"
     tail = draw(model, 6, seed=1, start=BLOCK, y=None if y is None else y[BLOCK:])
     assert torch.equal(whole[BLOCK:], tail), "rows depend on the chunking"
-    assert torch.equal(whole[:1], draw(model, 1, seed=1, y=None if y is None else y[:1])), "n=1 is not the first row of n"
+    assert torch.equal(whole[:1], draw(model, 1, seed=1, y=None if y is None else y[:1])), (
+        "n=1 is not the first row of n"
+    )
     assert not torch.equal(whole, draw(model, n, seed=2, y=y)), "the seed does not matter"
     torch.manual_seed(3)
     again = draw(model, n, seed=1, y=y)
@@ -289,12 +372,16 @@ def check_condition_matters(subject: Subject) -> None:
         return
     subject.fit(model, 3)
     zeros = torch.zeros(8, dtype=torch.long)
-    assert not torch.equal(draw(model, 8, y=zeros), draw(model, 8, y=zeros + 1)), "the label does not change the samples"
+    assert not torch.equal(draw(model, 8, y=zeros), draw(model, 8, y=zeros + 1)), (
+        "the label does not change the samples"
+    )
 
 
 @check(lambda e: bool(e.can & {"log_prob", "elbo"}))
 def check_likelihood_form(subject: Subject) -> None:
-    """Nats, one value an example, finite, the same alone and in a batch, repeatable from a generator."""
+    """Nats, one value an example, finite, the same alone and in a batch, repeatable from a
+    generator.
+    """
     model, batch = subject.model(), subject.batch(6)
     x, y = batch["x"], batch["y"] if model.conditions_on == "class" else None
     method = model.log_prob if "log_prob" in subject.entry.can else model.elbo
@@ -308,13 +395,17 @@ def check_likelihood_form(subject: Subject) -> None:
         assert values.shape == (6,) and torch.isfinite(values).all(), f"shape {tuple(values.shape)}"
         assert torch.equal(values, of(everything, generator=generator(1))), "not repeatable"
         plain = of(everything)  # without a generator a row's noise is its own
-        torch.testing.assert_close(torch.cat([of(everything[:2]), of(everything[2:])]), plain, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(
+            torch.cat([of(everything[:2]), of(everything[2:])]), plain, rtol=1e-5, atol=1e-4
+        )
         torch.testing.assert_close(of(shuffled), plain[shuffled], rtol=1e-5, atol=1e-4)
 
 
 @check(lambda e: "log_prob" in e.can and e.likelihood in ("exact_mass", "estimate"))
 def check_mass_sums_to_one(subject: Subject) -> None:
-    """Over all images of 1x3x3 (or 1x2x4) binary pixels, for each label, at random weights and after training."""
+    """Over all images of 1x3x3 (or 1x2x4) binary pixels, for each label, at random weights and
+    after training.
+    """
     model = _tiny(subject, *TINY)
     images, spec = harness.every_image(model.spec), model.spec
     labels = range(3) if model.conditions_on == "class" else [None]
@@ -326,7 +417,9 @@ def check_mass_sums_to_one(subject: Subject) -> None:
             for label in labels:
                 y = None if label is None else torch.full((len(images),), label)
                 total = model.log_prob(images, y).exp().sum().item()
-                assert abs(total - 1) < 1e-5, f"masses sum to {total} after {steps} steps (label {label})"
+                assert abs(total - 1) < 1e-5, (
+                    f"masses sum to {total} after {steps} steps (label {label})"
+                )
         model.float()
 
 
@@ -336,28 +429,45 @@ def autoregressive(entry: registry.Entry) -> bool:
 
 @check(autoregressive)
 def check_is_causal(subject: Subject) -> None:
-    """A dimension's conditional depends on none that comes later in the order, nor on itself: by autograd, and bit for bit."""
+    """A dimension's conditional depends on none that comes later in the order, nor on itself: by
+    autograd, and bit for bit.
+    """
     models: list[Any] = []
     for seed in range(3):
         model = _stirred(subject, *TINY, seed=seed)
         if models:
-            model.load_state_dict(dict(models[0].named_buffers()), strict=False)  # other weights, the same order
+            model.load_state_dict(
+                dict(models[0].named_buffers()), strict=False
+            )  # other weights, the same order
         models.append(model)
-    condition = {"y": torch.zeros(1, dtype=torch.long)} if models[0].conditions_on == "class" else {}
+    condition = (
+        {"y": torch.zeros(1, dtype=torch.long)} if models[0].conditions_on == "class" else {}
+    )
     depends = harness.dependence(models, **condition)
-    assert not depends.triu().any(), f"{int(depends.triu().sum())} conditionals depend on what comes later"
-    assert harness.coverage(depends) > 0.8, f"only {harness.coverage(depends):.0%} of the earlier dimensions are used"
+    assert not depends.triu().any(), (
+        f"{int(depends.triu().sum())} conditionals depend on what comes later"
+    )
+    assert harness.coverage(depends) > 0.8, (
+        f"only {harness.coverage(depends):.0%} of the earlier dimensions are used"
+    )
     x = harness.every_image(models[0].spec)[99:101]
     condition = {k: v.expand(2) for k, v in condition.items()}
-    assert not harness.leaks(models[0], x, **condition), "a conditional changed with a later dimension"
+    assert not harness.leaks(models[0], x, **condition), (
+        "a conditional changed with a later dimension"
+    )
 
 
 @check(autoregressive)
 def check_samples_have_the_models_probabilities(subject: Subject) -> None:
-    """20,000 draws of 1x2x2 images of three levels against exp(log_prob): total variation below 0.05 (0.025 is expected)."""
+    """20,000 draws of 1x2x2 images of three levels against exp(log_prob): total variation below
+    0.05 (0.025 is expected).
+    """
     model = _stirred(subject, DataSpec((1, 2, 2), 3, 3, "tiny"), DataSpec((1, 1, 4), 3, 3, "tiny"))
     images = harness.every_image(model.spec)
-    condition = [{"y": torch.ones(n, dtype=torch.long)} if model.conditions_on == "class" else {} for n in (20_000, len(images))]
+    condition = [
+        {"y": torch.ones(n, dtype=torch.long)} if model.conditions_on == "class" else {}
+        for n in (20_000, len(images))
+    ]
     with torch.no_grad():
         drawn = model.sample(20_000, generator=generator(0), **condition[0])
         expected = model.log_prob(images, **condition[1]).exp()
@@ -367,7 +477,9 @@ def check_samples_have_the_models_probabilities(subject: Subject) -> None:
 
 @check(autoregressive)
 def check_cache_changes_nothing(subject: Subject) -> None:
-    """Sampling with the cache gives the integers of a full pass for each dimension, in float64, grey and in colour."""
+    """Sampling with the cache gives the integers of a full pass for each dimension, in float64,
+    grey and in colour.
+    """
     for spec in (DataSpec((1, 4, 4), 5, 3, "tiny"), DataSpec((3, 4, 4), 4, 3, "tiny")):
         try:
             model = _stirred(subject, spec)
@@ -375,8 +487,13 @@ def check_cache_changes_nothing(subject: Subject) -> None:
             continue
         y = torch.arange(4) % 3 if model.conditions_on == "class" else None
         for seed in (0, 1):
-            fast, slow = (model.sample(4, y=y, generator=generator(seed), cache=cache) for cache in (True, False))
-            assert torch.equal(fast, slow), f"{int((fast != slow).sum())} of {fast.numel()} values differ on {spec}"
+            fast, slow = (
+                model.sample(4, y=y, generator=generator(seed), cache=cache)
+                for cache in (True, False)
+            )
+            assert torch.equal(fast, slow), (
+                f"{int((fast != slow).sum())} of {fast.numel()} values differ on {spec}"
+            )
 
 
 @check(lambda e: "log_prob" in e.can and e.likelihood in ("exact_density", "dequantised_bound"))
@@ -388,7 +505,9 @@ def check_density_integrates_to_one(subject: Subject) -> None:
     except ValueError:
         return  # a model of images only: its bound is checked by its own tests
     fit(model, Given(spec, torch.randn(256, 2, generator=generator(0))), 20)
-    assert model.likelihood_kind == "exact_density", f"on real-valued vectors its kind is {model.likelihood_kind}"
+    assert model.likelihood_kind == "exact_density", (
+        f"on real-valued vectors its kind is {model.likelihood_kind}"
+    )
     side = torch.linspace(-9, 9, 181)
     with undisturbed(model):
         density = model.log_prob(torch.cartesian_prod(side, side)).exp()
@@ -398,20 +517,30 @@ def check_density_integrates_to_one(subject: Subject) -> None:
 
 @check(lambda e: "log_prob" in e.can and e.likelihood == "dequantised_bound")
 def check_bound_is_below_the_mass(subject: Subject) -> None:
-    """On images the density over the unit cube integrates to at most one, and log_prob is below log P of the same images."""
-    model = _tiny(subject, *(DataSpec(shape, 3, 3, "tiny") for shape in ((1, 1, 2), (1, 2, 2), (1, 4, 4)))).double()
+    """On images the density over the unit cube integrates to at most one, and log_prob is below log
+    P of the same images.
+    """
+    model = _tiny(
+        subject, *(DataSpec(shape, 3, 3, "tiny") for shape in ((1, 1, 2), (1, 2, 2), (1, 4, 4)))
+    ).double()
     spec, n = model.spec, 1 << 14
     x = torch.randint(3, (8, *spec.shape), generator=generator(0)).double()
     model.initialise_from(x)
     with undisturbed(model), torch.no_grad():
-        density = model.log_density(torch.rand(n, *spec.shape, generator=generator(1), dtype=torch.float64)).exp()
+        density = model.log_density(
+            torch.rand(n, *spec.shape, generator=generator(1), dtype=torch.float64)
+        ).exp()
         u = torch.rand(8, 512, *spec.shape, generator=generator(2), dtype=torch.float64)
         each = torch.stack([model.bound(x, u[:, i]) for i in range(512)])
         bound = torch.stack([model.log_prob(x, generator=generator(i)) for i in range(32)]).mean(0)
     slack = 4 * density.std().item() / n**0.5
-    assert density.mean().item() <= 1 + slack, f"the density over the unit cube integrates to {density.mean():.3f}"
+    assert density.mean().item() <= 1 + slack, (
+        f"the density over the unit cube integrates to {density.mean():.3f}"
+    )
     mass, error = each.logsumexp(0) - math.log(512), each.std(0) / 32**0.5
-    assert (bound <= mass + 4 * error + 1e-6).all(), f"the bound exceeds log P by {(bound - mass).max():.3f} nats"
+    assert (bound <= mass + 4 * error + 1e-6).all(), (
+        f"the bound exceeds log P by {(bound - mass).max():.3f} nats"
+    )
 
 
 def _tiny(subject: Subject, *specs: DataSpec, seed: int = 0) -> Any:
@@ -426,7 +555,9 @@ def _tiny(subject: Subject, *specs: DataSpec, seed: int = 0) -> Any:
 
 
 def _stirred(subject: Subject, *specs: DataSpec, seed: int = 0) -> Any:
-    """The same in float64 for evaluation, every weight random, those included that start at zero."""
+    """The same in float64 for evaluation, every weight random, those included that start at
+    zero.
+    """
     model = _tiny(subject, *specs, seed=seed).double().eval()
     for p in model.parameters():
         nn.init.normal_(p, std=0.3)
@@ -436,7 +567,14 @@ def _stirred(subject: Subject, *specs: DataSpec, seed: int = 0) -> Any:
 class Given(ZooDataModule):
     """A data module over given tensors; the same rows serve as train, val and test."""
 
-    def __init__(self, spec: DataSpec, x: Tensor, y: Tensor | None = None, batch_size: int = 16, **options: Any) -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        x: Tensor,
+        y: Tensor | None = None,
+        batch_size: int = 16,
+        **options: Any,
+    ) -> None:
         super().__init__(batch_size, **options)
         self._spec, self._split = spec, {"x": x} if y is None else {"x": x, "y": y}
 
@@ -464,7 +602,9 @@ def check_bound_is_below_importance_estimate(subject: Subject) -> None:
     x, given = batch["x"], {"y": batch["y"]} if model.conditions_on == "class" else {}
     subject.fit(model, 30)
     with undisturbed(model):
-        bound = torch.stack([model.elbo(x, generator=generator(i), **given) for i in range(64)]).mean()
+        bound = torch.stack(
+            [model.elbo(x, generator=generator(i), **given) for i in range(64)]
+        ).mean()
         tighter = model.importance_bound(x, samples=64, generator=generator(0), **given).mean()
     assert bound < tighter, f"elbo {bound} is above the importance-weighted bound {tighter}"
 
@@ -479,7 +619,9 @@ def check_flow_inverts(subject: Subject) -> None:
         z, log_det = model.forward_flow(y)
         back, _ = model.inverse_flow(z)
         torch.testing.assert_close(back, y, rtol=1e-6, atol=1e-6)
-        jacobian = torch.func.jacrev(lambda v: model.forward_flow(v[None])[0].flatten())(y[0]).view(16, 16)
+        jacobian = torch.func.jacrev(lambda v: model.forward_flow(v[None])[0].flatten())(y[0]).view(
+            16, 16
+        )
     torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det[0], rtol=1e-6, atol=1e-6)
 
 
@@ -489,8 +631,8 @@ def plays(entry: registry.Entry) -> bool:
 
 @check(plays)
 def check_players_take_turns(subject: Subject) -> None:
-    """Over two cycles the steps are those of ``phases``, each moving one player and leaving no gradients; the clock counts cycles; with
-    k=2 the discriminator has two steps a cycle."""
+    """Over two cycles the steps are those of ``phases``, each moving one player and leaving no
+    gradients; the clock counts cycles; with k=2 the discriminator has two steps a cycle."""
     model = subject.model()
     expected = [p.player for step in range(2) for p in model.phases() for _ in range(p.times(step))]
     assert (seen := _turns(subject, model)) == expected, f"played {seen}, phases say {expected}"
@@ -500,7 +642,9 @@ def check_players_take_turns(subject: Subject) -> None:
             assert "k=2" in refusal, f"k=2 is refused, not saying so: {refusal}"
         else:
             turns = _turns(doubled, doubled.model())
-            assert turns.count("d") == 4 and turns.count("g") == seen.count("g"), f"with k=2 two cycles are {turns}"
+            assert turns.count("d") == 4 and turns.count("g") == seen.count("g"), (
+                f"with k=2 two cycles are {turns}"
+            )
 
 
 def _refusal(attempt: Callable[[], Any]) -> str:
@@ -527,7 +671,9 @@ def _turns(subject: Subject, model: Any) -> list[str]:
         others = {n: p for n, p in model.named_parameters() if id(p) not in own}
         moved = [n for n in others if not torch.equal(now[n], last[n])]
         assert not moved, f"{player}'s step moved {', '.join(moved)}"
-        assert all(p.grad is None for p in others.values()), f"{player}'s phase left gradients in another player"
+        assert all(p.grad is None for p in others.values()), (
+            f"{player}'s phase left gradients in another player"
+        )
         last = now
         seen.append(player)
 
@@ -564,9 +710,17 @@ def check_fresh_data_and_noise(subject: Subject) -> None:
     subject.fit(model, 1)
     flat = [i for step in rows for i in step]
     assert len(flat) == len(set(flat)), "two steps of a cycle read the same row"
-    assert all(codes), f"steps of a cycle without codes of their own: {[i for i, of in enumerate(codes) if not of]}"
+    assert all(codes), (
+        f"steps of a cycle without codes of their own: "
+        f"{[i for i, of in enumerate(codes) if not of]}"
+    )
     every = [z for of in codes for z in of]
-    same = [(i, j) for i, a in enumerate(every) for j, b in enumerate(every[:i]) if a.shape == b.shape and torch.equal(a, b)]
+    same = [
+        (i, j)
+        for i, a in enumerate(every)
+        for j, b in enumerate(every[:i])
+        if a.shape == b.shape and torch.equal(a, b)
+    ]
     assert not same, f"draws {same} of a cycle are equal"
 
 
@@ -579,7 +733,9 @@ def check_generator_gets_gradient(subject: Subject) -> None:
     model.zero_grad()
     phase.loss(batch if phase.real else 16)["loss"].backward()
     names = {id(p): n for n, p in model.named_parameters()}
-    none = [names[id(p)] for p in model.parameters_of("g") if p.grad is None or p.grad.abs().max() == 0]
+    none = [
+        names[id(p)] for p in model.parameters_of("g") if p.grad is None or p.grad.abs().max() == 0
+    ]
     assert not none, f"no gradient: {', '.join(none)}"
 
 
@@ -594,16 +750,23 @@ def check_accumulation_equals_one_batch(subject: Subject) -> None:
         model.loop = dataclasses.replace(model.loop, accumulate=accumulate)
         subject.fit(model, 2, precision="64-true")
         results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-    assert (results[0] - results[1]).abs().max() < 1e-9, f"differs by {(results[0] - results[1]).abs().max():.2g}"
+    assert (results[0] - results[1]).abs().max() < 1e-9, (
+        f"differs by {(results[0] - results[1]).abs().max():.2g}"
+    )
 
 
 @check(lambda e: bool(getattr(registry.get(e.name), "toolkit", ())))
 def check_options_of_the_loop_work(subject: Subject) -> None:
-    """Every option that the game takes changes three cycles and keeps them finite; every other one is refused. (What joint batches
-    change needs batch norm in D; a test of dcgan has it.)"""
+    """Every option that the game takes changes three cycles and keeps them finite; every other one
+    is refused. (What joint batches change needs batch norm in D; a test of dcgan has it.)"""
     options = {
-        "label_smooth": 0.9, "label_flip": 0.3, "instance_noise": 0.5, "spectral_norm": True, "r1": 1.0, "replay": 16
-    }  # fmt: skip
+        "label_smooth": 0.9,
+        "label_flip": 0.3,
+        "instance_noise": 0.5,
+        "spectral_norm": True,
+        "r1": 1.0,
+        "replay": 16,
+    }
     game: Any = registry.get(subject.entry.name)
     taken: frozenset[str] = game.toolkit
 
@@ -612,22 +775,30 @@ def check_options_of_the_loop_work(subject: Subject) -> None:
         given = {**subject.model_params, "loop": {**subject.model_params.get("loop", {}), **loop}}
         model = registry.create(subject.entry.name, subject.data().spec, **given)
         subject.fit(model, 3)
-        return torch.cat([p.detach().flatten() for name in model.players() for p in model.parameters_of(name)])
+        return torch.cat(
+            [p.detach().flatten() for name in model.players() for p in model.parameters_of(name)]
+        )
 
     plain = trained()
     for name, value in options.items():
         if name in taken:
             with_it = trained(**{name: value})
-            assert torch.isfinite(with_it).all(), f"loop.{name}={value} gives weights that are not finite"
+            assert torch.isfinite(with_it).all(), (
+                f"loop.{name}={value} gives weights that are not finite"
+            )
             assert not torch.equal(with_it, plain), f"loop.{name}={value} changes nothing"
         else:
             refusal = _refusal(functools.partial(trained, **{name: value}))
-            assert name in refusal and subject.entry.name in refusal, f"loop.{name} is not in its toolkit; it says {refusal!r}"
+            assert name in refusal and subject.entry.name in refusal, (
+                f"loop.{name} is not in its toolkit; it says {refusal!r}"
+            )
 
 
 @check()
 def check_fingerprint_is_its_own(subject: Subject) -> None:
-    """No other model has the same weights after two steps on the same data: no name is a renamed copy."""
+    """No other model has the same weights after two steps on the same data: no name is a renamed
+    copy.
+    """
     mine = fingerprint(subject.entry.name)
     for other in registry.list():
         if other != subject.entry.name:
@@ -646,8 +817,8 @@ def fingerprint(name: str) -> str:
 
 @check(mark="ddp")
 def check_ddp_equal(subject: Subject) -> None:
-    """Two processes with half the batch each train as one process with all of it (float64, below 1e-12), hold the same weights and
-    buffers to the last bit, and validate to 1e-5."""
+    """Two processes with half the batch each train as one process with all of it (float64, below
+    1e-12), hold the same weights and buffers to the last bit, and validate to 1e-5."""
     names = together if subject.entry.name in together else (subject.entry.name,)
     found = ddp_differences(tuple(names))[subject.entry.name]
     assert not isinstance(found, str), f"two processes failed: {found}"
@@ -660,7 +831,8 @@ together: tuple[str, ...] = ()  # models whose two-process runs share one launch
 
 @functools.cache
 def ddp_differences(names: tuple[str, ...], steps: int = 4) -> dict[str, tuple[float, float] | str]:
-    """For each model: the largest difference of a parameter or buffer between one process and two, and that of the likelihood.
+    """For each model: the largest difference of a parameter or buffer between one process and two,
+    and that of the likelihood.
 
     Args:
         names: registry names, each followed by options if need be: "gan --model.k=2".
@@ -670,7 +842,10 @@ def ddp_differences(names: tuple[str, ...], steps: int = 4) -> dict[str, tuple[f
         out: dict[str, tuple[float, float] | str] = {}
         for name in names:
             paths = [Path(scratch) / f"{name}.{rank}.pt" for rank in range(2)]
-            two, other = (torch.load(path, weights_only=True) if path.is_file() else "no result" for path in paths)
+            two, other = (
+                torch.load(path, weights_only=True) if path.is_file() else "no result"
+                for path in paths
+            )
             if isinstance(two, str) or isinstance(other, str):
                 out[name] = str(two if isinstance(two, str) else other)
                 continue
@@ -678,8 +853,15 @@ def ddp_differences(names: tuple[str, ...], steps: int = 4) -> dict[str, tuple[f
                 out[name] = f"the two processes hold different {', '.join(apart)}"
                 continue
             one = _train_double(Subject.of(*name.split()), steps, 1)
-            gaps = {n: (v.double() - two[n].double()).abs().max().item() for n, v in one.items() if v.numel()}
-            out[name] = max(v for n, v in gaps.items() if n not in LIKELIHOODS), max([0.0, *(gaps.get(n, 0.0) for n in LIKELIHOODS)])
+            gaps = {
+                n: (v.double() - two[n].double()).abs().max().item()
+                for n, v in one.items()
+                if v.numel()
+            }
+            out[name] = (
+                max(v for n, v in gaps.items() if n not in LIKELIHOODS),
+                max([0.0, *(gaps.get(n, 0.0) for n in LIKELIHOODS)]),
+            )
     return out
 
 
@@ -691,7 +873,10 @@ def _train_double(subject: Subject, steps: int, world: int, **options: Any) -> d
     batch = subject.data().batch_size // 2 * 2
     model = subject.model().double()
     if subject.entry.can & {"log_prob", "elbo"}:
-        options |= {"callbacks": [importlib.import_module("callbacks.bits_per_dim").BitsPerDim()], "limit_val_batches": 3}
+        options |= {
+            "callbacks": [importlib.import_module("callbacks.bits_per_dim").BitsPerDim()],
+            "limit_val_batches": 3,
+        }
     with tempfile.TemporaryDirectory() as scratch:
         options |= {"precision": "64-true", "default_root_dir": scratch}
         trainer = subject.fit(model, steps, subject.data(batch_size=batch // world), **options)
@@ -703,14 +888,18 @@ def _train_in_group(names: tuple[str, ...], steps: int, scratch: str) -> None:
     for name in names:
         try:
             subject = Subject.of(*name.split())
-            result: Any = _train_double(subject, steps, 2, devices=2, strategy=strategy_for(subject))
+            result: Any = _train_double(
+                subject, steps, 2, devices=2, strategy=strategy_for(subject)
+            )
         except Exception as error:  # reported as this model's failure
             result = f"{type(error).__name__}: {error}"
         torch.save(result, Path(scratch) / f"{name}.{os.environ['LOCAL_RANK']}.pt")
 
 
 def resume_in_group(names: tuple[str, ...], scratch: str) -> None:
-    """In each of two processes: resume every model; "equal", or what differs, goes to SCRATCH/NAME."""
+    """In each of two processes: resume every model; "equal", or what differs, goes to
+    SCRATCH/NAME.
+    """
     os.environ["ZOO_CHECK_FOLDER"] = scratch
     for name in names:
         subject = Subject.of(name)
@@ -735,8 +924,16 @@ def launch(function: Callable[..., None], world: int, *args: Any) -> None:
     torch.multiprocessing.spawn(_member, (function, world, port, args), nprocs=world)
 
 
-def _member(rank: int, function: Callable[..., None], world: int, port: int, args: tuple[Any, ...]) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE=str(world))
+def _member(
+    rank: int, function: Callable[..., None], world: int, port: int, args: tuple[Any, ...]
+) -> None:
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        LOCAL_RANK=str(rank),
+        NODE_RANK="0",
+        WORLD_SIZE=str(world),
+    )
     torch.set_num_threads(1)
     _hush()
     try:
@@ -779,7 +976,7 @@ def last_metrics(path: Path) -> dict[str, float]:
     return out
 
 
-# -- running them ------------------------------------------------------------------------------------------------------
+# -- running them --------------------------------------------------------------------------------
 @dataclass
 class Result:
     name: str
@@ -802,24 +999,39 @@ def run_check(name: str, check_name: str) -> Result:
     started = time.time()
     try:
         function(Subject.of(name))
-        outcome, detail = ("failed", f"waived ({waiver}) but it passes: remove the waiver") if waiver else ("passed", "")
+        outcome, detail = (
+            ("failed", f"waived ({waiver}) but it passes: remove the waiver")
+            if waiver
+            else ("passed", "")
+        )
     except Exception as error:
         text = str(error) or traceback.format_exc().splitlines()[-1]
         outcome, detail = (
-            ("waived", waiver) if waiver else ("failed", text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}")
+            ("waived", waiver)
+            if waiver
+            else (
+                "failed",
+                text if isinstance(error, AssertionError) else f"{type(error).__name__}: {text}",
+            )
         )
     return Result(name, check_name, outcome, detail, time.time() - started)
 
 
 def _hush() -> None:
     warnings.filterwarnings("ignore")
-    for logger in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+    for logger in (
+        "lightning.pytorch",
+        "lightning.fabric",
+        "lightning.pytorch.utilities.rank_zero",
+    ):
         logging.getLogger(logger).setLevel(logging.ERROR)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit status is 1 if any check failed."""
-    parser = argparse.ArgumentParser(prog="python -m zoo.check", description="Check that models keep the contract.")
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.check", description="Check that models keep the contract."
+    )
     parser.add_argument("names", nargs="*", help="models")
     parser.add_argument("--all", action="store_true", help="every model")
     parser.add_argument("--slow", action="store_true", help="also the gates of the default runs")
@@ -845,7 +1057,10 @@ def main(arguments: list[str] | None = None) -> int:
                 result = run_check(name, check_name)
                 total, failed = total + 1, failed + (result.outcome == "failed")
                 sign = {"passed": "ok", "failed": "FAILED", "waived": "waived"}[result.outcome]
-                print(f"{sign:<7}{name:<20}{check_name:<38}{result.seconds:6.1f} s  {result.detail}", flush=True)
+                print(
+                    f"{sign:<7}{name:<20}{check_name:<38}{result.seconds:6.1f} s  {result.detail}",
+                    flush=True,
+                )
     print(f"\n{total - failed} of {total} checks hold")
     return int(failed > 0)
 

@@ -1,4 +1,6 @@
-"""The parser behind ``zoo.fit``: LightningCLI with registry names, one-line errors, the run folder and the right strategy."""
+"""The parser behind ``zoo.fit``: LightningCLI with registry names, one-line errors, the run folder
+and the right strategy.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,18 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks import EMA, BitsPerDim, Checkpoints, Fidelity, LatentSpace, Memorisation, ModeCoverage, NaNGuard, Progress, SampleGrid
+from callbacks import (
+    EMA,
+    BitsPerDim,
+    Checkpoints,
+    Fidelity,
+    LatentSpace,
+    Memorisation,
+    ModeCoverage,
+    NaNGuard,
+    Progress,
+    SampleGrid,
+)
 from callbacks.loggers import CSVLogger, WandbLogger
 from zoo import registry
 from zoo.config import Layered, UsageError
@@ -25,28 +38,51 @@ from zoo.core import GenerativeModule, checkpoint
 from zoo.core.module import check_same
 
 CALLBACKS = {
-    "sample_grid": SampleGrid, "fidelity": Fidelity, "mode_coverage": ModeCoverage, "bits_per_dim": BitsPerDim,
-    "memorisation": Memorisation, "latent_space": LatentSpace, "ema": EMA, "nan_guard": NaNGuard, "checkpoints": Checkpoints,
-}  # fmt: skip
+    "sample_grid": SampleGrid,
+    "fidelity": Fidelity,
+    "mode_coverage": ModeCoverage,
+    "bits_per_dim": BitsPerDim,
+    "memorisation": Memorisation,
+    "latent_space": LatentSpace,
+    "ema": EMA,
+    "nan_guard": NaNGuard,
+    "checkpoints": Checkpoints,
+}
 
 
 class WandbOptions:
     """Weights & Biases.
 
     Args:
-        project: W&B project. name: of the run; the run folder's by default. entity: user or team. group: of the run. tags: of the run.
-        mode: online, offline or disabled; by default online where a key and a server answer, else offline.
+        project: W&B project. name: of the run; the run folder's by default. entity: user or team.
+            group: of the run. tags: of the run.
+        mode: online, offline or disabled; by default online where a key and a server answer, else
+            offline.
     """
 
     def __init__(
-        self, project: str | None = None, name: str | None = None, entity: str | None = None, group: str | None = None,
-        tags: list[str] | None = None, mode: str | None = None,
-    ) -> None:  # fmt: skip
-        self.options = {"project": project, "name": name, "entity": entity, "group": group, "tags": tags, "mode": mode}
+        self,
+        project: str | None = None,
+        name: str | None = None,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        mode: str | None = None,
+    ) -> None:
+        self.options = {
+            "project": project,
+            "name": name,
+            "entity": entity,
+            "group": group,
+            "tags": tags,
+            "mode": mode,
+        }
 
 
 class ZooCLI(LightningCLI):
-    """LightningCLI over a ``Layered`` command line. ``sys.argv`` stays as it is: Lightning starts its other processes from it."""
+    """LightningCLI over a ``Layered`` command line. ``sys.argv`` stays as it is: Lightning starts
+    its other processes from it.
+    """
 
     def __init__(self, layered: Layered) -> None:
         self.layered = layered
@@ -59,20 +95,40 @@ class ZooCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             save_config_callback=None,
-            parser_kwargs={"parser_mode": "omegaconf+", "prog": "python -m zoo.fit", "exit_on_error": False, "allow_abbrev": False},
+            parser_kwargs={
+                "parser_mode": "omegaconf+",
+                "prog": "python -m zoo.fit",
+                "exit_on_error": False,
+                "allow_abbrev": False,
+            },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--run_dir", type=str | None, default=None, help="folder of the run; runs/NAME-TIME by default")
         parser.add_argument(
-            "--ckpt_path", type=str | None, default=None, help='checkpoint to resume; "last" and "best" take the newest run'
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help="folder of the run; runs/NAME-TIME by default",
         )
-        parser.add_argument("--threads", type=int | None, default=None, help="CPU threads of each process; torch's own choice by default")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help='checkpoint to resume; "last" and "best" take the newest run',
+        )
+        parser.add_argument(
+            "--threads",
+            type=int | None,
+            default=None,
+            help="CPU threads of each process; torch's own choice by default",
+        )
         parser.add_class_arguments(WandbOptions, "wandb", instantiate=False)
         for key, cls in CALLBACKS.items():
             parser.add_lightning_class_args(cls, key)
         parser.set_defaults({"ema.decay": 0.0})  # averaging is asked for: --ema.decay=0.999
-        parser.link_arguments("data", "model.init_args.spec", lambda data: data.spec, apply_on="instantiate")
+        parser.link_arguments(
+            "data", "model.init_args.spec", lambda data: data.spec, apply_on="instantiate"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(self.layered.arguments)
@@ -86,7 +142,10 @@ class ZooCLI(LightningCLI):
         self.run_dir = self._run_dir()
         if self.ckpt_path is None and not _is_child() and (self.run_dir / "metrics.csv").is_file():
             resume = self.run_dir / "checkpoints" / "last.ckpt"
-            raise UsageError(f"{self.run_dir} already holds a run; resume it with --ckpt_path={resume}, or name another folder")
+            raise UsageError(
+                f"{self.run_dir} already holds a run; resume it with --ckpt_path={resume}, or "
+                f"name another folder"
+            )
         os.environ["ZOO_RUN_DIR"] = str(self.run_dir)  # read by the processes that Lightning starts
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -98,8 +157,11 @@ class ZooCLI(LightningCLI):
             except (ValueError, FileNotFoundError) as error:
                 raise UsageError(str(error)) from None
         if options.get("strategy") == "auto" and _processes(options) > 1:
-            # A game's backward passes each touch one player, which plain ddp takes for an error (docs/adversarial_loop.md).
-            kwargs["strategy"] = "ddp" if self.model.automatic_optimization else "ddp_find_unused_parameters_true"
+            # A game's backward passes each touch one player, which plain ddp takes for an error
+            # (docs/adversarial_loop.md).
+            kwargs["strategy"] = (
+                "ddp" if self.model.automatic_optimization else "ddp_find_unused_parameters_true"
+            )
         kwargs["default_root_dir"] = str(self.run_dir)
         if options.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
@@ -112,14 +174,16 @@ class ZooCLI(LightningCLI):
         failed = True
         try:
             self._record()
-            self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
+            self.trainer.fit(
+                self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True
+            )
             failed = False
         finally:
             for logger in self.trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.close(failed)
 
-    # -- parts ---------------------------------------------------------------------------------------------------------
+    # -- parts ------------------------------------------------------------------------------------
     def _loggers(self) -> list[Any]:
         options = dict(self.config["wandb"].items())
         if (options["mode"] or os.environ.get("WANDB_MODE")) == "disabled":
@@ -127,17 +191,28 @@ class ZooCLI(LightningCLI):
         return [CSVLogger(self.run_dir), WandbLogger(self.run_dir, **options)]
 
     def _check_trainer(self, options: Any) -> None:
-        name, started, nodes = self.layered.model, int(os.environ.get("WORLD_SIZE", 1)), int(options.get("num_nodes") or 1)
+        name, started, nodes = (
+            self.layered.model,
+            int(os.environ.get("WORLD_SIZE", 1)),
+            int(options.get("num_nodes") or 1),
+        )
         if "TORCHELASTIC_RUN_ID" in os.environ and started != _processes(options):
-            raise UsageError(f"torchrun started {started} processes on {nodes} node(s); say --trainer.devices={started // nodes}")
+            raise UsageError(
+                f"torchrun started {started} processes on {nodes} node(s); say "
+                f"--trainer.devices={started // nodes}"
+            )
         if not self.model.automatic_optimization:
             if options.get("gradient_clip_val"):
                 instead = "--model.loop.clip_d and --model.loop.clip_g"
                 raise UsageError(
-                    f"--trainer.gradient_clip_val does not apply to {name}, whose players are stepped one by one; use {instead}"
+                    f"--trainer.gradient_clip_val does not apply to {name}, whose players are "
+                    f"stepped one by one; use {instead}"
                 )
             if (options.get("accumulate_grad_batches") or 1) > 1:
-                raise UsageError(f"--trainer.accumulate_grad_batches does not apply to {name}; use --model.loop.accumulate")
+                raise UsageError(
+                    f"--trainer.accumulate_grad_batches does not apply to {name}; use "
+                    f"--model.loop.accumulate"
+                )
 
     def _checkpoint(self) -> Path | None:
         wanted = self.config.get("ckpt_path")
@@ -146,10 +221,18 @@ class ZooCLI(LightningCLI):
         if wanted not in ("last", "best"):
             return Path(wanted).expanduser()
         given = os.environ.get("ZOO_RUN_DIR") if _is_child() else self.config.get("run_dir")
-        folders = [Path(given)] if given else [*Path("runs").glob(f"{_label(self.layered.model)}-*")]
-        found = sorted((f / "checkpoints" / f"{wanted}.ckpt" for f in folders), key=lambda p: p.stat().st_mtime if p.is_file() else 0)
+        folders = (
+            [Path(given)] if given else [*Path("runs").glob(f"{_label(self.layered.model)}-*")]
+        )
+        found = sorted(
+            (f / "checkpoints" / f"{wanted}.ckpt" for f in folders),
+            key=lambda p: p.stat().st_mtime if p.is_file() else 0,
+        )
         if not found or not found[-1].is_file():
-            raise UsageError(f"there is no {wanted}.ckpt of {self.layered.model} under {given or 'runs/'}; give --ckpt_path a file")
+            raise UsageError(
+                f"there is no {wanted}.ckpt of {self.layered.model} under {given or 'runs/'}; "
+                f"give --ckpt_path a file"
+            )
         return found[-1]
 
     def _run_dir(self) -> Path:
@@ -159,7 +242,11 @@ class ZooCLI(LightningCLI):
             return Path(given).expanduser()
         if self.ckpt_path is not None and self.ckpt_path.parent.name == "checkpoints":
             return self.ckpt_path.parent.parent
-        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("WANDB_RUN_ID") or time.strftime("%Y%m%d-%H%M%S")
+        job = (
+            os.environ.get("SLURM_JOB_ID")
+            or os.environ.get("WANDB_RUN_ID")
+            or time.strftime("%Y%m%d-%H%M%S")
+        )
         folder = Path("runs") / f"{_label(self.layered.model)}-{job}"
         tries = 1
         while folder.exists() and not os.environ.get("SLURM_JOB_ID"):
@@ -176,7 +263,10 @@ class ZooCLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 config = yaml.safe_load(text)
-                flat = {k: {**{"name": config[k]["class_path"]}, **(config[k].get("init_args") or {})} for k in ("model", "data")}
+                flat = {
+                    k: {**{"name": config[k]["class_path"]}, **(config[k].get("init_args") or {})}
+                    for k in ("model", "data")
+                }
                 flat["model"]["name"], flat["data"]["name"] = self.layered.model, self.layered.data
                 logger.log_config({**config, **flat, **_git()})
 
@@ -196,7 +286,9 @@ def build(layered: Layered) -> ZooCLI:
 
 
 def _one_line(error: BaseException) -> str:
-    """What a parser's or constructor's nested error is about, with the nearest name for an unknown option."""
+    """What a parser's or constructor's nested error is about, with the nearest name for an unknown
+    option.
+    """
     messages = [str(error)]
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
@@ -206,9 +298,17 @@ def _one_line(error: BaseException) -> str:
         name = unknown.group(1)
         section, _, rest = name.partition(".")
         inside = {**CALLBACKS, "trainer": Trainer, "wandb": WandbOptions}.get(section)
-        known = [f"{section}.{p}" for p in inspect.signature(inside).parameters] if inside else _top_level()
+        known = (
+            [f"{section}.{p}" for p in inspect.signature(inside).parameters]
+            if inside
+            else _top_level()
+        )
         near = registry.suggest(name, known) or registry.suggest(section, known)
-        hint = f"did you mean --{near[0]}{'.' + rest if rest and '.' not in near[0] else ''}?" if near else "see python -m zoo.fit --help"
+        hint = (
+            f"did you mean --{near[0]}{'.' + rest if rest and '.' not in near[0] else ''}?"
+            if near
+            else "see python -m zoo.fit --help"
+        )
         return f"unknown option --{name}; {hint}"
     if typed := re.match(r"Expected an? (.+?)\. Got value: (.*)", inner):
         keys = [k for m in messages for k in re.findall(r'Parser key "([\w.]+)"', m)]
@@ -219,18 +319,36 @@ def _one_line(error: BaseException) -> str:
 
 
 def _top_level() -> list[str]:
-    return [*"model data trainer config preset ckpt_path run_dir threads seed_everything print_config wandb".split(), *CALLBACKS]
+    return [
+        *"model data trainer config preset ckpt_path run_dir threads seed_everything print_config "
+        "wandb".split(),
+        *CALLBACKS,
+    ]
 
 
 def _git() -> dict[str, Any]:
-    """The commit of the checkout that the zoo runs from, and whether it has local changes; nothing for an installed wheel."""
+    """The commit of the checkout that the zoo runs from, and whether it has local changes; nothing
+    for an installed wheel.
+    """
 
     def ask(*command: str) -> str:
-        done = subprocess.run(["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", *command],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
         return done.stdout.strip()
 
     try:
-        return {"git": {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain"))}}
+        return {
+            "git": {
+                "commit": ask("rev-parse", "HEAD"),
+                "changed": bool(ask("status", "--porcelain")),
+            }
+        }
     except (OSError, subprocess.SubprocessError):
         return {}
 
@@ -240,7 +358,9 @@ def _processes(options: Any) -> int:
     if isinstance(devices, (list, tuple)):
         here = len(devices)
     elif str(devices) in ("auto", "-1", "None"):
-        here = max(torch.cuda.device_count(), 1) if accelerator in ("auto", "gpu", "cuda", None) else 1
+        here = (
+            max(torch.cuda.device_count(), 1) if accelerator in ("auto", "gpu", "cuda", None) else 1
+        )
     else:
         here = len(str(devices).split(",")) if "," in str(devices) else int(devices)
     return here * int(options.get("num_nodes") or 1)

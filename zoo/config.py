@@ -1,7 +1,9 @@
-"""From a command line to layered configuration: names become classes, files become one document. No torch import here.
+"""From a command line to layered configuration: names become classes, files become one document. No
+torch import here.
 
-Layers, each winning over those before it: configs/base.yaml, configs/FAMILY/NAME.yaml, configs/FAMILY/NAME.PRESET.yaml (``--preset``),
-every ``--config`` file in order, the other options of the command line.
+Layers, each winning over those before it: configs/base.yaml, configs/FAMILY/NAME.yaml,
+configs/FAMILY/NAME.PRESET.yaml (``--preset``), every ``--config`` file in order, the other options
+of the command line.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ _NEST = ("class_path", "init_args")
 
 
 class UsageError(Exception):
-    """A mistake on the command line or in a config file; the message is one line that names the remedy."""
+    """A mistake on the command line or in a config file; the message is one line that names the
+    remedy.
+    """
 
 
 @dataclass
@@ -54,7 +58,8 @@ def layer(arguments: list[str]) -> Layered:
     """Read a command line.
 
     Raises:
-        UsageError: unknown model or data, unknown parameter (with the nearest), missing or broken file, no model.
+        UsageError: unknown model or data, unknown parameter (with the nearest), missing or broken
+            file, no model.
     """
     options, configs, named = _split(arguments)
     user: dict[str, Any] = {}
@@ -77,19 +82,33 @@ def layer(arguments: list[str]) -> Layered:
     if "max_epochs" in user.get("trainer", {}) and "max_steps" not in user.get("trainer", {}):
         document["trainer"]["max_steps"] = -1
 
-    data = named.get("data") or _name_in(document, "data") or (model_entry.data if model_entry else "")
+    data = (
+        named.get("data") or _name_in(document, "data") or (model_entry.data if model_entry else "")
+    )
     if not data:
-        raise UsageError(f"which data for {model}? --data NAME, one of {', '.join(e.name for e in registry.data())}")
+        raise UsageError(
+            f"which data for {model}? --data NAME, one of "
+            f"{', '.join(e.name for e in registry.data())}"
+        )
     data_entry = _known(data, "data")
     for section, name, entry in (("model", model, model_entry), ("data", data, data_entry)):
         path = entry.class_path if entry else name
         here = document.get(section) or {}
         if _class_path(_name_in(document, section), section) not in ("", path):
-            here = {"init_args": {k: v for k, v in here.get("init_args", {}).items() if k == "batch_size"}}
-        document[section] = {"class_path": path, **({"init_args": here["init_args"]} if here.get("init_args") else {})}
+            here = {
+                "init_args": {
+                    k: v for k, v in here.get("init_args", {}).items() if k == "batch_size"
+                }
+            }
+        document[section] = {
+            "class_path": path,
+            **({"init_args": here["init_args"]} if here.get("init_args") else {}),
+        }
         if entry is not None:
             _check_names(section, entry, [*here.get("init_args", {})])
-    if any(o.startswith("--trainer.max_epochs") for o in options) and not any(o.startswith("--trainer.max_steps") for o in options):
+    if any(o.startswith("--trainer.max_epochs") for o in options) and not any(
+        o.startswith("--trainer.max_steps") for o in options
+    ):
         document["trainer"]["max_steps"] = -1
     _check_options(options, {"model": model_entry, "data": data_entry})
     return Layered(model, data, document, options)
@@ -99,22 +118,34 @@ def read(path: str | Path) -> dict[str, Any]:
     """A YAML file as a dict, with model and data in the form {class_path, init_args}."""
     path = Path(path)
     if not path.is_file():
-        near = registry.suggest(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else []
-        raise UsageError(f"no config file {path}" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
+        near = (
+            registry.suggest(path.name, [p.name for p in path.parent.glob("*.yaml")])
+            if path.parent.is_dir()
+            else []
+        )
+        raise UsageError(
+            f"no config file {path}" + (f"; did you mean {path.parent / near[0]}?" if near else "")
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
-        raise UsageError(f"{path} is not valid YAML{where}: {getattr(error, 'problem', None) or error}") from None
+        raise UsageError(
+            f"{path} is not valid YAML{where}: {getattr(error, 'problem', None) or error}"
+        ) from None
     if not isinstance(content, dict):
-        raise UsageError(f"{path} must hold a mapping such as 'model: began', got {type(content).__name__}")
+        raise UsageError(
+            f"{path} must hold a mapping such as 'model: began', got {type(content).__name__}"
+        )
     for section in SECTIONS:
         value = content.get(section)
         if isinstance(value, str):
             content[section] = {"class_path": value}
         elif isinstance(value, dict) and not set(value) <= {*_NEST, "dict_kwargs"}:
-            content[section] = {"init_args": value}  # the short form, parameters directly under the section
+            content[section] = {
+                "init_args": value
+            }  # the short form, parameters directly under the section
     return content
 
 
@@ -128,17 +159,23 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``merge``, but a section of another class does not inherit the old one's parameters (batch_size apart)."""
+    """``merge``, but a section of another class does not inherit the old one's parameters
+    (batch_size apart).
+    """
     for section in SECTIONS:
         was, now = _name_in(below, section), _name_in(above, section)
         if was and now and _class_path(was, section) != _class_path(now, section):
-            kept = {k: v for k, v in below[section].get("init_args", {}).items() if k == "batch_size"}
+            kept = {
+                k: v for k, v in below[section].get("init_args", {}).items() if k == "batch_size"
+            }
             below = {**below, section: {"init_args": kept}}
     return merge(below, above)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str], dict[str, str]]:
-    """Options kept for the parser, --config paths, and the names given to --model, --data and --preset."""
+    """Options kept for the parser, --config paths, and the names given to --model, --data and
+    --preset.
+    """
     options: list[str] = []
     configs: list[str] = []
     named: dict[str, str] = {}
@@ -169,7 +206,9 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str], dict[str, str]]:
 
 def _known(name: str, kind: str) -> registry.Entry | None:
     if "." in name:  # a class path: one of ours, or a user's own
-        return next((e for e in (*registry.entries(), *registry.data()) if e.class_path == name), None)
+        return next(
+            (e for e in (*registry.entries(), *registry.data()) if e.class_path == name), None
+        )
     try:
         return registry.entry(name, kind)
     except (registry.UnknownName, ImportError) as error:
@@ -192,7 +231,9 @@ def _preset(own: Path, preset: str) -> Path:
     path = own.with_name(f"{own.stem}.{preset}.yaml")
     if not path.is_file():
         there = sorted(p.name.split(".")[1] for p in own.parent.glob(f"{own.stem}.*.yaml"))
-        raise UsageError(f"{own.stem} has no preset {preset!r}; it has {', '.join(there) or 'none'}")
+        raise UsageError(
+            f"{own.stem} has no preset {preset!r}; it has {', '.join(there) or 'none'}"
+        )
     return path
 
 
@@ -211,5 +252,7 @@ def _check_names(section: str, entry: registry.Entry, names: list[str]) -> None:
     for name in names:
         if known and name not in known:
             near = registry.suggest(name, known)
-            hint = f"did you mean --{section}.{near[0]}?" if near else f"it takes {', '.join(known)}"
+            hint = (
+                f"did you mean --{section}.{near[0]}?" if near else f"it takes {', '.join(known)}"
+            )
             raise UsageError(f"--{section}.{name}: {entry.name} has no such parameter; {hint}")

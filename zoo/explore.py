@@ -1,14 +1,16 @@
 """``python -m zoo.explore``: look into a trained model. Writes PNGs.
 
-    python -m zoo.explore --ckpt runs/vae-...                           everything the model can show, in RUN/explore
-    python -m zoo.explore --ckpt PATH interpolate --frames 12           between samples, and between encoded images
-    python -m zoo.explore --ckpt PATH arithmetic --a class:8 --b class:3 --c class:5
-    python -m zoo.explore --ckpt PATH arithmetic --a 3,17,20 --b 4,5,9 --c 0,2,31    exemplars by number (samples.png shows them)
-    python -m zoo.explore --ckpt PATH manifold | traverse | reconstruct | neighbours
+    python -m zoo.explore --ckpt runs/vae-...                           everything the model can
+    show, in RUN/explore
+    python -m zoo.explore --ckpt PATH interpolate --frames 12           between samples, and between
+    encoded images python -m zoo.explore --ckpt PATH arithmetic --a class:8 --b class:3 --c class:5
+    python -m zoo.explore --ckpt PATH arithmetic --a 3,17,20 --b 4,5,9 --c 0,2,31    exemplars by
+    number (samples.png shows them) python -m zoo.explore --ckpt PATH manifold | traverse |
+    reconstruct | neighbours
 
-A group of exemplars is ``class:K`` or numbers. Models with an encoder average the codes of all training images of a class, or of the
-training images with these numbers; others take the codes of samples, a class's being the three of 512 that a small classifier trained
-on the data is surest of.
+A group of exemplars is ``class:K`` or numbers. Models with an encoder average the codes of all
+training images of a class, or of the training images with these numbers; others take the codes of
+samples, a class's being the three of 512 that a small classifier trained on the data is surest of.
 """
 
 from __future__ import annotations
@@ -24,23 +26,51 @@ TOOLS = ("all", "interpolate", "arithmetic", "manifold", "traverse", "reconstruc
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
-    parser = argparse.ArgumentParser(prog="python -m zoo.explore", description="Look into a trained model.")
-    parser.add_argument("tool", nargs="?", default="all", choices=TOOLS, help="what to draw; everything by default")
-    parser.add_argument("--ckpt", required=True, type=Path, help="a checkpoint that zoo.fit wrote, or its run folder")
-    parser.add_argument("--out", type=Path, help="folder for the pictures; explore/ in the run folder by default")
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.explore", description="Look into a trained model."
+    )
+    parser.add_argument(
+        "tool", nargs="?", default="all", choices=TOOLS, help="what to draw; everything by default"
+    )
+    parser.add_argument(
+        "--ckpt",
+        required=True,
+        type=Path,
+        help="a checkpoint that zoo.fit wrote, or its run folder",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder for the pictures; explore/ in the run folder by default"
+    )
     parser.add_argument("--n", type=int, default=8, help="paths, base codes or samples shown")
     parser.add_argument("--frames", type=int, default=10, help="examples on a path, ends included")
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
     for group, text in (("a", "plus"), ("b", "minus"), ("c", "plus")):
-        parser.add_argument(f"--{group}", metavar="GROUP", help=f"exemplars for arithmetic ({text}): class:K or numbers 3,17,20")
-    parser.add_argument("--raw", action="store_true", help="the raw weights even if the checkpoint has averaged ones")
+        parser.add_argument(
+            f"--{group}",
+            metavar="GROUP",
+            help=f"exemplars for arithmetic ({text}): class:K or numbers 3,17,20",
+        )
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="the raw weights even if the checkpoint has averaged ones",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     args = parser.parse_args(arguments)
     try:
         if args.n < 1 or args.frames < 2:
-            raise ValueError(f"--n is at least 1 and --frames at least 2, got {args.n} and {args.frames}")
+            raise ValueError(
+                f"--n is at least 1 and --frames at least 2, got {args.n} and {args.frames}"
+            )
         _explore(args)
-    except (ValueError, TypeError, KeyError, FileNotFoundError, NotImplementedError, ImportError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        FileNotFoundError,
+        NotImplementedError,
+        ImportError,
+    ) as error:
         print(f"zoo.explore: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -51,7 +81,9 @@ def _explore(args: argparse.Namespace) -> None:
 
     model = model_of(args.ckpt, args.raw, args.device)
     if not model.spec.is_image:
-        raise ValueError(f"zoo.explore shows models of images, this {model.entry.name} has {model.spec}")
+        raise ValueError(
+            f"zoo.explore shows models of images, this {model.entry.name} has {model.spec}"
+        )
     folder = args.out or checkpoint_of(args.ckpt).parent.parent / "explore"
     folder.mkdir(parents=True, exist_ok=True)
     data, drawn = data_of(args.ckpt), 0
@@ -60,7 +92,10 @@ def _explore(args: argparse.Namespace) -> None:
         drawn += 1
         print(f"{folder / name}.png  {picture.width}x{picture.height}")
     if not drawn:
-        raise ValueError(f"{model.entry.name} has nothing to show here; it can {', '.join(sorted(model.entry.can))}")
+        raise ValueError(
+            f"{model.entry.name} has nothing to show here; it can "
+            f"{', '.join(sorted(model.entry.can))}"
+        )
 
 
 def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
@@ -82,10 +117,15 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
         yield "manifold", show.manifold_picture(model)
     if tool == "reconstruct" or (everything and can(model, "reconstruct")):
         if not can(model, "reconstruct"):
-            raise ValueError(f"{model.entry.name} cannot reconstruct; it can {', '.join(sorted(model.entry.can))}")
+            raise ValueError(
+                f"{model.entry.name} cannot reconstruct; it can "
+                f"{', '.join(sorted(model.entry.can))}"
+            )
         rows, columns = reconstructed(model, data.examples(32, "test"))
         yield "reconstructions", grid(rows, model.spec, columns)
-    if tool == "arithmetic" or (everything and has_codes and not by_class(model) and (data.spec.num_classes >= 3 or args.a)):
+    if tool == "arithmetic" or (
+        everything and has_codes and not by_class(model) and (data.spec.num_classes >= 3 or args.a)
+    ):
         yield from _arithmetic(args, model, data)
     if tool == "neighbours" or (everything and can(model, "sample")):
         yield "neighbours", _neighbours(args, model, data)
@@ -99,14 +139,23 @@ def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tup
 
     codes, given = Codes(model), [args.a, args.b, args.c]
     if by_class(model):
-        raise ValueError(f"{model.entry.name} is told the class, so its codes say nothing of it; there is nothing to add and subtract")
+        raise ValueError(
+            f"{model.entry.name} is told the class, so its codes say nothing of it; there is "
+            f"nothing to add and subtract"
+        )
     if not codes.encodes:
         z = codes.draw(64, args.seed)
-        yield "samples", captioned(codes.decode(z), model.spec, 8, [str(i) for i in range(64)], "samples by number")
+        yield (
+            "samples",
+            captioned(
+                codes.decode(z), model.spec, 8, [str(i) for i in range(64)], "samples by number"
+            ),
+        )
     if not any(given):
         if data.spec.num_classes < 3:
             raise ValueError(
-                "say what to add and subtract: --a 3,17,20 --b 4,5,9 --c 0,2,31, numbers of images (samples.png shows samples)"
+                "say what to add and subtract: --a 3,17,20 --b 4,5,9 --c 0,2,31, numbers of "
+                "images (samples.png shows samples)"
             )
         given = ["class:0", "class:1", "class:2"]
     if not all(given):
@@ -123,7 +172,11 @@ def _group(text: str, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
 
     kind, _, label = text.rpartition(":")
     numbers = label.split(",")
-    if kind not in ("", "class") or not all(v.strip().isdigit() for v in numbers) or (kind and len(numbers) > 1):
+    if (
+        kind not in ("", "class")
+        or not all(v.strip().isdigit() for v in numbers)
+        or (kind and len(numbers) > 1)
+    ):
         raise ValueError(f"a group is class:K or numbers such as 3,17,20, got {text!r}")
     if kind:
         if not 0 <= int(label) < data.spec.num_classes:
@@ -161,7 +214,10 @@ def _neighbours(args: argparse.Namespace, model: Any, data: Any) -> Any:
     found, picture = panel(samples(model, 256, args.seed), spaces("auto", data), data, args.n)
     for name, values in found.items():
         far_as = f"{values['ratio']:.2f} times as far as validation images"
-        print(f"{name}: nearest training images {far_as}, {values['rate']:.1%} within their 1st percentile, AUC {values['auc']:.2f}")
+        print(
+            f"{name}: nearest training images {far_as}, {values['rate']:.1%} within their 1st "
+            f"percentile, AUC {values['auc']:.2f}"
+        )
     return picture
 
 

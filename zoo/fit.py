@@ -6,7 +6,8 @@
     python -m zoo.fit --model began --preset paper --print_config
     python -m zoo.fit --model began --ckpt_path last
 
-A thin room over LightningCLI: registry names, layered configs (``zoo.config``), the right strategy, loggers and callbacks.
+A thin room over LightningCLI: registry names, layered configs (``zoo.config``), the right strategy,
+loggers and callbacks.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ HELP = """usage: python -m zoo.fit --model NAME [options]
   --data NAME             the data (below), --data.PARAMETER=VALUE; every model has a default
   --preset paper          the paper's own setting instead of the small one
   --config FILE           a YAML file under the command line; may be repeated
-  --trainer.OPTION=VALUE  anything of Lightning's Trainer: --trainer.devices=4, --trainer.max_steps=5000
+  --trainer.OPTION=VALUE  anything of the Trainer: --trainer.devices=4, --trainer.max_steps=5000
   --ckpt_path PATH        resume from a checkpoint; "last" takes this model's newest run
   --run_dir FOLDER        where everything of the run goes (default runs/NAME-TIME)
   --threads N             CPU threads of each process
@@ -42,7 +43,10 @@ HELP = """usage: python -m zoo.fit --model NAME [options]
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or (set(arguments) & {"-h", "--help"} and not any(a.startswith(("--model", "--config", "-c")) for a in arguments)):
+    if not arguments or (
+        set(arguments) & {"-h", "--help"}
+        and not any(a.startswith(("--model", "--config", "-c")) for a in arguments)
+    ):
         print(HELP + overview())
         return 0 if arguments else 2
     try:
@@ -61,7 +65,14 @@ def overview() -> str:
 
 def run(layered: Layered) -> int:
     """Parse, build and fit."""
-    for hushed in (".*treespec.*", ".*litlogger.*", ".*not resumable.*", ".*does not have many workers.*", ".*srun.*", ".*barrier.*"):
+    for hushed in (
+        ".*treespec.*",
+        ".*litlogger.*",
+        ".*not resumable.*",
+        ".*does not have many workers.*",
+        ".*srun.*",
+        ".*barrier.*",
+    ):
         warnings.filterwarnings("ignore", message=hushed)
     for source in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
         logging.getLogger(f"lightning.pytorch.{source}").addFilter(_worth_reading)
@@ -74,7 +85,11 @@ def run(layered: Layered) -> int:
     started = time.time()
     try:
         cli.fit()
-    except (NonFiniteLoss, ValueError, FileNotFoundError) as error:  # of the model, its data or a callback; each says what to do
+    except (
+        NonFiniteLoss,
+        ValueError,
+        FileNotFoundError,
+    ) as error:  # of the model, its data or a callback; each says what to do
         if os.environ.get("ZOO_DEBUG"):
             raise
         leave_group(together=False)
@@ -86,20 +101,28 @@ def run(layered: Layered) -> int:
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:
-    return not any(words in record.getMessage() for words in ("litlogger", "`weights_only` was not set"))
+    return not any(
+        words in record.getMessage() for words in ("litlogger", "`weights_only` was not set")
+    )
 
 
 def _farewell(cli: Any, seconds: float) -> str:
     trainer, folder = cli.trainer, Path(cli.trainer.default_root_dir)
     pictures = sorted((folder / "samples").glob("step_*.png"))
     values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    lines = [f"\n{cli.layered.model}: {trainer.global_step:,} steps, {seconds / 60:.1f} minutes", f"  run folder   {folder}"]
+    lines = [
+        f"\n{cli.layered.model}: {trainer.global_step:,} steps, {seconds / 60:.1f} minutes",
+        f"  run folder   {folder}",
+    ]
     if pictures:
         lines.append(f"  samples      {pictures[-1]}")
     lines.append(f"  metrics      {folder / 'metrics.csv'}")
     lines += [f"               {k} {v:.4g}" for k, v in sorted(values.items())]
     lines.append(f"  checkpoint   {folder / 'checkpoints' / 'last.ckpt'}")
-    lines.append(f"  draw more    python -m zoo.sample --ckpt {folder / 'checkpoints' / 'last.ckpt'} --n 64 --out samples.png")
+    lines.append(
+        f"  draw more    python -m zoo.sample --ckpt {folder / 'checkpoints' / 'last.ckpt'} --n "
+        f"64 --out samples.png"
+    )
     return "\n".join(lines)
 
 

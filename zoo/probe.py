@@ -3,13 +3,15 @@
     python -m zoo.probe --ckpt runs/vae-.../checkpoints/last.ckpt
     python -m zoo.probe --ckpt RUN_FOLDER --labels 1 10 all --seeds 20 --out probe.json
 
-Linear probe: multinomial logistic regression on features standardised by the training split, its L2 strength chosen by
-cross-validation within the labelled part; beside it the same on raw pixels, on as many principal components, and on the features
-of new random weights. Few labels: the model under a linear head, all of it trained ("finetune"), the head alone ("frozen"), and all
-of it from new weights ("scratch", the control), on the same examples for the same number of steps.
+Linear probe: multinomial logistic regression on features standardised by the training split, its L2
+strength chosen by cross-validation within the labelled part; beside it the same on raw pixels, on
+as many principal components, and on the features of new random weights. Few labels: the model under
+a linear head, all of it trained ("finetune"), the head alone ("frozen"), and all of it from new
+weights ("scratch", the control), on the same examples for the same number of steps.
 
-Labelled examples are the first n of each class in an order that the seed gives, so larger sets contain smaller ones. Accuracies are
-on the run's validation split, from which nothing is chosen. Where the data's factors are known, MIG and the FactorVAE score follow.
+Labelled examples are the first n of each class in an order that the seed gives, so larger sets
+contain smaller ones. Accuracies are on the run's validation split, from which nothing is chosen.
+Where the data's factors are known, MIG and the FactorVAE score follow.
 """
 
 from __future__ import annotations
@@ -34,14 +36,39 @@ Rows = list[dict[str, Any]]  # table, row, labels, mean, spread, values
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
-    parser = argparse.ArgumentParser(prog="python -m zoo.probe", description="Classify with the features of a trained model.")
-    parser.add_argument("--ckpt", required=True, type=Path, help="a checkpoint that zoo.fit wrote, or its run folder")
-    parser.add_argument("--labels", nargs="+", default=["1", "2", "5", "10", "50", "all"], help="labelled examples of each class")
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.probe", description="Classify with the features of a trained model."
+    )
+    parser.add_argument(
+        "--ckpt",
+        required=True,
+        type=Path,
+        help="a checkpoint that zoo.fit wrote, or its run folder",
+    )
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=["1", "2", "5", "10", "50", "all"],
+        help="labelled examples of each class",
+    )
     parser.add_argument("--seeds", type=int, default=10, help="labelled sets of the linear probe")
-    parser.add_argument("--tune_seeds", type=int, default=5, help="labelled sets of the fine-tuning; 0 leaves it out")
-    parser.add_argument("--steps", type=int, default=200, help="optimiser steps of every mode of fine-tuning")
-    parser.add_argument("--out", type=Path, help="also write the numbers, single seeds too, to a .json or .csv file")
-    parser.add_argument("--raw", action="store_true", help="the raw weights even if the checkpoint has averaged ones")
+    parser.add_argument(
+        "--tune_seeds",
+        type=int,
+        default=5,
+        help="labelled sets of the fine-tuning; 0 leaves it out",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=200, help="optimiser steps of every mode of fine-tuning"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="also write the numbers, single seeds too, to a .json or .csv file"
+    )
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="the raw weights even if the checkpoint has averaged ones",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     args = parser.parse_args(arguments)
     try:
@@ -53,7 +80,14 @@ def main(arguments: list[str] | None = None) -> int:
         if args.out is not None and args.out.suffix not in (".json", ".csv"):
             raise ValueError(f"--out is a .json or a .csv file, got {args.out}")
         _probe(args, [_label(text) for text in args.labels])
-    except (ValueError, TypeError, KeyError, FileNotFoundError, NotImplementedError, ImportError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        FileNotFoundError,
+        NotImplementedError,
+        ImportError,
+    ) as error:
         print(f"zoo.probe: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -77,41 +111,69 @@ def _probe(args: argparse.Namespace, sizes: Sequence[int | None]) -> None:
     train, val = data.examples(), data.examples(split="val")
     known = hasattr(data, "factor_names")
     if "y" not in train and not known:
-        raise ValueError(f"{data.spec.name} has neither labels nor known factors; probe a run on labelled data such as digits")
+        raise ValueError(
+            f"{data.spec.name} has neither labels nor known factors; probe a run on labelled data "
+            f"such as digits"
+        )
     rows: Rows = []
     width = extract(model, val["x"][:2]).shape[1]
     print(f"{model.entry.name} on {data.spec.name}: {width} features")
     if "y" in train:
         for size in sizes:
-            subset(train["y"], size, 0)  # an impossible size is an error before the work, not after it
+            subset(
+                train["y"], size, 0
+            )  # an impossible size is an error before the work, not after it
         few = sum(size is not None for size in sizes)
         fits = 4 * args.seeds * few + (3 + min(args.seeds, ENCODERS)) * (len(sizes) - few)
         tuned, why = tuning_table(model, train, val, sizes, args.tune_seeds, args.steps)
         with tqdm(total=fits, desc="linear probe", leave=False) as bar:
             rows += _ticked(linear_table(model, train, val, sizes, args.seeds), bar)
-        with tqdm(total=len(sizes) * args.tune_seeds * (1 if why else 3), desc="few labels", leave=False) as bar:
+        with tqdm(
+            total=len(sizes) * args.tune_seeds * (1 if why else 3), desc="few labels", leave=False
+        ) as bar:
             rows += _ticked(tuned, bar)
-        print(f"accuracy in % on {len(val['x'])} validation examples, mean ± s.d. of the labelled sets")
-        _print(f"linear probe, {args.seeds} sets", [r for r in rows if r["table"] == "linear"], sizes)
+        print(
+            f"accuracy in % on {len(val['x'])} validation examples, mean ± s.d. of the labelled "
+            f"sets"
+        )
+        _print(
+            f"linear probe, {args.seeds} sets", [r for r in rows if r["table"] == "linear"], sizes
+        )
         if args.tune_seeds:
-            _print(f"few labels, {args.steps} steps, {args.tune_seeds} sets", [r for r in rows if r["table"] == "few labels"], sizes)
-            _print("paired difference ± s.e.", [r for r in rows if r["table"] == "difference"], sizes)
+            _print(
+                f"few labels, {args.steps} steps, {args.tune_seeds} sets",
+                [r for r in rows if r["table"] == "few labels"],
+                sizes,
+            )
+            _print(
+                "paired difference ± s.e.", [r for r in rows if r["table"] == "difference"], sizes
+            )
             if why:
                 print(f"\n{why}")
     if known:
         rows += (found := disentanglement(model, data))
-        print(f"\ndisentanglement on the whole grid of {len(data)} images" + ("" if found else f": {model.entry.name} has no code"))
+        print(
+            f"\ndisentanglement on the whole grid of {len(data)} images"
+            + ("" if found else f": {model.entry.name} has no code")
+        )
         for r in found:
             print(
-                f"  {r['row']:<20} {r['mean']:6.3f}" + (f" ± {r['spread']:.3f}, {len(r['values'])} seeds" if len(r["values"]) > 1 else "")
+                f"  {r['row']:<20} {r['mean']:6.3f}"
+                + (
+                    f" ± {r['spread']:.3f}, {len(r['values'])} seeds"
+                    if len(r["values"]) > 1
+                    else ""
+                )
             )
     if args.out is not None:
         _write(args, model, data, rows)
 
 
-# -- protocol --------------------------------------------------------------------------------------------------------------
+# -- protocol ------------------------------------------------------------------------------------
 def subset(y: Any, size: int | None, seed: int) -> Any:
-    """Rows of the labelled examples: the first ``size`` of each class in the order of this seed, or all."""
+    """Rows of the labelled examples: the first ``size`` of each class in the order of this seed, or
+    all.
+    """
     import torch
 
     from zoo.core.noise import generator
@@ -120,14 +182,17 @@ def subset(y: Any, size: int | None, seed: int) -> Any:
     for c in y.unique().tolist():
         of = torch.nonzero(y == c)[:, 0]
         if size is not None and size > len(of):
-            raise ValueError(f"--labels {size} is too many: class {c} has {len(of)} training examples; leave it out or take all")
+            raise ValueError(
+                f"--labels {size} is too many: class {c} has {len(of)} training examples; leave "
+                f"it out or take all"
+            )
         chosen.append(of[torch.randperm(len(of), generator=generator(seed, "labelled", c))][:size])
     return torch.cat(chosen)
 
 
 def fit_probe(h: Any, y: Any, seed: int = 0) -> Any:
-    """Logistic regression on standardised features h (N, F), C chosen by cross-validation on these rows alone: of equals the
-    smallest, and 1 where a class has a single example."""
+    """Logistic regression on standardised features h (N, F), C chosen by cross-validation on these
+    rows alone: of equals the smallest, and 1 where a class has a single example."""
     import numpy as np
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -141,17 +206,25 @@ def fit_probe(h: Any, y: Any, seed: int = 0) -> Any:
             right = np.zeros(len(STRENGTHS))
             for learn, check in StratifiedKFold(folds, shuffle=True, random_state=seed).split(h, y):
                 probe = LogisticRegression(max_iter=100, warm_start=True)
-                for i, c in enumerate(STRENGTHS):  # each from the solution of the stronger penalty before it
-                    right[i] += (probe.set_params(C=c).fit(h[learn], y[learn]).predict(h[check]) == y[check]).sum()
+                for i, c in enumerate(
+                    STRENGTHS
+                ):  # each from the solution of the stronger penalty before it
+                    right[i] += (
+                        probe.set_params(C=c).fit(h[learn], y[learn]).predict(h[check]) == y[check]
+                    ).sum()
             best = STRENGTHS[int(right.argmax())]
         return LogisticRegression(C=best, max_iter=500).fit(h, y)
 
 
-def probe_accuracy(train: Any, y: Any, val: Any, y_val: Any, rows: Any, seed: int = 0, together: bool = False) -> float:
-    """Accuracy on (val, y_val) of a probe on the given rows of (train, y), all standardised by the whole of ``train``.
+def probe_accuracy(
+    train: Any, y: Any, val: Any, y_val: Any, rows: Any, seed: int = 0, together: bool = False
+) -> float:
+    """Accuracy on (val, y_val) of a probe on the given rows of (train, y), all standardised by the
+    whole of ``train``.
 
     Args:
-        together: one scale for all features, for principal components, whose last ones would otherwise be magnified noise.
+        together: one scale for all features, for principal components, whose last ones would
+            otherwise be magnified noise.
     """
     import torch
 
@@ -160,14 +233,17 @@ def probe_accuracy(train: Any, y: Any, val: Any, y_val: Any, rows: Any, seed: in
         std = std.square().mean().sqrt().expand(len(std))
     std = torch.where(std > 0, std, 1.0)
     a, b = ((h.double() - mean) / std for h in (train[rows], val))
-    if len(a) < a.shape[1]:  # a penalised solution lies in the span of its examples: the same problem in fewer dimensions
+    # A penalised solution lies in the span of its examples: the same problem in fewer dimensions.
+    if len(a) < a.shape[1]:
         basis = torch.linalg.qr(a.T)[0]
         a, b = a @ basis, b @ basis
     a, b = a.float().numpy(), b.float().numpy()
     return float((fit_probe(a, y[rows].numpy(), seed).predict(b) == y_val.numpy()).mean())
 
 
-def linear_table(model: Any, train: Any, val: Any, sizes: Sequence[int | None], seeds: int) -> Iterator[dict[str, Any] | None]:
+def linear_table(
+    model: Any, train: Any, val: Any, sizes: Sequence[int | None], seeds: int
+) -> Iterator[dict[str, Any] | None]:
     """The linear probe's rows; None after each accuracy, for a progress bar."""
     from zoo.core.transfer import extract, fresh
 
@@ -182,7 +258,11 @@ def linear_table(model: Any, train: Any, val: Any, sizes: Sequence[int | None], 
             values: list[float] = []
             for seed in range(seeds if size is not None else 1):  # all labels are one set
                 labelled = subset(train["y"], size, seed)
-                values.append(probe_accuracy(h, train["y"], h_val, val["y"], labelled, seed, together=name == pca))
+                values.append(
+                    probe_accuracy(
+                        h, train["y"], h_val, val["y"], labelled, seed, together=name == pca
+                    )
+                )
                 yield None
             yield _row("linear", name, size, values)
     found: dict[int | None, list[float]] = {size: [] for size in sizes}
@@ -190,7 +270,9 @@ def linear_table(model: Any, train: Any, val: Any, sizes: Sequence[int | None], 
         other = fresh(model, seed, x)
         h, h_val = extract(other, x), extract(other, x_val)
         for size in sizes if seed < ENCODERS else [s for s in sizes if s is not None]:
-            found[size].append(probe_accuracy(h, train["y"], h_val, val["y"], subset(train["y"], size, seed), seed))
+            found[size].append(
+                probe_accuracy(h, train["y"], h_val, val["y"], subset(train["y"], size, seed), seed)
+            )
             yield None
     for size in sizes:
         yield _row("linear", "random weights", size, found[size])
@@ -218,7 +300,17 @@ def tuning_table(
                 x, y = train["x"][labelled], train["y"][labelled]
                 for mode in modes:
                     initial = train["x"] if mode == "scratch" else None
-                    classifier = fit_classifier(model, x, y, classes, mode, steps=steps, batch_size=BATCH, seed=seed, initial=initial)
+                    classifier = fit_classifier(
+                        model,
+                        x,
+                        y,
+                        classes,
+                        mode,
+                        steps=steps,
+                        batch_size=BATCH,
+                        seed=seed,
+                        initial=initial,
+                    )
                     found[mode].append(classifier.accuracy(val["x"], val["y"]))
                     yield None
             for mode in modes:
@@ -232,7 +324,9 @@ def tuning_table(
 
 
 def disentanglement(model: Any, data: Any) -> Rows:
-    """MIG, by both estimators where there is a posterior, and the FactorVAE score of the code over the whole grid of factors."""
+    """MIG, by both estimators where there is a posterior, and the FactorVAE score of the code over
+    the whole grid of factors.
+    """
     import torch
 
     from zoo.core.sampling import undisturbed
@@ -247,9 +341,19 @@ def disentanglement(model: Any, data: Any) -> Rows:
     if getattr(model, "gaussian", False) and not model.conditions_on:
         with undisturbed(model):
             parts = [model.posterior(p.to(model.device, model.float_dtype)) for p in x.split(512)]
-        if all(isinstance(p, tuple) and len(p) == 2 and p[0].shape == p[1].shape and p[0].ndim == 2 for p in parts):
+        if all(
+            isinstance(p, tuple) and len(p) == 2 and p[0].shape == p[1].shape and p[0].ndim == 2
+            for p in parts
+        ):
             mu, log_var = (torch.cat([p[i].cpu() for p in parts]) for i in range(2))
-            found.append(_row("disentanglement", "mig_q", None, [mig_q(mu, log_var, factors, seed=s) for s in range(SCORE_SEEDS)]))
+            found.append(
+                _row(
+                    "disentanglement",
+                    "mig_q",
+                    None,
+                    [mig_q(mu, log_var, factors, seed=s) for s in range(SCORE_SEEDS)],
+                )
+            )
     scores = [factor_vae_score(codes, factors, seed=s) for s in range(SCORE_SEEDS)]
     return [*found, _row("disentanglement", "factor_vae_score", None, scores)]
 
@@ -263,13 +367,26 @@ def _principal(x: Any, x_val: Any, width: int) -> tuple[Any, Any]:
     return tuple((part.double() - mean) @ directions[:width].T for part in (x, x_val))  # type: ignore[return-value]
 
 
-# -- output ----------------------------------------------------------------------------------------------------------------
-def _row(table: str, row: str, size: int | None, values: list[float], standard_error: bool = False) -> dict[str, Any]:
+# -- output --------------------------------------------------------------------------------------
+def _row(
+    table: str, row: str, size: int | None, values: list[float], standard_error: bool = False
+) -> dict[str, Any]:
     mean = math.fsum(values) / len(values)
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
+    spread = (
+        math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+        if len(values) > 1
+        else 0.0
+    )
     if standard_error:
         spread /= math.sqrt(len(values))
-    return {"table": table, "row": row, "labels": "all" if size is None else size, "mean": mean, "spread": spread, "values": values}
+    return {
+        "table": table,
+        "row": row,
+        "labels": "all" if size is None else size,
+        "mean": mean,
+        "spread": spread,
+        "values": values,
+    }
 
 
 def _ticked(rows: Iterable[dict[str, Any] | None], bar: Any) -> Rows:
@@ -288,7 +405,10 @@ def _print(title: str, rows: Rows, sizes: Sequence[int | None]) -> None:
     columns = ["all" if size is None else size for size in sizes]
     names = [*dict.fromkeys(r["row"] for r in rows)]
     left = max(len(n) for n in (*names, title)) + 2
-    print(f"\n{title:<{left}}" + "".join(f"{c if c == 'all' else f'{c} a class':>14}" for c in columns))
+    print(
+        f"\n{title:<{left}}"
+        + "".join(f"{c if c == 'all' else f'{c} a class':>14}" for c in columns)
+    )
     for name in names:
         cells = {r["labels"]: r for r in rows if r["row"] == name}
         sign = "+" if rows[0]["table"] == "difference" else ""
@@ -302,14 +422,22 @@ def _cell(row: dict[str, Any], sign: str) -> str:
 
 def _write(args: argparse.Namespace, model: Any, data: Any, rows: Rows) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    about = {"model": model.entry.name, "data": data.spec.name, "checkpoint": str(args.ckpt), "steps": args.steps}
+    about = {
+        "model": model.entry.name,
+        "data": data.spec.name,
+        "checkpoint": str(args.ckpt),
+        "steps": args.steps,
+    }
     with args.out.open("w", newline="") as file:
         if args.out.suffix == ".json":
             json.dump({**about, "rows": rows}, file, indent=1)
         else:
             writer = csv.DictWriter(file, [*about, *rows[0]])
             writer.writeheader()
-            writer.writerows({**about, **row, "values": " ".join(f"{v:.6g}" for v in row["values"])} for row in rows)
+            writer.writerows(
+                {**about, **row, "values": " ".join(f"{v:.6g}" for v in row["values"])}
+                for row in rows
+            )
     print(f"\n{args.out}")
 
 

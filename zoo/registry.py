@@ -1,7 +1,9 @@
-"""The registry: which models (and data) exist, and what each one is. Standard library only, so listing never imports torch.
+"""The registry: which models (and data) exist, and what each one is. Standard library only, so
+listing never imports torch.
 
-A model is a file ``zoo/FAMILY/NAME.py`` holding one class under ``@register("NAME", ...)``. The decorator's arguments are
-literals, so the registry reads them from the source without running it; ``get`` imports that one file.
+A model is a file ``zoo/FAMILY/NAME.py`` holding one class under ``@register("NAME", ...)``. The
+decorator's arguments are literals, so the registry reads them from the source without running it;
+``get`` imports that one file.
 
     from zoo import registry
     registry.list("*gan*", family="gan", can="sample")     # names
@@ -25,7 +27,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent
-FAMILIES = ("autoregressive flow variational markov baseline hybrid gan translation editing grounded video volume physics sequence").split()
+FAMILIES = (
+    "autoregressive flow variational markov baseline hybrid gan translation editing grounded "
+    "video volume physics sequence"
+).split()
 TAXONOMY = (
     "explicit tractable",
     "explicit variational",
@@ -35,12 +40,21 @@ TAXONOMY = (
     "baseline",
     "hybrid",
 )
-LIKELIHOODS = ("exact_mass", "exact_density", "dequantised_bound", "lower_bound", "estimate", "none")
+LIKELIHOODS = (
+    "exact_mass",
+    "exact_density",
+    "dequantised_bound",
+    "lower_bound",
+    "estimate",
+    "none",
+)
 
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a model comes from; ``where`` is an arXiv number, or a venue for papers that have none."""
+    """Where a model comes from; ``where`` is an arXiv number, or a venue for papers that have
+    none.
+    """
 
     authors: str
     title: str
@@ -56,8 +70,9 @@ class Paper:
 class Entry:
     """What is known of a registered name without importing it.
 
-    ``likelihood`` is the kind of number ``log_prob``/``elbo`` returns (docs/likelihood.md), ``can`` the capabilities, ``learns`` the
-    gates of the default run as (metric, "<" or ">", threshold), ``waive`` the contract checks that do not apply, each with its reason.
+    ``likelihood`` is the kind of number ``log_prob``/``elbo`` returns (docs/likelihood.md), ``can``
+    the capabilities, ``learns`` the gates of the default run as (metric, "<" or ">", threshold),
+    ``waive`` the contract checks that do not apply, each with its reason.
     """
 
     name: str
@@ -87,11 +102,14 @@ class UnknownName(KeyError):
         return str(self.args[0])
 
 
-_added: dict[str, tuple[Entry, type]] = {}  # registered from outside the package, by importing a user's module
+_added: dict[
+    str, tuple[Entry, type]
+] = {}  # registered from outside the package, by importing a user's module
 
 
 def register(name: str, **metadata: Any):
-    """Class decorator that names a model. Inside ``zoo`` the file's place says the rest; elsewhere pass ``family=``.
+    """Class decorator that names a model. Inside ``zoo`` the file's place says the rest; elsewhere
+    pass ``family=``.
 
     Raises:
         ValueError: the name is taken, is not the file's name, or a value is outside the vocabulary.
@@ -103,7 +121,9 @@ def register(name: str, **metadata: Any):
         family = module.split(".")[1] if inside else metadata.pop("family", "")
         entry = _make(name, family, module, cls.__qualname__, metadata)
         if inside and module.split(".")[2] != name:
-            raise ValueError(f"{module} registers {name!r}: a model's file name is its registry name")
+            raise ValueError(
+                f"{module} registers {name!r}: a model's file name is its registry name"
+            )
         if not inside:
             known = _table().get(name) or (_added[name][0] if name in _added else None)
             if known and (known.module, known.cls) != (module, cls.__qualname__):
@@ -117,12 +137,17 @@ def register(name: str, **metadata: Any):
 
 
 def list(
-    pattern: str = "*", *, family: str | None = None, taxonomy: str | None = None, can: str | Iterable[str] = ()
+    pattern: str = "*",
+    *,
+    family: str | None = None,
+    taxonomy: str | None = None,
+    can: str | Iterable[str] = (),
 ) -> builtins.list[str]:
     """Names of the models that match a glob ``pattern`` and every filter given, sorted.
 
     Args:
-        family: folder name, e.g. ``"gan"``. taxonomy: a node or its beginning, e.g. ``"explicit"``. can: capabilities, all required.
+        family: folder name, e.g. ``"gan"``. taxonomy: a node or its beginning, e.g. ``"explicit"``.
+            can: capabilities, all required.
     """
     wanted = {can} if isinstance(can, str) else set(can)
     return sorted(
@@ -159,7 +184,11 @@ def entry(name: str, kind: str = "model") -> Entry:
     if name in _broken():
         raise ImportError(f"{kind} {name!r} exists but its file is broken: {_broken()[name]}")
     near = suggest(name, known)
-    hint = f"did you mean: {', '.join(near)}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
+    hint = (
+        f"did you mean: {', '.join(near)}?"
+        if near
+        else f"known: {', '.join(sorted(known)) or 'none'}"
+    )
     raise UnknownName(f"unknown {kind} {name!r}; {hint}")
 
 
@@ -171,14 +200,17 @@ def get(name: str, kind: str = "model") -> type:
     try:
         return getattr(importlib.import_module(found.module), found.cls)
     except Exception as error:
-        raise ImportError(f"{kind} {name!r} ({found.module}) cannot be imported: {type(error).__name__}: {error}") from error
+        raise ImportError(
+            f"{kind} {name!r} ({found.module}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
 
 
 def create(name: str, spec: Any, **params: Any) -> Any:
     """Build a model for data of this ``DataSpec``.
 
     Raises:
-        UnknownName: no such model. TypeError: no such parameter, with the nearest one. ValueError: a value or the data do not fit.
+        UnknownName: no such model. TypeError: no such parameter, with the nearest one. ValueError:
+            a value or the data do not fit.
     """
     cls = get(name)
     known = [p for p in inspect.signature(cls).parameters if p != "spec"]
@@ -191,9 +223,13 @@ def create(name: str, spec: Any, **params: Any) -> Any:
 
 
 def search(text: str) -> builtins.list[str]:
-    """Names of the models whose name, title, authors or summary contain ``text``, whatever the case."""
+    """Names of the models whose name, title, authors or summary contain ``text``, whatever the
+    case.
+    """
     text = text.lower()
-    return [e.name for e in entries() if text in f"{e.name} {e.about} {e.paper} {e.taxonomy}".lower()]
+    return [
+        e.name for e in entries() if text in f"{e.name} {e.about} {e.paper} {e.taxonomy}".lower()
+    ]
 
 
 def suggest(name: str, known: Iterable[str], n: int = 3) -> builtins.list[str]:
@@ -201,7 +237,14 @@ def suggest(name: str, known: Iterable[str], n: int = 3) -> builtins.list[str]:
     return difflib.get_close_matches(name, [*known], n=n, cutoff=0.55)
 
 
-def _make(name: str, family: str, module: str, cls: str, metadata: dict[str, Any], parameters: tuple[str, ...] = ()) -> Entry:
+def _make(
+    name: str,
+    family: str,
+    module: str,
+    cls: str,
+    metadata: dict[str, Any],
+    parameters: tuple[str, ...] = (),
+) -> Entry:
     metadata = {**metadata, "can": frozenset(metadata.get("can", ()))}
     learns = metadata.get("learns", ())
     metadata["learns"] = (learns,) if learns and isinstance(learns[0], str) else tuple(learns)
@@ -217,17 +260,24 @@ def _make(name: str, family: str, module: str, cls: str, metadata: dict[str, Any
 def _scan() -> tuple[dict[str, Entry], dict[str, str]]:
     table: dict[str, Entry] = {}
     broken: dict[str, str] = {}
-    for path in sorted(p for folder in (*FAMILIES, "data") for p in (ROOT / folder).glob("[!_]*.py")):
+    for path in sorted(
+        p for folder in (*FAMILIES, "data") for p in (ROOT / folder).glob("[!_]*.py")
+    ):
         try:
             found = _read(path)
         except (SyntaxError, ValueError, TypeError, OSError) as error:
             broken[path.stem] = f"{type(error).__name__}: {error}"
-            warnings.warn(f"{path.name} is left out of the registry: {broken[path.stem]}", stacklevel=2)
+            warnings.warn(
+                f"{path.name} is left out of the registry: {broken[path.stem]}", stacklevel=2
+            )
             continue
         if found is None:
             continue
         if found.name in table:
-            raise ValueError(f"the name {found.name!r} is registered twice: {table[found.name].module} and {found.module}")
+            raise ValueError(
+                f"the name {found.name!r} is registered twice: {table[found.name].module} and "
+                f"{found.module}"
+            )
         table[found.name] = found
     return table, broken
 
@@ -250,9 +300,18 @@ def _read(path: Path) -> Entry | None:
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "register":
                 name = _literal(call.args[0])
                 if name != path.stem:
-                    raise ValueError(f"it registers {name!r}: a model's file name is its registry name")
+                    raise ValueError(
+                        f"it registers {name!r}: a model's file name is its registry name"
+                    )
                 metadata = {k.arg: _literal(k.value) for k in call.keywords if k.arg}
-                return _make(name, family, f"zoo.{family}.{path.stem}", node.name, metadata, _parameters(node))
+                return _make(
+                    name,
+                    family,
+                    f"zoo.{family}.{path.stem}",
+                    node.name,
+                    metadata,
+                    _parameters(node),
+                )
     return None
 
 
@@ -260,11 +319,15 @@ def _parameters(node: ast.ClassDef) -> tuple[str, ...]:
     """The constructor's parameters but ``spec``; none where it is inherited."""
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return tuple(a.arg for a in (*item.args.args[1:], *item.args.kwonlyargs) if a.arg != "spec")
+            return tuple(
+                a.arg for a in (*item.args.args[1:], *item.args.kwonlyargs) if a.arg != "spec"
+            )
     return ()
 
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Paper":
-        return Paper(*map(_literal, node.args), **{k.arg: _literal(k.value) for k in node.keywords if k.arg})
+        return Paper(
+            *map(_literal, node.args), **{k.arg: _literal(k.value) for k in node.keywords if k.arg}
+        )
     return ast.literal_eval(node)

@@ -1,10 +1,15 @@
 """``python -m zoo.sample``: draw from a trained model, or let it complete images.
 
-    python -m zoo.sample --ckpt runs/began-.../checkpoints/last.ckpt --n 64 --seed 0 --out samples.png
-    python -m zoo.sample --ckpt PATH --n 50000 --out folder            one PNG an image, at its own size
-    python -m zoo.sample --ckpt PATH --n 1000 --out x.npz              x in the data's units, y the labels
-    python -m zoo.sample --ckpt PATH --label 3 --label 5               of a conditional model: these classes in turn, in a .png one a row
-    python -m zoo.sample --ckpt RUN_FOLDER --inpaint bottom --n 8      the first test images of the run, their upper halves, completions
+    python -m zoo.sample --ckpt runs/began-.../checkpoints/last.ckpt --n 64 --seed 0 --out
+    samples.png
+    python -m zoo.sample --ckpt PATH --n 50000 --out folder            one PNG an image, at its own
+    size
+    python -m zoo.sample --ckpt PATH --n 1000 --out x.npz              x in the data's units, y the
+    labels
+    python -m zoo.sample --ckpt PATH --label 3 --label 5               of a conditional model: these
+    classes in turn, in a .png one a row
+    python -m zoo.sample --ckpt RUN_FOLDER --inpaint bottom --n 8      the first test images of the
+    run, their upper halves, completions
 
 Row i of a seed is the same image whatever n and the form of the output are.
 """
@@ -19,14 +24,39 @@ from typing import Any
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
-    parser = argparse.ArgumentParser(prog="python -m zoo.sample", description="Draw from a trained model.")
-    parser.add_argument("--ckpt", required=True, type=Path, help="a checkpoint that zoo.fit wrote, or its run folder")
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.sample", description="Draw from a trained model."
+    )
+    parser.add_argument(
+        "--ckpt",
+        required=True,
+        type=Path,
+        help="a checkpoint that zoo.fit wrote, or its run folder",
+    )
     parser.add_argument("--n", type=int, default=64, help="how many")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("samples.png"), help="a .png grid, a .npz file, or a folder of PNGs")
-    parser.add_argument("--label", type=int, action="append", help="class label, for conditional models; repeat for several")
-    parser.add_argument("--inpaint", metavar="PART", help="complete test images of which PART is hidden: bottom, top, left, right, centre")
-    parser.add_argument("--raw", action="store_true", help="the raw weights even if the checkpoint has averaged ones")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples.png"),
+        help="a .png grid, a .npz file, or a folder of PNGs",
+    )
+    parser.add_argument(
+        "--label",
+        type=int,
+        action="append",
+        help="class label, for conditional models; repeat for several",
+    )
+    parser.add_argument(
+        "--inpaint",
+        metavar="PART",
+        help="complete test images of which PART is hidden: bottom, top, left, right, centre",
+    )
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="the raw weights even if the checkpoint has averaged ones",
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     args = parser.parse_args(arguments)
     try:
@@ -35,7 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
         if args.out.suffix not in ("", ".png", ".npz"):
             raise ValueError(f"--out is a .png, a .npz or a folder, got {args.out}")
         _draw(args)
-    except (ValueError, TypeError, KeyError, FileNotFoundError, NotImplementedError, ImportError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        FileNotFoundError,
+        NotImplementedError,
+        ImportError,
+    ) as error:
         print(f"zoo.sample: error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -64,7 +101,9 @@ def _draw(args: argparse.Namespace) -> None:
 
 
 def _complete(args: argparse.Namespace, model: Any) -> None:
-    """Test images, what is shown of each, and four completions, one image a column; a .npz has x, known and completions."""
+    """Test images, what is shown of each, and four completions, one image a column; a .npz has x,
+    known and completions.
+    """
     import numpy as np
     import torch
 
@@ -74,7 +113,10 @@ def _complete(args: argparse.Namespace, model: Any) -> None:
 
     entry, spec = model.entry, model.spec
     if "inpaint" not in entry.can or not spec.is_image:
-        raise ValueError(f"this {entry.name} cannot complete images; it can {', '.join(sorted(entry.can))} {spec}")
+        raise ValueError(
+            f"this {entry.name} cannot complete images; it can {', '.join(sorted(entry.can))} "
+            f"{spec}"
+        )
     known = outside(args.inpaint, *spec.shape[1:])
     if args.out.suffix == "":
         raise ValueError(f"--inpaint writes a .png or a .npz, got {args.out}")
@@ -83,7 +125,9 @@ def _complete(args: argparse.Namespace, model: Any) -> None:
     drawn = [complete(model, x, known, args.seed + i, y).cpu() for i in range(4)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if args.out.suffix == ".npz":
-        np.savez_compressed(args.out, x=x.numpy(), known=known.numpy(), completions=torch.stack(drawn, 1).numpy())
+        np.savez_compressed(
+            args.out, x=x.numpy(), known=known.numpy(), completions=torch.stack(drawn, 1).numpy()
+        )
     else:
         completions(x, known, drawn, spec, min(len(x), 16)).save(args.out)
     print(f"4 completions each of {len(x)} test images in {args.out}")
@@ -115,7 +159,9 @@ def _write(x: Any, labels: Any, spec: Any, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         levels = x.to(torch.uint8 if spec.levels <= 256 else torch.int32) if spec.levels else x
-        np.savez_compressed(out, x=levels.numpy(), **({"y": labels.numpy()} if labels is not None else {}))
+        np.savez_compressed(
+            out, x=levels.numpy(), **({"y": labels.numpy()} if labels is not None else {})
+        )
     elif out.suffix == ".png":
         rows, columns = (x, None) if labels is None or not spec.is_image else _class_rows(x, labels)
         (grid(rows, spec, columns) if spec.is_image else scatter(x)).save(out)
@@ -130,13 +176,21 @@ def _write(x: Any, labels: Any, spec: Any, out: Path) -> None:
 
 
 def _class_rows(x: Any, labels: Any) -> tuple[Any, int]:
-    """Images in rows of one class each, in the order of the labels' first appearance, and the row's length; black where a row is short."""
+    """Images in rows of one class each, in the order of the labels' first appearance, and the row's
+    length; black where a row is short.
+    """
     import torch
 
     groups = [x[labels == label] for label in dict.fromkeys(labels.tolist())]
     columns = max(len(group) for group in groups)
     blank = torch.zeros_like(x[:1])
-    return torch.cat([part for group in groups for part in (group, blank.expand(columns - len(group), *x.shape[1:]))]), columns
+    return torch.cat(
+        [
+            part
+            for group in groups
+            for part in (group, blank.expand(columns - len(group), *x.shape[1:]))
+        ]
+    ), columns
 
 
 if __name__ == "__main__":

@@ -8,7 +8,16 @@ import torch
 from tests.support import Given, fit
 from zoo.autoregressive.fvsbn import FVSBN
 from zoo.core import DataSpec
-from zoo.harness import TINY, TINY_NAMES, assert_rows_do_not_talk, coverage, dependence, every_image, sampler_distance, total_mass
+from zoo.harness import (
+    TINY,
+    TINY_NAMES,
+    assert_rows_do_not_talk,
+    coverage,
+    dependence,
+    every_image,
+    sampler_distance,
+    total_mass,
+)
 
 XOR = DataSpec((3,), 2)
 
@@ -30,7 +39,9 @@ def test_probabilities_of_all_images_sum_to_one(spec, shuffled):
 def test_probabilities_sum_to_one_for_each_label():
     model = fvsbn(DataSpec((1, 2, 2), 2, 3), conditional=True)
     for label in range(3):
-        mass = total_mass(lambda x, label=label: model.log_prob(x, torch.full((len(x),), label)), model.spec)
+        mass = total_mass(
+            lambda x, label=label: model.log_prob(x, torch.full((len(x),), label)), model.spec
+        )
         assert mass == pytest.approx(1, abs=1e-9)
     x = every_image(model.spec)
     zeros = torch.zeros(len(x), dtype=torch.long)
@@ -54,19 +65,35 @@ def test_training_does_not_refill_the_upper_triangle():
 
 @pytest.mark.parametrize("spec", TINY, ids=TINY_NAMES)
 def test_it_starts_as_the_independent_model(spec):
-    x = torch.randint(spec.levels, (40, *spec.shape), generator=torch.Generator().manual_seed(0)).double()
+    x = torch.randint(
+        spec.levels, (40, *spec.shape), generator=torch.Generator().manual_seed(0)
+    ).double()
     model = FVSBN(spec).double()
     model.initialise_from(x)
-    counts = torch.stack([(x.flatten(1) == level).sum(0) for level in range(spec.levels)], 1).double() + 0.5
+    counts = (
+        torch.stack([(x.flatten(1) == level).sum(0) for level in range(spec.levels)], 1).double()
+        + 0.5
+    )
     p = counts / counts.sum(1, keepdim=True)
     expected = p.log()[torch.arange(spec.dim), x.flatten(1).long()].sum(1)
     torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=1e-9)
-    torch.testing.assert_close(model.evaluate({"x": x})["gain_over_independent"], torch.zeros(40).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        model.evaluate({"x": x})["gain_over_independent"],
+        torch.zeros(40).double(),
+        rtol=0,
+        atol=1e-9,
+    )
 
 
 def test_the_optimum_is_the_same_from_every_start():
-    x = torch.bernoulli(torch.full((200, 1, 2, 3), 0.4), generator=torch.Generator().manual_seed(0)).double()
-    x[:, 0, 1] = torch.where(torch.rand(200, 3, generator=torch.Generator().manual_seed(1)) < 0.8, x[:, 0, 0].float(), 1.0).double()
+    x = torch.bernoulli(
+        torch.full((200, 1, 2, 3), 0.4), generator=torch.Generator().manual_seed(0)
+    ).double()
+    x[:, 0, 1] = torch.where(
+        torch.rand(200, 3, generator=torch.Generator().manual_seed(1)) < 0.8,
+        x[:, 0, 0].float(),
+        1.0,
+    ).double()
     ends = []
     for seed in (1, 2):
         model = fvsbn(DataSpec((1, 2, 3), 2), seed=seed, solver="lbfgs", l2=1e-3, lr=1.0).train()
@@ -88,19 +115,26 @@ def test_it_cannot_learn_exclusive_or():
     x = torch.tensor([[a, b, a ^ b] for a in (0, 1) for b in (0, 1)] * 16).float()
     model = FVSBN(XOR, lr=0.05, l2=0.0)
     fit(model, Given(XOR, x, batch_size=64), 500)
-    assert -model.log_prob(x).mean().item() > 3 * math.log(2) - 0.02  # the two coins cost 2 ln 2; the third is as good as one more
+    assert (
+        -model.log_prob(x).mean().item() > 3 * math.log(2) - 0.02
+    )  # the two coins cost 2 ln 2; the third is as good as one more
 
 
 @pytest.mark.parametrize("spec", TINY[1:], ids=TINY_NAMES[1:])
 def test_samples_have_the_probabilities_of_the_model(spec):
-    assert sampler_distance(fvsbn(spec, shuffled=True)) < (0.05 if spec.dim == 4 else 0.12)  # √(states/2πn)
+    assert sampler_distance(fvsbn(spec, shuffled=True)) < (
+        0.05 if spec.dim == 4 else 0.12
+    )  # √(states/2πn)
 
 
 @pytest.mark.parametrize("spec", [*TINY, DataSpec((3, 4, 4), 4)], ids=[*TINY_NAMES, "3x4x4-4"])
 def test_cached_sampling_gives_the_integers_of_naive_sampling(spec):
     model = fvsbn(spec, shuffled=True)
     for seed in (0, 1):
-        a, b = (model.sample(20, generator=torch.Generator().manual_seed(seed), cache=cache) for cache in (True, False))
+        a, b = (
+            model.sample(20, generator=torch.Generator().manual_seed(seed), cache=cache)
+            for cache in (True, False)
+        )
         assert torch.equal(a, b)
 
 

@@ -10,7 +10,17 @@ from tests.support import Given, fit
 from zoo import harness
 from zoo.autoregressive.made import MADE, degrees, masks
 from zoo.core import DataSpec
-from zoo.harness import TINY, TINY_NAMES, coverage, dependence, every_image, leaks, sampler_distance, total_density, total_mass
+from zoo.harness import (
+    TINY,
+    TINY_NAMES,
+    coverage,
+    dependence,
+    every_image,
+    leaks,
+    sampler_distance,
+    total_density,
+    total_mass,
+)
 
 
 def made(spec: DataSpec = TINY[0], seed: int = 0, **options) -> MADE:
@@ -38,7 +48,9 @@ def test_paths_from_input_to_output_are_strictly_lower_triangular_in_the_order(l
 def test_probabilities_of_all_images_sum_to_one_under_each_mask_and_the_ensemble(spec):
     model = made(spec, n_masks=4, order_agnostic=True, layers=2)
     for k in range(4):
-        assert total_mass(lambda x, k=k: model.log_prob_of(x, None, k), spec) == pytest.approx(1, abs=1e-8)
+        assert total_mass(lambda x, k=k: model.log_prob_of(x, None, k), spec) == pytest.approx(
+            1, abs=1e-8
+        )
     assert total_mass(model.log_prob, spec) == pytest.approx(1, abs=1e-8)
 
 
@@ -86,11 +98,16 @@ def test_one_pass_gives_what_one_pass_for_each_dimension_gives():
     for j, d in enumerate(order):
         known = x.clone().flatten(1)
         known[:, order[j:]] = 7.0  # whatever the later dimensions are
-        torch.testing.assert_close(model.conditionals(known.view_as(x))[:, d], together[:, d], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            model.conditionals(known.view_as(x))[:, d], together[:, d], rtol=0, atol=1e-12
+        )
 
 
 def test_masks_are_regenerated_from_their_seeds_after_a_reload():
-    a, b = made(seed=1, n_masks=3, order_agnostic=True, layers=2), made(seed=2, n_masks=3, order_agnostic=True, layers=2)
+    a, b = (
+        made(seed=1, n_masks=3, order_agnostic=True, layers=2),
+        made(seed=2, n_masks=3, order_agnostic=True, layers=2),
+    )
     x = every_image(TINY[0])[::20]
     assert not torch.equal(a.order_of(1), b.order_of(1))
     b.load_state_dict(a.state_dict())
@@ -113,13 +130,18 @@ def test_samples_follow_the_density(cache):
     assert sampler_distance(model, cache=cache) < 0.05
 
 
-@pytest.mark.parametrize("spec", [DataSpec((1, 4, 4), 2), DataSpec((3, 4, 4), 5), DataSpec((6,))], ids=str)
+@pytest.mark.parametrize(
+    "spec", [DataSpec((1, 4, 4), 2), DataSpec((3, 4, 4), 5), DataSpec((6,))], ids=str
+)
 def test_cached_sampling_gives_the_integers_of_naive_sampling(spec):
     model = made(spec, n_masks=2, order_agnostic=True, layers=2, connectivity_weights=True)
     for p in model.parameters():
         p.data.mul_(0.3)
     for seed in (0, 1):
-        fast, slow = (model.sample(16, generator=torch.Generator().manual_seed(seed), cache=c) for c in (True, False))
+        fast, slow = (
+            model.sample(16, generator=torch.Generator().manual_seed(seed), cache=c)
+            for c in (True, False)
+        )
         torch.testing.assert_close(fast, slow, rtol=0, atol=0 if spec.levels else 1e-9)
     assert fast.unique().numel() > 1
 
@@ -142,10 +164,14 @@ def test_gaussian_conditionals_make_a_density_of_vectors():
     for p in model.parameters():
         p.data.mul_(0.4)
     assert model.likelihood_kind == "exact_density"
-    assert total_density(model.log_prob, 2, half_width=30, points=1201) == pytest.approx(1, abs=1e-3)
+    assert total_density(model.log_prob, 2, half_width=30, points=1201) == pytest.approx(
+        1, abs=1e-3
+    )
     x = torch.randn(5, 2, dtype=torch.float64)
     mu, log_sigma = model.conditionals(x).unbind(-1)
-    torch.testing.assert_close(model.log_prob(x), torch.distributions.Normal(mu, log_sigma.exp()).log_prob(x).sum(1))
+    torch.testing.assert_close(
+        model.log_prob(x), torch.distributions.Normal(mu, log_sigma.exp()).log_prob(x).sum(1)
+    )
 
 
 class Labelled:
@@ -176,14 +202,20 @@ def test_label_reaches_every_conditional_and_each_label_has_a_distribution():
 def test_connectivity_weights_tell_the_mask_by_masked_weights_on_ones():
     model, x = made(n_masks=2, connectivity_weights=True, direct=False), every_image(TINY[0])[:3]
     m = model._mask(1)[1]
-    bias = [layer.bias + (u * mask) @ torch.ones(u.shape[1]).double()
-            for layer, u, mask in zip(model.layers, model.connectivity, m, strict=False)]  # fmt: skip
+    bias = [
+        layer.bias + (u * mask) @ torch.ones(u.shape[1]).double()
+        for layer, u, mask in zip(model.layers, model.connectivity, m, strict=False)
+    ]
     h = torch.relu(x.flatten(1) @ (model.layers[0].weight * m[0]).T + bias[0])
-    torch.testing.assert_close(model.conditionals(x, k=1)[..., 0], h @ (model.layers[1].weight * m[1]).T + bias[1])
+    torch.testing.assert_close(
+        model.conditionals(x, k=1)[..., 0], h @ (model.layers[1].weight * m[1]).T + bias[1]
+    )
 
 
 def test_rows_do_not_talk():
-    harness.assert_rows_do_not_talk(made(n_masks=2, order_agnostic=True).log_prob, every_image(TINY[0])[::60])
+    harness.assert_rows_do_not_talk(
+        made(n_masks=2, order_agnostic=True).log_prob, every_image(TINY[0])[::60]
+    )
 
 
 @pytest.mark.parametrize("spec", [DataSpec((1, 2, 2), 2), DataSpec((1, 2, 2), 4)], ids=str)
@@ -193,7 +225,9 @@ def test_first_biases_are_the_smoothed_marginals_of_the_data(spec):
     for name, p in model.named_parameters():
         if name != "layers.1.bias":
             p.data.zero_()
-    frequency = torch.stack([(x == level).double().sum(0) + 0.5 for level in range(spec.levels)]) / (30 + spec.levels / 2)
+    frequency = torch.stack(
+        [(x == level).double().sum(0) + 0.5 for level in range(spec.levels)]
+    ) / (30 + spec.levels / 2)
     expected = torch.stack([frequency.gather(0, row.long()[None])[0].log().sum() for row in x])
     torch.testing.assert_close(model.log_prob(x), expected)
 
@@ -202,4 +236,6 @@ def test_untrained_zero_network_is_the_uniform_distribution():
     model = made(DataSpec((1, 2, 2), 5))
     for p in model.parameters():
         p.data.zero_()
-    assert model.log_prob(torch.zeros(1, 1, 2, 2).double()).item() == pytest.approx(-4 * math.log(5))
+    assert model.log_prob(torch.zeros(1, 1, 2, 2).double()).item() == pytest.approx(
+        -4 * math.log(5)
+    )

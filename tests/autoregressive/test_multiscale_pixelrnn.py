@@ -1,4 +1,6 @@
-"""Multi-scale PixelRNN is Multi-scale PixelRNN: an exact likelihood in two parts, a condition that sees the future, copied pixels."""
+"""Multi-scale PixelRNN is Multi-scale PixelRNN: an exact likelihood in two parts, a condition that
+sees the future, copied pixels.
+"""
 
 import math
 
@@ -11,14 +13,25 @@ from zoo import harness
 from zoo.autoregressive.multiscale_pixelrnn import MultiScalePixelRNN
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.core import DataSpec
-from zoo.harness import TINY, TINY_NAMES, coverage, dependence, every_image, leaks, sampler_distance, total_mass
+from zoo.harness import (
+    TINY,
+    TINY_NAMES,
+    coverage,
+    dependence,
+    every_image,
+    leaks,
+    sampler_distance,
+    total_mass,
+)
 from zoo.nn.pixel_lstm import VARIANTS
 
 BINARY = DataSpec((1, 4, 4), 2)
 both = pytest.mark.parametrize("variant", VARIANTS)
 
 
-def multiscale(spec: DataSpec = BINARY, seed: int = 0, scale: float = 1.5, **options) -> MultiScalePixelRNN:
+def multiscale(
+    spec: DataSpec = BINARY, seed: int = 0, scale: float = 1.5, **options
+) -> MultiScalePixelRNN:
     torch.manual_seed(seed)
     model = MultiScalePixelRNN(spec, **{"n": 1, "h": 4, "head": 6, "e": 3, **options})
     for p in model.parameters():
@@ -46,7 +59,10 @@ def test_joint_of_small_and_large_image_sums_to_one_if_it_is_predicted_again():
     model = multiscale(DataSpec((1, 2, 2), 3), constrained=False)
     small, large = every_image(DataSpec((1, 1, 1), 3)), every_image(model.spec)
     with torch.no_grad():
-        total = sum((model.log_small(s[None]) + model.log_cond(large, s.expand(81, 1, 1, 1))).exp().sum() for s in small)
+        total = sum(
+            (model.log_small(s[None]) + model.log_cond(large, s.expand(81, 1, 1, 1))).exp().sum()
+            for s in small
+        )
     assert total.item() == pytest.approx(1, abs=1e-8)
 
 
@@ -60,7 +76,9 @@ def test_probabilities_still_sum_to_one_after_training(spec):
 @both
 @pytest.mark.parametrize("spec", [*TINY, BINARY], ids=str)
 def test_conditionals_depend_on_all_earlier_dimensions_of_the_order_and_no_other(variant, spec):
-    depends = dependence([multiscale(spec, seed, variant=variant, h=12, head=24, e=8) for seed in range(3)])
+    depends = dependence(
+        [multiscale(spec, seed, variant=variant, h=12, head=24, e=8) for seed in range(3)]
+    )
     assert not depends.triu().any() and coverage(depends) == 1
 
 
@@ -80,7 +98,10 @@ def test_last_pixel_of_the_small_image_reaches_the_first_one_that_is_not_copied(
 
 @both
 def test_large_network_is_causal_in_the_large_image_given_the_small_one(variant):
-    model, x = multiscale(DataSpec((1, 3, 4), 2), variant=variant), torch.rand(1, 1, 3, 4, dtype=torch.float64)
+    model, x = (
+        multiscale(DataSpec((1, 3, 4), 2), variant=variant),
+        torch.rand(1, 1, 3, 4, dtype=torch.float64),
+    )
     s = model.subsample(x)
     jacobian = torch.func.jacrev(lambda v: model.large_conditionals(v, s)[0, :, 0])(x).view(12, 12)
     assert (jacobian.triu() == 0).all() and (jacobian != 0).sum() > 40
@@ -90,7 +111,9 @@ def test_large_network_is_causal_in_the_large_image_given_the_small_one(variant)
 def test_without_the_condition_it_is_a_pixelrnn_of_the_pixels_that_are_not_copied(variant):
     model, x = multiscale(variant=variant), every_image(BINARY)[::5000]
     plain = PixelRNN(BINARY, variant, n=1, h=4, head=6).double()
-    plain.network.load_state_dict({k: v for k, v in model.large.state_dict().items() if "condition" not in k})
+    plain.network.load_state_dict(
+        {k: v for k, v in model.large.state_dict().items() if "condition" not in k}
+    )
     for block in model.large.blocks:
         block.condition.weight.data.zero_()
     rest = [d for d in range(16) if d not in (0, 2, 8, 10)]
@@ -106,7 +129,11 @@ def test_the_two_networks_share_no_gradient():
     s = model.subsample(x)
     for value, name in ((model.log_small(s), "small"), (model.log_cond(x, s), "large")):
         grads = torch.autograd.grad(value.sum(), [*model.parameters()], allow_unused=True)
-        used = {n.split(".")[0] for (n, _), g in zip(model.named_parameters(), grads, strict=True) if g is not None}
+        used = {
+            n.split(".")[0]
+            for (n, _), g in zip(model.named_parameters(), grads, strict=True)
+            if g is not None
+        }
         assert used == ({"small"} if name == "small" else {"large", "upsampler"})
 
 
@@ -128,8 +155,13 @@ def test_enlarged_images_have_the_probabilities_of_the_conditional():
     images = images[images[:, 0, 0, 0] == 2]
     p = model.log_cond(images, model.subsample(images)).exp()
     assert p.sum().item() == pytest.approx(1)
-    drawn = model.translate(torch.full((20_000, 1, 1, 1), 2.0).double(), generator=torch.Generator().manual_seed(0)).flatten(1)
-    seen = torch.bincount((drawn[:, 1:] @ torch.tensor([9.0, 3.0, 1.0]).double()).long(), minlength=27) / 20_000
+    drawn = model.translate(
+        torch.full((20_000, 1, 1, 1), 2.0).double(), generator=torch.Generator().manual_seed(0)
+    ).flatten(1)
+    seen = (
+        torch.bincount((drawn[:, 1:] @ torch.tensor([9.0, 3.0, 1.0]).double()).long(), minlength=27)
+        / 20_000
+    )
     assert 0.5 * (seen - p).abs().sum() < 0.03
 
 
@@ -140,11 +172,16 @@ def test_samples_follow_the_density(cache):
 
 @both
 @pytest.mark.parametrize("constrained", [True, False])
-@pytest.mark.parametrize("spec", [DataSpec((1, 4, 4), 2), DataSpec((3, 4, 4), 4), DataSpec((1, 5, 3), 3)], ids=str)
+@pytest.mark.parametrize(
+    "spec", [DataSpec((1, 4, 4), 2), DataSpec((3, 4, 4), 4), DataSpec((1, 5, 3), 3)], ids=str
+)
 def test_cached_sampling_gives_the_integers_of_naive_sampling(variant, spec, constrained):
     model = multiscale(spec, variant=variant, constrained=constrained)
     for seed in (0, 1):
-        fast, slow = (model.sample(8, generator=torch.Generator().manual_seed(seed), cache=c) for c in (True, False))
+        fast, slow = (
+            model.sample(8, generator=torch.Generator().manual_seed(seed), cache=c)
+            for c in (True, False)
+        )
         assert torch.equal(fast, slow)
     assert fast.unique().numel() == spec.levels
 
@@ -161,7 +198,10 @@ def test_cached_sampling_costs_one_forward_pass_of_both_networks():
 
 
 def test_completion_keeps_what_is_known():
-    model, known = multiscale(DataSpec((1, 3, 4), 3)), torch.tensor([[True] * 4, [True] * 4, [False] * 4])
+    model, known = (
+        multiscale(DataSpec((1, 3, 4), 3)),
+        torch.tensor([[True] * 4, [True] * 4, [False] * 4]),
+    )
     x = torch.randint(3, (6, 1, 3, 4)).double()
     drawn = model.inpaint(x, known, generator=torch.Generator().manual_seed(0))
     assert torch.equal(drawn[:, :, :2], x[:, :, :2]) and not torch.equal(drawn, x)
@@ -170,10 +210,14 @@ def test_completion_keeps_what_is_known():
 def test_bits_of_the_whole_are_the_bits_of_both_networks():
     model, x = multiscale(), every_image(BINARY)[::6000]
     bits, values = model.bits(x), model.evaluate({"x": x})
-    torch.testing.assert_close(16 * bits["bits_per_dim"], 4 * bits["bits_small"] + 12 * bits["bits_cond"])
+    torch.testing.assert_close(
+        16 * bits["bits_per_dim"], 4 * bits["bits_small"] + 12 * bits["bits_cond"]
+    )
     torch.testing.assert_close(bits["bits_per_dim"], -model.log_prob(x) / (16 * math.log(2)))
     shuffled = model.log_cond(x, model.subsample(torch.cat([x[-1:], x[:-1]])))
-    torch.testing.assert_close(values["bits_of_s"] + values["bits_cond"], -shuffled / (12 * math.log(2)))
+    torch.testing.assert_close(
+        values["bits_of_s"] + values["bits_cond"], -shuffled / (12 * math.log(2))
+    )
 
 
 def test_rows_do_not_talk():

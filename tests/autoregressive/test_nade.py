@@ -1,4 +1,6 @@
-"""NADE is NADE: a running sum shared by all conditionals, an unbiased orderless loss, mixtures of Gaussians for real values."""
+"""NADE is NADE: a running sum shared by all conditionals, an unbiased orderless loss, mixtures of
+Gaussians for real values.
+"""
 
 import itertools
 import math
@@ -53,7 +55,9 @@ def test_the_running_sum_is_the_hidden_layer_of_the_paper(order):
     got = model.conditionals(x)[..., 0]
     for d, dim in enumerate(o):
         h = torch.sigmoid(model.c + v[:, o[:d]] @ model.W[o[:d]])
-        torch.testing.assert_close(got[:, dim], h @ model.V[dim, 0] + model.b[dim, 0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            got[:, dim], h @ model.V[dim, 0] + model.b[dim, 0], rtol=0, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
@@ -83,7 +87,9 @@ def test_the_orderless_loss_is_unbiased():
         losses += [model.orderless_loss(x, (rank < visible).expand(2, -1)) for visible in range(4)]
         params = model.conditionals_in(torch.tensor(order), x)
         exact.append(-model.log_conditionals(params, x.flatten(1)).sum(1))
-    torch.testing.assert_close(torch.stack(losses).mean(0), torch.stack(exact).mean(0), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        torch.stack(losses).mean(0), torch.stack(exact).mean(0), rtol=0, atol=1e-10
+    )
 
 
 def test_each_example_has_its_own_mask_and_every_count_of_visible_dimensions_comes():
@@ -107,7 +113,9 @@ def test_it_learns_exclusive_or():
     torch.manual_seed(0)
     model = NADE(DataSpec((3,), 2), hidden=16, init=0.5, lr=0.03)
     fit(model, Given(model.spec, x, batch_size=64), 300)
-    assert -model.log_prob(x).mean().item() < 1.5  # 2 ln 2 = 1.386; without hidden units 3 ln 2 = 2.079
+    assert (
+        -model.log_prob(x).mean().item() < 1.5
+    )  # 2 ln 2 = 1.386; without hidden units 3 ln 2 = 2.079
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
@@ -117,12 +125,22 @@ def test_samples_have_the_probabilities_of_the_model(options):
 
 @pytest.mark.parametrize(
     ("spec", "options"),
-    [*((spec, VARIANTS[v]) for spec in (*TINY, DataSpec((3, 4, 4), 4)) for v in ("shallow", "deep")), (DataSpec((3,)), {})],
+    [
+        *(
+            (spec, VARIANTS[v])
+            for spec in (*TINY, DataSpec((3, 4, 4), 4))
+            for v in ("shallow", "deep")
+        ),
+        (DataSpec((3,)), {}),
+    ],
 )
 def test_cached_sampling_gives_the_values_of_naive_sampling(spec, options):
     model = nade(spec, **options)
     for seed in (0, 1):
-        a, b = (model.sample(20, generator=torch.Generator().manual_seed(seed), cache=cache) for cache in (True, False))
+        a, b = (
+            model.sample(20, generator=torch.Generator().manual_seed(seed), cache=cache)
+            for cache in (True, False)
+        )
         torch.testing.assert_close(a, b, rtol=0 if spec.levels else 1e-9, atol=0)
 
 
@@ -148,7 +166,12 @@ def test_an_orderless_model_completes_any_set_exactly():
     g = torch.Generator().manual_seed(0)
     torch.rand(4, 20_000, generator=g, dtype=torch.float64)
     order = torch.rand(4, generator=g).argsort()  # the model's own choice: 1 and 2 are known
-    order = torch.cat([order[torch.isin(order, torch.tensor([1, 2]))], order[torch.isin(order, torch.tensor([0, 3]))]])
+    order = torch.cat(
+        [
+            order[torch.isin(order, torch.tensor([1, 2]))],
+            order[torch.isin(order, torch.tensor([0, 3]))],
+        ]
+    )
     for image in every_image(model.spec):
         if image[0, 0, 1] == 2 and image[0, 1, 0] == 1:
             params = model.conditionals_in(order, image[None])
@@ -158,7 +181,7 @@ def test_an_orderless_model_completes_any_set_exactly():
     assert 0.5 * (found - expected).abs().sum() < 0.02
 
 
-# -- RNADE -------------------------------------------------------------------------------------------------------------
+# -- RNADE ---------------------------------------------------------------------------------------
 def rnade(dim: int, seed: int = 0) -> NADE:
     model = nade(DataSpec((dim,)), seed, components=3)
     model.b.data[:, 6:] = -0.5
@@ -183,12 +206,19 @@ def test_the_first_conditional_is_a_mixture_of_gaussians():
 
 
 def test_the_gradient_of_a_mean_is_multiplied_by_its_sigma():
-    params = torch.tensor([[0.3, -0.2, 0.5, -1.0, math.log(0.3), math.log(2.0)]]).double().requires_grad_()
+    params = (
+        torch.tensor([[0.3, -0.2, 0.5, -1.0, math.log(0.3), math.log(2.0)]])
+        .double()
+        .requires_grad_()
+    )
     x = torch.tensor([0.2]).double()
     model = nade(DataSpec((1,)), components=2)
     (mine,) = torch.autograd.grad(model.log_conditionals(params, x).sum(), params)
     logits, mu, log_sigma = params.chunk(3, -1)
-    mixture = (logits.log_softmax(-1) + torch.distributions.Normal(mu, log_sigma.exp()).log_prob(x[:, None])).logsumexp(-1)
+    mixture = (
+        logits.log_softmax(-1)
+        + torch.distributions.Normal(mu, log_sigma.exp()).log_prob(x[:, None])
+    ).logsumexp(-1)
     (plain,) = torch.autograd.grad(mixture.sum(), params)
     expected = plain * torch.tensor([1, 1, 0.3, 2.0, 1, 1]).double()
     torch.testing.assert_close(mine, expected)
@@ -199,7 +229,15 @@ def test_samples_of_real_values_have_the_mixtures_distribution():
     x = model.sample(4000, generator=torch.Generator().manual_seed(0))[:, 0]
 
     def cdf(points):
-        return [integrate.quad(lambda t: model.log_prob(torch.tensor([[t]]).double()).exp().item(), -14, p, limit=200)[0] for p in points]
+        return [
+            integrate.quad(
+                lambda t: model.log_prob(torch.tensor([[t]]).double()).exp().item(),
+                -14,
+                p,
+                limit=200,
+            )[0]
+            for p in points
+        ]
 
     points = x.quantile(torch.linspace(0.1, 0.9, 5).double())
     empirical = [(x <= p).double().mean().item() for p in points]

@@ -1,4 +1,6 @@
-"""PixelCNN is PixelCNN: masks without a leak, the blind spot, a categorical head, sampling with a cache."""
+"""PixelCNN is PixelCNN: masks without a leak, the blind spot, a categorical head, sampling with a
+cache.
+"""
 
 import pytest
 import torch
@@ -8,7 +10,16 @@ from tests.support import Given, fit
 from zoo import harness
 from zoo.autoregressive.pixelcnn import PixelCNN
 from zoo.core import DataSpec
-from zoo.harness import TINY, TINY_NAMES, coverage, dependence, every_image, leaks, sampler_distance, total_mass
+from zoo.harness import (
+    TINY,
+    TINY_NAMES,
+    coverage,
+    dependence,
+    every_image,
+    leaks,
+    sampler_distance,
+    total_mass,
+)
 from zoo.nn.masked_conv import MaskedConv2d
 
 
@@ -35,7 +46,9 @@ def test_probabilities_still_sum_to_one_after_training():
 def test_conditionals_depend_on_all_earlier_dimensions_near_them_and_no_other(spec):
     depends = dependence([pixelcnn(spec, seed, h=12, head=12) for seed in range(3)])
     assert not depends.triu().any()
-    assert coverage(depends) == 1  # so small an image has no blind spot, and R -> G -> B is complete
+    assert (
+        coverage(depends) == 1
+    )  # so small an image has no blind spot, and R -> G -> B is complete
 
 
 @pytest.mark.parametrize("spec", TINY, ids=TINY_NAMES)
@@ -45,8 +58,12 @@ def test_a_changed_level_changes_no_bit_of_earlier_conditionals(spec):
 
 def test_the_blind_spot_of_the_paper_is_there():
     spec = DataSpec((1, 9, 9), 4)
-    depends = dependence([pixelcnn(spec, seed, n=8, scale=2.0) for seed in range(3)])  # radius 3 + 8, more than the image
-    assert not depends[9, 4:9].any() and depends[9, :4].all()  # (1, 0) sees (0, 0..3), which the 7x7 window holds
+    depends = dependence(
+        [pixelcnn(spec, seed, n=8, scale=2.0) for seed in range(3)]
+    )  # radius 3 + 8, more than the image
+    assert (
+        not depends[9, 4:9].any() and depends[9, :4].all()
+    )  # (1, 0) sees (0, 0..3), which the 7x7 window holds
     assert (~depends).tril(-1).sum() == 245
 
 
@@ -54,7 +71,10 @@ def test_closed_taps_stay_closed_whatever_an_optimiser_does_to_their_weights():
     model = pixelcnn(TINY[2], n=3)
     convs = [m for m in model.modules() if isinstance(m, MaskedConv2d)]
     assert len(convs) == 1 + 3 * 3 + 2 and [c.kind for c in convs].count("A") == 1
-    optimiser, x = torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.5), every_image(TINY[2])[::90]
+    optimiser, x = (
+        torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.5),
+        every_image(TINY[2])[::90],
+    )
     model.loss({"x": x})["loss"].backward()
     optimiser.step()
     before = model.log_prob(x)
@@ -69,8 +89,13 @@ def test_levels_have_no_order():
     inputs = model.spec.to_signed(x)
     expected = model.log_prob(x)
     rename = permutation.argsort()  # level k is now called rename[k]
-    model.logits.weight.data, model.logits.bias.data = model.logits.weight.data[permutation], model.logits.bias.data[permutation]
-    model.spec.to_signed = lambda v: 2 * permutation[v.long()].double() / 4 - 1  # the pictures are the same
+    model.logits.weight.data, model.logits.bias.data = (
+        model.logits.weight.data[permutation],
+        model.logits.bias.data[permutation],
+    )
+    model.spec.to_signed = lambda v: (
+        2 * permutation[v.long()].double() / 4 - 1
+    )  # the pictures are the same
     renamed = rename[x.long()].double()
     torch.testing.assert_close(model.spec.to_signed(renamed), inputs)
     torch.testing.assert_close(model.log_prob(renamed), expected)
@@ -81,11 +106,16 @@ def test_samples_follow_the_density(cache):
     assert sampler_distance(pixelcnn(TINY[1]), cache=cache) < 0.05
 
 
-@pytest.mark.parametrize("spec", [DataSpec((1, 4, 4), 2), DataSpec((3, 4, 4), 5), DataSpec((2, 3, 5), 4)], ids=str)
+@pytest.mark.parametrize(
+    "spec", [DataSpec((1, 4, 4), 2), DataSpec((3, 4, 4), 5), DataSpec((2, 3, 5), 4)], ids=str
+)
 def test_cached_sampling_gives_the_integers_and_conditionals_of_naive_sampling(spec):
     model = pixelcnn(spec)
     for seed in (0, 1):
-        fast, slow = (model.sample(16, generator=torch.Generator().manual_seed(seed), cache=c) for c in (True, False))
+        fast, slow = (
+            model.sample(16, generator=torch.Generator().manual_seed(seed), cache=c)
+            for c in (True, False)
+        )
         assert torch.equal(fast, slow)
     assert fast.unique().numel() == spec.levels
     model.float()
@@ -118,9 +148,14 @@ def test_completion_of_the_lower_half_keeps_the_upper_and_follows_the_conditiona
     images = every_image(TINY[1])
     given = (images[:, :, 0] == x[:, :, 0]).flatten(1).all(1)
     p = model.log_prob(images[given]).softmax(0)
-    drawn = model.inpaint(x.expand(20_000, -1, -1, -1), known, generator=torch.Generator().manual_seed(0))
+    drawn = model.inpaint(
+        x.expand(20_000, -1, -1, -1), known, generator=torch.Generator().manual_seed(0)
+    )
     assert torch.equal(drawn[:, :, 0], x[:, :, 0].expand(20_000, 1, 2))
-    seen = torch.bincount((drawn[:, 0, 1] @ torch.tensor([3.0, 1.0]).double()).long(), minlength=9) / 20_000
+    seen = (
+        torch.bincount((drawn[:, 0, 1] @ torch.tensor([3.0, 1.0]).double()).long(), minlength=9)
+        / 20_000
+    )
     assert 0.5 * (seen - p).abs().sum() < 0.02
 
 
@@ -130,8 +165,13 @@ def test_label_reaches_every_conditional_of_a_conditional_model():
     at = [model.conditionals(images[:1], torch.tensor([label])) for label in range(4)]
     assert all((at[0] != other).any(-1).all() for other in at[1:])
     y = torch.tensor([2])
-    assert total_mass(lambda x: model.log_prob(x, y.expand(len(x))), spec) == pytest.approx(1, abs=1e-8)
-    fast, slow = (model.sample(9, y=y.expand(9), generator=torch.Generator().manual_seed(0), cache=c) for c in (True, False))
+    assert total_mass(lambda x: model.log_prob(x, y.expand(len(x))), spec) == pytest.approx(
+        1, abs=1e-8
+    )
+    fast, slow = (
+        model.sample(9, y=y.expand(9), generator=torch.Generator().manual_seed(0), cache=c)
+        for c in (True, False)
+    )
     assert torch.equal(fast, slow)
     with pytest.raises(ValueError, match="labels"):
         model.log_prob(images)

@@ -1,4 +1,6 @@
-"""PixelCNN++ is PixelCNN++: shifted streams at several resolutions, coupled mixtures of discretised logistics, cached sampling."""
+"""PixelCNN++ is PixelCNN++: shifted streams at several resolutions, coupled mixtures of discretised
+logistics, cached sampling.
+"""
 
 import itertools
 
@@ -10,7 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.support import Given, fit
 from zoo.autoregressive.pixelcnn_pp import PixelCNNpp, mixture
 from zoo.core import DataSpec
-from zoo.harness import assert_rows_do_not_talk, coverage, dependence, every_image, leaks, sampler_distance, total_mass
+from zoo.harness import (
+    assert_rows_do_not_talk,
+    coverage,
+    dependence,
+    every_image,
+    leaks,
+    sampler_distance,
+    total_mass,
+)
 from zoo.nn.shifted_conv import Conv, PixelConv, RowConv
 
 BINARY = DataSpec((1, 2, 4), 2)
@@ -30,13 +40,21 @@ def pp(spec: DataSpec = BINARY, seed: int = 0, **options) -> PixelCNNpp:
 def test_the_mixture_of_one_pixel_sums_to_one_over_all_its_values(channels, levels):
     model = pp(DataSpec((channels, 2, 2), levels))
     pixels = torch.tensor([*itertools.product(range(levels), repeat=channels)]).double()
-    params = 2 * torch.randn(3 * (1 + 2 * channels + channels * (channels - 1) // 2), generator=torch.Generator().manual_seed(1)).double()
+    params = (
+        2
+        * torch.randn(
+            3 * (1 + 2 * channels + channels * (channels - 1) // 2),
+            generator=torch.Generator().manual_seed(1),
+        ).double()
+    )
     log_pi, m, log_s = mixture(params.expand(len(pixels), -1), model.spec.to_signed(pixels))
     mass = (log_pi + model.head.log_mass(m, log_s, pixels[..., None]).sum(-2)).logsumexp(-1).exp()
     assert mass.sum().item() == pytest.approx(1, abs=1e-10)
 
 
-@pytest.mark.parametrize("spec", [BINARY, DataSpec((1, 2, 2), 3), COLOUR], ids=["1x2x4-2", "1x2x2-3", "3x2x2-2"])
+@pytest.mark.parametrize(
+    "spec", [BINARY, DataSpec((1, 2, 2), 3), COLOUR], ids=["1x2x4-2", "1x2x2-3", "3x2x2-2"]
+)
 def test_probabilities_of_all_images_sum_to_one(spec):
     assert total_mass(pp(spec).log_prob, spec) == pytest.approx(1, abs=1e-9)
 
@@ -47,11 +65,15 @@ def test_probabilities_sum_to_one_for_each_label_and_after_training():
     fit(model, Given(model.spec, x, torch.arange(len(x)) % 3), 10)
     model.double().eval()
     for label in range(3):
-        mass = total_mass(lambda x, label=label: model.log_prob(x, torch.full((len(x),), label)), model.spec)
+        mass = total_mass(
+            lambda x, label=label: model.log_prob(x, torch.full((len(x),), label)), model.spec
+        )
         assert mass == pytest.approx(1, abs=1e-9)
 
 
-@pytest.mark.parametrize("spec", [BINARY, COLOUR, DataSpec((1, 8, 8), 2)], ids=["1x2x4", "3x2x2", "1x8x8"])
+@pytest.mark.parametrize(
+    "spec", [BINARY, COLOUR, DataSpec((1, 8, 8), 2)], ids=["1x2x4", "3x2x2", "1x8x8"]
+)
 def test_conditionals_depend_on_earlier_dimensions_only(spec):
     resolutions = 3 if spec.shape[1] == 8 else 2
     depends = dependence([pp(spec, seed, resolutions=resolutions) for seed in range(2)])
@@ -79,7 +101,9 @@ def test_masses_are_differences_of_the_logistic_distribution_function():
 
 
 def test_green_depends_on_red_only_through_the_mixture_unless_coupled():
-    model = pp(DataSpec((3, 2, 2), 5), components=1)  # with one component the weights tell nothing either
+    model = pp(
+        DataSpec((3, 2, 2), 5), components=1
+    )  # with one component the weights tell nothing either
     params = torch.randn(10, generator=torch.Generator().manual_seed(0)).double()
     red = [torch.tensor([value, 0.0, 0.0]).double() for value in (0, 4)]
     coupled = [model.table(params, pixel, 1) for pixel in red]
@@ -96,7 +120,9 @@ def test_blue_moves_with_the_true_values_of_red_and_green():
     x = torch.tensor([-0.6, 0.4, 0.9]).double()
     m = mixture(params, x)[1][:, 0]
     c = torch.tanh(params[7:])
-    torch.testing.assert_close(m, torch.stack([params[1], params[2] + c[0] * x[0], params[3] + c[1] * x[0] + c[2] * x[1]]))
+    torch.testing.assert_close(
+        m, torch.stack([params[1], params[2] + c[0] * x[0], params[3] + c[1] * x[0] + c[2] * x[1]])
+    )
 
 
 @pytest.mark.parametrize(("blocks", "resolutions"), [(1, 1), (2, 2), (1, 3)])
@@ -106,10 +132,14 @@ def test_every_skip_is_used_and_every_parameter_learns(blocks, resolutions):
     while level is not None:
         counts.append((len(level.up_u), len(level.down_u)))
         level = level.inner
-    assert counts == [(blocks, blocks + 1)] * (resolutions - 1) + [(blocks, blocks)]  # 5, 6, 6 from the coarsest in the paper
+    assert counts == [(blocks, blocks + 1)] * (resolutions - 1) + [
+        (blocks, blocks)
+    ]  # 5, 6, 6 from the coarsest in the paper
     model.loss({"x": torch.randint(5, (4, 1, 8, 8)).double()})["loss"].backward()
     # the last level's u is read by ul; nothing else of u leaves the network
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    silent = [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0
+    ]
     assert not silent
 
 
@@ -117,7 +147,9 @@ def test_the_gradient_is_finite_thirty_scales_from_the_mean():
     model = pp(DataSpec((1, 2, 2), 256), components=1)
     params = torch.tensor([0.0, 0.9, -5.0]).double().requires_grad_()
     log_pi, m, log_s = mixture(params, torch.tensor([-0.5]).double())
-    value = (log_pi + model.head.log_mass(m, log_s, torch.tensor([[64.0]]).double()).sum(-2)).logsumexp(-1)
+    value = (
+        log_pi + model.head.log_mass(m, log_s, torch.tensor([[64.0]]).double()).sum(-2)
+    ).logsumexp(-1)
     value.sum().backward()
     assert value.item() < -150 and torch.isfinite(params.grad).all() and params.grad[1].abs() > 1
 
@@ -129,20 +161,29 @@ def test_convolutions_start_with_unit_variance_on_the_data():
     model.initialise_from(x)
     for name, conv in model.net.named_modules():
         if isinstance(conv, Conv):
-            conv.register_forward_hook(lambda m, a, out, name=name: seen.__setitem__(name, (m.scale, out)))
+            conv.register_forward_hook(
+                lambda m, a, out, name=name: seen.__setitem__(name, (m.scale, out))
+            )
     model.eval().log_prob(x)
     assert len(seen) > 20
     for scale, out in seen.values():
         assert out.mean((0, 2, 3)).abs().max() < 1e-4
-        torch.testing.assert_close(out.std((0, 2, 3)), torch.full((out.shape[1],), scale), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            out.std((0, 2, 3)), torch.full((out.shape[1],), scale), rtol=1e-3, atol=1e-4
+        )
 
 
-@pytest.mark.parametrize("spec", [DataSpec((1, 4, 4), 3), DataSpec((3, 4, 4), 4), DataSpec((1, 8, 12), 5)], ids=str)
+@pytest.mark.parametrize(
+    "spec", [DataSpec((1, 4, 4), 3), DataSpec((3, 4, 4), 4), DataSpec((1, 8, 12), 5)], ids=str
+)
 @pytest.mark.parametrize("options", [{}, {"resolutions": 3, "blocks": 2}], ids=["two", "three"])
 def test_cached_sampling_gives_the_integers_of_naive_sampling(spec, options):
     model = pp(spec, **options)
     for seed in (0, 1):
-        a, b = (model.sample(3, generator=torch.Generator().manual_seed(seed), cache=cache) for cache in (True, False))
+        a, b = (
+            model.sample(3, generator=torch.Generator().manual_seed(seed), cache=cache)
+            for cache in (True, False)
+        )
         assert torch.equal(a, b)
 
 
@@ -169,7 +210,9 @@ def test_cached_sampling_computes_each_hidden_value_once(monkeypatch):
 
         monkeypatch.setattr(kind, "__call__", count)
     model.sample(2)
-    assert max(n for n, _ in calls.values()) == 64 and min(n for n, _ in calls.values()) >= 16  # positions of the two resolutions
+    assert (
+        max(n for n, _ in calls.values()) == 64 and min(n for n, _ in calls.values()) >= 16
+    )  # positions of the two resolutions
     with FlopCounterMode(display=False) as counter:
         model.sample(2)
     cached = counter.get_total_flops()
@@ -178,9 +221,13 @@ def test_cached_sampling_computes_each_hidden_value_once(monkeypatch):
     assert cached < 1.5 * counter.get_total_flops()
 
 
-@pytest.mark.parametrize("spec", [DataSpec((1, 2, 2), 3), DataSpec((3, 2, 2), 2)], ids=["1x2x2-3", "3x2x2-2"])
+@pytest.mark.parametrize(
+    "spec", [DataSpec((1, 2, 2), 3), DataSpec((3, 2, 2), 2)], ids=["1x2x2-3", "3x2x2-2"]
+)
 def test_samples_have_the_probabilities_of_the_model(spec):
-    assert sampler_distance(pp(spec)) < (0.05 if spec.dim == 4 else 0.2)  # of 4096 states 20,000 draws leave about 0.18
+    assert sampler_distance(pp(spec)) < (
+        0.05 if spec.dim == 4 else 0.2
+    )  # of 4096 states 20,000 draws leave about 0.18
 
 
 def test_averaged_evaluation_has_no_dropout():
@@ -193,7 +240,11 @@ def test_averaged_evaluation_has_no_dropout():
     ("spec", "options", "message"),
     [
         (DataSpec((2,)), {}, r"pixelcnn_pp models images with levels.*; choose"),
-        (DataSpec((1, 6, 6), 2), {"resolutions": 3}, r"pixelcnn_pp with resolutions=3 needs sides divisible by 4.*; lower it"),
+        (
+            DataSpec((1, 6, 6), 2),
+            {"resolutions": 3},
+            r"pixelcnn_pp with resolutions=3 needs sides divisible by 4.*; lower it",
+        ),
         (BINARY, {"conditional": True}, r"conditional=True needs labelled data.*; choose digits"),
     ],
 )

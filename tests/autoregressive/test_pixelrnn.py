@@ -8,13 +8,24 @@ from tests.support import Given, fit
 from zoo import harness
 from zoo.autoregressive.pixelrnn import PixelRNN
 from zoo.core import DataSpec
-from zoo.harness import TINY, TINY_NAMES, coverage, dependence, every_image, leaks, sampler_distance, total_mass
+from zoo.harness import (
+    TINY,
+    TINY_NAMES,
+    coverage,
+    dependence,
+    every_image,
+    leaks,
+    sampler_distance,
+    total_mass,
+)
 from zoo.nn.pixel_lstm import VARIANTS, Diagonal, DiagonalBiLSTM, PixelLSTM, RowLSTM, skew, unskew
 
 both = pytest.mark.parametrize("variant", VARIANTS)
 
 
-def pixelrnn(variant: str, spec: DataSpec = TINY[0], seed: int = 0, scale: float = 1.5, **options) -> PixelRNN:
+def pixelrnn(
+    variant: str, spec: DataSpec = TINY[0], seed: int = 0, scale: float = 1.5, **options
+) -> PixelRNN:
     torch.manual_seed(seed)
     model = PixelRNN(spec, variant, **{"n": 2, "h": 6, "head": 12, **options})
     for p in model.parameters():
@@ -60,15 +71,21 @@ def test_a_changed_level_changes_no_bit_of_earlier_conditionals(variant, spec):
 
 
 def test_row_lstm_sees_a_triangle():
-    depends = dependence([pixelrnn("row_lstm", DataSpec((1, 9, 9), 2), seed, n=1) for seed in range(3)])
+    depends = dependence(
+        [pixelrnn("row_lstm", DataSpec((1, 9, 9), 2), seed, n=1) for seed in range(3)]
+    )
     assert not depends.triu().any() and (~depends).tril(-1).sum() == 410
 
 
 def test_diagonal_bilstm_misses_only_the_last_pixel_of_the_row_above():
-    depends = dependence([pixelrnn("diagonal_bilstm", DataSpec((1, 9, 9), 2), seed, n=1) for seed in range(3)])
+    depends = dependence(
+        [pixelrnn("diagonal_bilstm", DataSpec((1, 9, 9), 2), seed, n=1) for seed in range(3)]
+    )
     missing = (~depends).tril(-1).nonzero().tolist()
     assert not depends.triu().any() and len(missing) == 40
-    assert missing == sorted([9 * r + c, 9 * r - 1] for r in range(1, 9) for c in range(5))  # further than the 7x7 window
+    assert missing == sorted(
+        [9 * r + c, 9 * r - 1] for r in range(1, 9) for c in range(5)
+    )  # further than the 7x7 window
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (5, 1), (3, 4), (4, 3)])
@@ -88,7 +105,11 @@ def test_diagonal_pass_is_the_recurrence_over_left_and_upper_neighbours():
     for r in range(4):
         for j in range(5):
             gates = layer.input.weight[:, :, 0, 0] @ x[0, :, r, j] + layer.input.bias
-            gates = gates + layer.state.weight[:, :, 0] @ h.get((r - 1, j), zero) + layer.state.weight[:, :, 1] @ h.get((r, j - 1), zero)
+            gates = (
+                gates
+                + layer.state.weight[:, :, 0] @ h.get((r - 1, j), zero)
+                + layer.state.weight[:, :, 1] @ h.get((r, j - 1), zero)
+            )
             h[r, j], c[r, j] = lstm(gates, c.get((r, j - 1), zero))
     expected = torch.stack([torch.stack([h[r, j] for j in range(5)], 1) for r in range(4)], 1)
     torch.testing.assert_close(layer(x)[0], expected, rtol=0, atol=1e-10)
@@ -128,7 +149,10 @@ def test_block_without_its_up_convolution_is_the_identity(variant):
 
 @both
 def test_green_reaches_blue_of_its_own_pixel_and_nothing_else_there(variant):
-    model, x = pixelrnn(variant, DataSpec((3, 2, 2), 4), h=12, head=48), torch.zeros(1, 3, 2, 2).double()
+    model, x = (
+        pixelrnn(variant, DataSpec((3, 2, 2), 4), h=12, head=48),
+        torch.zeros(1, 3, 2, 2).double(),
+    )
     other = x.clone()
     other[0, 1, 0, 1] = 3
     before, after = (model.conditionals(v).view(3, 2, 2, 4) for v in (x, other))
@@ -141,7 +165,9 @@ def test_green_reaches_blue_of_its_own_pixel_and_nothing_else_there(variant):
 def test_candidate_is_a_tanh_and_forget_bias_starts_at_one(variant):
     layer = (RowLSTM if variant == "row_lstm" else DiagonalBiLSTM)(4, 3, 1).double()
     with torch.no_grad():
-        assert layer(torch.randn(8, 4, 5, 5, dtype=torch.float64)).min() < -0.01  # a sigmoid candidate could not
+        assert (
+            layer(torch.randn(8, 4, 5, 5, dtype=torch.float64)).min() < -0.01
+        )  # a sigmoid candidate could not
     conv = layer.input if variant == "row_lstm" else layer.right.input
     assert conv.bias.view(4, 3).mean(1).argmax() == 1 and conv.bias[3:6].min() > 0.4
 
@@ -153,11 +179,19 @@ def test_samples_follow_the_density(variant, cache):
 
 
 @both
-@pytest.mark.parametrize("spec", [DataSpec((1, 4, 4), 2), DataSpec((3, 4, 4), 5, 3), DataSpec((2, 3, 5), 4)], ids=str)
+@pytest.mark.parametrize(
+    "spec", [DataSpec((1, 4, 4), 2), DataSpec((3, 4, 4), 5, 3), DataSpec((2, 3, 5), 4)], ids=str
+)
 def test_cached_sampling_gives_the_integers_and_conditionals_of_naive_sampling(variant, spec):
-    model, y = pixelrnn(variant, spec, conditional=spec.num_classes > 0), torch.arange(16) % 3 if spec.num_classes else None
+    model, y = (
+        pixelrnn(variant, spec, conditional=spec.num_classes > 0),
+        torch.arange(16) % 3 if spec.num_classes else None,
+    )
     for seed in (0, 1):
-        fast, slow = (model.sample(16, y=y, generator=torch.Generator().manual_seed(seed), cache=c) for c in (True, False))
+        fast, slow = (
+            model.sample(16, y=y, generator=torch.Generator().manual_seed(seed), cache=c)
+            for c in (True, False)
+        )
         assert torch.equal(fast, slow)
     assert fast.unique().numel() == spec.levels
     model.float()
@@ -174,12 +208,17 @@ def test_cached_sampling_gives_the_integers_and_conditionals_of_naive_sampling(v
 def test_stream_of_the_network_takes_a_condition_map(variant):
     torch.manual_seed(0)
     network = PixelLSTM(variant, 2, 6, 2, 4, 8, m=3).double()
-    x, s = torch.randn(2, 2, 4, 5, dtype=torch.float64), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    x, s = (
+        torch.randn(2, 2, 4, 5, dtype=torch.float64),
+        torch.randn(2, 3, 4, 5, dtype=torch.float64),
+    )
     whole, stream = network(x, s), network.stream(2, (4, 5), s)
     out = next(stream)
     for p in range(20):
         for g in range(2):
-            torch.testing.assert_close(out.T, whole.view(2, 2, 3, 20)[:, g, :, p], rtol=0, atol=1e-12)
+            torch.testing.assert_close(
+                out.T, whole.view(2, 2, 3, 20)[:, g, :, p], rtol=0, atol=1e-12
+            )
             if (p, g) != (19, 1):
                 out = stream.send(x.view(2, 2, 20)[:, g, p])
 
@@ -213,7 +252,9 @@ def test_label_reaches_every_conditional_of_a_conditional_model(variant):
     model, images = pixelrnn(variant, spec, conditional=True), every_image(spec)
     at = [model.conditionals(images[:1], torch.tensor([label])) for label in range(4)]
     assert all((at[0] != other).any(-1).all() for other in at[1:])
-    assert total_mass(lambda x: model.log_prob(x, torch.full((len(x),), 2)), spec) == pytest.approx(1, abs=1e-8)
+    assert total_mass(lambda x: model.log_prob(x, torch.full((len(x),), 2)), spec) == pytest.approx(
+        1, abs=1e-8
+    )
 
 
 @both

@@ -24,7 +24,10 @@ def gmm(spec: DataSpec = PLANE, components: int = 3, seed: int = 0, **options) -
 
 def blobs(n: int = 300, d: int = 2) -> torch.Tensor:
     g = torch.Generator().manual_seed(1)
-    return (torch.randn(n, d, generator=g) * torch.linspace(0.3, 1, d) + 3 * torch.randint(3, (n, 1), generator=g)).double()
+    return (
+        torch.randn(n, d, generator=g) * torch.linspace(0.3, 1, d)
+        + 3 * torch.randint(3, (n, 1), generator=g)
+    ).double()
 
 
 def fitted(rows: torch.Tensor, steps: int = 5, **options) -> GMM:
@@ -46,7 +49,9 @@ def test_one_full_component_is_the_gaussian_of_the_data():
 @pytest.mark.parametrize("dim", [1, 2])
 def test_density_integrates_to_one(covariance, dim):
     model = fitted(blobs(d=dim), covariance=covariance)
-    assert total_density(model.log_prob, dim, half_width=12, points=1201) == pytest.approx(1, abs=1e-6)
+    assert total_density(model.log_prob, dim, half_width=12, points=1201) == pytest.approx(
+        1, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
@@ -59,14 +64,18 @@ def test_em_never_loses_likelihood(covariance):
     for _ in range(20):
         terms = model.iterate(x)
         values.append(terms["nll_nats"].item())
-    assert all(b <= a + 1e-9 for a, b in itertools.pairwise(values)) and values[0] - values[-1] > 1e-3
+    assert (
+        all(b <= a + 1e-9 for a, b in itertools.pairwise(values)) and values[0] - values[-1] > 1e-3
+    )
 
 
 def test_em_never_loses_likelihood_on_dequantised_digits():
     data = Digits()
     model = gmm(data.spec, components=10, ridge=1e-9)
     rows = model.rows(data.examples()["x"])
-    assert torch.equal(rows, model.rows(data.examples()["x"])) and rows.min() >= 0 and rows.max() < 1
+    assert (
+        torch.equal(rows, model.rows(data.examples()["x"])) and rows.min() >= 0 and rows.max() < 1
+    )
     model.start(rows)
     values = [model.iterate(rows)["nll_nats"].item() for _ in range(20)]
     assert all(b <= a + 1e-9 for a, b in itertools.pairwise(values))
@@ -77,26 +86,37 @@ def test_densities_and_one_em_step_are_those_of_scikit_learn(covariance):
     from sklearn.mixture import GaussianMixture
 
     x = blobs(200, 3)
-    reference = GaussianMixture(3, covariance_type=covariance, reg_covar=1e-4, max_iter=1, tol=0, random_state=0)
+    reference = GaussianMixture(
+        3, covariance_type=covariance, reg_covar=1e-4, max_iter=1, tol=0, random_state=0
+    )
     with pytest.warns(UserWarning, match="converge"):
         reference.fit(x.numpy())
     model = gmm(DataSpec((3,)), covariance=covariance)
 
     def copy():
-        for parameter, value in zip((model.pi, model.mu), (reference.weights_, reference.means_), strict=True):
+        for parameter, value in zip(
+            (model.pi, model.mu), (reference.weights_, reference.means_), strict=True
+        ):
             parameter.data.copy_(torch.from_numpy(value))
         root = torch.from_numpy(reference.covariances_)
         root = torch.linalg.cholesky(root) if covariance in ("full", "tied") else root.sqrt()
         model.scale.data.copy_(root.view_as(model.scale))
 
     copy()
-    torch.testing.assert_close(model.log_prob(x).detach(), torch.from_numpy(reference.score_samples(x.numpy())), rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        model.log_prob(x).detach(),
+        torch.from_numpy(reference.score_samples(x.numpy())),
+        rtol=0,
+        atol=1e-8,
+    )
     model.iterate(x)
     ours = model.log_prob(x).detach()
     reference.set_params(warm_start=True)
     with pytest.warns(UserWarning, match="converge"):
         reference.fit(x.numpy())
-    torch.testing.assert_close(ours, torch.from_numpy(reference.score_samples(x.numpy())), rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        ours, torch.from_numpy(reference.score_samples(x.numpy())), rtol=0, atol=1e-8
+    )
 
 
 def test_responsibilities_sum_to_one_and_split_components_change_nothing():
@@ -115,7 +135,9 @@ def test_ring_of_eight_gaussians_is_found_to_its_entropy():
     model = GMM(data.spec, components=8, covariance="full", ridge=1e-6)
     fit(model, data, 30)
     x = data.examples(split="val")["x"]
-    rows = torch.cat([MultivariateNormal(c, 0.04 * torch.eye(2)).log_prob(x)[:, None] for c in data.centres], 1)
+    rows = torch.cat(
+        [MultivariateNormal(c, 0.04 * torch.eye(2)).log_prob(x)[:, None] for c in data.centres], 1
+    )
     entropy = -(rows.logsumexp(1) - math.log(8)).mean()
     assert -model.log_prob(x).mean() < entropy + 0.02
     assert torch.cdist(data.centres, model.mu).min(1).values.max() < 0.05
@@ -155,7 +177,9 @@ def test_inpainting_follows_the_conditional_density(covariance):
     model = fitted(blobs(), covariance=covariance)
     known = torch.tensor([[True, False]])
     row = torch.tensor([[1.5, 0.0]]).double()
-    drawn = model.inpaint(row.expand(40_000, 2), known, generator=torch.Generator().manual_seed(0)).detach()
+    drawn = model.inpaint(
+        row.expand(40_000, 2), known, generator=torch.Generator().manual_seed(0)
+    ).detach()
     axis = torch.linspace(-6, 14, 2001).double()
     density = model.log_prob(torch.stack([row[0, 0].expand_as(axis), axis], 1)).exp().detach()
     cdf = density.cumsum(0) / density.sum()
@@ -185,6 +209,8 @@ def test_bound_on_images_is_below_the_exact_mass():
     inside = model.log_density(y.reshape(-1, 1)).view(3, -1).detach()
     mass = inside.exp().mean(1) / 3
     assert mass.sum() < 1 + 1e-6
-    bound = torch.stack([model.log_prob(x, generator=torch.Generator().manual_seed(s)).detach() for s in range(400)]).mean(0)
+    bound = torch.stack(
+        [model.log_prob(x, generator=torch.Generator().manual_seed(s)).detach() for s in range(400)]
+    ).mean(0)
     torch.testing.assert_close(bound, inside.mean(1) - math.log(3), rtol=0, atol=0.05)
     assert (bound < mass.log()).all()

@@ -1,4 +1,6 @@
-"""The kernel estimate is a density; its bandwidth comes from examples that do not see themselves."""
+"""The kernel estimate is a density; its bandwidth comes from examples that do not see
+themselves.
+"""
 
 import itertools
 import math
@@ -32,7 +34,9 @@ def cloud(n: int = 200, d: int = 2) -> torch.Tensor:
 
 @pytest.mark.parametrize("dim", [1, 2])
 def test_density_integrates_to_one(dim):
-    assert total_density(kde(cloud(50, dim)).log_prob, dim, half_width=8, points=801) == pytest.approx(1, abs=1e-6)
+    assert total_density(
+        kde(cloud(50, dim)).log_prob, dim, half_width=8, points=801
+    ) == pytest.approx(1, abs=1e-6)
 
 
 def test_one_point_gives_the_gaussian():
@@ -47,8 +51,12 @@ def test_it_equals_scikit_learn(dim, h):
 
     points, x = cloud(300, dim), cloud(400, dim)[300:]
     # One leaf for all points: in many dimensions its trees are off by tens of nats.
-    reference = KernelDensity(bandwidth=h, leaf_size=1000).fit(points.numpy()).score_samples(x.numpy())
-    torch.testing.assert_close(kde(points, h).log_prob(x).detach(), torch.from_numpy(reference), rtol=0, atol=1e-8)
+    reference = (
+        KernelDensity(bandwidth=h, leaf_size=1000).fit(points.numpy()).score_samples(x.numpy())
+    )
+    torch.testing.assert_close(
+        kde(points, h).log_prob(x).detach(), torch.from_numpy(reference), rtol=0, atol=1e-8
+    )
 
 
 def test_bandwidth_cannot_be_chosen_on_examples_that_see_themselves():
@@ -79,7 +87,9 @@ def test_em_raises_the_score_to_the_best_of_a_fine_grid(bandwidth):
     def score(h: float) -> float:
         model.h.data.fill_(h)
         rest.h.data.fill_(h)
-        return (model.leave_one_out() if bandwidth == "loo" else rest.log_prob(queries)).mean().item()
+        return (
+            (model.leave_one_out() if bandwidth == "loo" else rest.log_prob(queries)).mean().item()
+        )
 
     path = [model.h[0].item()]
     for _ in range(150):
@@ -104,7 +114,11 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     model, x = kde(cloud()), cloud(100) + 0.1
     whole = model.log_prob(x).detach(), model.leave_one_out(), model._squared_distance()
     monkeypatch.setattr(module, "CHUNK", 7)
-    for a, b in zip(whole, (model.log_prob(x).detach(), model.leave_one_out(), model._squared_distance()), strict=True):
+    for a, b in zip(
+        whole,
+        (model.log_prob(x).detach(), model.leave_one_out(), model._squared_distance()),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
     assert_rows_do_not_talk(model.log_prob, x[:9])
 
@@ -123,11 +137,15 @@ def test_points_come_back_from_a_checkpoint_whatever_their_number(tmp_path):
     trainer = fit(model, data, 2)
     assert model.points.shape == (25, 2)
     rows = {tuple(r) for r in cloud(40).float().tolist()}
-    assert len({tuple(r) for r in model.points.tolist()} & rows) == 25  # a subset without repetition
+    assert (
+        len({tuple(r) for r in model.points.tolist()} & rows) == 25
+    )  # a subset without repetition
     trainer.save_checkpoint(tmp_path / "kde.ckpt")
     again = checkpoint.load(tmp_path / "kde.ckpt")
     x = cloud(10).float()
-    assert torch.equal(again.log_prob(x), model.log_prob(x)) and torch.equal(again.labels, model.labels)
+    assert torch.equal(again.log_prob(x), model.log_prob(x)) and torch.equal(
+        again.labels, model.labels
+    )
 
 
 def test_samples_are_training_points_plus_noise():
@@ -142,7 +160,9 @@ def test_samples_are_training_points_plus_noise():
 def test_inpainting_follows_the_conditional_density():
     model = kde(cloud(20), 0.4)
     row, known = torch.tensor([[0.5, 0.0]]).double(), torch.tensor([[True, False]])
-    drawn = model.inpaint(row.expand(40_000, 2), known, generator=torch.Generator().manual_seed(0)).detach()
+    drawn = model.inpaint(
+        row.expand(40_000, 2), known, generator=torch.Generator().manual_seed(0)
+    ).detach()
     axis = torch.linspace(-5, 5, 1001).double()
     density = model.log_prob(torch.stack([row[0, 0].expand_as(axis), axis], 1)).exp().detach()
     cdf = density.cumsum(0) / density.sum()
@@ -166,5 +186,8 @@ def test_in_64_dimensions_it_loses_to_one_gaussian():
     fit(model, data, 10)
     rows, val = model.rows(data.examples()["x"]), data.examples(split="val")["x"]
     gaussian = MultivariateNormal(rows.mean(0), torch.cov(rows.T))
-    y = (val.flatten(1).double() + torch.rand(val.flatten(1).shape, generator=torch.Generator().manual_seed(0))) / 17
+    y = (
+        val.flatten(1).double()
+        + torch.rand(val.flatten(1).shape, generator=torch.Generator().manual_seed(0))
+    ) / 17
     assert model.log_prob(val).mean() < gaussian.log_prob(y).mean() - 64 * math.log(17)

@@ -37,7 +37,9 @@ def test_inertia_never_rises_and_is_that_of_the_centroids_reached():
         terms = model.iterate(rows)
         assert terms["reseeds"] == 0
         values.append(terms["inertia"])
-    assert all(b <= a + 1e-12 for a, b in itertools.pairwise(values)) and values[-1] < 0.9 * values[0]
+    assert (
+        all(b <= a + 1e-12 for a, b in itertools.pairwise(values)) and values[-1] < 0.9 * values[0]
+    )
     torch.testing.assert_close(values[-1], brute_force_inertia(rows, model.centroids.detach()))
 
 
@@ -45,7 +47,10 @@ def test_eight_points_are_split_as_the_best_of_all_partitions():
     x = torch.randn(8, 2, generator=torch.Generator().manual_seed(3)).double()
     best = min(
         sum((g - g.mean(0)).square().sum() for g in (x[mask], x[~mask])) / 8
-        for mask in (torch.tensor(bits, dtype=torch.bool) for bits in itertools.product([False, True], repeat=8))
+        for mask in (
+            torch.tensor(bits, dtype=torch.bool)
+            for bits in itertools.product([False, True], repeat=8)
+        )
         if 0 < mask.sum() < 8
     )
     model = kmeans(clusters=2, restarts=10)
@@ -63,7 +68,9 @@ def test_at_convergence_centroids_are_exact_means_and_every_point_is_with_its_ne
         model.iterate(rows, y)
     nearest = (rows[:, None] - model.centroids.detach()).square().sum(2).argmin(1)
     for k in range(10):
-        torch.testing.assert_close(model.centroids[k].detach(), rows[nearest == k].mean(0), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            model.centroids[k].detach(), rows[nearest == k].mean(0), rtol=0, atol=1e-12
+        )
         assert model.counts[k] == (nearest == k).sum()
         own = (rows[nearest == k] - rows[nearest == k].mean(0)).square().mean()
         torch.testing.assert_close(model.variance[k], own, rtol=0, atol=1e-12)

@@ -34,7 +34,9 @@ def biased_covariance(x):
 def test_log_prob_is_that_of_the_multivariate_normal():
     x = data()
     model = pca(rows=x)
-    oracle = MultivariateNormal(model.mu, model.W @ model.W.T + model.sigma2 * torch.eye(6).double()).log_prob(x)
+    oracle = MultivariateNormal(
+        model.mu, model.W @ model.W.T + model.sigma2 * torch.eye(6).double()
+    ).log_prob(x)
     torch.testing.assert_close(model.log_prob(x), oracle, rtol=0, atol=1e-10)
 
 
@@ -72,7 +74,9 @@ def test_projection_error_is_the_sum_of_the_discarded_eigenvalues():
     w = pca(rows=x).W.detach()
     centred = x - x.mean(0)
     projected = centred @ w @ torch.linalg.inv(w.T @ w) @ w.T
-    assert (centred - projected).square().mean().item() == pytest.approx(eigenvalues[:4].sum().item() / 6, abs=1e-8)
+    assert (centred - projected).square().mean().item() == pytest.approx(
+        eigenvalues[:4].sum().item() / 6, abs=1e-8
+    )
 
 
 def test_em_never_loses_likelihood_and_reaches_the_closed_form_up_to_rotation():
@@ -90,9 +94,13 @@ def test_it_agrees_with_scikit_learn_but_for_its_unbiased_covariance():
 
     x = data()
     reference = decomposition.PCA(2).fit(x.numpy())
-    assert pca(rows=x).log_prob(x).mean().item() == pytest.approx(reference.score(x.numpy()), abs=1e-2)
+    assert pca(rows=x).log_prob(x).mean().item() == pytest.approx(
+        reference.score(x.numpy()), abs=1e-2
+    )
     w, sigma2 = closed_form(torch.cov(x.T), 2)  # 1/(N-1), as there
-    torch.testing.assert_close(w @ w.T + sigma2 * torch.eye(6), torch.from_numpy(reference.get_covariance()))
+    torch.testing.assert_close(
+        w @ w.T + sigma2 * torch.eye(6), torch.from_numpy(reference.get_covariance())
+    )
 
 
 def test_images_get_the_variance_of_their_dequantisation_noise():
@@ -102,15 +110,25 @@ def test_images_get_the_variance_of_their_dequantisation_noise():
     model.iterate(model.rows(x))
     u = torch.rand(400, *x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     drawn = ((x + u) / 5).flatten(0, 1).flatten(1)  # 120,000 dequantised images
-    torch.testing.assert_close(model.covariance.detach(), biased_covariance(drawn), rtol=0, atol=5e-4)
+    torch.testing.assert_close(
+        model.covariance.detach(), biased_covariance(drawn), rtol=0, atol=5e-4
+    )
     torch.testing.assert_close(model.mu.detach(), drawn.mean(0), rtol=0, atol=1e-3)
 
 
 def test_code_is_the_posterior_mean():
     x = data()
     model = pca(rows=x)
-    joint = torch.cat([torch.cat([torch.eye(2), model.W.T], 1), torch.cat([model.W, model.covariance], 1)]).detach().double()
-    expected = (x - model.mu) @ torch.linalg.inv(joint[2:, 2:]) @ joint[2:, :2]  # conditional of a joint gaussian
+    joint = (
+        torch.cat(
+            [torch.cat([torch.eye(2), model.W.T], 1), torch.cat([model.W, model.covariance], 1)]
+        )
+        .detach()
+        .double()
+    )
+    expected = (
+        (x - model.mu) @ torch.linalg.inv(joint[2:, 2:]) @ joint[2:, :2]
+    )  # conditional of a joint gaussian
     torch.testing.assert_close(model.encode(x), expected)
 
 
@@ -118,7 +136,9 @@ def test_samples_have_the_covariance_of_the_model():
     x = data()
     model = pca(rows=x)
     samples = model.sample(200_000, generator=torch.Generator().manual_seed(0)).detach()
-    error = (biased_covariance(samples) - model.covariance).abs().max() / model.covariance.abs().max()
+    error = (
+        biased_covariance(samples) - model.covariance
+    ).abs().max() / model.covariance.abs().max()
     assert error < 0.02
 
 
@@ -130,7 +150,9 @@ def test_inpainting_draws_the_gaussian_conditional():
     c, row = model.covariance.detach(), x[:1]
     mean = model.mu[u] + c[u][:, k] @ torch.linalg.solve(c[k][:, k], (row[0, k] - model.mu[k]))
     cov = c[u][:, u] - c[u][:, k] @ torch.linalg.solve(c[k][:, k], c[k][:, u])
-    drawn = model.inpaint(row.expand(100_000, 6), known, generator=torch.Generator().manual_seed(0)).detach()
+    drawn = model.inpaint(
+        row.expand(100_000, 6), known, generator=torch.Generator().manual_seed(0)
+    ).detach()
     assert torch.equal(drawn[:, k], row[:, k].expand(100_000, 4))
     scale = cov.diagonal().sqrt()
     assert ((drawn[:, u].mean(0) - mean.detach()).abs() / scale).max() < 0.02

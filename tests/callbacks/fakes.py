@@ -17,32 +17,48 @@ POINTS = DataSpec((2,), None, 0, "points")
 def squares(n=50, spec=SPEC):
     """Data whose images are constant: level y + 1."""
     y = torch.arange(n) % 3
-    return Given(spec, (y + 1.0)[:, None, None, None].expand(n, *spec.shape).clone(), y, batch_size=8)
+    return Given(
+        spec, (y + 1.0)[:, None, None, None].expand(n, *spec.shape).clone(), y, batch_size=8
+    )
 
 
 def entry(name, **metadata):
     return Entry(
-        name, "gan", __name__, name, taxonomy="implicit direct", **{k: frozenset(v) if k == "can" else v for k, v in metadata.items()}
+        name,
+        "gan",
+        __name__,
+        name,
+        taxonomy="implicit direct",
+        **{k: frozenset(v) if k == "can" else v for k, v in metadata.items()},
     )
 
 
 class Painter(LikelihoodModule):
-    """Constant images of level y, or noise of its own; batch norm and dropout would show a trace of an evaluation."""
+    """Constant images of level y, or noise of its own; batch norm and dropout would show a trace of
+    an evaluation.
+    """
 
     entry = entry("painter", can={"sample", "reconstruct"}, conditions_on="class")
 
     def __init__(self, spec: DataSpec = SPEC) -> None:
         super().__init__(spec)
-        self.net = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+        self.net = nn.Sequential(
+            nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)
+        )
 
     def loss(self, batch):
         return {"loss": self.net(self.noise.normal(len(batch["x"]), 2)).square().mean()}
 
     def sample(self, n, *, y=None, generator=None):
-        z = self.net(torch.randn(n, 2, generator=generator, device=self.device, dtype=self.float_dtype))
+        z = self.net(
+            torch.randn(n, 2, generator=generator, device=self.device, dtype=self.float_dtype)
+        )
         torch.rand(1)  # a careless draw from the global state
         if self.spec.is_image:
-            return y.to(z.dtype)[:, None, None, None].expand(n, *self.spec.shape) + 0 * z[:, :1, None, None]
+            return (
+                y.to(z.dtype)[:, None, None, None].expand(n, *self.spec.shape)
+                + 0 * z[:, :1, None, None]
+            )
         return z[:, : self.spec.dim]
 
     def reconstruct(self, x):
@@ -58,7 +74,9 @@ class Free(Painter):
     entry = entry("free", can={"sample"})
 
     def sample(self, n, *, y=None, generator=None):
-        z = self.net(torch.randn(n, 2, generator=generator, device=self.device, dtype=self.float_dtype))
+        z = self.net(
+            torch.randn(n, 2, generator=generator, device=self.device, dtype=self.float_dtype)
+        )
         if not self.spec.is_image:
             return z[:, : self.spec.dim]
         levels = torch.randint(1, 4, (n, *self.spec.shape), generator=generator, device=self.device)
@@ -81,7 +99,10 @@ class Gauss(LikelihoodModule):
         return -(x - self.m).square().flatten(1).sum(1) / 2
 
     def evaluate(self, batch, generator=None):
-        return {"first": batch["x"].flatten(1)[:, 0], "random": torch.rand(len(batch["x"]), generator=generator)}
+        return {
+            "first": batch["x"].flatten(1)[:, 0],
+            "random": torch.rand(len(batch["x"]), generator=generator),
+        }
 
     def loss(self, batch):
         return {"loss": (batch["x"] - self.m).square().mean()}
@@ -156,13 +177,17 @@ class Recorder(Logger):
         self.images.append((step, key, images))
 
     def steps(self, prefix):
-        return [step for step, metrics in self.metrics if any(k.startswith(prefix) for k in metrics)]
+        return [
+            step for step, metrics in self.metrics if any(k.startswith(prefix) for k in metrics)
+        ]
 
 
 def run(model, data, steps, *callbacks, every=None, **options):
     """Train with these callbacks in the current folder, validating every ``every`` steps."""
     checking = {"val_check_interval": every, "limit_val_batches": 1.0} if every else {}
-    return fit(model, data, steps, callbacks=[*callbacks], default_root_dir=".", **{**checking, **options})
+    return fit(
+        model, data, steps, callbacks=[*callbacks], default_root_dir=".", **{**checking, **options}
+    )
 
 
 def state(module):
@@ -172,7 +197,11 @@ def state(module):
 
 
 def same(a, b):
-    return all(torch.equal(v, b[0][k]) for k, v in a[0].items()) and a[1] == b[1] and torch.equal(a[2], b[2])
+    return (
+        all(torch.equal(v, b[0][k]) for k, v in a[0].items())
+        and a[1] == b[1]
+        and torch.equal(a[2], b[2])
+    )
 
 
 class Witness:
@@ -180,7 +209,12 @@ class Witness:
 
     def __init__(self, callback):
         self.calls = 0
-        for hook in ("on_train_batch_end", "on_validation_batch_end", "on_validation_epoch_end", "on_train_end"):
+        for hook in (
+            "on_train_batch_end",
+            "on_validation_batch_end",
+            "on_validation_epoch_end",
+            "on_train_end",
+        ):
             setattr(callback, hook, self._watched(getattr(callback, hook)))
 
     def _watched(self, hook):

@@ -1,4 +1,6 @@
-"""Likelihoods are means over all rows in the right units, repeatable, and refused where there are none."""
+"""Likelihoods are means over all rows in the right units, repeatable, and refused where there are
+none.
+"""
 
 import json
 import math
@@ -41,7 +43,10 @@ def test_a_bound_is_logged_as_a_bound_and_its_kind_is_in_the_protocol():
 
 def test_vectors_have_no_bits_per_dimension():
     trainer = run(still(Gauss(POINTS)), Given(POINTS, torch.randn(20, 2)), 1, BitsPerDim(), every=1)
-    assert "val/nll_nats" in trainer.callback_metrics and "val/bits_per_dim" not in trainer.callback_metrics
+    assert (
+        "val/nll_nats" in trainer.callback_metrics
+        and "val/bits_per_dim" not in trainer.callback_metrics
+    )
 
 
 def test_x_axis_is_generator_steps():
@@ -53,7 +58,11 @@ def test_x_axis_is_generator_steps():
 def test_random_estimates_repeat():
     def estimate(before, **options):
         torch.manual_seed(before)
-        return run(still(Gauss()), squares(), 1, BitsPerDim(**options), every=1).callback_metrics["val/random"].item()
+        return (
+            run(still(Gauss()), squares(), 1, BitsPerDim(**options), every=1)
+            .callback_metrics["val/random"]
+            .item()
+        )
 
     assert estimate(1) == estimate(2) != estimate(1, seed=1)
     assert 0.3 < estimate(1) < 0.7
@@ -63,7 +72,9 @@ def test_no_trace_is_left():
     callback = BitsPerDim()
     witness = Witness(callback)
     run(still(Gauss()), squares(), 2, callback, EMA(), every=1)
-    assert witness.calls == 2 * (7 + 1) + 2 + 1  # batches and ends of two validations, training batches, the end
+    assert (
+        witness.calls == 2 * (7 + 1) + 2 + 1
+    )  # batches and ends of two validations, training batches, the end
 
 
 def test_models_are_judged_by_their_averaged_weights():
@@ -88,7 +99,9 @@ def test_the_input_may_be_differentiated_inside_a_validation_loop():
     for model in (Score(), Gauss()):
         trainer = run(still(model), data, 1, BitsPerDim(), every=1)
         found += [trainer.callback_metrics["val/nll_nats"].item()]
-        found += [trainer.validate(model, data, verbose=False)[0]["val/nll_nats"]]  # in Lightning's inference mode
+        found += [
+            trainer.validate(model, data, verbose=False)[0]["val/nll_nats"]
+        ]  # in Lightning's inference mode
     assert len(set(found)) == 1
 
 
@@ -97,12 +110,17 @@ def test_test_runs_are_logged_as_test():
     trainer = run(model, data, 1, BitsPerDim(), every=1)
     val = trainer.callback_metrics["val/nll_nats"].item()
     (found,) = trainer.test(model, data, verbose=False)
-    assert found["test/nll_nats"] == pytest.approx(val) and not any(k.startswith("val/") for k in found)
+    assert found["test/nll_nats"] == pytest.approx(val) and not any(
+        k.startswith("val/") for k in found
+    )
 
 
 def test_models_without_likelihood_are_left_alone_or_refused():
     trainer = run(Pair(SPEC), squares(), 1, BitsPerDim(), every=1)
-    assert not any(k.startswith("val/") for k in trainer.callback_metrics) and not Path("protocol.json").exists()
+    assert (
+        not any(k.startswith("val/") for k in trainer.callback_metrics)
+        and not Path("protocol.json").exists()
+    )
     with pytest.raises(ValueError, match=r"pair assigns no likelihood.*require=false"):
         run(Pair(SPEC), squares(), 1, BitsPerDim(require=True), every=1)
 

@@ -27,10 +27,19 @@ def run(folder, name, values, steps=6, **options):
     data = Given(SPEC, torch.randint(0, 17, (40, 1, 8, 8)).float())
     model = BEGAN(SPEC, latent=4, code=4, width=8)
     fit(
-        model, data, steps, callbacks=[Score(name, values), keeper], default_root_dir=str(folder), limit_val_batches=1,
-        val_check_interval=2, enable_checkpointing=True,
-    )  # fmt: skip
-    return {p.stem: torch.load(p, weights_only=True)["global_step"] for p in (folder / "checkpoints").iterdir()}
+        model,
+        data,
+        steps,
+        callbacks=[Score(name, values), keeper],
+        default_root_dir=str(folder),
+        limit_val_batches=1,
+        val_check_interval=2,
+        enable_checkpointing=True,
+    )
+    return {
+        p.stem: torch.load(p, weights_only=True)["global_step"]
+        for p in (folder / "checkpoints").iterdir()
+    }
 
 
 def test_last_is_the_end_and_best_the_lowest_distance(tmp_path):
@@ -61,7 +70,10 @@ def test_the_best_score_survives_a_checkpoint():
     keeper, again = Checkpoints(), Checkpoints()
     keeper.best_score, keeper.best_metric = 1.5, "val/fid_pixels"
     again.load_state_dict(keeper.state_dict())
-    assert again._monitored({"val/fid_pixels": 2.0, "val/nll_nats": 1.0}) == ("val/fid_pixels", "min")
+    assert again._monitored({"val/fid_pixels": 2.0, "val/nll_nats": 1.0}) == (
+        "val/fid_pixels",
+        "min",
+    )
     assert again.best_score == 1.5
 
 

@@ -67,7 +67,9 @@ def test_gradient_accumulation_counts_steps_not_batches():
 def test_an_earlier_callback_sees_the_average_with_the_latest_step():
     seen = {}
     grids = SampleGrid(every_n_steps=1, n=1)
-    grids._samples = lambda module, data: seen.setdefault(len(seen), module.g.weight.item()) and (lambda: None)
+    grids._samples = lambda module, data: (
+        seen.setdefault(len(seen), module.g.weight.item()) and (lambda: None)
+    )
     grids._write = lambda *args: None
     run(Pair(SPEC), squares(), 2, grids, EMA(decay=0.5, ramp=False))
     first = 0.5 + 0.5 * 0.9
@@ -106,7 +108,9 @@ def test_checkpoint_holds_raw_weights_and_averages_and_resuming_is_bit_exact():
     run(Pair(SPEC), squares(), 4, ema).save_checkpoint("four.ckpt")
     saved = torch.load("four.ckpt", weights_only=True)
     assert saved["state_dict"]["g.weight"].item() == pytest.approx(0.9**4)
-    assert torch.equal(saved["ema"]["g.weight"], ema.average.values["g.weight"]) and set(saved["ema"]) == {"g.weight"}
+    assert torch.equal(saved["ema"]["g.weight"], ema.average.values["g.weight"]) and set(
+        saved["ema"]
+    ) == {"g.weight"}
     resumed, again = Pair(SPEC), EMA(decay=0.7)
     run(resumed, squares(), 9, again, ckpt_path="four.ckpt")
     assert torch.equal(again.average.values["g.weight"], whole.average.values["g.weight"])
@@ -163,4 +167,6 @@ def test_a_stage_of_new_weights_begins_a_new_average():
 
     ema = EMA(decay=0.5, ramp=False)
     run(Staged(SPEC), squares(), 6, ema)
-    assert ema.average.values["g.weight"].item() == pytest.approx(0.5 * 0.9**5 + 0.5 * 0.9**6, rel=1e-6)
+    assert ema.average.values["g.weight"].item() == pytest.approx(
+        0.5 * 0.9**5 + 0.5 * 0.9**6, rel=1e-6
+    )

@@ -1,4 +1,6 @@
-"""Fidelity scores what it says against what it says, under names that say with what, and writes the protocol down."""
+"""Fidelity scores what it says against what it says, under names that say with what, and writes the
+protocol down.
+"""
 
 import json
 from pathlib import Path
@@ -7,7 +9,18 @@ import pytest
 import torch
 
 from callbacks import EMA, BitsPerDim, Fidelity
-from tests.callbacks.fakes import POINTS, SPEC, Free, Gauss, Painter, Pair, Recorder, Witness, run, squares
+from tests.callbacks.fakes import (
+    POINTS,
+    SPEC,
+    Free,
+    Gauss,
+    Painter,
+    Pair,
+    Recorder,
+    Witness,
+    run,
+    squares,
+)
 from tests.support import Given
 from zoo.core.sampling import draw
 from zoo.metrics import FrechetDistance, KernelDistance, Pixels, extractors
@@ -42,8 +55,14 @@ def test_values_are_those_of_the_metrics_on_the_same_samples():
     kid.update(real, 0, real=True)
     kid.update(fake, 0)
     expected = {"fid": fid.compute(), "kid": kid.compute()[0], **prdc(real[:40], fake[:40], 3)}
-    expected |= {"is": inception_score(p, 1)[0], "classes": classes_present(p), "am": sum(am_score(net(batch["x"], SPEC)[1], p))}
-    assert {f"val/{k}_pixels" for k in expected} | {f"val/{k}_squaresnet" for k in expected} == set(found)
+    expected |= {
+        "is": inception_score(p, 1)[0],
+        "classes": classes_present(p),
+        "am": sum(am_score(net(batch["x"], SPEC)[1], p)),
+    }
+    assert {f"val/{k}_pixels" for k in expected} | {f"val/{k}_squaresnet" for k in expected} == set(
+        found
+    )
     for name, value in expected.items():
         assert found[f"val/{name}_pixels"] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
 
@@ -51,10 +70,14 @@ def test_values_are_those_of_the_metrics_on_the_same_samples():
 def test_the_parzen_window_is_on_held_out_images_and_named_with_its_width():
     model, data = Free(), squares()
     found = values(run(model, data, 2, small(seed=5, extractor="pixels", parzen=True), every=2))
-    held_out, fake = (SPEC.to_unit(x).flatten(1) for x in (data.examples(split="val")["x"], draw(model, 70, 5)))
+    held_out, fake = (
+        SPEC.to_unit(x).flatten(1) for x in (data.examples(split="val")["x"], draw(model, 70, 5))
+    )
     sigma = found["val/parzen_sigma"]
     assert sigma == pytest.approx(choose_sigma(held_out[::2], fake, GRID))
-    assert found["val/parzen_nats"] == pytest.approx(parzen_log_density(held_out[1::2], fake, sigma).mean().item(), rel=1e-5)
+    assert found["val/parzen_nats"] == pytest.approx(
+        parzen_log_density(held_out[1::2], fake, sigma).mean().item(), rel=1e-5
+    )
 
 
 def test_conditional_samples_are_asked_for_their_label():
@@ -70,7 +93,9 @@ def test_conditional_samples_are_asked_for_their_label():
         def sample(self, n, *, y=None, generator=None):
             return super().sample(n, y=torch.where(y < 2, 1 - y, y) + 1, generator=generator)
 
-    right, swapped = (values(run(m, squares(), 1, small(n_fake=300), every=1)) for m in (Right(), Swapped()))
+    right, swapped = (
+        values(run(m, squares(), 1, small(n_fake=300), every=1)) for m in (Right(), Swapped())
+    )
     assert right["val/cond_acc_pixels"] == 1
     assert swapped["val/cond_acc_pixels"] == pytest.approx(1 / 3, abs=0.1)
     assert "val/cond_acc_pixels" not in values(run(Free(), squares(), 1, small(), every=1))
@@ -82,7 +107,9 @@ def test_data_scored_against_themselves_are_near_and_noise_is_far():
             level = torch.randint(3, (n, 1, 1, 1), generator=generator) + 1.0
             return level.expand(n, 1, 4, 4)
 
-    near, far = (values(run(m, squares(), 1, small(n_fake=300), every=1)) for m in (Memory(), Free()))
+    near, far = (
+        values(run(m, squares(), 1, small(n_fake=300), every=1)) for m in (Memory(), Free())
+    )
     for name in ("pixels", "squaresnet"):
         assert near[f"val/fid_{name}"] < 0.1 * far[f"val/fid_{name}"]
     assert near["val/classes_pixels"] == 3
@@ -102,19 +129,27 @@ def test_real_features_are_computed_once_a_run(monkeypatch):
     fidelity = small()
     first = values(run(Free(), data, 1, fidelity, every=1))
     seen = len(asked)
-    assert seen > 0 and values(run(Free(), data, 3, fidelity, every=1)) == first and len(asked) == seen
+    assert (
+        seen > 0 and values(run(Free(), data, 3, fidelity, every=1)) == first and len(asked) == seen
+    )
 
 
 def test_conditional_models_get_the_labels_of_the_data():
     found = values(run(Painter(), squares(), 1, small(n_fake=300), every=1))
-    assert found["val/classes_pixels"] == 2  # levels 0, 1, 2 for classes 1, 2, 3: level 0 looks like class 1 too
+    assert (
+        found["val/classes_pixels"] == 2
+    )  # levels 0, 1, 2 for classes 1, 2, 3: level 0 looks like class 1 too
     assert json.loads(Path("protocol.json").read_text())["fidelity"]["labels"] is not None
 
 
 def test_unlabelled_data_have_no_classes():
     spec = type(SPEC)((1, 4, 4), 5, 0, "plain")
-    found = values(run(Free(spec), Given(spec, squares().examples()["x"], batch_size=8), 1, small(), every=1))
-    assert "val/fid_plainnet" in found and not any("/is_" in k or "/classes_" in k or "/am_" in k for k in found)
+    found = values(
+        run(Free(spec), Given(spec, squares().examples()["x"], batch_size=8), 1, small(), every=1)
+    )
+    assert "val/fid_plainnet" in found and not any(
+        "/is_" in k or "/classes_" in k or "/am_" in k for k in found
+    )
 
 
 def test_only_inception_has_the_plain_names(monkeypatch):
@@ -128,13 +163,20 @@ def test_only_inception_has_the_plain_names(monkeypatch):
 
     monkeypatch.setattr(extractors, "Inception", Stub)
     found = values(run(Free(), squares(), 1, small(extractor="inception", pixels=False), every=1))
-    assert set(found) == {f"val/{k}" for k in ("fid", "kid", "is", "precision", "recall", "density", "coverage")}
+    assert set(found) == {
+        f"val/{k}" for k in ("fid", "kid", "is", "precision", "recall", "density", "coverage")
+    }
 
 
 def test_protocol_says_how_the_numbers_were_measured():
     run(Pair(SPEC), squares(), 1, small(n_real=45, reference="val", k=4), EMA(decay=0.9), every=1)
     said = json.loads(Path("protocol.json").read_text())["fidelity"]
-    assert (said["reference"], said["n_real"], said["n_fake"], said["data"]) == ("val", 45, 70, "squares 4x4")
+    assert (said["reference"], said["n_real"], said["n_fake"], said["data"]) == (
+        "val",
+        45,
+        70,
+        "squares 4x4",
+    )
     assert said["quantised_to_levels"] == 5 and said["precision_recall"] == {"n": 40, "k": 4}
     assert said["weights"]["ema"]["decay"] == 0.9 and said["weights"]["ema"]["player"] == "g"
     assert set(said["extractors"]) == {"squaresnet", "pixels"}
@@ -148,7 +190,13 @@ def test_protocol_reaches_the_config_of_a_wandb_run():
     from callbacks.loggers import WandbLogger
 
     class Both(Free):
-        entry = type(Free.entry)(**{**vars(Free.entry), "can": frozenset({"sample", "log_prob"}), "likelihood": "exact_mass"})
+        entry = type(Free.entry)(
+            **{
+                **vars(Free.entry),
+                "can": frozenset({"sample", "log_prob"}),
+                "likelihood": "exact_mass",
+            }
+        )
         log_prob = Gauss.log_prob
         m = 0.0
 
@@ -176,6 +224,12 @@ def test_a_long_evaluation_has_a_bar_and_a_short_one_has_none(monkeypatch, capfd
 
 
 def test_impossible_options_are_refused():
-    for options in ({"n_fake": 1}, {"precision_recall_n": 3}, {"k": 0}, {"extractor": "vgg"}, {"n_real": 2}):
+    for options in (
+        {"n_fake": 1},
+        {"precision_recall_n": 3},
+        {"k": 0},
+        {"extractor": "vgg"},
+        {"n_real": 2},
+    ):
         with pytest.raises(ValueError, match="fidelity"):
             Fidelity(**options)

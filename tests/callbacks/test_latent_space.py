@@ -1,4 +1,6 @@
-"""At the end of a run come the samples' nearest training images and the pictures of the latent space, for the models that have them."""
+"""At the end of a run come the samples' nearest training images and the pictures of the latent
+space, for the models that have them.
+"""
 
 from pathlib import Path
 
@@ -27,17 +29,35 @@ def names(pattern):
 
 def test_the_memorisation_panel_comes_with_the_last_validation_only():
     logger, data = Recorder(), Digits()
-    run(Pair(data.spec), data, 4, Memorisation(n=4, n_fake=20, extractor="pixels"), logger=logger, every=2)
-    assert names("*.png") == ["neighbours_000004.png"] and [key for _, key, _ in logger.images] == ["neighbours"]
+    run(
+        Pair(data.spec),
+        data,
+        4,
+        Memorisation(n=4, n_fake=20, extractor="pixels"),
+        logger=logger,
+        every=2,
+    )
+    assert names("*.png") == ["neighbours_000004.png"] and [key for _, key, _ in logger.images] == [
+        "neighbours"
+    ]
     found = {k for _, metrics in logger.metrics for k in metrics if "nn_" in k}
     assert found == {"val/nn_ratio_pixels", "val/nn_rate_pixels", "val/nn_auc_pixels"}
     values = {k: v for _, metrics in logger.metrics for k, v in metrics.items()}
-    assert values["val/nn_ratio_pixels"] > 1.5 and values["val/nn_rate_pixels"] == 0  # uniform noise is near to no digit
+    assert (
+        values["val/nn_ratio_pixels"] > 1.5 and values["val/nn_rate_pixels"] == 0
+    )  # uniform noise is near to no digit
 
 
 def test_a_run_without_a_validation_has_its_panel_too():
     logger, data = Recorder(), Digits()
-    run(Pair(data.spec), data, 3, Memorisation(n=4, n_fake=20, extractor="pixels"), logger=logger, limit_val_batches=0)
+    run(
+        Pair(data.spec),
+        data,
+        3,
+        Memorisation(n=4, n_fake=20, extractor="pixels"),
+        logger=logger,
+        limit_val_batches=0,
+    )
     assert names("*.png") == ["neighbours_000003.png"]
     assert [step for step, metrics in logger.metrics if "val/nn_ratio_pixels" in metrics] == [3]
 
@@ -48,7 +68,14 @@ def test_a_model_that_copies_is_found_out():
             return Digits().examples(64)["x"][torch.randint(64, (n,), generator=generator)]
 
     logger, data = Recorder(), Digits()
-    run(Copier(data.spec), data, 1, Memorisation(n=4, n_fake=40, extractor="pixels"), logger=logger, every=1)
+    run(
+        Copier(data.spec),
+        data,
+        1,
+        Memorisation(n=4, n_fake=40, extractor="pixels"),
+        logger=logger,
+        every=1,
+    )
     values = {k: v for _, metrics in logger.metrics for k, v in metrics.items()}
     assert values["val/nn_ratio_pixels"] == 0 and values["val/nn_rate_pixels"] == 1
 
@@ -64,9 +91,16 @@ def test_pictures_of_the_latent_space_come_at_the_end_and_leave_no_trace():
     callback = LatentSpace()
     witness = Witness(callback)
     run(VAE(data.spec, latent=2, width=8), data, 2, callback, logger=logger)
-    kinds = [f"interpolation_{of}_{kind}" for of in ("images", "samples") for kind in ("linear", "spherical")]
+    kinds = [
+        f"interpolation_{of}_{kind}"
+        for of in ("images", "samples")
+        for kind in ("linear", "spherical")
+    ]
     assert names("*.png") == [f"{name}_000002.png" for name in (*kinds, "manifold", "traversals")]
-    assert sorted(key for _, key, _ in logger.images) == [*kinds, "manifold", "traversals"] and witness.calls
+    assert (
+        sorted(key for _, key, _ in logger.images) == [*kinds, "manifold", "traversals"]
+        and witness.calls
+    )
 
 
 def test_a_generator_shows_paths_between_samples_and_a_model_without_codes_nothing():
@@ -97,7 +131,9 @@ def test_traversals_say_which_dimensions_are_unused():
         p.data.zero_()
     empty = np.asarray(traversals(model, data, n=1))
     model.encoder[-1].bias.data[:] = torch.tensor([3.0, 0, 0, 0])
-    assert not np.array_equal(empty, np.asarray(traversals(model, data, n=1)))  # "unused" is gone from one row
+    assert not np.array_equal(
+        empty, np.asarray(traversals(model, data, n=1))
+    )  # "unused" is gone from one row
 
 
 def test_discrete_variables_take_all_their_values():
@@ -105,7 +141,9 @@ def test_discrete_variables_take_all_their_values():
     model = CategoricalVAE(data.spec, variables=3, classes=5, width=8).eval()
     z = model.encode(data.examples(1, "val")["x"])
     moved = model.switched(z, 1).unflatten(2, (3, 5))
-    assert torch.equal(moved[0, :, 1], torch.eye(5)) and torch.equal(moved[0, :, [0, 2]], z.view(3, 5)[[0, 2]].expand(5, 2, 5))
+    assert torch.equal(moved[0, :, 1], torch.eye(5)) and torch.equal(
+        moved[0, :, [0, 2]], z.view(3, 5)[[0, 2]].expand(5, 2, 5)
+    )
     assert traversals(model, data, n=1).width == 5 * 36 + 4
 
 

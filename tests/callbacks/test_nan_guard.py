@@ -14,7 +14,11 @@ from zoo.core.module import NonFiniteLoss
 def test_the_term_its_value_and_the_step_are_named(value):
     model = Pair(SPEC)
     model.spoil = {3: value}
-    with pytest.raises(NonFiniteLoss, match=rf"step 3: extra={value} is not finite \(the others: loss_d=.*Lower the learning rate"):
+    with pytest.raises(
+        NonFiniteLoss,
+        match=rf"step 3: extra={value} is not finite \(the others: loss_d=.*Lower the learning "
+        rf"rate",
+    ):
         run(model, squares(), 10, NaNGuard())
 
 
@@ -22,7 +26,14 @@ def test_no_checkpoint_is_written_after_it_whatever_the_order_of_callbacks():
     model = Pair(SPEC)
     model.spoil = {4: "nan"}
     with pytest.raises(NonFiniteLoss, match=r"last good state is checkpoints/last\.ckpt"):
-        run(model, squares(), 10, Checkpoints(every_n_steps=1), NaNGuard(), enable_checkpointing=True)
+        run(
+            model,
+            squares(),
+            10,
+            Checkpoints(every_n_steps=1),
+            NaNGuard(),
+            enable_checkpointing=True,
+        )
     assert torch.load("checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
 
 
@@ -42,7 +53,11 @@ def test_on_a_gpu_it_looks_every_few_steps_and_at_the_last(monkeypatch):
     looked = []
     guard = NaNGuard(every_n_steps=3)
     isfinite = torch.Tensor.isfinite
-    monkeypatch.setattr(torch.Tensor, "isfinite", lambda self: (looked.append(trainer.global_step), isfinite(self))[1])
+    monkeypatch.setattr(
+        torch.Tensor,
+        "isfinite",
+        lambda self: (looked.append(trainer.global_step), isfinite(self))[1],
+    )
 
     class Trainer:
         max_steps, world_size = 8, 1

@@ -1,4 +1,6 @@
-"""Sample grids come at the right steps, from the same noise, beside the data, and leave no trace."""
+"""Sample grids come at the right steps, from the same noise, beside the data, and leave no
+trace.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,18 @@ import torch
 from PIL import Image
 
 from callbacks import EMA, SampleGrid
-from tests.callbacks.fakes import POINTS, SPEC, Free, Painter, Pair, Recorder, Witness, entry, run, squares
+from tests.callbacks.fakes import (
+    POINTS,
+    SPEC,
+    Free,
+    Painter,
+    Pair,
+    Recorder,
+    Witness,
+    entry,
+    run,
+    squares,
+)
 from tests.support import Given
 from zoo.core import DataSpec
 from zoo.core.pictures import beside, grid, outside
@@ -31,7 +44,11 @@ def test_pictures_come_every_n_generator_steps_and_at_the_end():
     logger = Recorder()
     run(Pair(SPEC, k=2), squares(), 7, SampleGrid(every_n_steps=3, n=4), logger=logger)
     assert names() == ["step_000003.png", "step_000006.png", "step_000007.png"]
-    assert [(step, key) for step, key, _ in logger.images] == [(3, "samples"), (6, "samples"), (7, "samples")]
+    assert [(step, key) for step, key, _ in logger.images] == [
+        (3, "samples"),
+        (6, "samples"),
+        (7, "samples"),
+    ]
     assert logger.images[0][2] == ["samples/step_000003.png"]
 
 
@@ -53,7 +70,10 @@ def test_picture_shows_samples_of_the_seed_left_and_data_right():
 
 def test_noise_is_the_same_at_every_step():
     model = Pair(SPEC)
-    model.configure_optimizers = lambda: ([torch.optim.SGD([p], 0.0) for p in (model.d.weight, model.g.weight)], [])
+    model.configure_optimizers = lambda: (
+        [torch.optim.SGD([p], 0.0) for p in (model.d.weight, model.g.weight)],
+        [],
+    )
     model._order, model._scheduled = ["d", "g"], {}
     run(model, squares(), 2, SampleGrid(every_n_steps=1, n=4))
     assert np.array_equal(pixels("samples/step_000001.png"), pixels("samples/step_000002.png"))
@@ -85,7 +105,9 @@ def test_reconstructions_alternate_with_their_originals():
     found = pixels("samples/reconstructions_000002.png")
     rows = found.shape[0] // 4
     shades = [int(found[i * rows + rows // 2, rows // 2, 0]) for i in range(4)]
-    assert shades == [round(255 * v / 4) for v in (1, 2, 3, 4)]  # row 0 begins with level 1, row 2 with image 8: level 3
+    assert shades == [
+        round(255 * v / 4) for v in (1, 2, 3, 4)
+    ]  # row 0 begins with level 1, row 2 with image 8: level 3
     assert (2, "reconstructions") in [(s, k) for s, k, _ in logger.images]
 
 
@@ -169,17 +191,25 @@ def test_completions_stand_below_the_data_and_what_was_shown():
     run(Completer(FREE), squares(spec=FREE), 1, SampleGrid(n=9), logger=logger)
     assert names() == ["completions_000001.png", "step_000001.png"]
     assert {key for _, key, _ in logger.images} == {"samples", "completions"}
-    picture, data = pixels("samples/completions_000001.png"), squares(spec=FREE).examples(8, split="val")["x"]
+    picture, data = (
+        pixels("samples/completions_000001.png"),
+        squares(spec=FREE).examples(8, split="val")["x"],
+    )
     shown, full = data.clone(), data.clone()
     shown[:, :, 2:], full[:, :, 2:] = 2, 4
     assert (picture == np.asarray(grid(torch.cat([data, shown, full, full]), FREE, 8))).all()
 
 
-@pytest.mark.parametrize(("part", "kept"), [("bottom", 0.5), ("top", 0.5), ("left", 0.5), ("right", 0.5), ("centre", 0.75)])
+@pytest.mark.parametrize(
+    ("part", "kept"),
+    [("bottom", 0.5), ("top", 0.5), ("left", 0.5), ("right", 0.5), ("centre", 0.75)],
+)
 def test_a_part_is_hidden_and_the_rest_is_known(part, kept):
     known = outside(part, 8, 8)
     assert known.shape == (1, 8, 8) and known.float().mean() == kept
-    corner = {"bottom": (7, 0), "top": (0, 0), "left": (3, 0), "right": (3, 7), "centre": (4, 4)}[part]
+    corner = {"bottom": (7, 0), "top": (0, 0), "left": (3, 0), "right": (3, 7), "centre": (4, 4)}[
+        part
+    ]
     assert not known[0][corner]
 
 

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.ddp
 
 
 class Gauss(LikelihoodModule):
-    """Has a likelihood, a term of a random estimate, and a loss that is NaN on the second process at step 3."""
+    """Has a likelihood, a term of a random estimate, and a loss that is NaN on the second process
+    at step 3.
+    """
 
     entry = Entry("gauss", "flow", "", "", can=frozenset({"log_prob"}), likelihood="exact_mass")
 
@@ -50,8 +52,16 @@ class Gauss(LikelihoodModule):
 @mock.patch.object(extractors, "STEPS", 30)
 def evaluate(world, folder):
     """Every validation value of both models, untrained."""
-    options = {"accelerator": "cpu", "devices": world, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
-               "enable_model_summary": False, "use_distributed_sampler": False, "default_root_dir": folder}  # fmt: skip
+    options = {
+        "accelerator": "cpu",
+        "devices": world,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "default_root_dir": folder,
+    }
     if world > 1:
         options["strategy"] = "ddp_find_unused_parameters_true"
     data, found = Digits(), {}
@@ -69,7 +79,11 @@ def evaluate(world, folder):
         "check_val_every_n_epoch": None,
         "val_check_interval": 10**9,
     }
-    trainer = Trainer(callbacks=[SampleGrid(every_n_steps=1, n=4), EMA(decay=0.5)], **options, **{**training, "max_steps": 2})
+    trainer = Trainer(
+        callbacks=[SampleGrid(every_n_steps=1, n=4), EMA(decay=0.5)],
+        **options,
+        **{**training, "max_steps": 2},
+    )
     trainer.fit(BEGAN(data.spec, width=16), data)
     try:
         Trainer(callbacks=[NaNGuard()], **options, **training).fit(Gauss(data.spec), data)
@@ -95,7 +109,10 @@ def two(tmp_path_factory):
 
 def test_every_value_is_that_of_one_process(two, tmp_path):
     one, (first, second) = evaluate(1, str(tmp_path)), two[1]
-    assert first.keys() == one.keys() and {"val/fid_digitsnet", "val/kid_pixels", "val/nll_nats", "val/estimate"} <= one.keys()
+    assert (
+        first.keys() == one.keys()
+        and {"val/fid_digitsnet", "val/kid_pixels", "val/nll_nats", "val/estimate"} <= one.keys()
+    )
     for name in one.keys() - {"stopped"}:
         assert first[name] == second[name] == pytest.approx(one[name], rel=1e-6, abs=1e-7), name
 
@@ -109,8 +126,12 @@ def test_all_processes_stop_at_the_same_step_and_one_names_the_term(two):
 def test_one_process_writes(two):
     folder = two[0]
     pictures = {p.name for p in (folder / "samples").iterdir()}
-    assert pictures == {f"{kind}_{step:06d}.png" for kind in ("step", "reconstructions") for step in (1, 2)}
-    assert [p.name for p in folder.glob("cache*")] == ["cache0"]  # the feature network was trained once
+    assert pictures == {
+        f"{kind}_{step:06d}.png" for kind in ("step", "reconstructions") for step in (1, 2)
+    }
+    assert [p.name for p in folder.glob("cache*")] == [
+        "cache0"
+    ]  # the feature network was trained once
     assert json.loads((folder / "protocol.json").read_text())["likelihood_kind"] == "exact_mass"
 
 

@@ -1,4 +1,6 @@
-"""From a command line to layers: names, overrides, presets, and mistakes in one line, all before torch is imported."""
+"""From a command line to layers: names, overrides, presets, and mistakes in one line, all before
+torch is imported.
+"""
 
 import subprocess
 import sys
@@ -33,15 +35,24 @@ def test_no_papers_run_keeps_the_small_ones_single_thread():
 
 
 def test_both_spellings_of_a_parameter_reach_the_parser():
-    layered = layer(["--model=began", "--model.k=3", "--model.init_args.gamma", "0.7", "--trainer.max_steps=9"])
-    assert layered.options == ["--model.k=3", "--model.init_args.gamma=0.7", "--trainer.max_steps=9"]
+    layered = layer(
+        ["--model=began", "--model.k=3", "--model.init_args.gamma", "0.7", "--trainer.max_steps=9"]
+    )
+    assert layered.options == [
+        "--model.k=3",
+        "--model.init_args.gamma=0.7",
+        "--trainer.max_steps=9",
+    ]
 
 
 def test_a_preset_lies_over_the_small_config_and_user_files_over_both(tmp_path):
     paper = layer(["--model", "began", "--preset", "paper"]).document
     assert paper["model"]["init_args"]["arch"] == "conv"
     assert paper["data"]["class_path"] == "zoo.data.image_folder.ImageFolder"
-    mine = write(tmp_path / "mine.yaml", {"model": {"init_args": {"gamma": 0.25}}, "trainer": {"max_steps": 7}})
+    mine = write(
+        tmp_path / "mine.yaml",
+        {"model": {"init_args": {"gamma": 0.25}}, "trainer": {"max_steps": 7}},
+    )
     both = layer(["--config", mine, "--model", "began", "--preset=paper"]).document
     assert both["model"]["init_args"]["gamma"] == 0.25
     assert both["model"]["init_args"]["arch"] == "conv"
@@ -52,25 +63,42 @@ def test_a_config_file_may_name_model_and_data_in_short(tmp_path):
     path = write(tmp_path / "run.yaml", "model: began\ndata: {size: 16}\n")
     layered = layer(["--config", path])
     assert layered.model == "began"
-    assert layered.document["data"] == {"class_path": "zoo.data.digits.Digits", "init_args": {"size": 16, "batch_size": 32}}
+    assert layered.document["data"] == {
+        "class_path": "zoo.data.digits.Digits",
+        "init_args": {"size": 16, "batch_size": 32},
+    }
 
 
 def test_other_data_drop_the_old_ones_parameters_but_keep_the_batch_size():
     document = layer(["--model", "began", "--data", "mnist"]).document
-    assert document["data"] == {"class_path": "zoo.data.mnist.MNIST", "init_args": {"batch_size": 32}}
+    assert document["data"] == {
+        "class_path": "zoo.data.mnist.MNIST",
+        "init_args": {"batch_size": 32},
+    }
 
 
 def test_epochs_on_the_command_line_lift_the_step_limit():
-    assert layer(["--model", "began", "--trainer.max_epochs=3"]).document["trainer"]["max_steps"] == -1
+    assert (
+        layer(["--model", "began", "--trainer.max_epochs=3"]).document["trainer"]["max_steps"] == -1
+    )
 
 
 def test_interpolations_are_left_for_the_parser(tmp_path):
-    path = write(tmp_path / "i.yaml", {"model": {"init_args": {"latent": "${data.init_args.batch_size}"}}})
-    assert layer(["--model", "began", "--config", path]).document["model"]["init_args"]["latent"] == "${data.init_args.batch_size}"
+    path = write(
+        tmp_path / "i.yaml", {"model": {"init_args": {"latent": "${data.init_args.batch_size}"}}}
+    )
+    assert (
+        layer(["--model", "began", "--config", path]).document["model"]["init_args"]["latent"]
+        == "${data.init_args.batch_size}"
+    )
 
 
 def test_merging_replaces_lists_and_scalars_and_descends_into_dicts():
-    assert merge({"a": {"b": 1, "c": [1, 2]}, "d": 1}, {"a": {"c": [3]}, "e": {}}) == {"a": {"b": 1, "c": [3]}, "d": 1, "e": {}}
+    assert merge({"a": {"b": 1, "c": [1, 2]}, "d": 1}, {"a": {"c": [3]}, "e": {}}) == {
+        "a": {"b": 1, "c": [3]},
+        "d": 1,
+        "e": {},
+    }
 
 
 @pytest.mark.parametrize(
@@ -79,9 +107,15 @@ def test_merging_replaces_lists_and_scalars_and_descends_into_dicts():
         ([], "which model"),
         (["--model", "bgan"], "unknown model 'bgan'; did you mean: "),
         (["--model", "began", "--data", "digit"], "unknown data 'digit'; did you mean: digits"),
-        (["--model", "began", "--model.gama=0.3"], r"--model.gama: began has no such parameter; did you mean --model.gamma\?"),
+        (
+            ["--model", "began", "--model.gama=0.3"],
+            r"--model.gama: began has no such parameter; did you mean --model.gamma\?",
+        ),
         (["--model", "began", "--model.init_args.gama=0.3"], r"did you mean --model.gamma\?"),
-        (["--model", "began", "--data.sise=8"], r"--data.sise: digits has no such parameter; did you mean --data.size\?"),
+        (
+            ["--model", "began", "--data.sise=8"],
+            r"--data.sise: digits has no such parameter; did you mean --data.size\?",
+        ),
         (["--model", "began", "--preset", "papier"], "began has no preset 'papier'; it has paper"),
         (["--model", "began", "--config", "nowhere.yaml"], "no config file nowhere.yaml"),
         (["--model"], "--model needs a value"),
@@ -95,7 +129,11 @@ def test_a_mistake_is_one_line_with_the_remedy(arguments, words):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [1", "not valid YAML"), ("- 1\n", "must hold a mapping"), ("model: {init_args: {gama: 1}}", "did you mean --model.gamma")],
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1\n", "must hold a mapping"),
+        ("model: {init_args: {gama: 1}}", "did you mean --model.gamma"),
+    ],
 )
 def test_a_broken_file_is_one_line_with_its_name(tmp_path, text, words):
     path = write(tmp_path / "bad.yaml", text)
@@ -111,10 +149,14 @@ def test_a_misspelt_file_suggests_its_neighbour(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"), [(["--help"], 0, "began"), (["--model", "bgan"], 2, "did you mean"), ([], 2, "usage")]
+    ("arguments", "status", "words"),
+    [(["--help"], 0, "began"), (["--model", "bgan"], 2, "did you mean"), ([], 2, "usage")],
 )
 def test_help_and_unknown_names_answer_without_torch(arguments, status, words):
-    code = f"import sys; from zoo import fit; s = fit.main({arguments!r}); assert 'torch' not in sys.modules; sys.exit(s)"
+    code = (
+        f"import sys; from zoo import fit; s = fit.main({arguments!r}); assert 'torch' not in "
+        f"sys.modules; sys.exit(s)"
+    )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert out.returncode == status, out.stderr
     assert words in out.stdout + out.stderr

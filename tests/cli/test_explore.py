@@ -6,10 +6,16 @@ from PIL import Image
 from zoo import explore, fit
 
 SMALL = [
-    "--data=digits", "--trainer.max_steps=3", "--trainer.enable_progress_bar=false", "--wandb.mode=disabled",
-    "--fidelity.n_fake=64", "--fidelity.extractor=pixels", "--sample_grid.n=20", "--memorisation.enabled=false",
+    "--data=digits",
+    "--trainer.max_steps=3",
+    "--trainer.enable_progress_bar=false",
+    "--wandb.mode=disabled",
+    "--fidelity.n_fake=64",
+    "--fidelity.extractor=pixels",
+    "--sample_grid.n=20",
+    "--memorisation.enabled=false",
     "--latent_space.enabled=false",
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +36,19 @@ def drawn(folder):
 
 def test_everything_is_drawn_into_the_run_folder(runs, capsys):
     assert explore.main(["--ckpt", str(runs / "vae"), "--n", "4"]) == 0
-    kinds = [f"interpolation_{of}_{kind}" for of in ("images", "samples") for kind in ("linear", "spherical")]
-    assert drawn(runs / "vae" / "explore") == ["arithmetic", *kinds, "manifold", "neighbours", "reconstructions", "traversals"]
+    kinds = [
+        f"interpolation_{of}_{kind}"
+        for of in ("images", "samples")
+        for kind in ("linear", "spherical")
+    ]
+    assert drawn(runs / "vae" / "explore") == [
+        "arithmetic",
+        *kinds,
+        "manifold",
+        "neighbours",
+        "reconstructions",
+        "traversals",
+    ]
     said = capsys.readouterr().out
     assert "times as far as validation images" in said and said.count(".png") == 9
     assert explore.main(["--ckpt", str(runs / "made"), "--n", "4"]) == 0
@@ -42,7 +59,9 @@ def test_a_generator_interpolates_and_adds_samples_chosen_by_number(runs, tmp_pa
     arguments = ["--ckpt", str(runs / "dcgan"), "--out", str(tmp_path)]
     assert explore.main([*arguments, "interpolate", "--frames", "5", "--n", "3"]) == 0
     assert drawn(tmp_path) == ["interpolation_samples_linear"]  # its prior is uniform
-    assert explore.main([*arguments, "arithmetic", "--a", "1,2,3", "--b", "4", "--c", "60,61,62"]) == 0
+    assert (
+        explore.main([*arguments, "arithmetic", "--a", "1,2,3", "--b", "4", "--c", "60,61,62"]) == 0
+    )
     assert {"samples", "arithmetic"} <= {*drawn(tmp_path)}
     assert Image.open(tmp_path / "arithmetic.png").width > 9 * 72
 
@@ -50,7 +69,19 @@ def test_a_generator_interpolates_and_adds_samples_chosen_by_number(runs, tmp_pa
 def test_classes_of_a_generator_are_found_by_a_classifier(runs, tmp_path):
     assert (
         explore.main(
-            ["--ckpt", str(runs / "dcgan"), "--out", str(tmp_path), "arithmetic", "--a", "class:3", "--b", "class:1", "--c", "class:7"]
+            [
+                "--ckpt",
+                str(runs / "dcgan"),
+                "--out",
+                str(tmp_path),
+                "arithmetic",
+                "--a",
+                "class:3",
+                "--b",
+                "class:1",
+                "--c",
+                "class:7",
+            ]
         )
         == 0
     )
@@ -64,14 +95,18 @@ def test_classes_of_a_generator_are_found_by_a_classifier(runs, tmp_path):
         ("dcgan", ["reconstruct"], "dcgan cannot reconstruct; it can"),
         ("made", ["interpolate"], "made has no latent codes"),
         ("vae", ["arithmetic", "--a", "class:3"], "three groups"),
-        ("vae", ["arithmetic", "--a", "class:3", "--b", "class:3", "--c", "class:1"], "three different groups"),
+        (
+            "vae",
+            ["arithmetic", "--a", "class:3", "--b", "class:3", "--c", "class:1"],
+            "three different groups",
+        ),
         ("vae", ["arithmetic", "--a", "class:10", "--b", "1", "--c", "2"], "has classes 0..9"),
         ("vae", ["arithmetic", "--a", "seven", "--b", "1", "--c", "2"], "class:K or numbers"),
         ("vae", ["arithmetic", "--a", "1", "--b", "2", "--c", "5000"], "numbers are 0..1436"),
         ("vae", ["interpolate", "--frames", "1"], "--frames at least 2, got 8 and 1"),
         ("nowhere", ["interpolate"], "nowhere"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_shown_is_said_in_one_line(runs, capsys, run, arguments, message):
     assert explore.main(["--ckpt", str(runs / run), *arguments]) == 2
     error = capsys.readouterr().err

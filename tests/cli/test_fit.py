@@ -1,4 +1,6 @@
-"""``zoo.fit`` as a user meets it: the run folder, resuming, overrides, and every mistake as one clear line."""
+"""``zoo.fit`` as a user meets it: the run folder, resuming, overrides, and every mistake as one
+clear line.
+"""
 
 import csv
 import json
@@ -20,9 +22,15 @@ from zoo.core.module import check_same
 
 ROOT = Path(__file__).parents[2]
 FAST = [
-    "--trainer.max_steps=4", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-    "--fidelity.n_fake=64", "--fidelity.extractor=pixels", "--sample_grid.every_n_steps=2", "--sample_grid.n=9",
-]  # fmt: skip
+    "--trainer.max_steps=4",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--fidelity.n_fake=64",
+    "--fidelity.extractor=pixels",
+    "--sample_grid.every_n_steps=2",
+    "--sample_grid.n=9",
+]
 BEGAN = ["--model", "began", "--model.width=16", *FAST]
 
 
@@ -50,10 +58,22 @@ def run_folder(tmp_path_factory):
 
 
 def test_the_run_folder_holds_all_of_a_run(run_folder):
-    for name in ("config.yaml", "metrics.csv", "protocol.json", "wandb_id", "checkpoints/last.ckpt", "checkpoints/best.ckpt"):
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        "protocol.json",
+        "wandb_id",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+    ):
         assert (run_folder / name).is_file(), name
     pictures = sorted(p.name for p in (run_folder / "samples").iterdir())
-    at_the_end = ["interpolation_images_linear", "interpolation_samples_linear", "neighbours", "traversals"]
+    at_the_end = [
+        "interpolation_images_linear",
+        "interpolation_samples_linear",
+        "neighbours",
+        "traversals",
+    ]
     often = [f"{name}_00000{step}.png" for name in ("reconstructions", "step") for step in (2, 4)]
     assert pictures == sorted([*often, *(f"{name}_000004.png" for name in at_the_end)])
     assert len(list((run_folder / "wandb").glob("offline-run-*/*.wandb"))) == 1
@@ -74,7 +94,9 @@ def test_wandb_received_config_protocol_metrics_and_pictures(run_folder):
     assert config["protocol"]["fidelity"]["n_fake"] == 64
     steps = [row["trainer/global_step"] for row in history if "train/loss_d" in row]
     assert steps == [1, 2, 3, 4]
-    shown = [row["trainer/global_step"] for row in history if any(k.startswith("samples") for k in row)]
+    shown = [
+        row["trainer/global_step"] for row in history if any(k.startswith("samples") for k in row)
+    ]
     assert shown == [2, 4]
 
 
@@ -104,7 +126,18 @@ def test_a_samples_row_does_not_depend_on_how_many_are_drawn(run_folder, tmp_pat
 
     drawn = []
     for n in (3, 70):
-        sample.main(["--ckpt", str(run_folder), "--n", str(n), "--seed", "4", "--out", str(tmp_path / f"{n}.npz")])
+        sample.main(
+            [
+                "--ckpt",
+                str(run_folder),
+                "--n",
+                str(n),
+                "--seed",
+                "4",
+                "--out",
+                str(tmp_path / f"{n}.npz"),
+            ]
+        )
         drawn.append(np.load(tmp_path / f"{n}.npz")["x"])
     assert (drawn[0] == drawn[1][:3]).all()
 
@@ -116,7 +149,9 @@ def test_resuming_continues_the_same_run_bit_for_bit(tmp_path):
     run_id = (halves / "wandb_id").read_text()
     os.chdir(tmp_path)
     assert fit.main([*BEGAN, "--ckpt_path=last", "--trainer.max_steps=7"]) == 0
-    a, b = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (straight, halves))
+    a, b = (
+        torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (straight, halves)
+    )
     for key, value in a["state_dict"].items():
         assert torch.equal(value, b["state_dict"][key]), key
     steps = [int(r["step"]) for r in rows(halves) if r["train/loss_g"]]
@@ -130,8 +165,15 @@ def test_averaged_weights_are_kept_and_sampled(tmp_path):
     raw, averaged = (checkpoint.load(path, ema=e).state_dict() for e in (False, True))
     names = torch.load(path, weights_only=True)["ema"]
     assert names.keys() == {n for n in raw if n.startswith("generator")}
-    assert all(torch.equal(averaged[n], names[n]) and not torch.equal(raw[n], names[n]) for n in names)
-    assert json.loads((tmp_path / "e" / "protocol.json").read_text())["fidelity"]["weights"]["ema"]["decay"] == 0.9
+    assert all(
+        torch.equal(averaged[n], names[n]) and not torch.equal(raw[n], names[n]) for n in names
+    )
+    assert (
+        json.loads((tmp_path / "e" / "protocol.json").read_text())["fidelity"]["weights"]["ema"][
+            "decay"
+        ]
+        == 0.9
+    )
 
 
 def test_a_printed_config_reproduces_itself(capsys, tmp_path):
@@ -141,7 +183,9 @@ def test_a_printed_config_reproduces_itself(capsys, tmp_path):
         assert stop.value.code in (0, None)
         return yaml.safe_load(capsys.readouterr().out)
 
-    first = printed("--model", "began", "--model.k=3", "--model.loop.clip_d=0.5", "--trainer.max_steps=9")
+    first = printed(
+        "--model", "began", "--model.k=3", "--model.loop.clip_d=0.5", "--trainer.max_steps=9"
+    )
     assert first["model"]["init_args"]["k"] == 3
     assert first["model"]["init_args"]["loop"]["clip_d"] == 0.5
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(first))
@@ -149,17 +193,35 @@ def test_a_printed_config_reproduces_itself(capsys, tmp_path):
 
 
 def test_an_interpolation_follows_the_command_line(tmp_path):
-    (tmp_path / "i.yaml").write_text("model: {init_args: {latent: '${data.init_args.batch_size}'}}\n")
-    arguments = [*BEGAN, f"--run_dir={tmp_path}/i", f"--config={tmp_path}/i.yaml", "--data.batch_size=7", "--trainer.max_steps=1"]
+    (tmp_path / "i.yaml").write_text(
+        "model: {init_args: {latent: '${data.init_args.batch_size}'}}\n"
+    )
+    arguments = [
+        *BEGAN,
+        f"--run_dir={tmp_path}/i",
+        f"--config={tmp_path}/i.yaml",
+        "--data.batch_size=7",
+        "--trainer.max_steps=1",
+    ]
     assert fit.main(arguments) == 0
-    assert checkpoint.read(tmp_path / "i" / "checkpoints" / "last.ckpt")["zoo"]["params"]["latent"] == 7
+    assert (
+        checkpoint.read(tmp_path / "i" / "checkpoints" / "last.ckpt")["zoo"]["params"]["latent"]
+        == 7
+    )
 
 
 def test_epochs_are_passes_over_the_data(tmp_path):
-    arguments = [*BEGAN, f"--run_dir={tmp_path}/x", "--data.batch_size=500", "--trainer.max_epochs=3"]
+    arguments = [
+        *BEGAN,
+        f"--run_dir={tmp_path}/x",
+        "--data.batch_size=500",
+        "--trainer.max_epochs=3",
+    ]
     arguments.remove("--trainer.max_steps=4")
     assert fit.main(arguments) == 0
-    assert checkpoint.read(tmp_path / "x" / "checkpoints" / "last.ckpt")["global_step"] == 6  # 1437 // 500 steps an epoch
+    assert (
+        checkpoint.read(tmp_path / "x" / "checkpoints" / "last.ckpt")["global_step"] == 6
+    )  # 1437 // 500 steps an epoch
 
 
 @pytest.mark.parametrize(
@@ -202,7 +264,9 @@ def test_processes_started_from_outside_must_be_counted(capsys, monkeypatch):
 
 def test_resuming_with_other_parameters_is_refused_by_name(capsys, run_folder):
     path = run_folder / "checkpoints" / "last.ckpt"
-    assert "model.gamma=1.0, this run has 0.5" in error_of(capsys, *BEGAN, f"--ckpt_path={path}", "--model.gamma=0.5")
+    assert "model.gamma=1.0, this run has 0.5" in error_of(
+        capsys, *BEGAN, f"--ckpt_path={path}", "--model.gamma=0.5"
+    )
 
 
 def test_a_parameter_younger_than_the_checkpoint_counts_as_its_default():
@@ -211,7 +275,10 @@ def test_a_parameter_younger_than_the_checkpoint_counts_as_its_default():
     params["loop"] = {k: v for k, v in params["loop"].items() if k != "r1"}
     old = {"zoo": {"model": "dcgan", "params": params, "spec": model.spec.asdict()}}
     assert check_same(old, model) is None
-    for changed, said in (({"prior": "sphere"}, "model.prior='uniform', this run has 'sphere'"), ({"loop": {"r1": 2.0}}, "'r1': 2.0")):
+    for changed, said in (
+        ({"prior": "sphere"}, "model.prior='uniform', this run has 'sphere'"),
+        ({"loop": {"r1": 2.0}}, "'r1': 2.0"),
+    ):
         with pytest.raises(ValueError, match=said):
             check_same(old, registry.create("dcgan", model.spec, **changed))
 
@@ -221,16 +288,28 @@ def test_corrupt_and_foreign_checkpoints_are_refused(capsys, run_folder, tmp_pat
     (tmp_path / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
     torch.save({"model": torch.nn.Linear(1, 1)}, tmp_path / "code.ckpt")
-    assert "cut.ckpt is not a readable checkpoint" in error_of(capsys, *BEGAN, f"--ckpt_path={tmp_path}/cut.ckpt")
-    assert "was not written by this zoo" in error_of(capsys, *BEGAN, f"--ckpt_path={tmp_path}/foreign.ckpt")
-    assert "not a readable checkpoint" in error_of(capsys, *BEGAN, f"--ckpt_path={tmp_path}/code.ckpt")
+    assert "cut.ckpt is not a readable checkpoint" in error_of(
+        capsys, *BEGAN, f"--ckpt_path={tmp_path}/cut.ckpt"
+    )
+    assert "was not written by this zoo" in error_of(
+        capsys, *BEGAN, f"--ckpt_path={tmp_path}/foreign.ckpt"
+    )
+    assert "not a readable checkpoint" in error_of(
+        capsys, *BEGAN, f"--ckpt_path={tmp_path}/code.ckpt"
+    )
     assert sample.main(["--ckpt", str(tmp_path / "cut.ckpt")]) == 2
     assert "not a readable checkpoint" in capsys.readouterr().err
 
 
 def test_a_non_finite_loss_stops_by_name_and_spares_the_last_good_checkpoint(capsys, tmp_path):
     folder = tmp_path / "nan"
-    arguments = [*BEGAN, f"--run_dir={folder}", "--model.lr_g=1e38", "--trainer.max_steps=60", "--checkpoints.every_n_steps=1"]
+    arguments = [
+        *BEGAN,
+        f"--run_dir={folder}",
+        "--model.lr_g=1e38",
+        "--trainer.max_steps=60",
+        "--checkpoints.every_n_steps=1",
+    ]
     message = error_of(capsys, *arguments)
     assert "is not finite" in message
     assert "loss" in message or "recon" in message
@@ -260,25 +339,43 @@ def test_an_unreachable_server_means_offline_within_seconds(tmp_path, monkeypatc
 def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "zoo.fit", *arguments]
-    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.mark.ddp
 def test_four_processes_on_a_machine_without_gpus_make_one_run(tmp_path):
-    process = start("--model", "began", *FAST, "--trainer.devices=4", "--trainer.max_steps=20", "--run_dir=four", cwd=tmp_path)
+    process = start(
+        "--model",
+        "began",
+        *FAST,
+        "--trainer.devices=4",
+        "--trainer.max_steps=20",
+        "--run_dir=four",
+        cwd=tmp_path,
+    )
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output[-3000:]
     assert checkpoint.read(tmp_path / "four" / "checkpoints" / "last.ckpt")["global_step"] == 20
     assert len(list((tmp_path / "four" / "wandb").glob("offline-run-*"))) == 1
     assert output.count("run folder") == 1
-    assert [int(r["step"]) for r in rows(tmp_path / "four") if r["train/loss_g"]] == list(range(1, 21))
+    assert [int(r["step"]) for r in rows(tmp_path / "four") if r["train/loss_g"]] == list(
+        range(1, 21)
+    )
 
 
 @pytest.mark.ddp
 def test_two_processes_resume_bit_for_bit(tmp_path):
     two = ["--trainer.devices=2", "--data.batch_size=16"]
-    for folder, steps, more in (("a", 6, []), ("b", 3, []), ("b", 6, ["--ckpt_path=b/checkpoints/last.ckpt"])):
-        process = start(*BEGAN, *two, f"--run_dir={folder}", f"--trainer.max_steps={steps}", *more, cwd=tmp_path)
+    for folder, steps, more in (
+        ("a", 6, []),
+        ("b", 3, []),
+        ("b", 6, ["--ckpt_path=b/checkpoints/last.ckpt"]),
+    ):
+        process = start(
+            *BEGAN, *two, f"--run_dir={folder}", f"--trainer.max_steps={steps}", *more, cwd=tmp_path
+        )
         output, _ = process.communicate(timeout=500)
         assert process.returncode == 0, output[-3000:]
     a, b = (checkpoint.read(tmp_path / f / "checkpoints" / "last.ckpt") for f in "ab")
@@ -289,7 +386,12 @@ def test_two_processes_resume_bit_for_bit(tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_saves_and_leaves_cleanly_and_the_run_goes_on(tmp_path):
-    arguments = [*BEGAN, "--run_dir=stop", "--trainer.max_steps=100000", "--sample_grid.every_n_steps=100000"]
+    arguments = [
+        *BEGAN,
+        "--run_dir=stop",
+        "--trainer.max_steps=100000",
+        "--sample_grid.every_n_steps=100000",
+    ]
     process = start(*arguments, cwd=tmp_path)
     metrics = tmp_path / "stop" / "metrics.csv"
     deadline = time.time() + 200
@@ -302,19 +404,39 @@ def test_sigterm_saves_and_leaves_cleanly_and_the_run_goes_on(tmp_path):
     assert stopped > 0
     assert rows(tmp_path / "stop")[-1]["step"] == str(stopped)
     os.chdir(tmp_path)
-    assert fit.main([*arguments, "--ckpt_path=stop/checkpoints/last.ckpt", f"--trainer.max_steps={stopped + 3}"]) == 0
-    assert checkpoint.read(tmp_path / "stop" / "checkpoints" / "last.ckpt")["global_step"] == stopped + 3
+    assert (
+        fit.main(
+            [
+                *arguments,
+                "--ckpt_path=stop/checkpoints/last.ckpt",
+                f"--trainer.max_steps={stopped + 3}",
+            ]
+        )
+        == 0
+    )
+    assert (
+        checkpoint.read(tmp_path / "stop" / "checkpoints" / "last.ckpt")["global_step"]
+        == stopped + 3
+    )
 
 
 @pytest.mark.ddp
 def test_sigterm_at_different_moments_stops_two_processes_together(tmp_path):
-    arguments = [*BEGAN, "--run_dir=stop", "--trainer.devices=2", "--trainer.max_steps=100000", "--sample_grid.every_n_steps=100000"]
+    arguments = [
+        *BEGAN,
+        "--run_dir=stop",
+        "--trainer.devices=2",
+        "--trainer.max_steps=100000",
+        "--sample_grid.every_n_steps=100000",
+    ]
     process = start(*arguments, cwd=tmp_path)
     metrics = tmp_path / "stop" / "metrics.csv"
     deadline = time.time() + 200
     while not metrics.is_file() and time.time() < deadline:
         time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)  # the first process passes it on to the second, which gets it later
+    process.send_signal(
+        signal.SIGTERM
+    )  # the first process passes it on to the second, which gets it later
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 0, output[-2000:]
     assert checkpoint.read(tmp_path / "stop" / "checkpoints" / "last.ckpt")["global_step"] > 0

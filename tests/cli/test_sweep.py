@@ -1,4 +1,6 @@
-"""The sweep files work with the real ``wandb sweep`` and ``wandb agent``, and name parameters and metrics that exist."""
+"""The sweep files work with the real ``wandb sweep`` and ``wandb agent``, and name parameters and
+metrics that exist.
+"""
 
 import os
 import re
@@ -35,20 +37,37 @@ def test_parameters_exist_and_the_command_names_a_model(path):
 def test_a_real_agent_runs_two_settings_and_their_metrics_arrive(tmp_path):
     settings = [{"model.k": 1, "model.lr_g": 2e-4}, {"model.k": 2, "model.lr_g": 5e-4}]
     sweep = yaml.safe_load((ROOT / "sweeps" / "gan_k.yaml").read_text())
-    short = ["--trainer.max_steps=4", "--trainer.log_every_n_steps=1", "--fidelity.n_fake=64", "--fidelity.extractor=pixels"]
+    short = [
+        "--trainer.max_steps=4",
+        "--trainer.log_every_n_steps=1",
+        "--fidelity.n_fake=64",
+        "--fidelity.extractor=pixels",
+    ]
     sweep["command"][-1:] = [*short, "${args}"]
     (tmp_path / "gan_k.yaml").write_text(yaml.safe_dump(sweep))
     with Server(settings) as server:
         bin_dir = Path(sys.executable).parent
         env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
         env |= {
-            "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "WANDB_PROJECT": "zoo", "HOME": str(tmp_path),
-            "PATH": f"{bin_dir}:{env['PATH']}", "PYTHONPATH": str(ROOT), "WANDB_AGENT_REPORT_INTERVAL": "0",
-        }  # fmt: skip
+            "WANDB_BASE_URL": server.url,
+            "WANDB_API_KEY": "a" * 40,
+            "WANDB_PROJECT": "zoo",
+            "HOME": str(tmp_path),
+            "PATH": f"{bin_dir}:{env['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "WANDB_AGENT_REPORT_INTERVAL": "0",
+        }
         wandb = shutil.which("wandb", path=env["PATH"])
 
         def run(*arguments):
-            return subprocess.run([wandb, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400)
+            return subprocess.run(
+                [wandb, *arguments],
+                cwd=tmp_path,
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=400,
+            )
 
         made = run("sweep", "gan_k.yaml")
         assert made.returncode == 0, made.stderr
@@ -68,7 +87,9 @@ def test_a_real_agent_runs_two_settings_and_their_metrics_arrive(tmp_path):
         assert config["model"]["name"] == "dcgan"
         assert config["protocol"]["fidelity"]["n_fake"] == 64
         rows = server.history[run_id]
-        losses = {row["trainer/global_step"]: row["train/loss_g"] for row in rows if "train/loss_g" in row}
+        losses = {
+            row["trainer/global_step"]: row["train/loss_g"] for row in rows if "train/loss_g" in row
+        }
         assert sorted(losses) == [1, 2, 3, 4], (agent.stdout + agent.stderr)[-3000:]
         assert any("val/fid_pixels" in row for row in rows)
         assert run_id in server.finished

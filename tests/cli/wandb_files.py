@@ -17,7 +17,12 @@ def records(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     for record in _records(path.read_bytes()):
         kind = record.WhichOneof("record_type")
         if kind == "history":
-            history.append({".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item})
+            history.append(
+                {
+                    ".".join(i.nested_key) or i.key: json.loads(i.value_json)
+                    for i in record.history.item
+                }
+            )
         elif kind in ("config", "run"):
             updates = record.config.update if kind == "config" else record.run.config.update
             for item in updates:

@@ -1,4 +1,6 @@
-"""A W&B server on loopback, as small as ``wandb sweep``, ``wandb agent`` and one run at a time need it. It keeps what it is told."""
+"""A W&B server on loopback, as small as ``wandb sweep``, ``wandb agent`` and one run at a time need
+it. It keeps what it is told.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ class Server(ThreadingHTTPServer):
     """Serves on a free port of 127.0.0.1 while used as a context manager.
 
     Attributes:
-        sweeps: the sweep configs received, as text. configs: a run's config. history: its logged rows. files: uploaded file names.
+        sweeps: the sweep configs received, as text. configs: a run's config. history: its logged
+            rows. files: uploaded file names.
         wanted: parameter settings still to be handed to the agent.
     """
 
@@ -62,26 +65,63 @@ class Server(ThreadingHTTPServer):
             "runs": {"edges": []},
         }
         if operation == "Viewer":
-            return {"viewer": {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+            return {
+                "viewer": {
+                    "id": "u",
+                    "entity": "me",
+                    "username": "me",
+                    "flags": "{}",
+                    "teams": {"edges": []},
+                }
+            }
         if operation == "UpsertSweep":
             self.sweeps.append(v["config"])
-            return {"upsertSweep": {"sweep": {**sweep, "project": PROJECT}, "configValidationWarnings": []}}
+            return {
+                "upsertSweep": {
+                    "sweep": {**sweep, "project": PROJECT},
+                    "configValidationWarnings": [],
+                }
+            }
         if operation == "SweepWithRuns":
-            return {"project": {"sweep": {**sweep, "method": "grid", "bestLoss": None, "controller": None, "scheduler": None}}}
+            return {
+                "project": {
+                    "sweep": {
+                        **sweep,
+                        "method": "grid",
+                        "bestLoss": None,
+                        "controller": None,
+                        "scheduler": None,
+                    }
+                }
+            }
         if operation == "CreateAgent":
             return {"createAgent": {"agent": {"id": "agent1"}}}
         if operation == "Heartbeat":
             return {
-                "agentHeartbeat": {"agent": {"id": "agent1"}, "commands": json.dumps(self.commands(json.loads(v.get("runState") or "{}")))}
+                "agentHeartbeat": {
+                    "agent": {"id": "agent1"},
+                    "commands": json.dumps(self.commands(json.loads(v.get("runState") or "{}"))),
+                }
             }
         if operation == "RunResumeStatus":
             return {"model": {**PROJECT, "bucket": None}}
         if operation == "UpsertBucket":
             name = v.get("name") or "run"
             if v.get("config"):
-                self.configs[name] = {k: x.get("value") if isinstance(x, dict) else x for k, x in json.loads(v["config"]).items()}
-            bucket = {"id": f"id-{name}", "name": name, "displayName": name, "description": "", "config": "{}", "sweepName": v.get("sweep"),
-                      "project": PROJECT, "historyLineCount": 0}  # fmt: skip
+                self.configs[name] = {
+                    k: x.get("value") if isinstance(x, dict) else x
+                    for k, x in json.loads(v["config"]).items()
+                }
+            bucket = {
+                "id": f"id-{name}",
+                "name": name,
+                "displayName": name,
+                "description": "",
+                "config": "{}",
+                "sweepName": v.get("sweep"),
+                "project": PROJECT,
+                "historyLineCount": 0,
+            }
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
         if operation == "CreateRunFiles":
             files = [{"name": f, "uploadUrl": f"{self.url}/upload/{f}"} for f in v["files"]]
@@ -91,16 +131,27 @@ class Server(ThreadingHTTPServer):
         raise KeyError(operation)
 
     def commands(self, states: dict[str, str]) -> list[dict[str, Any]]:
-        """What the agent is to do next: nothing while a run is going, the next setting, or leave."""
+        """What the agent is to do next: nothing while a run is going, the next setting, or
+        leave.
+        """
         current = f"run{self.started}"
-        if self.started and current not in self.finished and states.get(current, True) in (True, "RUNNING", "QUEUED", "running"):
+        if (
+            self.started
+            and current not in self.finished
+            and states.get(current, True) in (True, "RUNNING", "QUEUED", "running")
+        ):
             return []
         if not self.wanted:
             return [{"type": "exit"}]
         self.started += 1
         setting = self.wanted.pop(0)
         return [
-            {"type": "run", "run_id": f"run{self.started}", "program": "zoo.fit", "args": {k: {"value": x} for k, x in setting.items()}}
+            {
+                "type": "run",
+                "run_id": f"run{self.started}",
+                "program": "zoo.fit",
+                "args": {k: {"value": x} for k, x in setting.items()},
+            }
         ]
 
     def stream(self, run: str, body: dict[str, Any]) -> None:
@@ -144,7 +195,9 @@ class Handler(BaseHTTPRequestHandler):
         body = self._body()
         if self.path.endswith("/graphql"):
             asked = json.loads(body)
-            operation = asked.get("operationName") or re.search(r"(?:query|mutation)\s+(\w+)", asked["query"]).group(1)
+            operation = asked.get("operationName") or re.search(
+                r"(?:query|mutation)\s+(\w+)", asked["query"]
+            ).group(1)
             self.server.operations.append(operation)
             try:
                 self._reply({"data": self.server.answer(operation, asked.get("variables") or {})})

@@ -1,4 +1,6 @@
-"""The loop is Algorithm 1: fresh data and noise for every step, players in turn, the generator's clock."""
+"""The loop is Algorithm 1: fresh data and noise for every step, players in turn, the generator's
+clock.
+"""
 
 import pytest
 import torch
@@ -14,7 +16,15 @@ SPEC = DataSpec((2,))
 class Toy(AdversarialModule):
     """A linear critic against a shift, which writes down everything it is given."""
 
-    def __init__(self, spec=SPEC, k: int = 1, needs_real: bool = False, n_gen: int = 1, lr: float = 0.1, loop: LoopOptions = LoopOptions()):
+    def __init__(
+        self,
+        spec=SPEC,
+        k: int = 1,
+        needs_real: bool = False,
+        n_gen: int = 1,
+        lr: float = 0.1,
+        loop: LoopOptions = LoopOptions(),
+    ):
         super().__init__(spec, loop)
         self.k, self.needs_real, self.n_gen, self.lr = k, needs_real, n_gen, lr
         self.critic, self.generator = nn.Linear(2, 1), nn.Linear(3, 2)
@@ -24,13 +34,19 @@ class Toy(AdversarialModule):
         return {"d": self.critic, "g": self.generator}
 
     def phases(self):
-        return [Phase("d", self.d_loss, self.k), Phase("g", self.g_loss, self.n_gen, real=self.needs_real)]
+        return [
+            Phase("d", self.d_loss, self.k),
+            Phase("g", self.g_loss, self.n_gen, real=self.needs_real),
+        ]
 
     def d_loss(self, batch):
         z = self.noise.normal(len(batch["x"]), 3)
         self.rows.append(batch["index"])
         self.noises.append(z)
-        loss = self.critic(self.generator(z).detach()).tanh().mean() - self.critic(batch["x"]).tanh().mean()
+        loss = (
+            self.critic(self.generator(z).detach()).tanh().mean()
+            - self.critic(batch["x"]).tanh().mean()
+        )
         return {"loss": loss, "seen": batch["x"].mean()}
 
     def g_loss(self, batch):
@@ -49,7 +65,9 @@ class Toy(AdversarialModule):
 
 
 def data(batch_size=4, n=96):
-    return Given(SPEC, torch.randn(n, 2, generator=torch.Generator().manual_seed(0)), batch_size=batch_size)
+    return Given(
+        SPEC, torch.randn(n, 2, generator=torch.Generator().manual_seed(0)), batch_size=batch_size
+    )
 
 
 @pytest.mark.parametrize(("k", "n_gen"), [(1, 1), (3, 1), (2, 2)])
@@ -112,7 +130,10 @@ def test_terms_without_a_loss_skip_the_step_and_the_clock_ticks_on():
             return terms
 
     toy, weights, logged = Skipping(), [], []
-    toy.after_cycle = lambda terms: (weights.append(toy.critic.weight.detach().clone()), logged.append(set(terms)))
+    toy.after_cycle = lambda terms: (
+        weights.append(toy.critic.weight.detach().clone()),
+        logged.append(set(terms)),
+    )
     trainer = fit(toy, data(), 4)
     assert toy.steps == ["d", "g", "g"] * 2 and trainer.global_step == 4
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
@@ -132,21 +153,39 @@ def test_players_that_share_a_network_move_it_in_both_turns_with_their_own_optim
             return {**super().players(), "g2": [self.generator]}
 
         def phases(self):
-            return [Phase("g2", lambda n: {"loss": self.generator(self.noise.normal(n, 3)).square().mean()}, real=False), *super().phases()]
+            return [
+                Phase(
+                    "g2",
+                    lambda n: {"loss": self.generator(self.noise.normal(n, 3)).square().mean()},
+                    real=False,
+                ),
+                *super().phases(),
+            ]
 
         def optimisers(self):
             return {p: torch.optim.Adam(self.parameters_of(p), 0.1) for p in self.players()}
 
     toy, seen = TwoRoles(), []
-    toy.after_step = lambda player: seen.append((player, toy.generator.weight.detach().clone(), [p.grad for p in toy.parameters()]))
+    toy.after_step = lambda player: seen.append(
+        (player, toy.generator.weight.detach().clone(), [p.grad for p in toy.parameters()])
+    )
     first = toy.generator.weight.detach().clone()
     trainer = fit(toy, data(), 2)
     assert [player for player, _, _ in seen] == ["g2", "d", "g"] * 2
-    moved = [not torch.equal(a, b) for a, b in zip([first, *(w for _, w, _ in seen[:-1])], [w for _, w, _ in seen], strict=True)]
-    assert moved == [True, False, True] * 2 and all(g is None for _, _, grads in seen for g in grads)
+    moved = [
+        not torch.equal(a, b)
+        for a, b in zip(
+            [first, *(w for _, w, _ in seen[:-1])], [w for _, w, _ in seen], strict=True
+        )
+    ]
+    assert moved == [True, False, True] * 2 and all(
+        g is None for _, _, grads in seen for g in grads
+    )
     by_player = dict(zip(toy.players(), trainer.optimizers, strict=True))
     moments = [by_player[p].state[toy.generator.weight]["exp_avg"] for p in ("g", "g2")]
-    assert not torch.equal(*moments) and all(o.state[p]["step"] == 2 for o in trainer.optimizers for p in o.state)
+    assert not torch.equal(*moments) and all(
+        o.state[p]["step"] == 2 for o in trainer.optimizers for p in o.state
+    )
 
 
 def test_accumulation_is_one_step_on_the_whole_minibatch():
@@ -181,7 +220,10 @@ def test_clipping_limits_each_players_own_gradient():
 def test_schedulers_follow_their_own_players_steps():
     class Scheduled(Toy):
         def schedulers(self, optimisers):
-            return {p: torch.optim.lr_scheduler.LambdaLR(o, lambda n: 0.5**n) for p, o in optimisers.items()}
+            return {
+                p: torch.optim.lr_scheduler.LambdaLR(o, lambda n: 0.5**n)
+                for p, o in optimisers.items()
+            }
 
     toy = Scheduled(k=3)
     trainer = fit(toy, data(), 2)
@@ -195,11 +237,15 @@ def test_bf16_trains_and_16_bit_with_a_scaler_is_refused():
     fit(toy, data(), 2, precision="bf16-mixed")
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in toy.parameters())
     with pytest.raises(Exception, match="bf16-mixed"):
-        fit(Toy(), data(), 2, plugins=MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu")))
+        fit(
+            Toy(), data(), 2, plugins=MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+        )
 
 
 def test_a_loader_that_yields_the_wrong_number_of_rows_is_an_error():
-    loader = torch.utils.data.DataLoader([{"x": torch.zeros(2), "index": i} for i in range(7)], batch_size=7)
+    loader = torch.utils.data.DataLoader(
+        [{"x": torch.zeros(2), "index": i} for i in range(7)], batch_size=7
+    )
     with pytest.raises(ValueError, match="3 minibatches of equal size"):
         fit(Toy(k=3), loader, 1)
 

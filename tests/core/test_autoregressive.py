@@ -1,4 +1,6 @@
-"""The base of autoregressive models: inpainting is conditioning, temperature divides logits, bad requests are refused."""
+"""The base of autoregressive models: inpainting is conditioning, temperature divides logits, bad
+requests are refused.
+"""
 
 import pytest
 import torch
@@ -40,7 +42,11 @@ def frequencies(model, known, values, n, candidates):
     return torch.bincount(index, minlength=81) / n
 
 
-@pytest.mark.parametrize(("known", "candidates"), [([0, 1], 1), ([2, 3], 64), ([1, 3], 64)], ids=["first", "last", "between"])
+@pytest.mark.parametrize(
+    ("known", "candidates"),
+    [([0, 1], 1), ([2, 3], 64), ([1, 3], 64)],
+    ids=["first", "last", "between"],
+)
 def test_inpainting_draws_from_the_conditional_distribution(model, known, candidates):
     values = torch.tensor([2.0, 1.0]).double()
     expected = conditional(model, known, values)
@@ -52,7 +58,9 @@ def test_inpainting_draws_from_the_conditional_distribution(model, known, candid
 def test_one_candidate_is_blind_to_what_is_known_further_on(model):
     values = torch.tensor([2.0, 1.0]).double()
     expected = conditional(model, [2, 3], values)
-    assert 0.5 * (frequencies(model, [2, 3], values, 20_000, 1) - expected).abs().sum() > 0.1  # the resampling is what conditions
+    assert (
+        0.5 * (frequencies(model, [2, 3], values, 20_000, 1) - expected).abs().sum() > 0.1
+    )  # the resampling is what conditions
 
 
 def test_many_rows_are_completed_in_parts(model):

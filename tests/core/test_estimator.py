@@ -8,7 +8,10 @@ from tests.support import Given, fit
 from zoo.core import DataSpec, DensityEstimator, EstimatorModule
 
 SPEC = DataSpec((1, 2, 2), 3, 2)
-X, Y = torch.randint(3, (10, 1, 2, 2), generator=torch.Generator().manual_seed(0)), torch.arange(10) % 2
+X, Y = (
+    torch.randint(3, (10, 1, 2, 2), generator=torch.Generator().manual_seed(0)),
+    torch.arange(10) % 2,
+)
 
 
 class Counting(EstimatorModule):
@@ -43,7 +46,9 @@ def test_resuming_does_not_start_again(tmp_path):
     fit(model, Given(SPEC, X), 2).save_checkpoint(tmp_path / "2.ckpt")
     again = Counting(SPEC)
     fit(again, Given(SPEC, X), 5, ckpt_path=tmp_path / "2.ckpt")
-    assert "start" not in again.calls and again.total.item() == pytest.approx(2.5 * model.total.item())
+    assert "start" not in again.calls and again.total.item() == pytest.approx(
+        2.5 * model.total.item()
+    )
 
 
 def test_loaders_without_the_whole_data_are_refused():

@@ -31,14 +31,18 @@ def logits() -> Tensor:
 @pytest.mark.parametrize("labels", [4, 12, 40, None])
 def test_of_all_rows_the_cost_is_the_mean_over_the_labelled_ones(labels, batch, logits):
     n = min(labels or 12, 12)  # more labels than rows are all of them
-    torch.testing.assert_close(make(labels).label_cost(logits, batch), F.cross_entropy(logits[:n], batch["y"][:n]))
+    torch.testing.assert_close(
+        make(labels).label_cost(logits, batch), F.cross_entropy(logits[:n], batch["y"][:n])
+    )
 
 
 def test_over_minibatches_the_cost_is_on_average_that_of_all_labelled_rows(batch, logits):
     model, costs = make(2), []
     for rows in map(list, itertools.combinations(range(12), 3)):  # of which most hold no label
         costs.append(model.label_cost(logits[rows], {k: v[rows] for k, v in batch.items()}))
-    torch.testing.assert_close(torch.stack(costs).mean(), F.cross_entropy(logits[:2], batch["y"][:2]))
+    torch.testing.assert_close(
+        torch.stack(costs).mean(), F.cross_entropy(logits[:2], batch["y"][:2])
+    )
     assert min(costs) == 0 and max(costs) > 2 * torch.stack(costs).mean()
 
 

@@ -1,4 +1,6 @@
-"""The options that stabilise a game: each means what its paper says, in the one place where it stands."""
+"""The options that stabilise a game: each means what its paper says, in the one place where it
+stands.
+"""
 
 import math
 
@@ -47,9 +49,17 @@ def data(batch_size: int = 8) -> Given:
 
 def test_smoothing_the_real_target_moves_the_best_discriminator_to_a_p_over_p_plus_q():
     toy = Toy(LoopOptions(label_smooth=0.9))
-    p, q = torch.rand(2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(1)
+    p, q = torch.rand(
+        2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).softmax(1)
     s = torch.zeros(6, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([s], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [s],
+        max_iter=500,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure():
         optimiser.zero_grad()
@@ -66,7 +76,9 @@ def test_smoothing_leaves_the_price_of_generated_rows_and_the_generators_loss_al
     s = torch.linspace(-3, 3, 7)
     smooth, plain = Toy(LoopOptions(label_smooth=0.8)), Toy()
     torch.testing.assert_close(smooth.prices(s, s)[1], plain.prices(s, s)[1])
-    expected = nn.functional.binary_cross_entropy_with_logits(s, torch.full_like(s, 0.8), reduction="none")
+    expected = nn.functional.binary_cross_entropy_with_logits(
+        s, torch.full_like(s, 0.8), reduction="none"
+    )
     torch.testing.assert_close(smooth.prices(s, s)[0], expected)
     smooth.load_state_dict(plain.state_dict())
     assert torch.equal(smooth.generator_loss(8)["loss"], plain.generator_loss(8)["loss"])
@@ -86,7 +98,9 @@ def test_flips_are_drawn_for_each_row_and_step_at_their_rate():
     error = 4 * math.sqrt(rho * (1 - rho) / n)
     assert all(abs(m.float().mean().item() - rho) < error for m in masks)
     both = [(a & b).float().mean().item() for i, a in enumerate(masks) for b in masks[:i]]
-    assert all(abs(v - rho**2) < error for v in both)  # independent of each other, real, generated, and from step to step
+    assert all(
+        abs(v - rho**2) < error for v in both
+    )  # independent of each other, real, generated, and from step to step
 
 
 @pytest.mark.parametrize(("step", "sigma"), [(0, 0.5), (10, 0.25), (20, 0.0), (30, 0.0)])
@@ -113,7 +127,9 @@ def test_codes_are_of_the_prior_in_training_and_in_sampling(prior):
     z = toy.draw_codes(40_000, toy.noise)
     if prior == "sphere":
         torch.testing.assert_close(z.norm(dim=1), torch.full((40_000,), math.sqrt(3)))
-    assert z.mean(0).abs().max() < 0.03 and z.var().item() == pytest.approx(1 / 3 if prior == "uniform" else 1.0, rel=0.02)
+    assert z.mean(0).abs().max() < 0.03 and z.var().item() == pytest.approx(
+        1 / 3 if prior == "uniform" else 1.0, rel=0.02
+    )
 
 
 def test_two_time_scales_are_the_two_players_rates():
@@ -122,7 +138,9 @@ def test_two_time_scales_are_the_two_players_rates():
     fit(toy, data(), 1)  # Adam's first step moves each weight by its rate
     for name, p in toy.named_parameters():
         rate = 4e-3 if name.startswith("discriminator") else 1e-3
-        torch.testing.assert_close((p.detach() - before[name]).abs(), torch.full_like(p, rate), rtol=1e-3, atol=0)
+        torch.testing.assert_close(
+            (p.detach() - before[name]).abs(), torch.full_like(p, rate), rtol=1e-3, atol=0
+        )
 
 
 def test_spectral_norm_gives_every_weight_of_d_the_largest_singular_value_one():
@@ -148,7 +166,9 @@ def test_r1_of_a_linear_discriminator_is_half_gamma_its_squared_weights_and_pull
     terms = toy.regularised(phase, {"x": plane()}, toy.discriminator_loss({"x": plane()}))
     assert terms["r1"].item() == pytest.approx(1.5 * w.square().sum().item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(terms["loss"], w)
-    (without,) = torch.autograd.grad(plain.discriminator_loss({"x": plane()})["loss"], plain.discriminator[0].weight)
+    (without,) = torch.autograd.grad(
+        plain.discriminator_loss({"x": plane()})["loss"], plain.discriminator[0].weight
+    )
     torch.testing.assert_close(gradient - without, 3.0 * w.detach(), rtol=1e-4, atol=1e-6)
 
 
@@ -170,7 +190,9 @@ def test_replay_shows_half_new_and_half_past_samples_and_forgets_the_oldest():
     assert (fakes[0] == 0).all()
     for step, fake in enumerate(fakes[1:], 1):
         assert (fake[4:] == step).all(), "the second half is new"
-        assert (fake[:4] < step).all() and (fake[:4] >= step - 3).all(), "the first half is of the last 24 rows"
+        assert (fake[:4] < step).all() and (fake[:4] >= step - 3).all(), (
+            "the first half is of the last 24 rows"
+        )
     assert set(toy.replay_x[:, 0].tolist()) == {5.0, 6.0, 7.0}
     assert int(toy.replay_seen) == 64 and "replay_x" in toy.state_dict()
 
@@ -184,24 +206,39 @@ def test_replayed_rows_do_not_reach_the_generators_loss():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"label_smooth": 1.2}, "1.2"), ({"label_smooth": 0.4}, "0.4"), ({"label_flip": 0.7}, "0.7"), ({"instance_noise": -1}, "-1"),
-        ({"instance_noise_steps": 0}, "0"), ({"r1": -0.5}, "-0.5"), ({"replay": -3}, "-3"),
+        ({"label_smooth": 1.2}, "1.2"),
+        ({"label_smooth": 0.4}, "0.4"),
+        ({"label_flip": 0.7}, "0.7"),
+        ({"instance_noise": -1}, "-1"),
+        ({"instance_noise_steps": 0}, "0"),
+        ({"r1": -0.5}, "-0.5"),
+        ({"replay": -3}, "-3"),
         ({"replay": 8, "accumulate": 2}, "accumulate=1"),
     ],
-)  # fmt: skip
+)
 def test_values_that_mean_nothing_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         LoopOptions(**options)
 
 
 def test_a_game_refuses_options_that_have_no_meaning_in_it():
-    with pytest.raises(ValueError, match=r"loop.label_smooth has no meaning in wgan's game; it takes .*replay.*; leave it"):
+    with pytest.raises(
+        ValueError,
+        match=r"loop.label_smooth has no meaning in wgan's game; it takes .*replay.*; leave it",
+    ):
         WGAN(PLANE, loop=LoopOptions(label_smooth=0.9))
 
 
 @pytest.mark.ddp
 def test_all_options_together_train_the_same_on_two_processes():
-    options = ("label_smooth=0.9", "label_flip=0.1", "instance_noise=0.3", "spectral_norm=true", "r1=1", "replay=300")
+    options = (
+        "label_smooth=0.9",
+        "label_flip=0.1",
+        "instance_noise=0.3",
+        "spectral_norm=true",
+        "r1=1",
+        "replay=300",
+    )
     case = " ".join(["gan", *(f"--model.loop.{option}" for option in options)])
     assert len(Subject.of(*case.split()).model().loop.changed()) == len(options)
     found = ddp_differences((case,), steps=6)[case]

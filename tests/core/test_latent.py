@@ -1,4 +1,6 @@
-"""Latent tools: paths, the manifold of two dimensions, traversals and vector arithmetic, for every model that has codes."""
+"""Latent tools: paths, the manifold of two dimensions, traversals and vector arithmetic, for every
+model that has codes.
+"""
 
 import math
 
@@ -32,10 +34,14 @@ def test_the_arc_keeps_the_norm_where_the_line_loses_it():
     a, b = torch.randn(2, 400, 64, dtype=torch.float64)
     a, b = (8 * v / v.norm(dim=1, keepdim=True) for v in (a, b))
     arc, line = between(a, b, 11, "spherical"), between(a, b, 11, "linear")
-    torch.testing.assert_close(arc.norm(dim=2), torch.full((400, 11), 8.0).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        arc.norm(dim=2), torch.full((400, 11), 8.0).double(), atol=1e-6, rtol=0
+    )
     assert line[:, 5].norm(dim=1).mean().item() == pytest.approx(8 * math.sqrt(0.5), rel=0.02)
     angle = torch.acos((arc * arc[:, :1]).sum(2).clamp(-64, 64) / 64)
-    torch.testing.assert_close(angle.diff(dim=1), (angle[:, -1:] / 10).expand(400, 10), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        angle.diff(dim=1), (angle[:, -1:] / 10).expand(400, 10), atol=1e-6, rtol=0
+    )
 
 
 def test_opposite_codes_and_unknown_kinds_have_no_path():
@@ -49,10 +55,14 @@ def test_opposite_codes_and_unknown_kinds_have_no_path():
 @pytest.mark.parametrize("n", [5, 20])
 def test_the_manifold_is_equally_spaced_in_probability_and_symmetric(n):
     z = manifold(n)
-    assert torch.equal(z, -z.flip(0).flip(1)) and (n % 2 == 0 or torch.equal(z[n // 2, n // 2], torch.zeros(2).double()))
+    assert torch.equal(z, -z.flip(0).flip(1)) and (
+        n % 2 == 0 or torch.equal(z[n // 2, n // 2], torch.zeros(2).double())
+    )
     u = torch.from_numpy(stats.norm.cdf(z.numpy()))
     torch.testing.assert_close(u[0, :, 0], torch.linspace(0.05, 0.95, n, dtype=torch.float64))
-    assert torch.equal(z[0, :, 0], z[-1, :, 0]) and (z[:-1, :, 1] > z[1:, :, 1]).all()  # the top row has the large values
+    assert (
+        torch.equal(z[0, :, 0], z[-1, :, 0]) and (z[:-1, :, 1] > z[1:, :, 1]).all()
+    )  # the top row has the large values
 
 
 def test_a_traversal_changes_one_dimension_only():
@@ -71,11 +81,20 @@ def test_arithmetic_recovers_the_direction_of_an_attribute():
     plain = torch.randn(3, 1000, 32, generator=g)
     a, b, c = plain[0] + direction, plain[1], plain[2]
     assert torch.cosine_similarity(a.mean(0) - b.mean(0), direction, dim=0) > 0.99
-    torch.testing.assert_close(arithmetic(a, b, c), direction + plain[0].mean(0) - plain[1].mean(0) + plain[2].mean(0))
+    torch.testing.assert_close(
+        arithmetic(a, b, c), direction + plain[0].mean(0) - plain[1].mean(0) + plain[2].mean(0)
+    )
 
 
 @pytest.mark.parametrize(
-    "model", [VAE(SPEC, latent=3, width=8), NICE(SPEC), DCGAN(SPEC, latent=3, width=8), BEGAN(SPEC, width=8)], ids=lambda m: m.entry.name
+    "model",
+    [
+        VAE(SPEC, latent=3, width=8),
+        NICE(SPEC),
+        DCGAN(SPEC, latent=3, width=8),
+        BEGAN(SPEC, width=8),
+    ],
+    ids=lambda m: m.entry.name,
 )
 def test_codes_are_drawn_encoded_and_decoded_without_a_trace(model):
     model.train()
@@ -93,7 +112,10 @@ def test_codes_are_drawn_encoded_and_decoded_without_a_trace(model):
 
 def test_codes_of_a_uniform_prior_are_known_to_be_uniform():
     assert Codes(BEGAN(SPEC, width=8)).uniform
-    assert Codes(DCGAN(SPEC, prior="uniform", width=8)).uniform and not Codes(DCGAN(SPEC, prior="normal", width=8)).uniform
+    assert (
+        Codes(DCGAN(SPEC, prior="uniform", width=8)).uniform
+        and not Codes(DCGAN(SPEC, prior="normal", width=8)).uniform
+    )
 
 
 def test_a_model_without_codes_is_refused():

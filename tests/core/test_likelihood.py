@@ -1,4 +1,6 @@
-"""Units and preprocessing of likelihoods: one conversion, one dequantisation, one logit transform."""
+"""Units and preprocessing of likelihoods: one conversion, one dequantisation, one logit
+transform.
+"""
 
 import math
 
@@ -6,7 +8,14 @@ import pytest
 import torch
 
 from zoo.core import DataSpec, DensityModule
-from zoo.core.likelihood import bits_per_dim, dequantise, inverse_logit_transform, logit_transform, quantise, row_noise
+from zoo.core.likelihood import (
+    bits_per_dim,
+    dequantise,
+    inverse_logit_transform,
+    logit_transform,
+    quantise,
+    row_noise,
+)
 from zoo.harness import assert_flow_inverts
 
 
@@ -20,7 +29,10 @@ class Uniform(DensityModule):
 
 def test_bits_per_dim_is_nats_over_d_ln_2():
     assert bits_per_dim(torch.tensor(-79.2), 784).item() == pytest.approx(0.14574, abs=1e-5)
-    assert torch.equal(bits_per_dim(torch.tensor([-math.log(2) * 6, 0.0], dtype=torch.float64), 6), torch.tensor([1.0, 0.0]).double())
+    assert torch.equal(
+        bits_per_dim(torch.tensor([-math.log(2) * 6, 0.0], dtype=torch.float64), 6),
+        torch.tensor([1.0, 0.0]).double(),
+    )
 
 
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
@@ -29,7 +41,9 @@ def test_a_uniform_density_scores_log2_of_the_levels(levels):
     x = torch.randint(levels, (5, 3, 2, 2)).double()
     model = Uniform(spec)
     bits = bits_per_dim(model.log_prob(x), spec.dim)
-    torch.testing.assert_close(bits, torch.full((5,), math.log2(levels), dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        bits, torch.full((5,), math.log2(levels), dtype=torch.float64), rtol=0, atol=1e-12
+    )
     assert model.loss({"x": x})["loss"].item() == pytest.approx(math.log2(levels), abs=1e-12)
     assert model.likelihood_kind == "dequantised_bound"
 
@@ -41,7 +55,9 @@ def test_vectors_are_neither_dequantised_nor_rescaled():
 
     model, x = Normal(DataSpec((2,))), torch.tensor([[0.5, -3.0]])
     assert model.likelihood_kind == "exact_density"
-    assert model.log_prob(x).item() == pytest.approx(-0.5 * (0.25 + 9) - math.log(2 * math.pi), abs=1e-6)
+    assert model.log_prob(x).item() == pytest.approx(
+        -0.5 * (0.25 + 9) - math.log(2 * math.pi), abs=1e-6
+    )
     assert model.loss({"x": x})["loss"] == -model.log_prob(x).mean()
 
 
@@ -57,10 +73,14 @@ def test_the_bound_is_below_the_mass_and_the_masses_sum_to_one():
     mass = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64) / 9
     u = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
     y = (x.view(3, 1) + u) / 3
-    torch.testing.assert_close((2 * y).mean(1) / 3, mass, rtol=1e-8, atol=0)  # the implied mass, by quadrature
+    torch.testing.assert_close(
+        (2 * y).mean(1) / 3, mass, rtol=1e-8, atol=0
+    )  # the implied mass, by quadrature
     exact_bound = torch.log(2 * y).mean(1) - math.log(3)
     assert (exact_bound < mass.log()).all()
-    torch.testing.assert_close(Ramp(DataSpec((1, 1, 1), 3)).log_prob(x), exact_bound, rtol=0, atol=0.06)
+    torch.testing.assert_close(
+        Ramp(DataSpec((1, 1, 1), 3)).log_prob(x), exact_bound, rtol=0, atol=0.06
+    )
 
 
 def test_dequantised_images_fill_their_bins_and_quantise_back():
@@ -69,13 +89,17 @@ def test_dequantised_images_fill_their_bins_and_quantise_back():
         y, constant = dequantise(x, 17, torch.full_like(x, u))
         assert y.min() >= 0 and y.max() < 1 and torch.equal(quantise(y, 17), x)
     assert constant == pytest.approx(-17 * math.log(17))
-    assert torch.equal(quantise(torch.tensor([-0.01, 0.0, 1.0]), 17), torch.tensor([0.0, 0.0, 16.0]))
+    assert torch.equal(
+        quantise(torch.tensor([-0.01, 0.0, 1.0]), 17), torch.tensor([0.0, 0.0, 16.0])
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.05, 1e-6])
 def test_logit_log_det_is_autograds_and_the_inverse_undoes_it(alpha):
     y = torch.rand(3, 1, 2, 3, dtype=torch.float64)
-    assert_flow_inverts(lambda v: logit_transform(v, alpha), lambda z: inverse_logit_transform(z, alpha), y)
+    assert_flow_inverts(
+        lambda v: logit_transform(v, alpha), lambda z: inverse_logit_transform(z, alpha), y
+    )
 
 
 def test_black_and_white_stay_finite_under_the_logit():
@@ -99,8 +123,12 @@ def test_row_noise_belongs_to_the_row_unless_a_generator_is_given():
 def test_row_noise_is_uniform_or_normal_over_rows():
     x = torch.rand(2000, 2)
     u, eps = row_noise(torch.rand, x, (3,)).flatten(), row_noise(torch.randn, x, (3,)).flatten()
-    assert u.mean().item() == pytest.approx(0.5, abs=0.02) and u.var().item() == pytest.approx(1 / 12, abs=0.005)
-    assert eps.mean().item() == pytest.approx(0, abs=0.05) and eps.var().item() == pytest.approx(1, abs=0.06)
+    assert u.mean().item() == pytest.approx(0.5, abs=0.02) and u.var().item() == pytest.approx(
+        1 / 12, abs=0.005
+    )
+    assert eps.mean().item() == pytest.approx(0, abs=0.05) and eps.var().item() == pytest.approx(
+        1, abs=0.06
+    )
 
 
 def test_evaluation_is_repeatable_and_training_uses_the_step_noise():

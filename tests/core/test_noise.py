@@ -1,4 +1,6 @@
-"""Noise is a function of (seed, purpose, step, draw, row): nothing to save, the same rows for any number of processes."""
+"""Noise is a function of (seed, purpose, step, draw, row): nothing to save, the same rows for any
+number of processes.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,10 @@ from zoo.core.noise import Noise, generator, mix
 
 
 def test_equal_keys_draw_the_same_and_every_part_of_the_key_matters():
-    draws = {key: Noise(*key).normal(4, 3) for key in ((1, "a", 2), (1, "a", 3), (1, "b", 2), (2, "a", 2))}
+    draws = {
+        key: Noise(*key).normal(4, 3)
+        for key in ((1, "a", 2), (1, "a", 3), (1, "b", 2), (2, "a", 2))
+    }
     assert torch.equal(draws[1, "a", 2], Noise(1, "a", 2).normal(4, 3))
     values = [d.flatten()[0].item() for d in draws.values()]
     assert len(set(values)) == 4
@@ -45,7 +50,9 @@ def test_distributions():
 
 
 def test_seeds_do_not_depend_on_the_interpreter():
-    assert mix(1, "train", 2) == 4483975581300712632  # frozen: another value would move every published number
+    assert (
+        mix(1, "train", 2) == 4483975581300712632
+    )  # frozen: another value would move every published number
     assert 0 <= mix("a") < 2**63
     assert mix(0, 1) != mix(1, 0)
     assert torch.equal(torch.rand(3, generator=generator(5)), torch.rand(3, generator=generator(5)))

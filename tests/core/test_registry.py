@@ -26,7 +26,19 @@ def test_listing_filters_by_glob_family_taxonomy_and_capability():
 def test_entry_read_from_the_source_equals_the_decorators():
     for name in registry.list():
         read, made = registry.entry(name), registry.get(name).entry
-        for field in ("name", "family", "module", "cls", "paper", "taxonomy", "likelihood", "can", "data", "learns", "waive"):
+        for field in (
+            "name",
+            "family",
+            "module",
+            "cls",
+            "paper",
+            "taxonomy",
+            "likelihood",
+            "can",
+            "data",
+            "learns",
+            "waive",
+        ):
             assert getattr(read, field) == getattr(made, field), (name, field)
 
 
@@ -46,7 +58,9 @@ def test_create_checks_parameter_names():
 
 def test_listing_imports_no_torch():
     code = "import sys; from zoo import ls; ls.main(['--tree']); assert 'torch' not in sys.modules"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert "implicit direct" in out
     assert "began" in out
 
@@ -54,7 +68,13 @@ def test_listing_imports_no_torch():
 def test_a_users_model_registers_and_a_taken_name_is_refused():
     try:
 
-        @register("mine", family="gan", taxonomy="implicit direct", can={"sample"}, paper=Paper("Me", "Mine", 2026))
+        @register(
+            "mine",
+            family="gan",
+            taxonomy="implicit direct",
+            can={"sample"},
+            paper=Paper("Me", "Mine", 2026),
+        )
         class Mine(GenerativeModule):
             def __init__(self, spec: DataSpec, width: int = 3) -> None:
                 super().__init__(spec)
@@ -87,7 +107,10 @@ def elsewhere(tmp_path, monkeypatch):
     registry._scan.cache_clear()
 
 
-GOOD = '@register("{}", taxonomy="implicit direct", can={{"sample"}})\nclass A:\n    def __init__(self, spec, width=1): ...\n'
+GOOD = (
+    '@register("{}", taxonomy="implicit direct", can={{"sample"}})\nclass A:\n    def '
+    "__init__(self, spec, width=1): ...\n"
+)
 
 
 def test_a_broken_file_breaks_only_itself_and_says_so(tmp_path, elsewhere):
@@ -109,7 +132,9 @@ def test_a_name_in_two_families_is_refused(tmp_path, elsewhere):
         registry.list()
 
 
-@pytest.mark.parametrize("text", [GOOD.format("other"), GOOD.format("wrong").replace("implicit direct", "magic")])
+@pytest.mark.parametrize(
+    "text", [GOOD.format("other"), GOOD.format("wrong").replace("implicit direct", "magic")]
+)
 def test_a_wrong_name_or_taxonomy_leaves_the_file_out(tmp_path, elsewhere, text):
     (tmp_path / "gan" / "wrong.py").write_text(text)
     elsewhere()

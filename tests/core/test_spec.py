@@ -45,7 +45,9 @@ def test_a_refusal_names_the_model_the_data_and_the_remedy(spec, wanted, words):
     assert "x".join(map(str, spec.shape)) in str(caught.value)
 
 
-@pytest.mark.parametrize("bad", [{"shape": (1, 2)}, {"shape": (0, 8, 8)}, {"shape": (1, 8, 8), "levels": 1}])
+@pytest.mark.parametrize(
+    "bad", [{"shape": (1, 2)}, {"shape": (0, 8, 8)}, {"shape": (1, 8, 8), "levels": 1}]
+)
 def test_impossible_specs_are_refused(bad):
     with pytest.raises(ValueError, match="got"):
         DataSpec(**bad)

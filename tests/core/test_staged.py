@@ -1,4 +1,6 @@
-"""A game in stages: what a stage leaves behind is kept and frozen, the next begins anew, and a run resumes in any of them."""
+"""A game in stages: what a stage leaves behind is kept and frozen, the next begins anew, and a run
+resumes in any of them.
+"""
 
 import runpy
 from pathlib import Path
@@ -17,29 +19,50 @@ STEPS = 3  # of a stage
 
 
 class Toy(StagedModule):
-    """Linear networks; a stage begins with a generator moved by noise of its number. It writes down what it sees."""
+    """Linear networks; a stage begins with a generator moved by noise of its number. It writes down
+    what it sees.
+    """
 
-    def __init__(self, spec, stages: int = 3, norm: bool = False, loop: LoopOptions = LoopOptions()):
+    def __init__(
+        self, spec, stages: int = 3, norm: bool = False, loop: LoopOptions = LoopOptions()
+    ):
         super().__init__(spec, loop, k=2)
         d = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0))
         self.build_stages(
-            nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.Sequential(spectral_norm(d[0]), d[1]) if norm else d, stages, STEPS
+            nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)),
+            nn.Sequential(spectral_norm(d[0]), d[1]) if norm else d,
+            stages,
+            STEPS,
         )
         self.diary, self.began = [], []
 
     def begin_stage(self):
-        self.began.append((self.trainer.global_step, int(self.stage), [len(o.state) for o in self.trainer.optimizers]))
+        self.began.append(
+            (
+                self.trainer.global_step,
+                int(self.stage),
+                [len(o.state) for o in self.trainer.optimizers],
+            )
+        )
         weight = self.generator[0].weight
         with torch.no_grad():
-            weight += torch.randn(weight.shape, generator=seeded(int(self.noise_seed), "stage", int(self.stage)), dtype=weight.dtype)
+            weight += torch.randn(
+                weight.shape,
+                generator=seeded(int(self.noise_seed), "stage", int(self.stage)),
+                dtype=weight.dtype,
+            )
 
     def after_cycle(self, terms):
         steps = {int(s["step"]) for o in self.trainer.optimizers for s in o.state.values()}
-        self.diary.append((int(self.stage), steps, {n: v.clone() for n, v in self.state_dict().items()}))
+        self.diary.append(
+            (int(self.stage), steps, {n: v.clone() for n, v in self.state_dict().items()})
+        )
 
 
 def data(batch_size=4):
-    return Given(SPEC, torch.randn(96, 2, generator=torch.Generator().manual_seed(0)), batch_size=batch_size)
+    return Given(
+        SPEC, torch.randn(96, 2, generator=torch.Generator().manual_seed(0)), batch_size=batch_size
+    )
 
 
 def state_of(toy, trainer):
@@ -48,7 +71,9 @@ def state_of(toy, trainer):
 
 
 def resumed(at, folder, **options):
-    """A run of 2½ stages in one go, and one of other weights and seed that goes on from a checkpoint of step ``at``."""
+    """A run of 2½ stages in one go, and one of other weights and seed that goes on from a
+    checkpoint of step ``at``.
+    """
     runs = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -78,7 +103,9 @@ def test_optimisers_begin_anew_with_each_stage():
     toy = Toy(SPEC)
     fit(toy, data(), 7)
     assert [began[2] for began in toy.began] == [[0, 0], [0, 0]]
-    assert [steps for _, steps, _ in toy.diary] == [{2, 1}, {4, 2}, {6, 3}] * 2 + [{2, 1}]  # D twice a cycle, G once
+    assert [steps for _, steps, _ in toy.diary] == [{2, 1}, {4, 2}, {6, 3}] * 2 + [
+        {2, 1}
+    ]  # D twice a cycle, G once
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -99,10 +126,16 @@ def test_what_is_past_is_no_players_and_stays_in_evaluation_mode():
     played = {id(p) for player in toy.players() for p in toy.parameters_of(player)}
     toy.train()
     assert all(not p.requires_grad and id(p) not in played for p in toy.past.parameters())
-    assert not any(m.training for m in toy.past.modules()) and toy.generator[1].training and toy.training
+    assert (
+        not any(m.training for m in toy.past.modules())
+        and toy.generator[1].training
+        and toy.training
+    )
     fit(toy, data(), 7)
     assert not any(m.training for m in toy.past.modules())
-    assert all(not p.requires_grad for p in toy.past.parameters()) and all(p.requires_grad for p in toy.generator.parameters())
+    assert all(not p.requires_grad for p in toy.past.parameters()) and all(
+        p.requires_grad for p in toy.generator.parameters()
+    )
 
 
 @pytest.mark.parametrize("anew", [False, True])
@@ -132,7 +165,9 @@ def test_a_stage_that_has_not_been_is_refused():
 @pytest.mark.parametrize("at", [2, 3, 4, 6, 7])
 def test_it_resumes_bit_for_bit_inside_a_stage_and_between_two(at, tmp_path):
     straight, rest = resumed(at, tmp_path)
-    assert len(straight) == len(rest) and all(torch.equal(a, b) for a, b in zip(straight, rest, strict=True))
+    assert len(straight) == len(rest) and all(
+        torch.equal(a, b) for a, b in zip(straight, rest, strict=True)
+    )
 
 
 @pytest.mark.ddp
@@ -144,7 +179,10 @@ def test_two_processes_agree_with_one_and_resume_in_every_stage(tmp_path):
     toy = Toy(SPEC).double()
     toy.generator[1].eval().requires_grad_(False)  # a norm's statistics are those of one process
     fit(toy, data(8), 8, precision="64-true")
-    assert all((value - found["state"][name]).abs().max() < 1e-12 for name, value in toy.state_dict().items())
+    assert all(
+        (value - found["state"][name]).abs().max() < 1e-12
+        for name, value in toy.state_dict().items()
+    )
 
 
 if __name__ == "__member__":

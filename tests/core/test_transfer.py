@@ -1,4 +1,6 @@
-"""Features of a model, and classifiers made of them: what is shared, what moves, what is the same for every mode."""
+"""Features of a model, and classifiers made of them: what is shared, what moves, what is the same
+for every mode.
+"""
 
 import copy
 
@@ -137,7 +139,9 @@ def test_new_weights_do_not_disturb_the_random_state_and_follow_the_data_where_a
             return self.linear(x - self.mean)
 
     model, before = Centred(DataSpec((2,))), torch.random.get_rng_state()
-    assert torch.equal(fresh(model, 0, torch.tensor([[1.0, 3.0], [3.0, 5.0]])).mean, torch.tensor([2.0, 4.0]))
+    assert torch.equal(
+        fresh(model, 0, torch.tensor([[1.0, 3.0], [3.0, 5.0]])).mean, torch.tensor([2.0, 4.0])
+    )
     assert torch.equal(fresh(model).mean, torch.zeros(2))
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -148,10 +152,18 @@ def test_every_mode_takes_the_same_rows_in_the_same_number_of_steps(monkeypatch)
     loss = nn.functional.cross_entropy
     for mode in MODES:
         rows = seen.setdefault(mode, [])
-        monkeypatch.setattr(nn.functional, "cross_entropy", lambda logits, y, r=rows: r.append(y.clone()) or loss(logits, y))
-        fit_classifier(registry.create("vae", SPEC, width=8), x, name, 40, mode, steps=7, batch_size=16)
+        monkeypatch.setattr(
+            nn.functional,
+            "cross_entropy",
+            lambda logits, y, r=rows: r.append(y.clone()) or loss(logits, y),
+        )
+        fit_classifier(
+            registry.create("vae", SPEC, width=8), x, name, 40, mode, steps=7, batch_size=16
+        )
     assert [len(v) for v in seen.values()] == [7, 7, 7]
-    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*seen.values(), strict=True))
+    assert all(
+        torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*seen.values(), strict=True)
+    )
     assert len(torch.cat(seen["frozen"][:2]).unique()) == 32  # no row twice in a pass
 
 
@@ -180,4 +192,7 @@ def test_bad_modes_and_untrainable_features_are_refused():
     dbm = registry.create("dbm", DataSpec((1, 8, 8), 2, 10))
     with pytest.raises(ValueError, match=r"dbm's features pass no gradient.*mode=frozen"):
         Classifier(dbm, 10)
-    assert Classifier(dbm, 10, "frozen").head.in_features == features(dbm)(torch.zeros(1, 1, 8, 8)).shape[1]
+    assert (
+        Classifier(dbm, 10, "frozen").head.in_features
+        == features(dbm)(torch.zeros(1, 1, 8, 8)).shape[1]
+    )

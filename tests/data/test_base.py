@@ -1,4 +1,6 @@
-"""Training batches are a function of (seed, step): the same for any workers, after resuming, and shared out over processes."""
+"""Training batches are a function of (seed, step): the same for any workers, after resuming, and
+shared out over processes.
+"""
 
 import itertools
 
@@ -29,7 +31,9 @@ def test_epochs_differ_in_order_and_seeds_too():
 
 
 @pytest.mark.parametrize("start", [1, 11, 12, 13, 29])
-@pytest.mark.parametrize("k", [lambda s: 1, lambda s: 3, lambda s: 5 if s % 4 == 0 else 1], ids=["1", "3", "bursts"])
+@pytest.mark.parametrize(
+    "k", [lambda s: 1, lambda s: 3, lambda s: 5 if s % 4 == 0 else 1], ids=["1", "3", "bursts"]
+)
 def test_starting_at_a_step_continues_the_very_same_sequence(start, k):
     assert rows(k=k, start=start, n=10) == rows(k=k, n=start + 10)[start:]
 
@@ -61,7 +65,11 @@ def test_a_step_larger_than_the_data_repeats_rows_but_stays_a_function_of_the_st
 def test_workers_change_nothing(workers):
     data = Digits(num_workers=workers, shift=1, binarize="stochastic", batch_size=16)
     batches = [*itertools.islice(data.train_dataloader(), 5)]
-    alone = [*itertools.islice(Digits(shift=1, binarize="stochastic", batch_size=16).train_dataloader(), 5)]
+    alone = [
+        *itertools.islice(
+            Digits(shift=1, binarize="stochastic", batch_size=16).train_dataloader(), 5
+        )
+    ]
     for a, b in zip(batches, alone, strict=True):
         assert all(torch.equal(a[k], b[k]) for k in ("x", "y", "index"))
 

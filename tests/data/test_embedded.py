@@ -23,7 +23,11 @@ def test_digits_are_scikit_learns_split_once_and_for_all():
 @pytest.mark.parametrize(("kind", "classes"), [("ring", 8), ("grid", 25)])
 def test_labelled_points_are_the_same_points_with_their_component(kind, classes):
     plain, data = Toy2D(kind, size=2000), Toy2D(kind, size=2000, labelled=True)
-    assert plain.spec.num_classes == 0 and data.spec.num_classes == classes and "y" not in plain.split("train")
+    assert (
+        plain.spec.num_classes == 0
+        and data.spec.num_classes == classes
+        and "y" not in plain.split("train")
+    )
     for name in ("train", "val"):
         x, y = data.split(name)["x"], data.split(name)["y"]
         assert torch.equal(x, plain.split(name)["x"]) and len(y.unique()) == classes
@@ -93,7 +97,9 @@ def test_the_ring_has_eight_equal_components_of_the_stated_width():
     distance = torch.cdist(x, data.centres)
     share = torch.bincount(distance.argmin(1)) / len(x)
     assert share.tolist() == pytest.approx([1 / 8] * 8, abs=0.01)
-    assert distance.min(1).values.pow(2).mean().sqrt() == pytest.approx(0.05 * math.sqrt(2), rel=0.02)
+    assert distance.min(1).values.pow(2).mean().sqrt() == pytest.approx(
+        0.05 * math.sqrt(2), rel=0.02
+    )
 
 
 def test_the_checkerboard_fills_half_of_its_squares():

@@ -17,7 +17,10 @@ from zoo.data.image_folder import ImageFolder
 from zoo.data.mnist import MNIST
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-ROOT = next((p for p in (Path(os.environ.get("ZOO_DATA", "/nowhere")), SHARED) if (p / "MNIST").is_dir()), None)
+ROOT = next(
+    (p for p in (Path(os.environ.get("ZOO_DATA", "/nowhere")), SHARED) if (p / "MNIST").is_dir()),
+    None,
+)
 real = pytest.mark.skipif(ROOT is None, reason="MNIST is not under ZOO_DATA")
 
 
@@ -26,7 +29,9 @@ def test_mnist_has_its_published_sizes_and_mean():
     data = MNIST(root=str(ROOT))
     assert [len(data.split(s)["x"]) for s in ("train", "val", "test")] == [50_000, 10_000, 10_000]
     both = torch.cat([data.split("train")["x"], data.split("val")["x"]]).float()
-    assert (both / 255).mean() == pytest.approx(0.1307, abs=1e-4)  # the constant of torchvision's examples
+    assert (both / 255).mean() == pytest.approx(
+        0.1307, abs=1e-4
+    )  # the constant of torchvision's examples
     assert data.spec.shape == (1, 28, 28)
     assert data.spec.levels == 256
 
@@ -63,7 +68,13 @@ def folder(tmp_path):
     root = tmp_path / "photos"
     for label in ("cat", "dog"):
         (root / label).mkdir(parents=True)
-    kinds = [((20, 14), "RGB", "png"), ((9, 30), "L", "jpg"), ((16, 16), "RGBA", "png"), ((40, 11), "P", "gif"), ((8, 8), "1", "bmp")]
+    kinds = [
+        ((20, 14), "RGB", "png"),
+        ((9, 30), "L", "jpg"),
+        ((16, 16), "RGBA", "png"),
+        ((40, 11), "P", "gif"),
+        ((8, 8), "1", "bmp"),
+    ]
     for i in range(20):
         size, mode, suffix = kinds[i % len(kinds)]
         picture(size, mode, i).save(root / ("cat" if i % 2 else "dog") / f"{i:02d}.{suffix}")
@@ -87,7 +98,9 @@ def test_labels_are_the_innermost_folders(folder):
     data.setup()
     labels = {n: Path(n).parent.name for n in data.names}
     assert data.classes == ["cat", "dog"]
-    assert sum(v == "cat" for v in labels.values()) == sum((data.split(s)["y"] == 0).sum().item() for s in ("train", "val", "test"))
+    assert sum(v == "cat" for v in labels.values()) == sum(
+        (data.split(s)["y"] == 0).sum().item() for s in ("train", "val", "test")
+    )
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])

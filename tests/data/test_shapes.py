@@ -1,4 +1,6 @@
-"""Drawn scenes: an item is a function of seed, split, number and options; what is drawn has the geometry it says."""
+"""Drawn scenes: an item is a function of seed, split, number and options; what is drawn has the
+geometry it says.
+"""
 
 import math
 
@@ -7,7 +9,19 @@ import pytest
 import torch
 
 from zoo.data import scene as world
-from zoo.data.scene import ATTRIBUTES, COLOURS, MUTED, SHAPES, Options, Scene, ShapesDataset, Thing, draw, inside, render
+from zoo.data.scene import (
+    ATTRIBUTES,
+    COLOURS,
+    MUTED,
+    SHAPES,
+    Options,
+    Scene,
+    ShapesDataset,
+    Thing,
+    draw,
+    inside,
+    render,
+)
 from zoo.data.shapes import Shapes
 
 TINY = {"size": 16, "n": 12, "n_val": 5, "n_test": 5}
@@ -23,8 +37,16 @@ AREAS = {  # of the shape with circumradius 1, in closed form
 
 def thing(**changes):
     plain = {
-        "shape": 0, "colour": 6, "radius": 0.25, "x": 0.5, "y": 0.5, "angle": 0.0, "hat": False, "striped": False, "outlined": False,
-    }  # fmt: skip
+        "shape": 0,
+        "colour": 6,
+        "radius": 0.25,
+        "x": 0.5,
+        "y": 0.5,
+        "angle": 0.0,
+        "hat": False,
+        "striped": False,
+        "outlined": False,
+    }
     return Thing(**{**plain, **changes})
 
 
@@ -42,7 +64,9 @@ def test_an_item_does_not_depend_on_the_number_of_items_or_the_order_of_reading(
     assert torch.equal(parts(few, "val"), parts(many, "val")[:5])
     data = few.dataset("train", ["image"])
     for i in (7, 2, 11):
-        assert torch.equal((torch.from_numpy(data[i]["image"]) * 255).round(), parts(few)[i].float())
+        assert torch.equal(
+            (torch.from_numpy(data[i]["image"]) * 255).round(), parts(few)[i].float()
+        )
 
 
 def test_splits_and_seeds_are_different_scenes():
@@ -70,7 +94,9 @@ def test_the_numbers_are_those_of_the_stated_generator():
     found = draw(5, 1, 17).things[0]
     r = 0.12 + 0.18 * u[3]
     assert (found.shape, found.colour) == (int(6 * u[1]), int(8 * u[2]))
-    assert (found.radius, found.x, found.y) == pytest.approx((r, r + (1 - 2 * r) * u[4], r + (1 - 2 * r) * u[5]))
+    assert (found.radius, found.x, found.y) == pytest.approx(
+        (r, r + (1 - 2 * r) * u[4], r + (1 - 2 * r) * u[5])
+    )
     assert found.angle == pytest.approx(math.tau * u[44])
     assert (found.hat, found.striped, found.outlined) == (u[45] < 0.5, u[46] < 0.3, u[47] < 0.3)
 
@@ -78,7 +104,11 @@ def test_the_numbers_are_those_of_the_stated_generator():
 def test_factors_have_their_stated_frequencies():
     scenes = [draw(0, 0, i, Options(transients=True)) for i in range(2000)]
     things = [s.things[0] for s in scenes]
-    for values, n in (([t.shape for t in things], 6), ([t.colour for t in things], 8), ([s.colours[0] for s in scenes], 6)):
+    for values, n in (
+        ([t.shape for t in things], 6),
+        ([t.colour for t in things], 8),
+        ([s.colours[0] for s in scenes], 6),
+    ):
         assert np.bincount(values, minlength=n) / 2000 == pytest.approx([1 / n] * n, abs=0.03)
     for name, share in (("hat", 0.5), ("striped", 0.3), ("outlined", 0.3)):
         assert np.mean([getattr(t, name) for t in things]) == pytest.approx(share, abs=0.035)
@@ -95,7 +125,10 @@ def test_objects_keep_apart_better_than_chance():
 
     together = [room(draw(0, 0, i, Options(objects=(2, 2)))) > 0 for i in range(300)]
     alone = [draw(0, 0, i).things[0] for i in range(600)]
-    strangers = [room(Scene((a, b), "plain", (0, 1), 0.5, ())) > 0 for a, b in zip(alone[::2], alone[1::2], strict=True)]
+    strangers = [
+        room(Scene((a, b), "plain", (0, 1), 0.5, ())) > 0
+        for a, b in zip(alone[::2], alone[1::2], strict=True)
+    ]
     assert np.mean(together) > 0.65 > 0.35 > np.mean(strangers)
 
 
@@ -137,13 +170,21 @@ def test_pixels_have_the_colours_they_should():
     assert tuple(x[:, 8, 8]) == COLOURS["red"] and tuple(x[:, 0, 0]) == MUTED[0]
     striped = render(one(shape=1, colour=0, radius=0.3, striped=True), 64)
     lighter = tuple(math.floor((v + 255) / 2 + 0.5) for v in COLOURS["red"])
-    assert {tuple(striped[:, 32, j]) for j in (33, 38)} == {COLOURS["red"], lighter}  # q_x = 0.08 and 0.34
+    assert {tuple(striped[:, 32, j]) for j in (33, 38)} == {
+        COLOURS["red"],
+        lighter,
+    }  # q_x = 0.08 and 0.34
     outlined = render(one(radius=0.3, outlined=True), 64)
-    assert tuple(outlined[:, 32, 32 + 18]) == (0, 0, 0) and tuple(outlined[:, 32, 32]) == COLOURS["white"]
+    assert (
+        tuple(outlined[:, 32, 32 + 18]) == (0, 0, 0)
+        and tuple(outlined[:, 32, 32]) == COLOURS["white"]
+    )
 
 
 def test_the_hat_sits_upright_on_whatever_angle():
-    with_hat, without = (render(one(shape=0, angle=2.0, hat=h, y=0.6), 64).astype(int) for h in (True, False))
+    with_hat, without = (
+        render(one(shape=0, angle=2.0, hat=h, y=0.6), 64).astype(int) for h in (True, False)
+    )
     black = 1 - (with_hat / without).mean(0)  # of each pixel that the hat covers
     y, x = np.nonzero(black)
     assert black.sum() / 64**2 == pytest.approx(0.5 * 0.9 * 0.6 * 0.25**2, rel=0.03)
@@ -162,7 +203,9 @@ def test_pixels_are_rounded_half_up_once():
     x = render(one("gradient", radius=0.12), 16)
     assert np.array_equal(x[:, :, 0].T, np.floor(255 * mean[:, 0] + 0.5 + 1e-9))
     image = ShapesDataset(3, 16)[1]["image"]
-    assert image.dtype == np.float32 and np.array_equal(np.round(image * 255) / np.float32(255), image)
+    assert image.dtype == np.float32 and np.array_equal(
+        np.round(image * 255) / np.float32(255), image
+    )
 
 
 def test_transients_act_as_written():
@@ -170,7 +213,9 @@ def test_transients_act_as_written():
     sky, ground, thing_at = (slice(None), 0, 0), (slice(None), n - 1, 0), (slice(None), 16, 16)
 
     def lit(**strengths):
-        return render(one("horizon", tuple(strengths.get(k, 0.0) for k in world.TRANSIENTS)), 32) / 255
+        return (
+            render(one("horizon", tuple(strengths.get(k, 0.0) for k in world.TRANSIENTS)), 32) / 255
+        )
 
     assert lit(night=1.0)[sky] == pytest.approx(0.25 * plain[sky], abs=3e-3)
     assert lit(fog=1.0)[thing_at] == pytest.approx(0.3 * plain[thing_at] + 0.56, abs=3e-3)
@@ -186,7 +231,9 @@ def test_every_background_can_be_drawn_at_every_size(background):
     for size in world.SIZES:
         x = render(one(background), size)
         assert x.shape == (3, size, size) and x.dtype == np.uint8
-        assert (len(np.unique(x[:, :, 0])) > 3) == (background in ("gradient", "checker", "horizon"))  # the left edge
+        assert (len(np.unique(x[:, :, 0])) > 3) == (
+            background in ("gradient", "checker", "horizon")
+        )  # the left edge
 
 
 def test_fields_tell_of_the_same_scene():
@@ -195,10 +242,16 @@ def test_fields_tell_of_the_same_scene():
         item, scene = data[i], data.scene(i)
         first = scene.things[0]
         assert item["factors"]["radius"].tolist() == [t.radius for t in scene.things]
-        assert item["class_id"] == first.shape and item["identity"] == 8 * first.shape + first.colour
+        assert (
+            item["class_id"] == first.shape and item["identity"] == 8 * first.shape + first.colour
+        )
         named = dict(zip(ATTRIBUTES, item["attributes"], strict=True))
         assert named[SHAPES[first.shape]] == 1 and named[[*COLOURS][first.colour]] == 1
-        assert item["attributes"][:17].sum() == 3 and named["small"] == (first.radius < 0.18) and named["large"] == (first.radius >= 0.24)
+        assert (
+            item["attributes"][:17].sum() == 3
+            and named["small"] == (first.radius < 0.18)
+            and named["large"] == (first.radius >= 0.24)
+        )
         assert named["left"] == (first.x < 0.5) and named["several"] == (len(scene.things) > 1)
     assert len(ATTRIBUTES) == 24
     dark, light = (Scene((thing(),), "plain", (c, 0), 0.5, (0.0,) * 5) for c in (5, 4))
@@ -209,7 +262,10 @@ def test_fields_tell_of_the_same_scene():
 def test_the_data_module_serves_what_its_spec_says():
     data = Shapes(**TINY, background="checker", hats=False)
     batch = data.examples()
-    assert batch["x"].shape == (12, *data.spec.shape) and (data.spec.levels, data.spec.num_classes) == (256, 6)
+    assert batch["x"].shape == (12, *data.spec.shape) and (
+        data.spec.levels,
+        data.spec.num_classes,
+    ) == (256, 6)
     assert batch["y"].tolist() == [draw(0, 0, i).things[0].shape for i in range(12)]
     assert data.spec.name == "shapes 16x16 (checker, no hats)"
     assert batch["x"].aminmax().max <= 255 and torch.equal(batch["x"], batch["x"].round())

@@ -1,4 +1,6 @@
-"""FFJORD is FFJORD: a density from the trace along a trajectory, exact or estimated with one draw a solve, and the way back."""
+"""FFJORD is FFJORD: a density from the trace along a trajectory, exact or estimated with one draw a
+solve, and the way back.
+"""
 
 import math
 
@@ -43,17 +45,27 @@ def test_linear_dynamics_give_the_gaussian_in_closed_form(options):
     model.log_time.data.fill_(math.log(1.5))
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)).double()
     back = torch.linalg.matrix_exp(-1.5 * a)
-    expected = torch.distributions.MultivariateNormal(torch.zeros(2).double(), back @ back.T).log_prob(x)
+    expected = torch.distributions.MultivariateNormal(
+        torch.zeros(2).double(), back @ back.T
+    ).log_prob(x)
     torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=1e-4)
-    torch.testing.assert_close(model.forward_flow(x)[1], torch.full((5,), 1.5 * (0.4 - 0.7)).double(), rtol=0, atol=1e-4)
-    torch.testing.assert_close(model.encode(x), x @ torch.linalg.matrix_exp(1.5 * a).T, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        model.forward_flow(x)[1], torch.full((5,), 1.5 * (0.4 - 0.7)).double(), rtol=0, atol=1e-4
+    )
+    torch.testing.assert_close(
+        model.encode(x), x @ torch.linalg.matrix_exp(1.5 * a).T, rtol=0, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("image", [False, True])
 def test_field_carries_the_derivatives_of_autograd(image):
     torch.manual_seed(0)
     field, shape = Field(2, 6, 2, image).double(), (2, 3, 3) if image else (2,)
-    h, dh, t = torch.randn(4, *shape).double(), torch.randn(3, 4, *shape).double(), torch.tensor(0.3).double()
+    h, dh, t = (
+        torch.randn(4, *shape).double(),
+        torch.randn(3, 4, *shape).double(),
+        torch.tensor(0.3).double(),
+    )
     f, df = field(t, h, dh)
     for s in range(3):
         reference, derivative = torch.func.jvp(lambda v: field(t, v)[0], (h,), (dh[s],))
@@ -64,12 +76,17 @@ def test_field_carries_the_derivatives_of_autograd(image):
 @pytest.mark.parametrize("spec", [PLANE, DataSpec((5,)), IMAGE], ids=str)
 def test_flow_inverts_and_its_log_det_is_autograds(spec):
     model = ffjord(spec, scale=0.1, steps=20)
-    assert_flow_inverts(model.forward_flow, model.inverse_flow, torch.randn(2, *spec.shape).double(), tolerance=1e-4)
+    assert_flow_inverts(
+        model.forward_flow, model.inverse_flow, torch.randn(2, *spec.shape).double(), tolerance=1e-4
+    )
 
 
 def test_images_of_two_scales_come_back():
     model = ffjord(DataSpec((2, 8, 8), 17), scale=0.1, blocks=2, width=4)
-    assert model.plan == ["flow", "flow", "squeeze", "flow", "flow", "split", "flow", "flow"] and len(model.flows) == 6
+    assert (
+        model.plan == ["flow", "flow", "squeeze", "flow", "flow", "split", "flow", "flow"]
+        and len(model.flows) == 6
+    )
     x = torch.randint(17, (3, 2, 8, 8)).double()
     z = model.encode(x)
     assert z.shape == (3, 128) and model.sizes == [64] and model.top == (4, 4, 4)
@@ -78,7 +95,9 @@ def test_images_of_two_scales_come_back():
 
 
 def test_density_on_the_plane_integrates_to_one():
-    assert total_density(ffjord().log_prob, 2, half_width=8, points=161) == pytest.approx(1, abs=0.02)
+    assert total_density(ffjord().log_prob, 2, half_width=8, points=161) == pytest.approx(
+        1, abs=0.02
+    )
 
 
 @pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
@@ -91,7 +110,9 @@ def test_mean_of_hutchinson_estimates_is_the_exact_trace(noise):
     assert estimates.std() > 0
     assert abs(estimates.mean().item() - exact) < 3 * estimates.std().item() / math.sqrt(2000)
     several = model.forward_flow(x.expand(2, 5), model.directions(u[:20, 0].expand(20, 2, 5)))[1]
-    torch.testing.assert_close(several, estimates[:20].mean().expand(2))  # probes in one solve are averaged
+    torch.testing.assert_close(
+        several, estimates[:20].mean().expand(2)
+    )  # probes in one solve are averaged
 
 
 def test_directions_are_fixed_during_a_solve_and_drawn_anew_for_the_next():
@@ -131,7 +152,9 @@ def test_dopri5_and_rk4_agree_and_count_their_evaluations():
     x = torch.randn(8, 2).double()
     fixed, adaptive = ffjord(), ffjord(solver="dopri5", tol=1e-7)
     torch.testing.assert_close(fixed.log_prob(x), adaptive.log_prob(x), rtol=0, atol=1e-3)
-    assert fixed.evaluate({"x": x})["nfe"].tolist() == [4 * 2 * 8] * 8  # four stages, twice eight steps
+    assert (
+        fixed.evaluate({"x": x})["nfe"].tolist() == [4 * 2 * 8] * 8
+    )  # four stages, twice eight steps
     assert adaptive.evaluate({"x": x})["nfe"][0] > 12
 
 
@@ -149,25 +172,39 @@ def test_halving_the_step_of_a_trained_model_changes_little_and_it_inverts():
 
 
 def test_regularisers_are_the_integrals_they_say_and_no_part_of_the_likelihood():
-    model, a, x = ffjord(kinetic=0.1, jacobian=0.2), torch.tensor([[0.4, -1.1], [0.3, -0.7]]).double(), torch.randn(7, 2).double()
+    model, a, x = (
+        ffjord(kinetic=0.1, jacobian=0.2),
+        torch.tensor([[0.4, -1.1], [0.3, -0.7]]).double(),
+        torch.randn(7, 2).double(),
+    )
     model.flows[0] = Linear(a)
     terms = model.loss({"x": x})
-    torch.testing.assert_close(terms["jacobian"], a.square().sum(), rtol=1e-6, atol=0)  # ‖A‖² for T = 1
+    torch.testing.assert_close(
+        terms["jacobian"], a.square().sum(), rtol=1e-6, atol=0
+    )  # ‖A‖² for T = 1
     t = (torch.arange(2000).double() + 0.5) / 2000
     speed = torch.stack([x @ torch.linalg.matrix_exp(s * a).T @ a.T for s in t])  # A exp(At) x
     torch.testing.assert_close(terms["kinetic"], speed.square().sum(2).mean(), rtol=1e-4, atol=0)
     torch.testing.assert_close(terms["nll_nats"], -model.log_prob(x).mean())
-    torch.testing.assert_close(terms["loss"], terms["nll_nats"] + 0.1 * terms["kinetic"] + 0.2 * terms["jacobian"])
+    torch.testing.assert_close(
+        terms["loss"], terms["nll_nats"] + 0.1 * terms["kinetic"] + 0.2 * terms["jacobian"]
+    )
 
 
 def test_bits_are_those_of_the_parts_and_the_logit():
     model, x = ffjord(IMAGE, scale=0.1), torch.randint(17, (3, 1, 4, 4)).double()
     parts = model.evaluate({"x": x})
-    torch.testing.assert_close(parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16))
+    torch.testing.assert_close(
+        parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16)
+    )
     for p in model.parameters():
         p.data.zero_()  # f = 0: y is logit-normal
     p = 0.05 + 0.9 * (x + 0.3) / 17
-    pieces = torch.distributions.Normal(0, 1).log_prob(torch.logit(p)) - torch.log(p * (1 - p)) + math.log(0.9)
+    pieces = (
+        torch.distributions.Normal(0, 1).log_prob(torch.logit(p))
+        - torch.log(p * (1 - p))
+        + math.log(0.9)
+    )
     expected = pieces.flatten(1).sum(1) - 16 * math.log(17)
     torch.testing.assert_close(model.bound(x, torch.full_like(x, 0.3)), expected)
 
@@ -179,7 +216,9 @@ def test_evaluation_beyond_sixty_four_dimensions_is_an_unbiased_estimate():
         estimate, exact = model.log_prob(x), model.log_density(x)
         assert not torch.equal(estimate, exact) and (estimate - exact).abs().max() < 0.5
         assert torch.equal(estimate, model.log_prob(x))  # the noise belongs to the row
-        assert not torch.equal(estimate, model.log_prob(x, generator=torch.Generator().manual_seed(0)))
+        assert not torch.equal(
+            estimate, model.log_prob(x, generator=torch.Generator().manual_seed(0))
+        )
 
 
 def test_a_density_needs_no_gradients():
@@ -198,7 +237,12 @@ def test_rows_do_not_talk_with_fixed_steps():
 
 @pytest.mark.parametrize(
     "options",
-    [{"learn_time": True}, {"exact": 0, "kinetic": 0.01, "jacobian": 0.01}, {"adjoint": True}, {"solver": "dopri5", "tol": 1e-2}],
+    [
+        {"learn_time": True},
+        {"exact": 0, "kinetic": 0.01, "jacobian": 0.01},
+        {"adjoint": True},
+        {"solver": "dopri5", "tol": 1e-2},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("spec", [PLANE, IMAGE], ids=str)
@@ -208,7 +252,11 @@ def test_every_parameter_moves_with_every_option(options, spec):
     x = torch.randn(16, 2) if spec is PLANE else torch.randint(17, (16, 1, 4, 4)).float()
     before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     fit(model, Given(spec, x, batch_size=8), 3)
-    assert [name for name, p in model.named_parameters() if name in before and torch.equal(p, before[name])] == []
+    assert [
+        name
+        for name, p in model.named_parameters()
+        if name in before and torch.equal(p, before[name])
+    ] == []
     assert model.terms["loss"].isfinite()
 
 

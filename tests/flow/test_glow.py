@@ -1,4 +1,6 @@
-"""Glow is Glow: actnorm from data, invertible 1x1 convolutions, couplings, learned priors, and one temperature for all noise."""
+"""Glow is Glow: actnorm from data, invertible 1x1 convolutions, couplings, learned priors, and one
+temperature for all noise.
+"""
 
 import math
 
@@ -28,13 +30,17 @@ def glow(spec: DataSpec = SPEC, scale: float = 0.06, **options) -> Glow:
 
 
 def images(n: int, spec: DataSpec = SPEC) -> torch.Tensor:
-    return torch.randint(spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1)).double()
+    return torch.randint(
+        spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1)
+    ).double()
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_flow_inverts_and_its_log_det_is_autograds(options):
     model = glow(**options)
-    assert_flow_inverts(model.forward_flow, model.inverse_flow, torch.rand(2, 1, 4, 4).double() - 0.5)
+    assert_flow_inverts(
+        model.forward_flow, model.inverse_flow, torch.rand(2, 1, 4, 4).double() - 0.5
+    )
 
 
 def test_three_channels_and_three_levels_keep_every_dimension():
@@ -51,14 +57,20 @@ def test_every_actnorm_standardises_the_first_examples(lu, monkeypatch):
     model, x = Glow(SPEC, width=8, depth=3, lu=lu), images(300).float()
     seen, conv = [], F.conv2d
     model.initialise_from(x)
-    monkeypatch.setattr(file.F, "conv2d", lambda h, *rest, **more: seen.append((h, (out := conv(h, *rest, **more)).clone())) or out)
+    monkeypatch.setattr(
+        file.F,
+        "conv2d",
+        lambda h, *rest, **more: seen.append((h, (out := conv(h, *rest, **more)).clone())) or out,
+    )
     u = torch.rand(x[:256].shape, generator=file.seeded(int(model.noise_seed), "actnorm"))
     model.forward_flow((x[:256] + u) / 17 - 0.5)
     norms = []
     inputs = iter(seen)
     for i, level in enumerate(model.levels):
         for k in range(3):
-            norms.append(level.actnorm(next(inputs)[0], k))  # the 1x1 convolution's input, before the fusion
+            norms.append(
+                level.actnorm(next(inputs)[0], k)
+            )  # the 1x1 convolution's input, before the fusion
             norms += [next(inputs)[1], next(inputs)[1]]  # the two convolutions with actnorm
             next(inputs)  # the zero convolution
         if i == 0:
@@ -102,13 +114,19 @@ def test_fused_step_is_actnorm_then_matrix_then_coupling():
     for p in level.parameters():
         p.data += 0.3 * torch.randn_like(p)
     h, c = torch.randn(2, 4, 3, 3).double(), level.couplings[0]
-    rotated = torch.einsum("ij,bjhw->bihw", level.mixing.w[0], (h + level.b[0, :, None, None]) * level.s[0, :, None, None].exp())
+    rotated = torch.einsum(
+        "ij,bjhw->bihw",
+        level.mixing.w[0],
+        (h + level.b[0, :, None, None]) * level.s[0, :, None, None].exp(),
+    )
     a, b = rotated.chunk(2, 1)
     hidden = a
     for conv in (c.first, c.second):
         hidden = F.conv2d(hidden, conv.weight, padding=conv.weight.shape[-1] // 2)
         hidden = F.relu((hidden + conv.b[:, None, None]) * conv.s[:, None, None].exp())
-    out = (F.conv2d(hidden, c.last.weight, padding=1) + c.last.bias[:, None, None]) * (3 * c.last.g)[:, None, None].exp()
+    out = (F.conv2d(hidden, c.last.weight, padding=1) + c.last.bias[:, None, None]) * (
+        3 * c.last.g
+    )[:, None, None].exp()
     t, r = out.chunk(2, 1)
     torch.testing.assert_close(level(h)[0], torch.cat([a, (b + t) * torch.sigmoid(r + 2)], 1))
 
@@ -151,13 +169,19 @@ def test_split_prior_is_standard_at_first_and_then_depends_on_what_stays():
     fresh, trained = Glow(SPEC, width=8).double(), glow()
     for model, depends in ((fresh, False), (trained, True)):
         mean, log_scale = model.splits[0](torch.randn(4, 2, 2, 2).double()).chunk(2, 1)
-        assert bool((mean[0] != mean[1]).any()) == depends == bool((log_scale[0] != log_scale[1]).any())
+        assert (
+            bool((mean[0] != mean[1]).any())
+            == depends
+            == bool((log_scale[0] != log_scale[1]).any())
+        )
         assert depends or not (mean.any() or log_scale.any())
         h1, h2 = model.levels[0](F.pixel_unshuffle(v, 2))[0].chunk(2, 1)
         mean, log_scale = model.splits[0](h1).chunk(2, 1)
         normal = torch.distributions.Normal(mean, log_scale.exp()).log_prob(h2).flatten(1).sum(1)
         z = model.forward_flow(v)[0][:, :8]
-        written_as_flow = torch.distributions.Normal(0, 1).log_prob(z).sum(1) - log_scale.flatten(1).sum(1)
+        written_as_flow = torch.distributions.Normal(0, 1).log_prob(z).sum(1) - log_scale.flatten(
+            1
+        ).sum(1)
         torch.testing.assert_close(written_as_flow, normal)
 
 
@@ -181,7 +205,9 @@ def test_temperature_zero_gives_one_image_and_scales_every_eps():
     model.levels[0].inverse = lambda h: split.append(h) or inverse(h)
     model.sample(1, temperature=0.0)
     h1, h2 = split[0].chunk(2, 1)
-    torch.testing.assert_close(h2, model.splits[0](h1).chunk(2, 1)[0])  # at T = 0, the mean of the split prior
+    torch.testing.assert_close(
+        h2, model.splits[0](h1).chunk(2, 1)[0]
+    )  # at T = 0, the mean of the split prior
     assert h2.abs().max() > 0
 
 
@@ -196,13 +222,21 @@ def test_matrices_are_inverted_once_in_each_level_of_a_sample(monkeypatch):
 def test_bits_are_those_of_the_parts_and_count_the_levels():
     model, x = glow(), images(5)
     parts = model.evaluate({"x": x})
-    torch.testing.assert_close(parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16))
-    fresh = Glow(SPEC, width=4, coupling="additive").double()  # rotations alone: z is as far from 0 as v, and no volume changes
+    torch.testing.assert_close(
+        parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16)
+    )
+    fresh = Glow(
+        SPEC, width=4, coupling="additive"
+    ).double()  # rotations alone: z is as far from 0 as v, and no volume changes
     v = (x + 0.25) / 17 - 0.5
     expected = (
-        torch.distributions.Normal(0, 1).log_prob(torch.cat([v.flatten(1).norm(dim=1, keepdim=True), 0 * v.flatten(1)[:, 1:]], 1)).sum(1)
+        torch.distributions.Normal(0, 1)
+        .log_prob(torch.cat([v.flatten(1).norm(dim=1, keepdim=True), 0 * v.flatten(1)[:, 1:]], 1))
+        .sum(1)
     )
-    torch.testing.assert_close(fresh.bound(x, torch.full_like(x, 0.25)), expected - 16 * math.log(17), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        fresh.bound(x, torch.full_like(x, 0.25)), expected - 16 * math.log(17), rtol=0, atol=1e-5
+    )
 
 
 def test_class_priors_are_normals_and_no_label_means_their_mixture():
@@ -210,7 +244,10 @@ def test_class_priors_are_normals_and_no_label_means_their_mixture():
     z = torch.randn(3, 16).double()
     m, log_s = model.class_prior[:, y]  # the top is 8 channels of one pixel
     rest = torch.distributions.Normal(0, 1).log_prob(z[:, :8]).sum(1)
-    torch.testing.assert_close(model.log_base(z, y), rest + torch.distributions.Normal(m, log_s.exp()).log_prob(z[:, 8:]).sum(1))
+    torch.testing.assert_close(
+        model.log_base(z, y),
+        rest + torch.distributions.Normal(m, log_s.exp()).log_prob(z[:, 8:]).sum(1),
+    )
     u = torch.full_like(x, 0.3)
     each = torch.stack([model._bound(x, u, torch.full((3,), c))[0] for c in range(3)])
     torch.testing.assert_close(model._bound(x, u, None)[0], each.logsumexp(0) - math.log(3))
@@ -229,7 +266,11 @@ def test_samples_of_a_class_follow_its_prior():
 
 
 def test_classifier_loss_is_added_in_bits_and_is_no_part_of_the_likelihood():
-    model, x, y = glow(conditional=True, classifier_weight=0.5), images(4), torch.tensor([0, 1, 2, 0])
+    model, x, y = (
+        glow(conditional=True, classifier_weight=0.5),
+        images(4),
+        torch.tensor([0, 1, 2, 0]),
+    )
     terms = model.loss({"x": x, "y": y})
     torch.testing.assert_close(terms["loss"], terms["bits_per_dim"] + 0.5 * terms["cross_entropy"])
     logits = model.class_logits(model.forward_flow(x / 17)[0])
@@ -273,7 +314,9 @@ def test_every_parameter_moves_with_every_option(options):
 def test_other_data_are_refused_with_a_remedy():
     with pytest.raises(ValueError, match="glow models images"):
         Glow(DataSpec((2,)))
-    with pytest.raises(ValueError, match=r"glow with scales=2 needs sides divisible by 4.*; lower scales"):
+    with pytest.raises(
+        ValueError, match=r"glow with scales=2 needs sides divisible by 4.*; lower scales"
+    ):
         Glow(DataSpec((1, 6, 6), 17))
     with pytest.raises(ValueError, match="labelled data"):
         Glow(DataSpec((1, 8, 8), 17), conditional=True)

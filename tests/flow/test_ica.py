@@ -1,4 +1,6 @@
-"""ICA is ICA: the likelihood of a linear or nonlinear unmixing, its natural gradient, and sources that come back."""
+"""ICA is ICA: the likelihood of a linear or nonlinear unmixing, its natural gradient, and sources
+that come back.
+"""
 
 import math
 
@@ -43,19 +45,27 @@ def test_flow_inverts_and_its_log_det_is_autograds(layers):
     assert_flow_inverts(model.forward_flow, model.inverse_flow, torch.randn(3, 5).double())
 
 
-@pytest.mark.parametrize("options", [{"prior": p} for p in ("logistic", "laplace", "gaussian", "student")] + [{"layers": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"prior": p} for p in ("logistic", "laplace", "gaussian", "student")] + [{"layers": 2}],
+    ids=str,
+)
 def test_density_on_the_plane_integrates_to_one(options):
     model = ica(2, **options)
     if model.log_df is not None:
         model.log_df.data += 1.5  # lighter tails: the grid ends somewhere
-    assert total_density(model.log_prob, 2, half_width=150, points=1501) == pytest.approx(1, abs=1e-2)
+    assert total_density(model.log_prob, 2, half_width=150, points=1501) == pytest.approx(
+        1, abs=1e-2
+    )
 
 
 def test_linear_log_prob_is_the_priors_plus_log_det():
     model, x = ica(), torch.randn(4, 5).double()
     w = model.matrices[0].detach()
     sources = (x - model.mu) @ w.T
-    expected = stats.logistic.logpdf(sources.numpy()).sum(1) + math.log(abs(torch.linalg.det(w).item()))
+    expected = stats.logistic.logpdf(sources.numpy()).sum(1) + math.log(
+        abs(torch.linalg.det(w).item())
+    )
     torch.testing.assert_close(model.log_prob(x), torch.from_numpy(expected))
 
 
@@ -78,7 +88,13 @@ def test_sinh_arcsinh_inverts_and_its_derivative_is_autograds():
 
 @pytest.mark.parametrize(
     ("kind", "reference"),
-    [("logistic", stats.logistic), ("laplace", stats.laplace), ("gaussian", stats.norm), ("student", stats.t(df=3.5)), ("bimodal", None)],
+    [
+        ("logistic", stats.logistic),
+        ("laplace", stats.laplace),
+        ("gaussian", stats.norm),
+        ("student", stats.t(df=3.5)),
+        ("bimodal", None),
+    ],
 )
 def test_priors_are_scipys_and_their_draws_follow_them(kind, reference):
     df = torch.tensor(3.5).double()
@@ -121,13 +137,19 @@ def test_uniform_sources_need_the_adaptive_prior():
 
 def test_adaptive_prior_knows_the_sign_of_each_kurtosis():
     sources = (Sources(dim=2), Sources("uniform", dim=2))
-    x = torch.stack([data.draw(4000, torch.Generator().manual_seed(i))[:, 0] for i, data in enumerate(sources)], 1)
+    x = torch.stack(
+        [data.draw(4000, torch.Generator().manual_seed(i))[:, 0] for i, data in enumerate(sources)],
+        1,
+    )
     model = ICA(DataSpec((2,)), adaptive_prior=True, lr=0.0)
     assert not model.kurtosis.any()
     fit(model, Given(DataSpec((2,)), x, batch_size=500), 20)
     assert (model.kurtosis < 0).tolist() == [False, True]
     s = model.draw_codes(4000, Draw(torch.Generator().manual_seed(0), dtype=model.float_dtype))
-    assert stats.kstest(s[:, 0].numpy(), "logistic").pvalue > 0.01 and stats.kurtosis(s[:, 1].numpy()) < 0
+    assert (
+        stats.kstest(s[:, 0].numpy(), "logistic").pvalue > 0.01
+        and stats.kurtosis(s[:, 1].numpy()) < 0
+    )
 
 
 def test_scaling_the_data_by_two_costs_d_ln_two():
@@ -151,12 +173,19 @@ def test_natural_gradient_step_is_lr_times_identity_minus_phi_s_times_w():
     fit(model, Given(DataSpec((3,)), x, batch_size=64), 1, precision="64-true")
     s = x @ w.T
     phi = torch.tanh(s / 2)  # of the logistic prior
-    torch.testing.assert_close(model.matrices[0].detach(), w + 0.1 * (torch.eye(3).double() - phi.T @ s / 64) @ w)
+    torch.testing.assert_close(
+        model.matrices[0].detach(), w + 0.1 * (torch.eye(3).double() - phi.T @ s / 64) @ w
+    )
 
 
 def test_natural_gradient_is_the_same_whatever_the_mixing():
     data = Sources(size=2000)
-    x, a = data.examples()["x"], torch.tensor([[1.0, 9.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.1, 0.0], [0.0, 0.0, 0.0, 5.0]])
+    x, a = (
+        data.examples()["x"],
+        torch.tensor(
+            [[1.0, 9.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.1, 0.0], [0.0, 0.0, 0.0, 5.0]]
+        ),
+    )
     total = []
     for mix in (torch.eye(4), a):
         model = ICA(data.spec, optimiser="natural_gradient", lr=0.1).double()
@@ -164,7 +193,9 @@ def test_natural_gradient_is_the_same_whatever_the_mixing():
         model.matrices[0].data = torch.linalg.inv(mix).double()
         fit(model, Given(data.spec, (x @ mix.T).double(), batch_size=200), 30, precision="64-true")
         total.append(model.matrices[0].detach() @ mix.double())
-    torch.testing.assert_close(total[0], total[1], rtol=1e-4, atol=1e-4)  # equivariance (Cardoso and Laheld 1996)
+    torch.testing.assert_close(
+        total[0], total[1], rtol=1e-4, atol=1e-4
+    )  # equivariance (Cardoso and Laheld 1996)
 
 
 def test_whitening_start_gives_unit_covariance_and_counts_its_log_det():

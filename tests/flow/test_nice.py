@@ -1,4 +1,6 @@
-"""NICE is NICE: additive couplings that keep volume, one diagonal scaling, a factorial prior, and completions by ascent."""
+"""NICE is NICE: additive couplings that keep volume, one diagonal scaling, a factorial prior, and
+completions by ascent.
+"""
 
 import math
 
@@ -26,7 +28,9 @@ def nice(spec: DataSpec = SPEC, scale: float = 0.5, **options) -> NICE:
 
 
 def images(n: int, spec: DataSpec = SPEC) -> torch.Tensor:
-    return torch.randint(spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1)).double()
+    return torch.randint(
+        spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1)
+    ).double()
 
 
 @pytest.mark.parametrize("couplings", [1, 4])
@@ -34,7 +38,9 @@ def test_couplings_alone_keep_volume_whatever_the_weights(couplings):
     model = nice(couplings=couplings)
     model.s.data.zero_()
     for v in torch.randn(4, 1, 1, 3, 3).double():
-        jacobian = torch.autograd.functional.jacobian(lambda y: model.forward_flow(y)[0], v).view(9, 9)
+        jacobian = torch.autograd.functional.jacobian(lambda y: model.forward_flow(y)[0], v).view(
+            9, 9
+        )
         assert torch.linalg.slogdet(jacobian)[1].item() == pytest.approx(0, abs=1e-6)
         assert not torch.equal(jacobian, torch.eye(9).double())
 
@@ -66,7 +72,10 @@ def test_every_output_depends_on_every_input_after_three_couplings_and_not_after
     def dense(couplings: int) -> float:
         model, seen = nice(couplings=couplings), torch.zeros(9, 9, dtype=torch.bool)
         for v in torch.randn(8, 1, 1, 3, 3).double():
-            seen |= torch.autograd.functional.jacobian(lambda y: model.forward_flow(y)[0], v).view(9, 9) != 0
+            seen |= (
+                torch.autograd.functional.jacobian(lambda y: model.forward_flow(y)[0], v).view(9, 9)
+                != 0
+            )
         return seen.float().mean().item()
 
     assert dense(1) < dense(2) < 1
@@ -84,10 +93,14 @@ def test_log_prob_counts_prior_scaling_and_dequantisation(prior):
 
 def test_bits_per_dim_of_a_flat_density_are_log2_of_the_levels_over_its_height():
     model = NICE(SPEC).double()
-    model.s.data.fill_(-9.0)  # the logistic density of width e⁹ is ¼ e⁻⁹ everywhere on the unit cube
+    model.s.data.fill_(
+        -9.0
+    )  # the logistic density of width e⁹ is ¼ e⁻⁹ everywhere on the unit cube
     height = math.exp(-9) / 4
     bits = bits_per_dim(model.log_prob(images(3)), 9)
-    torch.testing.assert_close(bits, torch.full((3,), math.log2(17 / height)).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        bits, torch.full((3,), math.log2(17 / height)).double(), rtol=0, atol=1e-6
+    )
 
 
 def test_density_on_the_plane_integrates_to_one():
@@ -106,7 +119,11 @@ def test_parts_of_the_bound_add_up_and_the_papers_number_leaves_the_levels_out()
 @pytest.mark.parametrize("prior", ["logistic", "gaussian"])
 def test_samples_of_the_prior_have_its_distribution(prior):
     model = nice(prior=prior)
-    z = model.draw_codes(2000, Draw(torch.Generator().manual_seed(0), dtype=model.float_dtype)).flatten().numpy()
+    z = (
+        model.draw_codes(2000, Draw(torch.Generator().manual_seed(0), dtype=model.float_dtype))
+        .flatten()
+        .numpy()
+    )
     assert stats.kstest(z, {"logistic": "logistic", "gaussian": "norm"}[prior]).pvalue > 0.01
 
 
@@ -123,7 +140,8 @@ def test_spectrum_is_the_inverse_scaling_in_falling_order():
 
 
 def test_completion_keeps_what_is_known_and_climbs_to_the_mode():
-    # with couplings switched off the pixels are independent and log p is largest at y = 1/2 + v, where z = 0
+    # with couplings switched off the pixels are independent and log p is largest at y = 1/2 + v,
+    # where z = 0
     model = NICE(SPEC, hidden=4, inpaint_steps=300).double()
     x = images(6)
     known = torch.tensor([[1, 0, 1], [0, 1, 0], [1, 0, 1]], dtype=torch.bool)[None]

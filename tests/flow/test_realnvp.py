@@ -34,7 +34,9 @@ def realnvp(spec: DataSpec = SPEC, seed: int = 0, **options) -> RealNVP:
 
 
 def images(n: int, spec: DataSpec = SPEC) -> torch.Tensor:
-    return torch.randint(spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1)).double()
+    return torch.randint(
+        spec.levels, (n, *spec.shape), generator=torch.Generator().manual_seed(1)
+    ).double()
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
@@ -54,12 +56,16 @@ def test_flow_of_vectors_inverts_and_its_density_integrates_to_one():
 def test_checkerboard_and_channel_masks_are_the_papers():
     board = checkerboard(2, 4, 5, 0)
     assert board[0, 0, 0] == 1 and torch.equal(board[0], board[1]) and board.sum() == 20
-    assert (board[:, 1:] + board[:, :-1] == 1).all() and (board[:, :, 1:] + board[:, :, :-1] == 1).all()
+    assert (board[:, 1:] + board[:, :-1] == 1).all() and (
+        board[:, :, 1:] + board[:, :, :-1] == 1
+    ).all()
     assert torch.equal(checkerboard(2, 4, 5, 1), 1 - board)
     assert torch.equal(channel_mask(4, 1, 1, True).flatten(), torch.tensor([1.0, 1.0, 0.0, 0.0]))
     model = RealNVP(SPEC, width=4)
     masks = [[s.mask[0] for s in scale if isinstance(s, Coupling)] for scale in model.scales]
-    kinds = [[(m[:, 0, 0] if len(m) > 1 else m[0, 0, :2]).tolist() for m in scale] for scale in masks]
+    kinds = [
+        [(m[:, 0, 0] if len(m) > 1 else m[0, 0, :2]).tolist() for m in scale] for scale in masks
+    ]
     first, second = [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]
     assert kinds[0] == [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], first, second, first]
     assert len(kinds[1]) == 4 and model.sizes == [8] and model.top == (2, 2, 2)
@@ -100,7 +106,11 @@ def test_identity_flow_has_the_density_of_a_logit_normal():
     model = RealNVP(SPEC, width=4).double()
     y = torch.rand(3, 1, 4, 4).double() * 0.98 + 0.01
     p = 0.05 + 0.9 * y
-    pieces = torch.distributions.Normal(0, 1).log_prob(torch.logit(p)) - torch.log(p * (1 - p)) + math.log(0.9)
+    pieces = (
+        torch.distributions.Normal(0, 1).log_prob(torch.logit(p))
+        - torch.log(p * (1 - p))
+        + math.log(0.9)
+    )
     torch.testing.assert_close(model.log_density(y), pieces.flatten(1).sum(1))
     assert model.inverse_flow(torch.zeros(1, 16).double())[0].abs().max() == 0
 
@@ -124,7 +134,9 @@ def test_flow_batch_norm_uses_batch_statistics_in_training_and_lets_gradients_th
     z, log_det = norm(y)
     moved = z[:, mask == 0].view(64, 2, 8)
     torch.testing.assert_close(moved.mean((0, 2)), torch.zeros(2).double(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(moved.var((0, 2), correction=0), torch.ones(2).double(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        moved.var((0, 2), correction=0), torch.ones(2).double(), rtol=0, atol=1e-3
+    )
     assert torch.equal(z[:, mask == 1], y[:, mask == 1])
     batch = y[:, mask == 0].view(64, 2, 8).var((0, 2), correction=0)
     torch.testing.assert_close(log_det[0], -0.5 * 8 * torch.log(batch + 1e-4).sum())
@@ -145,7 +157,9 @@ def test_factored_out_dimensions_touch_only_their_own_prior_term():
     model.forward_flow(y)
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=1e-9)
     torch.testing.assert_close(again[:, 8:], z[:, 8:], rtol=0, atol=1e-9)
-    out = torch.autograd.functional.jacobian(lambda o: model.inverse_flow(torch.cat([o, z[:1, 8:]], 1))[0], z[:1, :8])
+    out = torch.autograd.functional.jacobian(
+        lambda o: model.inverse_flow(torch.cat([o, z[:1, 8:]], 1))[0], z[:1, :8]
+    )
     assert (out.abs().sum((0, 4, 5)) > 0).all()
 
 
@@ -153,7 +167,9 @@ def test_squeeze_counts_every_dimension_once():
     model = realnvp(DataSpec((3, 8, 8), 4), scales=3)
     z = model.forward_flow(torch.randn(2, 3, 8, 8).double())[0]
     assert z.shape == (2, 192) and model.sizes == [96, 48] and math.prod(model.top) == 48
-    jacobian = torch.autograd.functional.jacobian(lambda v: model.forward_flow(v)[0], torch.randn(1, 3, 8, 8).double())
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: model.forward_flow(v)[0], torch.randn(1, 3, 8, 8).double()
+    )
     assert torch.linalg.matrix_rank(jacobian.view(192, 192)) == 192
 
 
@@ -175,13 +191,17 @@ def test_dequantised_bound_is_below_the_mass_and_masses_sum_to_one():
 def test_bits_per_dim_is_the_sum_of_its_two_logged_parts():
     model, x = realnvp(), images(5)
     parts = model.evaluate({"x": x})
-    torch.testing.assert_close(parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16))
+    torch.testing.assert_close(
+        parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16)
+    )
 
 
 def test_more_draws_of_the_bound_have_the_same_mean():
     one, many = realnvp(draws=1), realnvp(draws=1000)
     x = images(1)
-    rough = torch.stack([one.log_prob(x, generator=torch.Generator().manual_seed(i)) for i in range(100)])
+    rough = torch.stack(
+        [one.log_prob(x, generator=torch.Generator().manual_seed(i)) for i in range(100)]
+    )
     assert abs(rough.mean() - many.log_prob(x)) < 4 * (rough.std() / 10 + rough.std() / 30)
 
 
@@ -189,7 +209,9 @@ def test_penalty_is_part_of_the_loss_and_not_of_the_likelihood():
     model, free = realnvp(blocks=1, l2=0.1), realnvp(blocks=1)
     x = images(4)
     torch.testing.assert_close(model.log_prob(x), free.log_prob(x))
-    penalised = [p for n, p in model.named_parameters() if n.endswith("gamma") or n.endswith("original0")]
+    penalised = [
+        p for n, p in model.named_parameters() if n.endswith("gamma") or n.endswith("original0")
+    ]
     assert len(penalised) > 10
     expected = free.loss({"x": x})["loss"] + 0.1 * sum((p**2).sum() for p in penalised)
     torch.testing.assert_close(model.loss({"x": x})["loss"], expected)
@@ -198,7 +220,9 @@ def test_penalty_is_part_of_the_loss_and_not_of_the_likelihood():
 def test_interpolation_starts_and_ends_at_the_images_and_keeps_to_the_arc():
     model, a, b = realnvp(), images(2), images(4)[2:]
     path = model.interpolate(a, b, frames=5)
-    assert path.shape == (2, 5, 1, 4, 4) and torch.equal(path[:, 0], a) and torch.equal(path[:, -1], b)
+    assert (
+        path.shape == (2, 5, 1, 4, 4) and torch.equal(path[:, 0], a) and torch.equal(path[:, -1], b)
+    )
     za, zb = model.encode(a), model.encode(b)
     assert torch.equal(path[:, 2], model.decode((za + zb) / math.sqrt(2)))
 

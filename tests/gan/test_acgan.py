@@ -1,4 +1,6 @@
-"""AC-GAN is AC-GAN: two heads on one trunk, no label into D, both players classify the generated images, diversity within a class."""
+"""AC-GAN is AC-GAN: two heads on one trunk, no label into D, both players classify the generated
+images, diversity within a class.
+"""
 
 import inspect
 
@@ -28,14 +30,24 @@ def make(**options) -> ACGAN:
 
 def gradient(loss: torch.Tensor, net: torch.nn.Module) -> torch.Tensor:
     grads = torch.autograd.grad(loss, [*net.parameters()], allow_unused=True)
-    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in zip(grads, net.parameters(), strict=True)])
+    return torch.cat(
+        [
+            torch.zeros_like(p).flatten() if g is None else g.flatten()
+            for g, p in zip(grads, net.parameters(), strict=True)
+        ]
+    )
 
 
 def test_the_discriminator_takes_no_label():
     model, x = make(), SPEC.to_signed(batch()["x"].double())
     assert list(inspect.signature(model.discriminator.forward).parameters) == ["x"]
-    assert torch.equal(model.judge(x, torch.zeros(9, dtype=torch.long)), model.judge(x, torch.ones(9, dtype=torch.long)))
-    assert model.discriminator.trunk[0][0].weight.shape[1] == 1  # one channel, nothing beside the image
+    assert torch.equal(
+        model.judge(x, torch.zeros(9, dtype=torch.long)),
+        model.judge(x, torch.ones(9, dtype=torch.long)),
+    )
+    assert (
+        model.discriminator.trunk[0][0].weight.shape[1] == 1
+    )  # one channel, nothing beside the image
 
 
 def test_one_trunk_serves_both_heads():
@@ -46,17 +58,25 @@ def test_one_trunk_serves_both_heads():
     out = model.judge(x)
     assert out.shape == (9, 4) and len(calls) == 1
     of_source, of_classes = model.judge(x)[:, 0].sum(), model.judge(x)[:, 1:].square().sum()
-    assert gradient(of_source, trunk).abs().max() > 0 and gradient(of_classes, trunk).abs().max() > 0
-    for head, other in ((model.discriminator.source, model.judge(x)[:, 1:]), (model.discriminator.classes, model.judge(x)[:, 0])):
+    assert (
+        gradient(of_source, trunk).abs().max() > 0 and gradient(of_classes, trunk).abs().max() > 0
+    )
+    for head, other in (
+        (model.discriminator.source, model.judge(x)[:, 1:]),
+        (model.discriminator.classes, model.judge(x)[:, 0]),
+    ):
         assert gradient(other.sum(), head).abs().max() == 0
 
 
-def test_both_losses_hold_the_cross_entropy_of_the_generated_classes_and_only_ds_that_of_real_ones():
+def test_both_losses_hold_the_cross_entropy_of_generated_classes_and_only_ds_that_of_real_ones():
     rows = {k: v.double() if k == "x" else v for k, v in batch().items()}
     changes = {}
     for name, player in (("discriminator_loss", "discriminator"), ("generator_loss", "generator")):
         with_class, without = make(), make(w_d=0.0, w_g=0.0)
-        found = [gradient(getattr(m, name)(rows)["loss"], getattr(m, player)) for m in (with_class, without)]
+        found = [
+            gradient(getattr(m, name)(rows)["loss"], getattr(m, player))
+            for m in (with_class, without)
+        ]
         changes[name] = found[0] - found[1]
     model, noise = make(), Noise(3, "test", dtype=torch.float64)
     c, x = noise.integers(9, high=3), SPEC.to_signed(rows["x"])
@@ -64,13 +84,21 @@ def test_both_losses_hold_the_cross_entropy_of_the_generated_classes_and_only_ds
     of_fake = F.cross_entropy(model.discriminator(fake)[:, 1:], c)
     of_real = F.cross_entropy(model.discriminator(x)[:, 1:], rows["y"])
     torch.testing.assert_close(changes["generator_loss"], gradient(of_fake, model.generator))
-    torch.testing.assert_close(changes["discriminator_loss"], gradient(of_real + of_fake.detach(), model.discriminator) + gradient(
-        F.cross_entropy(model.discriminator(fake.detach())[:, 1:], c), model.discriminator))  # fmt: skip
+    torch.testing.assert_close(
+        changes["discriminator_loss"],
+        gradient(of_real + of_fake.detach(), model.discriminator)
+        + gradient(
+            F.cross_entropy(model.discriminator(fake.detach())[:, 1:], c), model.discriminator
+        ),
+    )
     assert gradient(model.discriminator_loss(rows)["loss"], model.generator).abs().max() == 0
 
 
 def test_without_the_classes_it_is_a_gan():
-    model, rows = make(w_d=0.0, w_g=0.0), {k: v.double() if k == "x" else v for k, v in batch().items()}
+    model, rows = (
+        make(w_d=0.0, w_g=0.0),
+        {k: v.double() if k == "x" else v for k, v in batch().items()},
+    )
     gan = GAN(SPEC).double()
     gan.generator = torch.nn.Sequential(Told(), model.generator)
     gan.discriminator = torch.nn.Sequential(model.discriminator, First())
@@ -119,7 +147,9 @@ def test_images_of_one_class_that_are_equal_have_ms_ssim_one_and_unlike_ones_les
     for side in (8, 16, 32, 64, 128, 192):
         x = torch.rand(4, 1, side, side, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(ms_ssim(x, x), torch.ones(4))
-        assert (ms_ssim(x, x.flip(0)) < 0.7).all() and (ms_ssim(x, (x + 0.1 * x.flip(0)).clamp(0, 1)) > ms_ssim(x, x.flip(0))).all()
+        assert (ms_ssim(x, x.flip(0)) < 0.7).all() and (
+            ms_ssim(x, (x + 0.1 * x.flip(0)).clamp(0, 1)) > ms_ssim(x, x.flip(0))
+        ).all()
 
 
 def test_a_generator_that_ignores_z_has_ms_ssim_one():
@@ -148,28 +178,56 @@ def test_classes_of_held_out_images_are_compared_with_their_labels():
 def test_codes_without_a_class_are_refused():
     model, z = ACGAN(SPEC), torch.zeros(2, 32)
     for ask in (lambda: model.from_codes(z), lambda: model.interpolate(z, z + 1)):
-        with pytest.raises(ValueError, match="acgan is conditioned on the class; give labels y, 0 to 2"):
+        with pytest.raises(
+            ValueError, match="acgan is conditioned on the class; give labels y, 0 to 2"
+        ):
             ask()
 
 
 def test_the_papers_start_is_that_of_both_networks():
     model = ACGAN(DataSpec((1, 16, 16), 17, 3), init="dcgan")
     for net in (model.generator, model.discriminator):
-        weights = [m.weight for m in net.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
-        assert weights and torch.cat([w.flatten() for w in weights]).std().item() == pytest.approx(0.02, rel=0.05)
+        weights = [
+            m.weight
+            for m in net.modules()
+            if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))
+        ]
+        assert weights and torch.cat([w.flatten() for w in weights]).std().item() == pytest.approx(
+            0.02, rel=0.05
+        )
 
 
 def test_paper_discriminator_is_table_2():
     with torch.device("meta"):
-        model = ACGAN(DataSpec((3, 32, 32), 256, 10), arch="paper", latent=100, width=96, width_d=16, kernel=5, norm="batch", dropout=0.5)
+        model = ACGAN(
+            DataSpec((3, 32, 32), 256, 10),
+            arch="paper",
+            latent=100,
+            width=96,
+            width_d=16,
+            kernel=5,
+            norm="batch",
+            dropout=0.5,
+        )
     convs = [m for m in model.discriminator.modules() if isinstance(m, torch.nn.Conv2d)]
     assert [(m.out_channels, m.kernel_size[0], m.stride[0]) for m in convs] == [
-        (16, 3, 2), (32, 3, 1), (64, 3, 2), (128, 3, 1), (256, 3, 2), (512, 3, 1),
-    ]  # fmt: skip
+        (16, 3, 2),
+        (32, 3, 1),
+        (64, 3, 2),
+        (128, 3, 1),
+        (256, 3, 2),
+        (512, 3, 1),
+    ]
     assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.discriminator.modules()) == 5
-    assert [m.p for m in model.discriminator.modules() if isinstance(m, torch.nn.Dropout)] == [0.5] * 6
+    assert [m.p for m in model.discriminator.modules() if isinstance(m, torch.nn.Dropout)] == [
+        0.5
+    ] * 6
     assert model.judge(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 11)
-    up = [(m.in_channels, m.out_channels) for m in model.generator.modules() if isinstance(m, torch.nn.ConvTranspose2d)]
+    up = [
+        (m.in_channels, m.out_channels)
+        for m in model.generator.modules()
+        if isinstance(m, torch.nn.ConvTranspose2d)
+    ]
     assert up == [(110, 384), (384, 192), (192, 96), (96, 3)]
 
 

@@ -1,4 +1,6 @@
-"""AdaGAN is AdaGAN: the optimal weights, a mixture of frozen generators, rows drawn by their weights, stages that resume."""
+"""AdaGAN is AdaGAN: the optimal weights, a mixture of frozen generators, rows drawn by their
+weights, stages that resume.
+"""
 
 import math
 import runpy
@@ -17,7 +19,9 @@ PLANE = DataSpec((2,))
 
 
 def data(batch_size: int = 8, n: int = 96) -> Given:
-    return Given(PLANE, torch.randn(n, 2, generator=torch.Generator().manual_seed(0)), batch_size=batch_size)
+    return Given(
+        PLANE, torch.randn(n, 2, generator=torch.Generator().manual_seed(0)), batch_size=batch_size
+    )
 
 
 def small(seed: int = 0, **options) -> AdaGAN:
@@ -34,8 +38,16 @@ def least_divergence(p: torch.Tensor, g: torch.Tensor, beta: float) -> float:
     """The smallest JSD((1 - β) g + β q, p) over distributions q, by descent from several starts."""
     best = math.inf
     for seed in range(4):
-        logits = torch.randn(len(p), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).requires_grad_()
-        optimiser = torch.optim.LBFGS([logits], max_iter=2000, tolerance_grad=1e-12, tolerance_change=1e-15, line_search_fn="strong_wolfe")
+        logits = torch.randn(
+            len(p), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+        ).requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [logits],
+            max_iter=2000,
+            tolerance_grad=1e-12,
+            tolerance_change=1e-15,
+            line_search_fn="strong_wolfe",
+        )
 
         def closure(logits=logits, optimiser=optimiser):
             optimiser.zero_grad()
@@ -59,15 +71,23 @@ def test_star_weights_are_a_distribution_and_minimise_the_divergence_of_the_new_
     assert q.sum().item() == pytest.approx(1, abs=1e-12) and q.min() >= 0
     reached = jensen_shannon((1 - beta) * g + beta * q, p).item()
     best = least_divergence(p, g, beta)
-    assert reached == pytest.approx(best, abs=1e-5) and reached < jensen_shannon((1 - beta) * g + beta * p, p).item() - 1e-3
-    lam = ((beta * q + (1 - beta) * g) / p)[q > 1e-12]  # on the support the new mixture is λ times the data
+    assert (
+        reached == pytest.approx(best, abs=1e-5)
+        and reached < jensen_shannon((1 - beta) * g + beta * p, p).item() - 1e-3
+    )
+    lam = ((beta * q + (1 - beta) * g) / p)[
+        q > 1e-12
+    ]  # on the support the new mixture is λ times the data
     torch.testing.assert_close(lam, lam[0].expand_as(lam))
     assert ((1 - beta) * g / p)[q <= 1e-12].gt(lam[0] - 1e-9).all()
 
 
 @pytest.mark.parametrize("beta", [0.2, 0.5, 0.8])
 def test_dagger_weights_solve_their_equation(beta):
-    h = torch.rand(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64).mul(4).exp() / 10
+    h = (
+        torch.rand(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64).mul(4).exp()
+        / 10
+    )
     w = theory_dagger(h, beta)
     assert w.sum().item() == pytest.approx(1, abs=1e-12) and w.min() >= 0
     used = w > 0
@@ -81,12 +101,16 @@ def test_what_is_covered_gets_nothing_and_what_is_missed_the_most(rule):
     h = torch.tensor([0.0, 1.0, 50.0, 0.5, 0.0], dtype=torch.float64)
     w = rule(h, 0.25)
     assert w[2] == 0 and (w[[0, 4]] == w.max()).all() and w[3] >= w[1] and w[0] > w[1]
-    torch.testing.assert_close(rule(torch.ones(7, dtype=torch.float64), 0.25), torch.full((7,), 1 / 7, dtype=torch.float64))
+    torch.testing.assert_close(
+        rule(torch.ones(7, dtype=torch.float64), 0.25), torch.full((7,), 1 / 7, dtype=torch.float64)
+    )
 
 
 def test_where_more_than_the_new_share_is_missed_altogether_it_shares_the_weight():
     h = torch.tensor([0.0, 0.0, 3.0, 0.0, 2.0], dtype=torch.float64)
-    torch.testing.assert_close(theory_dagger(h, 0.25), torch.tensor([1, 1, 0, 1, 0], dtype=torch.float64) / 3)
+    torch.testing.assert_close(
+        theory_dagger(h, 0.25), torch.tensor([1, 1, 0, 1, 0], dtype=torch.float64) / 3
+    )
     missed = torch.arange(100).lt(60).double()
     torch.testing.assert_close(theory_dagger(1 - missed, 0.25), missed / 60)
 
@@ -98,9 +122,15 @@ def test_topk_is_uniform_on_the_smallest_ratios():
 
 def test_mixture_weights_are_uniform_for_one_over_t_and_geometric_for_a_constant():
     for stages in (1, 2, 5):
-        assert mixture_weights([1 / t for t in range(1, stages + 1)]) == pytest.approx([1 / stages] * stages)
+        assert mixture_weights([1 / t for t in range(1, stages + 1)]) == pytest.approx(
+            [1 / stages] * stages
+        )
     assert mixture_weights([1, 0.25, 0.25]) == pytest.approx([0.75**2, 0.25 * 0.75, 0.25])
-    assert [small(beta="constant", beta_constant=0.3).beta_of(t) for t in (1, 2, 3)] == [1, 0.3, 0.3]
+    assert [small(beta="constant", beta_constant=0.3).beta_of(t) for t in (1, 2, 3)] == [
+        1,
+        0.3,
+        0.3,
+    ]
 
 
 def test_each_sample_is_of_one_generator_and_each_generator_has_its_share():
@@ -115,13 +145,19 @@ def test_each_sample_is_of_one_generator_and_each_generator_has_its_share():
     found = torch.stack([(x == i).all(1).double().mean() for i in range(3)])
     assert found.sum() == 1
     assert ((found - shares).abs() < 4 * (shares * (1 - shares) / 40_000).sqrt()).all()
-    assert set(model.draw_from(500, 2, torch.Generator().manual_seed(0)).unique().tolist()) == {0.0, 1.0}
+    assert set(model.draw_from(500, 2, torch.Generator().manual_seed(0)).unique().tolist()) == {
+        0.0,
+        1.0,
+    }
 
 
 def test_earlier_generators_never_move_and_new_ones_share_nothing_with_them():
     model, begun = small(), []
     inner = model.begin_stage
-    model.begin_stage = lambda: (inner(), begun.append([p.detach().clone() for p in model.generator.parameters()]))
+    model.begin_stage = lambda: (
+        inner(),
+        begun.append([p.detach().clone() for p in model.generator.parameters()]),
+    )
     fit(model, data(), 8)
     after = [[p.clone() for p in net.generator.parameters()] for net in model.past]
     first = [p.clone() for p in small().generator.parameters()]
@@ -131,7 +167,9 @@ def test_earlier_generators_never_move_and_new_ones_share_nothing_with_them():
     model = small()
     fit(model, data(), 7)
     assert all(
-        torch.equal(u, v) for net, old in zip(model.past, after, strict=True) for u, v in zip(net.generator.parameters(), old, strict=True)
+        torch.equal(u, v)
+        for net, old in zip(model.past, after, strict=True)
+        for u, v in zip(net.generator.parameters(), old, strict=True)
     )
 
 
@@ -172,7 +210,11 @@ def test_the_ratio_is_the_mixtures_density_over_the_datas(loop):
     assert torch.corrcoef(torch.stack([h.log()[near], truth[near].double()]))[0, 1] > 0.98
 
 
-@pytest.mark.parametrize("options", [{}, {"rule": "theory_dagger"}, {"rule": "topk", "beta": "constant"}], ids=["star", "dagger", "topk"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"rule": "theory_dagger"}, {"rule": "topk", "beta": "constant"}],
+    ids=["star", "dagger", "topk"],
+)
 def test_it_resumes_bit_for_bit_in_the_middle_of_the_second_stage(options, tmp_path):
     straight, first, rest = small(**options), small(**options), small(seed=1, **options)
     fit(straight, data(), 8)
@@ -206,10 +248,17 @@ def test_boosting_finds_modes_that_the_first_generator_missed():
 
     ring = Toy2D()
     torch.manual_seed(1)
-    model = AdaGAN(ring.spec, latent=1, stages=4, stage_steps=700)  # a curve cannot keep eight modes apart
+    model = AdaGAN(
+        ring.spec, latent=1, stages=4, stage_steps=700
+    )  # a curve cannot keep eight modes apart
     fit(model, ring, 2800)
     with undisturbed(model):
-        found = [mode_coverage(model.draw_from(2500, t, torch.Generator().manual_seed(0)), ring.centres, 0.05)["modes"] for t in (1, 4)]
+        found = [
+            mode_coverage(
+                model.draw_from(2500, t, torch.Generator().manual_seed(0)), ring.centres, 0.05
+            )["modes"]
+            for t in (1, 4)
+        ]
     assert found[1] >= 5 and found[1] > found[0]
 
 
@@ -223,7 +272,9 @@ def test_two_processes_train_all_stages_as_one_does(tmp_path):
 
 
 def test_data_whose_rows_cannot_be_asked_for_are_refused_before_training():
-    loader = torch.utils.data.DataLoader([{"x": torch.zeros(2), "index": i} for i in range(8)], batch_size=8)
+    loader = torch.utils.data.DataLoader(
+        [{"x": torch.zeros(2), "index": i} for i in range(8)], batch_size=8
+    )
     model = small()
     with pytest.raises(ValueError, match="adagan reads training examples by their weights"):
         fit(model, loader, 1)
@@ -231,12 +282,21 @@ def test_data_whose_rows_cannot_be_asked_for_are_refused_before_training():
 
 
 def test_options_without_a_meaning_are_refused():
-    for bad in ({"rule": "best"}, {"beta": "linear"}, {"beta_constant": 1.0}, {"top": 0.0}, {"mix_steps": 0}, {"stage_steps": 0}):
+    for bad in (
+        {"rule": "best"},
+        {"beta": "linear"},
+        {"beta_constant": 1.0},
+        {"top": 0.0},
+        {"mix_steps": 0},
+        {"stage_steps": 0},
+    ):
         with pytest.raises(ValueError, match="got"):
             AdaGAN(PLANE, **bad)
 
 
 if __name__ == "__member__":
     pair = small().double()
-    if fit(pair, data(4), 8, precision="64-true", devices=2, strategy="ddp_find_unused_parameters_true").is_global_zero:
+    if fit(
+        pair, data(4), 8, precision="64-true", devices=2, strategy="ddp_find_unused_parameters_true"
+    ).is_global_zero:
         torch.save(pair.state_dict(), Path(folder) / "two.pt")  # noqa: F821  given by the launcher

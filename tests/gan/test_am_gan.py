@@ -1,4 +1,6 @@
-"""AM-GAN is AM-GAN: class-aware gradients, dynamic and predefined targets, K + 1 learned logits; LabelGAN beside it."""
+"""AM-GAN is AM-GAN: class-aware gradients, dynamic and predefined targets, K + 1 learned logits;
+LabelGAN beside it.
+"""
 
 import pytest
 import torch
@@ -29,7 +31,9 @@ def at_logits(model: AMGAN, logits: torch.Tensor) -> torch.Tensor:
     """The gradient of G's loss with respect to D's logits of its rows, set to these."""
     logits = logits.clone().requires_grad_()
     model.judge = lambda x, y=None: logits
-    (gradient,) = torch.autograd.grad(model.generator_loss(len(logits))["loss"] * len(logits), logits)
+    (gradient,) = torch.autograd.grad(
+        model.generator_loss(len(logits))["loss"] * len(logits), logits
+    )
     return gradient
 
 
@@ -48,13 +52,17 @@ def test_gradients_at_the_logits_are_the_closed_forms_of_the_paper():
 def test_am_lowers_the_other_classes_and_label_gan_raises_them():
     logits = torch.tensor([[2.0, 1.0, 0.0, 1.5]], dtype=torch.float64)
     assert (at_logits(make(), logits)[0].sign() == torch.tensor([-1, 1, 1, 1])).all()
-    assert (at_logits(make(mode="label_gan"), logits)[0].sign() == torch.tensor([-1, -1, -1, 1])).all()
+    assert (
+        at_logits(make(mode="label_gan"), logits)[0].sign() == torch.tensor([-1, -1, -1, 1])
+    ).all()
 
 
 def test_dynamic_targets_are_the_likeliest_class_of_data_without_gradient():
     logits = torch.tensor([[0.0, 1.0, -1.0, 9.0], [3.0, 2.0, 1.0, 0.0]], requires_grad=True)
     y = dynamic_class(logits)
-    assert y.tolist() == [1, 0] and not y.requires_grad  # the fake entry, the largest of the first row, is no candidate
+    assert (
+        y.tolist() == [1, 0] and not y.requires_grad
+    )  # the fake entry, the largest of the first row, is no candidate
     assert dynamic_class(logits.detach() - 1e3).tolist() == [1, 0]
 
 
@@ -76,7 +84,10 @@ def test_dynamic_targets_follow_the_discriminator():
 def test_with_one_class_both_losses_and_their_gradients_are_the_non_saturating_gans(mode):
     model, rows = make(DataSpec((1, 8, 8), 17, 1), mode=mode), batch()
     rows["y"] = torch.zeros_like(rows["y"])
-    for player, loss in (("d", lambda: model.discriminator_loss(rows)["loss"]), ("g", lambda: model.generator_loss(9)["loss"])):
+    for player, loss in (
+        ("d", lambda: model.discriminator_loss(rows)["loss"]),
+        ("g", lambda: model.generator_loss(9)["loss"]),
+    ):
         model.noise.draws = 0
         mine = loss()
         noise = Noise(3, "test", dtype=torch.float64)
@@ -84,11 +95,20 @@ def test_with_one_class_both_losses_and_their_gradients_are_the_non_saturating_g
             noise.draws += 1
         z = noise.normal(9, 4)
         fake = model.generator(torch.cat([z, torch.ones(9, 1)], 1) if mode == "predefined" else z)
-        s_real, s_fake = (out[:, 0] - out[:, 1] for out in map(model.discriminator, (SPEC.to_signed(rows["x"]), fake)))
-        gan = (F.softplus(-s_real) + F.softplus(s_fake)).mean() if player == "d" else non_saturating(s_fake).mean()
+        s_real, s_fake = (
+            out[:, 0] - out[:, 1]
+            for out in map(model.discriminator, (SPEC.to_signed(rows["x"]), fake))
+        )
+        gan = (
+            (F.softplus(-s_real) + F.softplus(s_fake)).mean()
+            if player == "d"
+            else non_saturating(s_fake).mean()
+        )
         torch.testing.assert_close(mine, gan)
         parameters = [*model.parameters_of(player)]
-        for a, b in zip(torch.autograd.grad(mine, parameters), torch.autograd.grad(gan, parameters), strict=True):
+        for a, b in zip(
+            torch.autograd.grad(mine, parameters), torch.autograd.grad(gan, parameters), strict=True
+        ):
             torch.testing.assert_close(a, b)
 
 
@@ -115,7 +135,9 @@ def test_a_real_row_raises_its_class_and_only_fakes_raise_the_fake_logit():
 
 def test_the_fake_logit_is_learned():
     model, rows = make(), batch()
-    (gradient,) = torch.autograd.grad(model.discriminator_loss(rows)["loss"], model.discriminator.end.bias)
+    (gradient,) = torch.autograd.grad(
+        model.discriminator_loss(rows)["loss"], model.discriminator.end.bias
+    )
     assert gradient.shape == (4,) and gradient[3] != 0
 
 
@@ -126,14 +148,19 @@ def test_smoothing_moves_real_targets_to_the_fake_class():
     y = torch.tensor([0, 1, 2, 0, 1])
     target = 0.9 * F.one_hot(y, 4) + 0.1 * F.one_hot(torch.full((5,), 3), 4)
     fake = F.cross_entropy(real, torch.full((5,), 3))
-    torch.testing.assert_close(model.discriminator_loss({"x": real, "y": y})["loss"], F.cross_entropy(real, target) + fake)
+    torch.testing.assert_close(
+        model.discriminator_loss({"x": real, "y": y})["loss"], F.cross_entropy(real, target) + fake
+    )
 
 
 def test_only_predefined_targets_condition_the_generator():
     for mode, told in (("dynamic", ""), ("predefined", "class"), ("label_gan", "")):
         model = make(mode=mode).eval()
         assert model.conditions_on == told
-        drawn = [model.sample(4, y=torch.full((4,), y), generator=torch.Generator().manual_seed(0)) for y in (0, 1)]
+        drawn = [
+            model.sample(4, y=torch.full((4,), y), generator=torch.Generator().manual_seed(0))
+            for y in (0, 1)
+        ]
         assert torch.equal(*drawn) == (told == "")
 
 
@@ -143,7 +170,9 @@ def test_a_path_between_codes_is_of_the_class_that_is_asked_for():
     frames = model.interpolate(a, b, 5, torch.tensor([0, 1, 2]))
     assert torch.equal(frames[:, -1], model.from_codes(b, torch.tensor([0, 1, 2])))
     assert not torch.equal(frames[:, -1], model.from_codes(b, torch.tensor([1, 2, 0])))
-    with pytest.raises(ValueError, match=r"am_gan is conditioned on the class; give labels y, 0 to 2"):
+    with pytest.raises(
+        ValueError, match=r"am_gan is conditioned on the class; give labels y, 0 to 2"
+    ):
         model.interpolate(a, b)
     assert make().eval().interpolate(a, b).shape == (3, 10, 1, 8, 8)  # a dynamic class needs none
 
@@ -155,7 +184,9 @@ def test_a_predefined_class_is_drawn_at_its_own_place():
     model = AMGAN(spec, mode="predefined", width=32, lr_d=2e-3, lr_g=2e-3)
     fit(model, Given(spec, x, torch.arange(400) // 200, batch_size=64), 200)
     for y, centre in ((0, 2.0), (1, -2.0)):
-        drawn = model.sample(200, y=torch.full((200,), y), generator=torch.Generator().manual_seed(0))
+        drawn = model.sample(
+            200, y=torch.full((200,), y), generator=torch.Generator().manual_seed(0)
+        )
         assert ((drawn - centre).norm(dim=1) < 1).float().mean() > 0.9
 
 

@@ -1,4 +1,6 @@
-"""b-GAN is b-GAN: Bregman matching finds the density ratio, and the generator's loss is flat where it is one."""
+"""b-GAN is b-GAN: Bregman matching finds the density ratio, and the generator's loss is flat where
+it is one.
+"""
 
 import math
 
@@ -21,7 +23,13 @@ def densities() -> torch.Tensor:
 def best(model: BGAN, p: torch.Tensor, q: torch.Tensor) -> tuple[torch.Tensor, float]:
     """The table of ratios that minimises R's loss, and the loss there."""
     s = torch.zeros_like(p, requires_grad=True)
-    optimiser = torch.optim.LBFGS([s], max_iter=1000, tolerance_grad=1e-13, tolerance_change=1e-18, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [s],
+        max_iter=1000,
+        tolerance_grad=1e-13,
+        tolerance_change=1e-18,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure():
         optimiser.zero_grad()
@@ -40,7 +48,11 @@ def test_best_ratio_is_p_over_q_of_mean_one_and_its_loss_minus_the_divergence(de
     torch.testing.assert_close(r, p / q, atol=1e-3, rtol=0)
     assert (q * r).sum().item() == pytest.approx(1, abs=1e-4)
     u = p / q
-    divergence = {"pearson": (u - 1) ** 2 / 2, "kl": u * u.log(), "gan": u * u.log() - (1 + u) * (1 + u).log()}[f]
+    divergence = {
+        "pearson": (u - 1) ** 2 / 2,
+        "kl": u * u.log(),
+        "gan": u * u.log() - (1 + u) * (1 + u).log(),
+    }[f]
     assert -loss == pytest.approx((q * divergence).sum().item(), abs=1e-6)
 
 
@@ -52,7 +64,8 @@ def test_losses_are_those_of_the_known_ratio_estimators(f):
     expected = {
         "pearson": 0.5 * b.square().mean() - a.mean() + 0.5,  # uLSIF
         "kl": b.mean() - a.log().mean() - 1,  # KLIEP
-        "gan": F.binary_cross_entropy(a / (1 + a), torch.ones(64)) + F.binary_cross_entropy(b / (1 + b), torch.zeros(64)),
+        "gan": F.binary_cross_entropy(a / (1 + a), torch.ones(64))
+        + F.binary_cross_entropy(b / (1 + b), torch.zeros(64)),
     }[f]
     torch.testing.assert_close(loss, expected)
 
@@ -70,12 +83,19 @@ def test_relative_ratio_is_bounded_and_its_optimum_is_relative(densities, f, alp
     p[0] = 50 * q[0]  # a plain ratio above both bounds
     p = p / p.sum()
     model = BGAN(PLANE, f=f, alpha=alpha)
-    torch.testing.assert_close(best(model, p, q)[0], p / (alpha * p + (1 - alpha) * q), atol=1e-3, rtol=0)
-    assert model.positive(torch.tensor([1e4, -1e4])).tolist() == [pytest.approx(1 / alpha), pytest.approx(0, abs=1e-9)]
+    torch.testing.assert_close(
+        best(model, p, q)[0], p / (alpha * p + (1 - alpha) * q), atol=1e-3, rtol=0
+    )
+    assert model.positive(torch.tensor([1e4, -1e4])).tolist() == [
+        pytest.approx(1 / alpha),
+        pytest.approx(0, abs=1e-9),
+    ]
 
 
 @pytest.mark.parametrize("f", FUNCTIONS)
-def test_relative_ratio_has_mean_one_under_the_mixture_and_its_divergence_is_that_from_it(densities, f):
+def test_relative_ratio_has_mean_one_under_the_mixture_and_its_divergence_is_that_from_it(
+    densities, f
+):
     (p, q), rows = densities, 200_000
     model = BGAN(PLANE, f=f, alpha=0.2)
     mixture = 0.2 * p + 0.8 * q
@@ -86,25 +106,39 @@ def test_relative_ratio_has_mean_one_under_the_mixture_and_its_divergence_is_tha
     terms = model.watch(on_real, on_fake)
     assert terms["ratio_mean"].item() == pytest.approx(1, abs=1e-3)
     u = p / mixture
-    of = {"pearson": (u - 1) ** 2 / 2, "kl": u * u.log(), "gan": u * u.log() - (1 + u) * (1 + u).log()}[f]
+    of = {
+        "pearson": (u - 1) ** 2 / 2,
+        "kl": u * u.log(),
+        "gan": u * u.log() - (1 + u) * (1 + u).log(),
+    }[f]
     divergence = (mixture * of).sum().item()
     assert -loss == pytest.approx(divergence, abs=1e-6)
-    assert all(terms[name].item() == pytest.approx(divergence, abs=1e-3) for name in ("div", "div_lb"))
+    assert all(
+        terms[name].item() == pytest.approx(divergence, abs=1e-3) for name in ("div", "div_lb")
+    )
 
 
 def test_held_out_ratio_mean_is_that_under_the_mixture():
     model, x = BGAN(PLANE, alpha=0.2, width=8).eval(), torch.randn(50, 2)
     values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))
     fake = model.sample(50, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(values["ratio_mean"].mean(), 0.2 * model.ratio(x).mean() + 0.8 * model.ratio(fake).mean())
+    torch.testing.assert_close(
+        values["ratio_mean"].mean(), 0.2 * model.ratio(x).mean() + 0.8 * model.ratio(fake).mean()
+    )
 
 
 @pytest.mark.parametrize("f", FUNCTIONS)
 def test_relative_costs_and_their_slopes_are_finite_however_sure_the_network_is(f):
-    model, s = BGAN(PLANE, f=f, alpha=0.2), torch.tensor([-1e4, -200.0, -90.0, 90.0, 1e4], requires_grad=True)
+    model, s = (
+        BGAN(PLANE, f=f, alpha=0.2),
+        torch.tensor([-1e4, -200.0, -90.0, 90.0, 1e4], requires_grad=True),
+    )
     for price in (model.price_real, model.price_fake, model.price_generator):
         cost = price(s)
-        assert torch.isfinite(cost).all() and torch.isfinite(torch.autograd.grad(cost.sum(), s)[0]).all()
+        assert (
+            torch.isfinite(cost).all()
+            and torch.isfinite(torch.autograd.grad(cost.sum(), s)[0]).all()
+        )
 
 
 def test_relative_pearson_loss_is_the_papers():
@@ -129,7 +163,9 @@ def test_slopes_of_the_generators_losses_and_where_they_vanish(f):
     torch.testing.assert_close(slopes["f"], first / 5)
     torch.testing.assert_close(slopes["dual"], -v * second / 5)
     assert (slopes["dual"] < 0).all()
-    signs = {"pearson": [-1, -1, 0, 1, 1], "kl": [-1, 1, 1, 1, 1], "gan": [-1] * 5}[f]  # drawn to 1, to 1/e, upwards
+    signs = {"pearson": [-1, -1, 0, 1, 1], "kl": [-1, 1, 1, 1, 1], "gan": [-1] * 5}[
+        f
+    ]  # drawn to 1, to 1/e, upwards
     assert slopes["f"].sign().tolist() == signs
 
 
@@ -147,7 +183,8 @@ def test_ratio_of_two_known_densities_is_learnt(f):
     model = BGAN(LINE, f=f, width=32, lr_d=3e-3)
     optimiser = model.optimisers()["d"]
     p = torch.distributions.MixtureSameFamily(
-        torch.distributions.Categorical(torch.ones(2)), torch.distributions.Normal(torch.tensor([-1.0, 1.0]), 0.5)
+        torch.distributions.Categorical(torch.ones(2)),
+        torch.distributions.Normal(torch.tensor([-1.0, 1.0]), 0.5),
     )
     q = torch.distributions.Normal(0.0, 1.5)
     model.generator.forward = lambda z: 1.5 * z  # frozen
@@ -164,7 +201,9 @@ def test_ratio_of_two_known_densities_is_learnt(f):
     assert model.ratio(fake).mean().item() == pytest.approx(1, abs=0.15)
 
 
-@pytest.mark.parametrize("options", [{"f": "tv"}, {"f_g": "tv"}, {"g_loss": "nonsat"}, {"alpha": 1.0}, {"r_max": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"f": "tv"}, {"f_g": "tv"}, {"g_loss": "nonsat"}, {"alpha": 1.0}, {"r_max": 0.5}]
+)
 def test_settings_that_mean_nothing_are_refused(options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
         BGAN(PLANE, **options)

@@ -10,7 +10,11 @@ from zoo.core.noise import Noise
 from zoo.gan.began import BEGAN, control, convergence, reconstruction_loss
 
 SPEC = DataSpec((1, 8, 8), 17)
-ARCHITECTURES = [{"arch": "mlp", "width": 16}, {"arch": "conv", "width": 3}, {"arch": "conv", "width": 3, "skip": True}]
+ARCHITECTURES = [
+    {"arch": "mlp", "width": 16},
+    {"arch": "conv", "width": 3},
+    {"arch": "conv", "width": 3, "skip": True},
+]
 
 
 def images(n: int) -> torch.Tensor:
@@ -25,10 +29,18 @@ def model(request) -> BEGAN:
 def test_controller_follows_the_clipped_recursion_through_both_saturations():
     g = torch.Generator().manual_seed(0)
     a = torch.rand(1000, generator=g, dtype=torch.float64)
-    b = torch.rand(1000, generator=g, dtype=torch.float64) * torch.linspace(0, 1, 1000, dtype=torch.float64)
+    b = torch.rand(1000, generator=g, dtype=torch.float64) * torch.linspace(
+        0, 1, 1000, dtype=torch.float64
+    )
     k, expected, seen = torch.zeros((), dtype=torch.float64), 0.0, []
     for real, fake in zip(a.tolist(), b.tolist(), strict=True):
-        k = control(k, torch.tensor(real, dtype=torch.float64), torch.tensor(fake, dtype=torch.float64), 0.5, 0.1)
+        k = control(
+            k,
+            torch.tensor(real, dtype=torch.float64),
+            torch.tensor(fake, dtype=torch.float64),
+            0.5,
+            0.1,
+        )
         expected = min(max(expected + 0.1 * (0.5 * real - fake), 0.0), 1.0)
         assert k.item() == pytest.approx(expected, abs=1e-14)
         seen.append(expected)
@@ -39,7 +51,9 @@ def test_k_rises_when_generated_images_are_reconstructed_too_well():
     assert control(torch.tensor(0.3), torch.tensor(1.0), torch.tensor(0.2), 0.5, 0.1) > 0.3
 
 
-def test_discriminator_gradient_is_that_of_a_plain_autoencoder_at_k_zero_and_the_difference_at_k_one(model):
+def test_discriminator_gradient_is_an_autoencoders_at_k_zero_and_the_difference_at_k_one(
+    model,
+):
     x = images(6)
     signed = SPEC.to_signed(x)
 
@@ -71,21 +85,33 @@ def test_generator_is_differentiated_through_the_target_as_well(model):
     z = model.noise.uniform(5, 4, low=-1, high=1)
     fake = model.generator(z)
     full = torch.autograd.grad(model.energy(fake).sum(), fake, retain_graph=True)[0]
-    detached = torch.autograd.grad((fake.detach() - model.autoencode(fake)).abs().flatten(1).mean(1).sum(), fake)[0]
+    detached = torch.autograd.grad(
+        (fake.detach() - model.autoencode(fake)).abs().flatten(1).mean(1).sum(), fake
+    )[0]
     assert (full - detached).abs().max() > 1e-3
-    torch.testing.assert_close(full - detached, (fake - model.autoencode(fake)).sign().detach() / 64, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        full - detached, (fake - model.autoencode(fake)).sign().detach() / 64, atol=1e-6, rtol=0
+    )
 
 
 def test_each_player_moves_only_in_its_own_phase(model):
     moved = {"d": [], "g": []}
 
     def watch(player):
-        now = {name: torch.cat([p.detach().flatten() for p in model.parameters_of(name)]) for name in ("d", "g")}
+        now = {
+            name: torch.cat([p.detach().flatten() for p in model.parameters_of(name)])
+            for name in ("d", "g")
+        }
         if watch.before:
-            moved[player].append({name: not torch.equal(now[name], watch.before[name]) for name in now})
+            moved[player].append(
+                {name: not torch.equal(now[name], watch.before[name]) for name in now}
+            )
         watch.before = now
 
-    watch.before = {name: torch.cat([p.detach().flatten().clone() for p in model.parameters_of(name)]) for name in ("d", "g")}
+    watch.before = {
+        name: torch.cat([p.detach().flatten().clone() for p in model.parameters_of(name)])
+        for name in ("d", "g")
+    }
     model.after_step = watch
     fit(model, Given(SPEC, images(64)), 3)
     assert moved["d"] == [{"d": True, "g": False}] * 3
@@ -131,11 +157,30 @@ def test_plateau_halves_both_rates_after_two_stalled_intervals():
 def test_architecture_is_the_papers():
     model = BEGAN(DataSpec((3, 32, 32), 256), arch="conv", width=5, base=8, latent=6, code=7)
     encoder = [m for m in model.encoder.modules() if isinstance(m, nn.Conv2d)]
-    assert [c.out_channels for c in encoder if c.stride == (1, 1)] == [5, 5, 5, 10, 10, 15, 15]  # n, then n, 2n, 3n twice each
+    assert [c.out_channels for c in encoder if c.stride == (1, 1)] == [
+        5,
+        5,
+        5,
+        10,
+        10,
+        15,
+        15,
+    ]  # n, then n, 2n, 3n twice each
     assert [c.out_channels for c in encoder if c.stride == (2, 2)] == [5, 10]
-    forbidden = (nn.BatchNorm2d, nn.Dropout, nn.ConvTranspose2d, nn.Tanh, nn.Sigmoid, nn.LayerNorm, nn.GroupNorm)
+    forbidden = (
+        nn.BatchNorm2d,
+        nn.Dropout,
+        nn.ConvTranspose2d,
+        nn.Tanh,
+        nn.Sigmoid,
+        nn.LayerNorm,
+        nn.GroupNorm,
+    )
     assert not any(isinstance(m, forbidden) for m in model.modules())
-    assert isinstance([*model.encoder.modules()][-1], nn.Linear) and model.encoder.code.out_features == 7
+    assert (
+        isinstance([*model.encoder.modules()][-1], nn.Linear)
+        and model.encoder.code.out_features == 7
+    )
     wide = model.generator(1e4 * torch.ones(1, 6))
     assert wide.abs().max() > 10  # a linear end: nothing bounds the image
     x = torch.randint(0, 256, (2, 3, 32, 32)).float()

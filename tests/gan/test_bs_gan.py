@@ -1,4 +1,6 @@
-"""BS-GAN is BS-GAN: importance-weighted gradients of discrete samples, per code, and the boundary for continuous ones."""
+"""BS-GAN is BS-GAN: importance-weighted gradients of discrete samples, per code, and the boundary
+for continuous ones.
+"""
 
 import itertools
 import math
@@ -59,7 +61,9 @@ def test_gradient_is_that_of_the_divergence_from_the_reweighted_distribution():
     g = model.generator.masses()
     target = (g * model.discriminator.s.exp()).detach()
     target = target / target.sum()
-    (exact,) = torch.autograd.grad((target * (target.log() - g.log())).sum(), model.generator.logits)
+    (exact,) = torch.autograd.grad(
+        (target * (target.log() - g.log())).sum(), model.generator.logits
+    )
     assert exact.abs().max() > 0.05
     torch.testing.assert_close(gradient(model), exact, atol=0.01, rtol=0)
 
@@ -68,7 +72,9 @@ def test_reinforce_gradient_is_that_of_the_reversed_divergence():
     model = three_bits(samples=20_000, g_loss="reinforce")
     g = model.generator.masses()
     p = (g * model.discriminator.s.exp()).detach()
-    (exact,) = torch.autograd.grad((g * (g.log() - g.detach().log() - (p / g.detach()).log())).sum(), model.generator.logits)
+    (exact,) = torch.autograd.grad(
+        (g * (g.log() - g.detach().log() - (p / g.detach()).log())).sum(), model.generator.logits
+    )
     torch.testing.assert_close(gradient(model), exact, atol=0.02, rtol=0)
 
 
@@ -76,7 +82,9 @@ def test_weights_are_normalised_for_each_code_and_know_no_constant():
     s, log_g = torch.randn(5, 7), torch.randn(5, 7)
     expected = torch.stack([-(s[i].exp() / s[i].exp().sum() * log_g[i]).sum() for i in range(5)])
     torch.testing.assert_close(importance_loss(s, log_g), expected)
-    torch.testing.assert_close(importance_loss(s + torch.randn(5, 1), log_g), expected)  # another constant for each code
+    torch.testing.assert_close(
+        importance_loss(s + torch.randn(5, 1), log_g), expected
+    )  # another constant for each code
     torch.testing.assert_close(importance_loss(0 * s + 3, log_g), -log_g.mean(1))
     flat = three_bits(samples=20)
     nn.init.constant_(flat.discriminator.s, 1.7)
@@ -111,7 +119,9 @@ def test_steps_with_the_true_ratio_lead_to_the_nearest_generator():
     model = three_bits(samples=200)
     optimiser = torch.optim.SGD(model.generator.parameters(), 0.5)
     marginals = p @ WORLD
-    nearest = torch.distributions.Bernoulli(marginals).log_prob(WORLD).sum(1)  # of independent pixels
+    nearest = (
+        torch.distributions.Bernoulli(marginals).log_prob(WORLD).sum(1)
+    )  # of independent pixels
 
     def divergence(log_g):
         return (p * (p.log() - log_g)).sum().item()
@@ -129,14 +139,20 @@ def test_steps_with_the_true_ratio_lead_to_the_nearest_generator():
 def test_continuous_samples_are_drawn_to_the_boundary_from_both_sides():
     model = BSGAN(DataSpec((2,)), mode="continuous", log_z=True)
     s = torch.tensor([-4.0, 0.0, 3.0], requires_grad=True)
-    torch.testing.assert_close(torch.autograd.grad(model.price_generator(s).mean(), s)[0], s.detach() / 3)
+    torch.testing.assert_close(
+        torch.autograd.grad(model.price_generator(s).mean(), s)[0], s.detach() / 3
+    )
     d = s.detach().sigmoid()
     torch.testing.assert_close(model.price_generator(s), 0.5 * (d.log() - (1 - d).log()) ** 2)
     model.log_z.fill_(0.7)
-    torch.testing.assert_close(torch.autograd.grad(model.price_generator(s).mean(), s)[0], (s.detach() - 0.7) / 3)
+    torch.testing.assert_close(
+        torch.autograd.grad(model.price_generator(s).mean(), s)[0], (s.detach() - 0.7) / 3
+    )
 
 
-@pytest.mark.parametrize("options", [{"mode": "continuous"}, {"mode": "discrete", "g_loss": "reinforce"}])
+@pytest.mark.parametrize(
+    "options", [{"mode": "continuous"}, {"mode": "discrete", "g_loss": "reinforce"}]
+)
 def test_log_z_is_a_running_mean_of_the_mean_weights_logarithm(options):
     spec = BITS if options["mode"] == "discrete" else DataSpec((3,))
     model, seen = BSGAN(spec, log_z=True, width=8, **options), []
@@ -164,10 +180,19 @@ def test_drawn_levels_have_the_stated_masses(levels):
 
 
 def test_discriminator_sees_samples_not_probabilities():
-    for spec, options, values in ((DataSpec((1, 8, 8), 2), {}, {-1.0, 1.0}), (DataSpec((1, 8, 8), 5), {"mode": "multinomial"}, {0.0, 1.0})):
+    for spec, options, values in (
+        (DataSpec((1, 8, 8), 2), {}, {-1.0, 1.0}),
+        (DataSpec((1, 8, 8), 5), {"mode": "multinomial"}, {0.0, 1.0}),
+    ):
         model = BSGAN(spec, **options)
-        fake, real = model.fakes(16), model.d_input(torch.randint(0, spec.levels, (16, *spec.shape)).float())
-        assert fake.shape == real.shape and set(fake.unique().tolist()) == set(real.unique().tolist()) == values
+        fake, real = (
+            model.fakes(16),
+            model.d_input(torch.randint(0, spec.levels, (16, *spec.shape)).float()),
+        )
+        assert (
+            fake.shape == real.shape
+            and set(fake.unique().tolist()) == set(real.unique().tolist()) == values
+        )
 
 
 def test_one_hot_channels_are_the_levels():
@@ -179,7 +204,10 @@ def test_one_hot_channels_are_the_levels():
     assert torch.equal(model.shown(x.flatten(1)[:, None].expand(-1, 7, -1))[:, 3], shown)
 
 
-@pytest.mark.parametrize("options", [{"mode": "multinomial"}, {"mode": "multinomial", "arch": "conv"}, {"mode": "continuous"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"mode": "multinomial"}, {"mode": "multinomial", "arch": "conv"}, {"mode": "continuous"}],
+)
 def test_other_modes_sample_levels_and_train_with_the_loops_options(options):
     spec = DataSpec((1, 8, 8), 4)
     loop = LoopOptions(instance_noise=0.1, replay=12, r1=1.0, label_smooth=0.9)
@@ -196,18 +224,41 @@ def test_pixel_mean_error_is_the_distance_of_the_mean_images():
     x = torch.randint(0, 3, (100, 1, 2, 2)).float()
     model.initialise_from(x)
     error = model.evaluate({"x": x}, torch.Generator().manual_seed(1))["pixel_mean_error"]
-    drawn = torch.cat([model.sample(4000, generator=torch.Generator().manual_seed(i)) for i in range(5)])
-    assert error.shape == (100,) and error[0].item() == pytest.approx((drawn.mean(0) - x.mean(0)).abs().mean().item() / 2, abs=0.02)
+    drawn = torch.cat(
+        [model.sample(4000, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    )
+    assert error.shape == (100,) and error[0].item() == pytest.approx(
+        (drawn.mean(0) - x.mean(0)).abs().mean().item() / 2, abs=0.02
+    )
 
 
 def test_paper_networks_are_the_papers():
     model = BSGAN(DataSpec((1, 28, 28), 2), arch="conv", latent=100)
-    layers = [m for net in (model.generator, model.discriminator) for m in net.modules() if hasattr(m, "weight") and m.weight.ndim > 1]
+    layers = [
+        m
+        for net in (model.generator, model.discriminator)
+        for m in net.modules()
+        if hasattr(m, "weight") and m.weight.ndim > 1
+    ]
     shapes = [tuple(m.weight.shape) for m in layers]
-    assert shapes == [(1024, 100), (6272, 1024), (128, 64, 5, 5), (64, 1, 5, 5), (64, 1, 5, 5), (128, 64, 5, 5), (1024, 6272), (1, 1024)]
-    norms = [[m.num_features for m in net.modules() if hasattr(m, "running_mean")] for net in (model.generator, model.discriminator)]
+    assert shapes == [
+        (1024, 100),
+        (6272, 1024),
+        (128, 64, 5, 5),
+        (64, 1, 5, 5),
+        (64, 1, 5, 5),
+        (128, 64, 5, 5),
+        (1024, 6272),
+        (1, 1024),
+    ]
+    norms = [
+        [m.num_features for m in net.modules() if hasattr(m, "running_mean")]
+        for net in (model.generator, model.discriminator)
+    ]
     assert norms == [[1024, 6272, 64], [64, 128, 1024]]
-    assert model.logits(torch.randn(3, 100)).shape == (3, 784, 2) and model.judge(torch.randn(3, 1, 28, 28)).shape == (3,)
+    assert model.logits(torch.randn(3, 100)).shape == (3, 784, 2) and model.judge(
+        torch.randn(3, 1, 28, 28)
+    ).shape == (3,)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +268,10 @@ def test_paper_networks_are_the_papers():
         ({"samples": 1}, "got 1"),
         ({"g_loss": "nonsat"}, "nonsat"),
         ({"mode": "continuous", "arch": "conv"}, "small"),
-        ({"mode": "continuous", "g_loss": "reinforce"}, r"g_loss .* mode=continuous, got 'reinforce'"),
+        (
+            {"mode": "continuous", "g_loss": "reinforce"},
+            r"g_loss .* mode=continuous, got 'reinforce'",
+        ),
         ({"optimiser": "sgd"}, "sgd"),
     ],
 )
@@ -227,10 +281,15 @@ def test_settings_that_mean_nothing_are_refused(options, said):
 
 
 def test_data_of_another_kind_are_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"bs_gan .* 2 levels.*; binarise .*--model\.mode=multinomial"):
+    with pytest.raises(
+        ValueError, match=r"bs_gan .* 2 levels.*; binarise .*--model\.mode=multinomial"
+    ):
         BSGAN(DataSpec((1, 8, 8), 17))
     for mode in ("discrete", "multinomial"):
-        with pytest.raises(ValueError, match=rf"bs_gan with mode={mode} .* levels, got .*; set --model\.mode=continuous"):
+        with pytest.raises(
+            ValueError,
+            match=rf"bs_gan with mode={mode} .* levels, got .*; set --model\.mode=continuous",
+        ):
             BSGAN(DataSpec((2,)), mode=mode)
 
 

@@ -1,4 +1,6 @@
-"""CatGAN is CatGAN: conditional and marginal entropies, who wants which, and clusters named without the held-out labels."""
+"""CatGAN is CatGAN: conditional and marginal entropies, who wants which, and clusters named without
+the held-out labels.
+"""
 
 import math
 
@@ -23,7 +25,17 @@ def batch(n: int = 12) -> dict[str, torch.Tensor]:
 
 def make(spec: DataSpec = SPEC, **options) -> CatGAN:
     torch.manual_seed(0)
-    model = CatGAN(spec, **{"latent": 4, "classes": 5, "hidden_d": (16,), "hidden_g": (16,), "noise": 0.0, **options}).double()
+    model = CatGAN(
+        spec,
+        **{
+            "latent": 4,
+            "classes": 5,
+            "hidden_d": (16,),
+            "hidden_g": (16,),
+            "noise": 0.0,
+            **options,
+        },
+    ).double()
     model.noise = Noise(3, "test", dtype=torch.float64)
     return model
 
@@ -43,12 +55,17 @@ def test_entropies_of_unsure_sure_and_constant_categories():
 def test_marginal_entropy_is_of_the_mean_and_not_a_mean_of_entropies():
     p = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     assert marginal_entropy(p.mean(0)).item() == pytest.approx(math.log(2))
-    torch.testing.assert_close(conditional_entropy(p.clamp(min=1e-300).log()), torch.zeros(2, dtype=torch.float64))
+    torch.testing.assert_close(
+        conditional_entropy(p.clamp(min=1e-300).log()), torch.zeros(2, dtype=torch.float64)
+    )
 
 
 def test_a_category_that_underflows_costs_no_gradient():
     logits = torch.tensor([[0.0, -200.0], [0.0, -200.0]], requires_grad=True)
-    for of in (lambda p: marginal_entropy(p.mean(0)), lambda p: make(classes=2).entropies(logits)[0]):
+    for of in (
+        lambda p: marginal_entropy(p.mean(0)),
+        lambda p: make(classes=2).entropies(logits)[0],
+    ):
         (gradient,) = torch.autograd.grad(of(logits.softmax(1)), logits)
         assert gradient.abs().max() < 1e-30
     p = torch.rand(7).softmax(0)
@@ -68,7 +85,10 @@ def test_a_step_of_d_makes_data_surer_and_more_balanced_and_samples_unsure():
     loss = model.discriminator_loss(batch(30))["loss"]
     torch.testing.assert_close(loss, -hm + hc - hc_fake)
     on_real, on_fake = torch.autograd.grad(loss, (real, fake))
-    (hm_after, hc_after), (_, hc_fake_after) = model.entropies(real - on_real), model.entropies(fake - on_fake)
+    (hm_after, hc_after), (_, hc_fake_after) = (
+        model.entropies(real - on_real),
+        model.entropies(fake - on_fake),
+    )
     assert hm_after > hm and hc_after < hc and hc_fake_after > hc_fake
 
 
@@ -88,7 +108,10 @@ def test_generators_phase_reads_no_data_and_moves_no_discriminator():
     assert phase.player == "g" and not phase.real and set(model.generator_loss(8)) == {"loss"}
     fit(make().float(), Given(SPEC, batch()["x"].float(), batch()["y"]), 2)  # the loop's own checks
     loss = model.discriminator_loss(batch())["loss"]
-    assert all(g is None for g in torch.autograd.grad(loss, [*model.generator.parameters()], allow_unused=True))
+    assert all(
+        g is None
+        for g in torch.autograd.grad(loss, [*model.generator.parameters()], allow_unused=True)
+    )
 
 
 class Two:
@@ -108,15 +131,24 @@ def test_two_processes_share_the_marginal_of_both_unless_told_not_to():
     for cross_rank in ("gather", "local"):
         model = make(cross_rank=cross_rank)
         whole = torch.cat(
-            [g.flatten() for g in torch.autograd.grad(-model.entropies(model.judge(x))[0], [*model.discriminator.parameters()])]
+            [
+                g.flatten()
+                for g in torch.autograd.grad(
+                    -model.entropies(model.judge(x))[0], [*model.discriminator.parameters()]
+                )
+            ]
         )
         halves = [*x.chunk(2)]
         model.reduce = Two(model, halves)
         parts = []
         for half in halves:
-            grads = torch.autograd.grad(-model.entropies(model.judge(half))[0], [*model.discriminator.parameters()])
+            grads = torch.autograd.grad(
+                -model.entropies(model.judge(half))[0], [*model.discriminator.parameters()]
+            )
             parts.append(torch.cat([g.flatten() for g in grads]))
-        assert torch.allclose((parts[0] + parts[1]) / 2, whole, atol=1e-14) == (cross_rank == "gather")
+        assert torch.allclose((parts[0] + parts[1]) / 2, whole, atol=1e-14) == (
+            cross_rank == "gather"
+        )
 
 
 def test_held_out_labels_have_no_say_in_the_names_of_the_categories():
@@ -144,7 +176,9 @@ def test_a_training_step_lets_the_labelled_rows_of_each_category_vote():
     terms = model.discriminator_loss(rows)
     torch.testing.assert_close(model.votes.counts, expected)
     assert "votes.counts" in model.state_dict()
-    assert terms["nmi"].item() == pytest.approx(normalized_mutual_info_score(kind, rows["y"][:6]), abs=1e-9)
+    assert terms["nmi"].item() == pytest.approx(
+        normalized_mutual_info_score(kind, rows["y"][:6]), abs=1e-9
+    )
 
 
 def test_a_few_labels_stand_for_all_rows():
@@ -152,14 +186,19 @@ def test_a_few_labels_stand_for_all_rows():
     model.initialise_from(rows["x"])
     ce = model.discriminator_loss(rows)["ce"]
     logits = model.judge(SPEC.to_signed(rows["x"]))[:4]
-    torch.testing.assert_close(ce, F.cross_entropy(logits, rows["y"][:4]))  # 12/4 of the sum over 4 of 12 rows
+    torch.testing.assert_close(
+        ce, F.cross_entropy(logits, rows["y"][:4])
+    )  # 12/4 of the sum over 4 of 12 rows
     wrong = rows | {"y": torch.where(rows["index"] < 4, rows["y"], (rows["y"] + 1) % 3)}
     model.noise.draws = 0
     assert model.discriminator_loss(wrong)["ce"] == ce
 
 
 def test_unsupervised_training_never_looks_at_a_label():
-    data = [Given(SPEC, batch(48)["x"].float(), y, batch_size=16) for y in (batch(48)["y"], batch(48)["y"].flip(0))]
+    data = [
+        Given(SPEC, batch(48)["x"].float(), y, batch_size=16)
+        for y in (batch(48)["y"], batch(48)["y"].flip(0))
+    ]
     weights = []
     for given in data:
         model = make().float()
@@ -170,9 +209,11 @@ def test_unsupervised_training_never_looks_at_a_label():
 
 def test_what_it_cannot_model_is_refused():
     for options, message in (
-        ({"mode": "semi", "spec": DataSpec((2,))}, "needs labels"), ({"mode": "semi", "classes": 20}, "free in mode unsup"),
-        ({"cross_rank": "none"}, "gather, local"), ({"loop": LoopOptions(label_smooth=0.9)}, "label_smooth"),
-    ):  # fmt: skip
+        ({"mode": "semi", "spec": DataSpec((2,))}, "needs labels"),
+        ({"mode": "semi", "classes": 20}, "free in mode unsup"),
+        ({"cross_rank": "none"}, "gather, local"),
+        ({"loop": LoopOptions(label_smooth=0.9)}, "label_smooth"),
+    ):
         with pytest.raises(ValueError, match=message):
             CatGAN(**{"spec": SPEC, **options})
     with pytest.raises(ValueError, match="name its categories"):

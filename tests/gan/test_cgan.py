@@ -1,4 +1,6 @@
-"""CGAN is CGAN: the class reaches both players, the same one, and what it is worth is the joint density ratio."""
+"""CGAN is CGAN: the class reaches both players, the same one, and what it is worth is the joint
+density ratio.
+"""
 
 import math
 
@@ -23,7 +25,11 @@ def make(spec: DataSpec = PLANE, **options) -> CGAN:
 
 def batch(spec: DataSpec, n: int = 22) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
-    x = torch.randn(n, *spec.shape, generator=g) if spec.levels is None else torch.randint(17, (n, *spec.shape), generator=g).float()
+    x = (
+        torch.randn(n, *spec.shape, generator=g)
+        if spec.levels is None
+        else torch.randint(17, (n, *spec.shape), generator=g).float()
+    )
     return {"x": x, "y": torch.arange(n) % spec.num_classes}
 
 
@@ -53,7 +59,13 @@ def test_the_best_discriminator_knows_the_joint_ratio_so_shuffled_labels_are_see
     values = {}
     for name, q in (("right", p), ("shuffled", shuffled)):
         rows = {
-            k: [(x, y) for x in range(3) for y in range(2) for _ in range(round(float(v[x, y]) * 256))] for k, v in (("p", p), ("q", q))
+            k: [
+                (x, y)
+                for x in range(3)
+                for y in range(2)
+                for _ in range(round(float(v[x, y]) * 256))
+            ]
+            for k, v in (("p", p), ("q", q))
         }
         model = make(DataSpec((1,), None, 2), latent=1).double()
         model.discriminator = Table(3, 2)
@@ -63,7 +75,9 @@ def test_the_best_discriminator_knows_the_joint_ratio_so_shuffled_labels_are_see
             on_real = model.price_real(model.judge(real[:, :1], real[:, 1].long())).mean()
             return on_real + model.price_fake(model.judge(fake[:, :1], fake[:, 1].long())).mean()
 
-        optimiser = torch.optim.LBFGS(model.discriminator.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+        optimiser = torch.optim.LBFGS(
+            model.discriminator.parameters(), max_iter=500, line_search_fn="strong_wolfe"
+        )
 
         def closure(optimiser=optimiser, loss=loss):
             optimiser.zero_grad()
@@ -74,18 +88,29 @@ def test_the_best_discriminator_knows_the_joint_ratio_so_shuffled_labels_are_see
         optimiser.step(closure)
         values[name] = -loss().item()
         both = (p > 0) & (q > 0)
-        torch.testing.assert_close(model.discriminator.s.detach()[both], (p / q).log()[both], atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            model.discriminator.s.detach()[both], (p / q).log()[both], atol=1e-3, rtol=0
+        )
     m = (p + shuffled) / 2
-    divergence = (torch.special.xlogy(p, p / m) + torch.special.xlogy(shuffled, shuffled / m)).sum().item() / 2
+    divergence = (
+        torch.special.xlogy(p, p / m) + torch.special.xlogy(shuffled, shuffled / m)
+    ).sum().item() / 2
     assert values["right"] == pytest.approx(-math.log(4), abs=1e-6)
-    assert values["shuffled"] == pytest.approx(-math.log(4) + 2 * divergence, abs=1e-4) and divergence > 0.05
+    assert (
+        values["shuffled"] == pytest.approx(-math.log(4) + 2 * divergence, abs=1e-4)
+        and divergence > 0.05
+    )
 
 
 @pytest.mark.parametrize("separate", [True, False])
 def test_the_class_of_a_made_example_is_the_one_the_discriminator_is_told(separate):
     model, told, asked = make(loop={"separate_batches": separate}), [], []
-    model.generator.register_forward_pre_hook(lambda _, args: asked.append(args[1].argmax(1).tolist()))
-    model.discriminator.register_forward_pre_hook(lambda _, args: told.append(args[1].argmax(1).tolist()))
+    model.generator.register_forward_pre_hook(
+        lambda _, args: asked.append(args[1].argmax(1).tolist())
+    )
+    model.discriminator.register_forward_pre_hook(
+        lambda _, args: told.append(args[1].argmax(1).tolist())
+    )
     rows = batch(PLANE)
     model.discriminator_loss(rows)
     of_fakes = told[-1] if separate else told[-1][22:]
@@ -96,7 +121,9 @@ def test_the_class_of_a_made_example_is_the_one_the_discriminator_is_told(separa
 
 def test_the_generators_turn_has_labels_of_a_minibatch_of_its_own():
     model, asked = make(k=2), []
-    model.generator.register_forward_pre_hook(lambda _, args: asked.append(args[1].argmax(1).tolist()))
+    model.generator.register_forward_pre_hook(
+        lambda _, args: asked.append(args[1].argmax(1).tolist())
+    )
     x, y = torch.randn(66, 2), torch.randint(11, (66,), generator=torch.Generator().manual_seed(2))
     fit(model, Given(PLANE, x, y, batch_size=22), 1)
     assert len(asked) == 3 and sorted(v for rows in asked for v in rows) == sorted(y.tolist())
@@ -107,7 +134,11 @@ def test_eleven_classes_are_eleven_columns():
     told = []
     model.generator.register_forward_pre_hook(lambda _, args: told.append(args[1]))
     model.sample(2000, generator=torch.Generator().manual_seed(0))
-    assert told[0].shape == (2000, 11) and (told[0].sum(1) == 1).all() and set(told[0].argmax(1).tolist()) == set(range(11))
+    assert (
+        told[0].shape == (2000, 11)
+        and (told[0].sum(1) == 1).all()
+        and set(told[0].argmax(1).tolist()) == set(range(11))
+    )
     mixed = torch.rand(5, 11)
     assert torch.equal(model.one_hot(mixed), mixed)
     with pytest.raises(ValueError, match="give labels y, 0 to 10"):
@@ -119,10 +150,16 @@ def test_real_examples_with_wrong_labels_count_as_fake():
     for mismatch in (False, True):
         model, told = make(mismatch=mismatch), []
         model.noise = Noise(3, "test")
-        model.discriminator.register_forward_pre_hook(lambda _, args, told=told: told.append((args[0], args[1].argmax(1))))
+        model.discriminator.register_forward_pre_hook(
+            lambda _, args, told=told: told.append((args[0], args[1].argmax(1)))
+        )
         losses[mismatch] = model.discriminator_loss(rows)
     (x, wrong) = told[2]
-    assert torch.equal(x, rows["x"]) and (wrong != rows["y"]).all() and len(set(((wrong - rows["y"]) % 11).tolist())) > 4
+    assert (
+        torch.equal(x, rows["x"])
+        and (wrong != rows["y"]).all()
+        and len(set(((wrong - rows["y"]) % 11).tolist())) > 4
+    )
     extra = F.softplus(model.discriminator(x, model.one_hot(wrong))).mean()
     torch.testing.assert_close(losses[True]["loss"], losses[False]["loss"] + extra)
     assert torch.equal(losses[True]["jsd_bound"], losses[False]["jsd_bound"])
@@ -130,7 +167,12 @@ def test_real_examples_with_wrong_labels_count_as_fake():
 
 def test_the_paths_between_codes_run_between_classes_too():
     model = make(IMAGES).eval()
-    a, b, y, to = torch.randn(3, 32), torch.randn(3, 32), torch.tensor([0, 1, 2]), torch.tensor([5, 6, 7])
+    a, b, y, to = (
+        torch.randn(3, 32),
+        torch.randn(3, 32),
+        torch.tensor([0, 1, 2]),
+        torch.tensor([5, 6, 7]),
+    )
     frames = model.interpolate(a, b, 5, y, to)
     assert frames.shape == (3, 5, 1, 8, 8)
     for i, code, label in ((0, a, y), (-1, b, to)):
@@ -140,18 +182,36 @@ def test_the_paths_between_codes_run_between_classes_too():
 
 
 def test_paper_networks_are_the_papers():
-    options = {"latent": 100, "g_widths": (200, 1000, 1200), "d_units": (240, 50, 240), "d_pieces": (5, 5, 4), "dropout": 0.5}
+    options = {
+        "latent": 100,
+        "g_widths": (200, 1000, 1200),
+        "d_units": (240, 50, 240),
+        "d_pieces": (5, 5, 4),
+        "dropout": 0.5,
+    }
     model = make(DataSpec((1, 28, 28), 256, 10), **options)
-    assert [tuple(p.shape) for p in model.generator.parameters() if p.ndim == 2] == [(200, 100), (1000, 10), (1200, 1200), (784, 1200)]
+    assert [tuple(p.shape) for p in model.generator.parameters() if p.ndim == 2] == [
+        (200, 100),
+        (1000, 10),
+        (1200, 1200),
+        (784, 1200),
+    ]
     layers = [m for m in model.discriminator.modules() if isinstance(m, Maxout)]
-    assert [(m.linear.in_features, m.linear.out_features // m.pieces, m.pieces) for m in layers] == [
+    assert [
+        (m.linear.in_features, m.linear.out_features // m.pieces, m.pieces) for m in layers
+    ] == [
         (784, 240, 5),
         (10, 50, 5),
         (290, 240, 4),
     ]
     for net in (model.generator, model.discriminator):
         assert [m.p for m in net.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
-    assert 0 < model.make(torch.randn(4, 100), torch.arange(4)).min() < model.make(torch.randn(4, 100), torch.arange(4)).max() < 1
+    assert (
+        0
+        < model.make(torch.randn(4, 100), torch.arange(4)).min()
+        < model.make(torch.randn(4, 100), torch.arange(4)).max()
+        < 1
+    )
 
 
 def test_convolutions_see_the_class_as_constant_maps():
@@ -161,12 +221,17 @@ def test_convolutions_see_the_class_as_constant_maps():
     x, c = torch.randn(4, 1, 8, 8), F.one_hot(torch.arange(4), 4).float()
     net(x, c)
     net(torch.randn(4, 7), c)
-    assert torch.equal(seen[0][:, 1:], c[:, :, None, None].expand(4, 4, 8, 8)) and torch.equal(seen[0][:, :1], x)
+    assert torch.equal(seen[0][:, 1:], c[:, :, None, None].expand(4, 4, 8, 8)) and torch.equal(
+        seen[0][:, :1], x
+    )
     assert seen[1].shape == (4, 11) and torch.equal(seen[1][:, 7:], c)
 
 
 def test_sgd_decays_the_rate_and_raises_the_momentum_of_both():
-    model, rows = make(optimiser="sgd", lr_d=0.1, lr_g=0.2, lr_decay=2.0, momentum_steps=10, k=2), batch(PLANE, 66)
+    model, rows = (
+        make(optimiser="sgd", lr_d=0.1, lr_g=0.2, lr_decay=2.0, momentum_steps=10, k=2),
+        batch(PLANE, 66),
+    )
     fit(model, Given(PLANE, rows["x"], rows["y"], batch_size=11), 4)
     d, g = (o.param_groups[0] for o in model.optimizers())
     assert (d["lr"], g["lr"]) == (pytest.approx(0.1 / 2**8), pytest.approx(0.2 / 2**4))

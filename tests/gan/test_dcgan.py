@@ -28,20 +28,40 @@ def test_architecture_keeps_the_papers_rules(model):
     assert not any(isinstance(m, (*POOLS, nn.Linear, nn.Dropout)) for m in modules)
     layers = [m for m in model.generator.net if not isinstance(m, nn.Unflatten)]
     hidden, end = layers[:-2], layers[-2:]
-    assert [type(m) for m in hidden] == [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * (len(hidden) // 3)
+    assert [type(m) for m in hidden] == [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * (
+        len(hidden) // 3
+    )
     assert [type(m) for m in end] == [nn.ConvTranspose2d, nn.Tanh]
     stages = [[type(m) for m in stage] for stage in model.discriminator.stages]
     assert stages[0] == [nn.Conv2d, nn.LeakyReLU]
-    assert all(stage == [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] for stage in stages[1:]) and len(stages) > 1
+    assert (
+        all(stage == [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] for stage in stages[1:])
+        and len(stages) > 1
+    )
     assert isinstance(model.discriminator.end, nn.Conv2d)
     assert {m.negative_slope for m in modules if isinstance(m, nn.LeakyReLU)} == {0.2}
-    assert all(m.stride == (2, 2) for s in model.discriminator.stages for m in s if isinstance(m, nn.Conv2d))
+    assert all(
+        m.stride == (2, 2)
+        for s in model.discriminator.stages
+        for m in s
+        if isinstance(m, nn.Conv2d)
+    )
 
 
 def test_paper_network_is_figure_1():
     model = paper()
-    up = [(m.out_channels, m.kernel_size[0]) for m in model.generator.modules() if isinstance(m, nn.ConvTranspose2d)]
-    assert up == [(1024, 4), (512, 5), (256, 5), (128, 5), (3, 5)]  # the first is the projection to 4x4
+    up = [
+        (m.out_channels, m.kernel_size[0])
+        for m in model.generator.modules()
+        if isinstance(m, nn.ConvTranspose2d)
+    ]
+    assert up == [
+        (1024, 4),
+        (512, 5),
+        (256, 5),
+        (128, 5),
+        (3, 5),
+    ]  # the first is the projection to 4x4
     assert [s[0].out_channels for s in model.discriminator.stages] == [128, 256, 512, 1024]
     x = model.generator(torch.zeros(2, 100, device="meta"))
     assert x.shape == (2, 3, 64, 64) and model.discriminator.features(x).shape == (2, 1024, 4, 4)
@@ -51,9 +71,13 @@ def test_weights_start_as_the_paper_says():
     model = DCGAN(SPEC, latent=100, width=64)
     for m in model.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
-            assert m.weight.std().item() == pytest.approx(0.02, rel=0.05 if m.weight.numel() > 2000 else 0.1)
+            assert m.weight.std().item() == pytest.approx(
+                0.02, rel=0.05 if m.weight.numel() > 2000 else 0.1
+            )
     gains = torch.cat([m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)])
-    assert gains.mean().item() == pytest.approx(1, abs=0.02) and gains.std().item() == pytest.approx(0.02, rel=0.3)
+    assert gains.mean().item() == pytest.approx(
+        1, abs=0.02
+    ) and gains.std().item() == pytest.approx(0.02, rel=0.3)
     assert all((m.bias == 0).all() for m in model.modules() if isinstance(m, nn.BatchNorm2d))
 
 
@@ -93,7 +117,9 @@ def test_discriminator_loss_is_the_cross_entropy_of_telling_real_from_generated(
     fake = model.generator(model.noise.uniform(8, 32, low=-1, high=1)).detach()
     s = torch.cat([model.discriminator(SPEC.to_signed(x)), model.discriminator(fake)])
     target = torch.tensor([1.0] * 8 + [0.0] * 8)
-    torch.testing.assert_close(terms["loss"], 2 * nn.functional.binary_cross_entropy_with_logits(s, target))
+    torch.testing.assert_close(
+        terms["loss"], 2 * nn.functional.binary_cross_entropy_with_logits(s, target)
+    )
 
 
 def test_features_are_all_activations_pooled_to_a_four_by_four_grid():

@@ -1,4 +1,6 @@
-"""EBGAN is EBGAN: energies with a margin for each sample, a generator that learns through both ends, codes that are pulled apart."""
+"""EBGAN is EBGAN: energies with a margin for each sample, a generator that learns through both
+ends, codes that are pulled apart.
+"""
 
 import pytest
 import torch
@@ -26,7 +28,9 @@ def test_best_energy_is_zero_or_the_margin_and_its_loss_the_margin_times_the_ove
     p, q = torch.randn(2, 8, dtype=torch.float64).softmax(1)
     model = tiny(margin=0.7)
     energy = torch.linspace(0, 2, 2001, dtype=torch.float64)[:, None]
-    costs = p * model.price_real(energy) + q * model.price_fake(energy)  # of each energy at each of 8 points
+    costs = p * model.price_real(energy) + q * model.price_fake(
+        energy
+    )  # of each energy at each of 8 points
     least, where = costs.min(0)
     torch.testing.assert_close(energy[where, 0], 0.7 * (p < q).double(), atol=1e-9, rtol=0)
     assert least.sum().item() == pytest.approx(0.7 * (1 - (p - q).abs().sum().item() / 2), abs=1e-9)
@@ -48,14 +52,18 @@ def test_hinge_is_that_of_each_sample_and_those_above_the_margin_teach_nothing()
     assert all((g == 0).all() for g in gradients(above))
     for everyone, below in zip(gradients(slice(None)), gradients(~above), strict=True):
         torch.testing.assert_close(everyone, below, atol=1e-6, rtol=1e-4)
-    assert model.watch(energy, energy)["hinge_active"].item() == pytest.approx(1 - above.float().mean().item())
+    assert model.watch(energy, energy)["hinge_active"].item() == pytest.approx(
+        1 - above.float().mean().item()
+    )
 
 
 @pytest.mark.parametrize("error", ["mse", "l2"])
 def test_energy_is_the_error_of_the_reconstruction(error):
     model, v = tiny(error=error), torch.rand(5, 1, 8, 8) * 2 - 1
     difference = (model.discriminator(v) - v).flatten(1)
-    torch.testing.assert_close(model.judge(v), difference.pow(2).mean(1) if error == "mse" else difference.norm(dim=1))
+    torch.testing.assert_close(
+        model.judge(v), difference.pow(2).mean(1) if error == "mse" else difference.norm(dim=1)
+    )
     at_zero = v.clone().requires_grad_()
     (slope,) = torch.autograd.grad(model.distance(at_zero, v).sum(), at_zero)
     assert torch.isfinite(slope).all()
@@ -63,11 +71,15 @@ def test_energy_is_the_error_of_the_reconstruction(error):
 
 def test_pulling_away_is_the_mean_squared_cosine_of_pairs():
     s = torch.randn(5, 3, dtype=torch.float64)
-    pairs = [torch.cosine_similarity(s[i], s[j], 0) ** 2 for i in range(5) for j in range(5) if i != j]
+    pairs = [
+        torch.cosine_similarity(s[i], s[j], 0) ** 2 for i in range(5) for j in range(5) if i != j
+    ]
     assert pulling_away(s).item() == pytest.approx(torch.stack(pairs).mean().item(), abs=1e-12)
     assert pulling_away(torch.eye(4)).item() == pytest.approx(0, abs=1e-9)
     assert pulling_away(torch.ones(4, 3)).item() == pytest.approx(1, abs=1e-6)
-    scaled = s * torch.tensor([[3.0], [-1.0], [0.2], [-7.0], [1.0]])  # signs too: anti-parallel codes are no variety
+    scaled = s * torch.tensor(
+        [[3.0], [-1.0], [0.2], [-7.0], [1.0]]
+    )  # signs too: anti-parallel codes are no variety
     assert pulling_away(scaled).item() == pytest.approx(pulling_away(s).item(), abs=1e-12)
     with pytest.raises(ValueError, match="needs two"):
         pulling_away(s[:1])
@@ -78,7 +90,11 @@ def test_energies_and_the_pulling_away_term_are_taken_in_single_precision_under_
     with torch.autocast("cpu", torch.bfloat16):
         reconstruction, energy, term = model.discriminator(v), model.judge(v), pulling_away(codes)
         assert pulling_away(codes.bfloat16()).dtype == torch.float32
-    assert (reconstruction.dtype, energy.dtype, term.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    assert (reconstruction.dtype, energy.dtype, term.dtype) == (
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    )
     torch.testing.assert_close(energy, (reconstruction.float() - v).square().flatten(1).mean(1))
     assert torch.equal(term, pulling_away(codes))
     assert model.double().judge(v.double()).dtype == torch.float64
@@ -107,9 +123,13 @@ def test_pulling_away_is_in_the_generators_loss_only():
 def test_generator_learns_through_the_energys_input_and_its_target():
     model, fake = tiny(), (torch.rand(5, 1, 8, 8) * 2 - 1).requires_grad_()
     (full,) = torch.autograd.grad(model.judge(fake).sum(), fake)
-    (through_input,) = torch.autograd.grad((model.discriminator(fake) - fake.detach()).square().flatten(1).mean(1).sum(), fake)
+    (through_input,) = torch.autograd.grad(
+        (model.discriminator(fake) - fake.detach()).square().flatten(1).mean(1).sum(), fake
+    )
     reconstruction = model.discriminator(fake).detach()
-    torch.testing.assert_close(full - through_input, 2 * (fake.detach() - reconstruction) / 64, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(
+        full - through_input, 2 * (fake.detach() - reconstruction) / 64, atol=1e-6, rtol=1e-4
+    )
 
 
 def test_margin_falls_linearly_to_zero():
@@ -123,7 +143,9 @@ def test_codes_and_reconstructions_are_the_discriminators():
     model, x = tiny(), images(3)
     code = model.encode(x)
     assert code.shape == (3, 6)
-    torch.testing.assert_close(model.reconstruct(x), SPEC.from_signed(model.discriminator.decoder(code)))
+    torch.testing.assert_close(
+        model.reconstruct(x), SPEC.from_signed(model.discriminator.decoder(code))
+    )
     energy = (SPEC.to_signed(x) - model.discriminator.decoder(code)).square().flatten(1).mean(1)
     torch.testing.assert_close(model.evaluate({"x": x})["energy"], energy)
 
@@ -139,14 +161,34 @@ def test_noise_auc_is_the_share_of_pairs_in_which_noise_has_more_energy():
 
 def test_paper_networks_are_the_papers():
     with torch.device("meta"):
-        model = EBGAN(DataSpec((3, 64, 64), 256), latent=100, code=0, width=64, stages=3, width_g=128, norm="batch", norm_g="batch")
-    down = [m.out_channels for m in model.discriminator.encoder.modules() if isinstance(m, nn.Conv2d)]
-    up = [m.out_channels for m in model.discriminator.decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+        model = EBGAN(
+            DataSpec((3, 64, 64), 256),
+            latent=100,
+            code=0,
+            width=64,
+            stages=3,
+            width_g=128,
+            norm="batch",
+            norm_g="batch",
+        )
+    down = [
+        m.out_channels for m in model.discriminator.encoder.modules() if isinstance(m, nn.Conv2d)
+    ]
+    up = [
+        m.out_channels
+        for m in model.discriminator.decoder.modules()
+        if isinstance(m, nn.ConvTranspose2d)
+    ]
     assert (down, up) == ([64, 128, 256], [128, 64, 3])
-    assert [m.out_channels for m in model.generator.modules() if isinstance(m, nn.ConvTranspose2d)] == [1024, 512, 256, 128, 3]
+    assert [
+        m.out_channels for m in model.generator.modules() if isinstance(m, nn.ConvTranspose2d)
+    ] == [1024, 512, 256, 128, 3]
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules()) == 4
     x = torch.zeros(2, 3, 64, 64, device="meta")
-    assert model.discriminator.encoder(x).shape == (2, 256, 8, 8) and model.discriminator(x).shape == x.shape
+    assert (
+        model.discriminator.encoder(x).shape == (2, 256, 8, 8)
+        and model.discriminator(x).shape == x.shape
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,7 +211,9 @@ def test_settings_that_mean_nothing_are_refused(options):
 
 @pytest.mark.ddp
 def test_pulling_away_of_two_processes_is_that_of_all_their_samples_unless_local():
-    gather, local = (f"ebgan --model.pt=1 --model.cross_rank={name}" for name in ("gather", "local"))
+    gather, local = (
+        f"ebgan --model.pt=1 --model.cross_rank={name}" for name in ("gather", "local")
+    )
     found = ddp_differences((gather, local), steps=2)
     assert not isinstance(found[gather], str) and not isinstance(found[local], str), found
     assert found[gather][0] < 1e-12 < 1e-6 < found[local][0]

@@ -1,4 +1,6 @@
-"""f-GAN is f-GAN: conjugates, tight bounds, Goodfellow's game as one row, the single-step method, mass covering and mode seeking."""
+"""f-GAN is f-GAN: conjugates, tight bounds, Goodfellow's game as one row, the single-step method,
+mass covering and mode seeking.
+"""
 
 import math
 
@@ -13,8 +15,16 @@ from zoo.gan.f_gan import DIVERGENCES, FGAN, LinearGenerator, Variational, alpha
 
 LINE, PLANE = DataSpec((1,)), DataSpec((2,))
 ROWS = DIVERGENCES | {"alpha 1.5": alpha_divergence(1.5), "alpha -0.5": alpha_divergence(-0.5)}
-DOMAIN = {"tv": (-0.5, 0.5), "rkl": (-math.inf, 0), "neyman": (-math.inf, 1), "hellinger": (-math.inf, 1), "js": (-math.inf, math.log(2)),
-          "gan": (-math.inf, 0), "alpha 1.5": (-2, math.inf), "alpha -0.5": (-math.inf, 2 / 3)}  # fmt: skip
+DOMAIN = {
+    "tv": (-0.5, 0.5),
+    "rkl": (-math.inf, 0),
+    "neyman": (-math.inf, 1),
+    "hellinger": (-math.inf, 1),
+    "js": (-math.inf, math.log(2)),
+    "gan": (-math.inf, 0),
+    "alpha 1.5": (-2, math.inf),
+    "alpha -0.5": (-math.inf, 2 / 3),
+}
 
 
 def slope(f, u: torch.Tensor) -> torch.Tensor:
@@ -52,7 +62,9 @@ def test_output_map_increases_stays_in_the_conjugates_domain_and_crosses_the_thr
     v = torch.linspace(-15, 15, 301, dtype=torch.float64)
     low, high = DOMAIN.get(name, (-math.inf, math.inf))
     t = d.g(v)
-    assert ((t >= low) & (t <= high)).all() and (t.diff() >= 0).all() and (slope(d.g, v / 5) > 0).all()
+    assert (
+        ((t >= low) & (t <= high)).all() and (t.diff() >= 0).all() and (slope(d.g, v / 5) > 0).all()
+    )
     assert t[0] < d.threshold < t[-1]
 
 
@@ -66,20 +78,36 @@ def test_stable_form_is_the_conjugate_of_the_output(row):
 
 @pytest.mark.parametrize("name", [*ROWS, "alpha 3", "alpha -2"])
 def test_costs_and_their_slopes_are_finite_in_single_precision_however_far_the_output_goes(name):
-    model, v = model_of(name), torch.tensor([-1e4, -31.0, -11.0, 11.0, 31.0, 1e4], requires_grad=True)
+    model, v = (
+        model_of(name),
+        torch.tensor([-1e4, -31.0, -11.0, 11.0, 31.0, 1e4], requires_grad=True),
+    )
     for price in (model.price_real, model.price_fake, model.price_generator):
         cost = price(v)
-        assert torch.isfinite(cost).all() and torch.isfinite(torch.autograd.grad(cost.sum(), v)[0]).all()
+        assert (
+            torch.isfinite(cost).all()
+            and torch.isfinite(torch.autograd.grad(cost.sum(), v)[0]).all()
+        )
     bound = model.divergence.largest
-    assert not model.divergence.exponential or torch.equal(model.bounded(v[[0, -1]]), torch.tensor([-bound, bound]))
-    assert bound == {"alpha 3": 10.0, "alpha -2": 10.0, "alpha 1.5": 20.0, "alpha -0.5": 20.0}.get(name, 30.0)
+    assert not model.divergence.exponential or torch.equal(
+        model.bounded(v[[0, -1]]), torch.tensor([-bound, bound])
+    )
+    assert bound == {"alpha 3": 10.0, "alpha -2": 10.0, "alpha 1.5": 20.0, "alpha -0.5": 20.0}.get(
+        name, 30.0
+    )
 
 
 def test_best_output_is_the_slope_at_the_density_ratio_and_the_bound_is_then_tight(row, densities):
     name, d = row
     (p, q), model = densities, model_of(name)
     v = torch.full_like(p, 0.1, requires_grad=True)
-    optimiser = torch.optim.LBFGS([v], max_iter=2000, tolerance_grad=1e-14, tolerance_change=1e-20, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [v],
+        max_iter=2000,
+        tolerance_grad=1e-14,
+        tolerance_change=1e-20,
+        line_search_fn="strong_wolfe",
+    )
 
     def bound(v):
         return -(p * model.price_real(v) + q * model.price_fake(v)).sum()
@@ -93,8 +121,12 @@ def test_best_output_is_the_slope_at_the_density_ratio_and_the_bound_is_then_tig
     optimiser.step(closure)
     divergence = (q * d.f(p / q)).sum().item()
     assert bound(v).item() == pytest.approx(divergence, abs=1e-4)
-    torch.testing.assert_close(d.g(v.detach()), slope(d.f, p / q), atol=1e-3 if name == "tv" else 1e-4, rtol=1e-4)  # tv: at tanh's ends
-    assert all(bound(3 * torch.randn(8, dtype=torch.float64)) <= divergence + 1e-9 for _ in range(100))
+    torch.testing.assert_close(
+        d.g(v.detach()), slope(d.f, p / q), atol=1e-3 if name == "tv" else 1e-4, rtol=1e-4
+    )  # tv: at tanh's ends
+    assert all(
+        bound(3 * torch.randn(8, dtype=torch.float64)) <= divergence + 1e-9 for _ in range(100)
+    )
 
 
 def test_row_gan_is_goodfellows_game():
@@ -108,8 +140,13 @@ def test_row_gan_is_goodfellows_game():
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_simultaneous_steps_are_those_of_one_backward_pass_with_the_generators_sign_flipped(accumulate):
-    model, codes = model_of("pearson", g_loss="minimax", loop=LoopOptions(accumulate=accumulate)), []
+def test_simultaneous_steps_are_those_of_one_backward_pass_with_the_generators_sign_flipped(
+    accumulate,
+):
+    model, codes = (
+        model_of("pearson", g_loss="minimax", loop=LoopOptions(accumulate=accumulate)),
+        [],
+    )
     model.optimisers = lambda: {p: torch.optim.SGD(model.parameters_of(p), 0.1) for p in ("d", "g")}
     model.generator.register_forward_pre_hook(lambda _, args: codes.append(args[0]))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -131,15 +168,24 @@ def test_simultaneous_steps_are_those_of_one_backward_pass_with_the_generators_s
 
 @pytest.mark.parametrize(("name", "mean", "std"), [("kl", -0.375, 1.19), ("rkl", -1.0, 0.5)])
 def test_kl_covers_both_modes_and_reverse_kl_seeks_the_larger(name, mean, std):
-    z = torch.special.ndtri((torch.arange(192) + 0.5) / 192)[:, None]  # quantiles of the normal distribution
+    z = torch.special.ndtri((torch.arange(192) + 0.5) / 192)[
+        :, None
+    ]  # quantiles of the normal distribution
     x = torch.cat([-1 + 0.5 * z, 1.5 + 0.5 * z[1::3]])  # of mean -0.375 and deviation 1.19
-    model = FGAN(LINE, divergence=name, arch="line", width=32, g_loss="minimax", lr_d=3e-3, lr_g=3e-3)
+    model = FGAN(
+        LINE, divergence=name, arch="line", width=32, g_loss="minimax", lr_d=3e-3, lr_g=3e-3
+    )
     optimisers = model.optimisers()
     for step in range(1200):
         model.noise = Noise(0, step)
-        for player, loss in (("g", model.generator_loss(256)), ("d", model.discriminator_loss({"x": x}))):
+        for player, loss in (
+            ("g", model.generator_loss(256)),
+            ("d", model.discriminator_loss({"x": x})),
+        ):
             parameters = [*model.parameters_of(player)]
-            for p, gradient in zip(parameters, torch.autograd.grad(loss["loss"], parameters), strict=True):
+            for p, gradient in zip(
+                parameters, torch.autograd.grad(loss["loss"], parameters), strict=True
+            ):
                 p.grad = gradient
         for optimiser in optimisers.values():
             optimiser.step()
@@ -157,7 +203,9 @@ def test_outputs_beyond_the_clamp_are_counted_and_cost_finitely():
     model = model_of("hellinger")
     far = torch.tensor([-100.0, 100.0, 5.0, -5.0])
     assert model.watch(far, far)["clamped"] == 0.5
-    assert torch.isfinite(model.price_real(far)).all() and torch.isfinite(model.price_fake(far)).all()
+    assert (
+        torch.isfinite(model.price_real(far)).all() and torch.isfinite(model.price_fake(far)).all()
+    )
     assert "clamped" not in model_of("js").watch(far, far)
 
 
@@ -168,7 +216,9 @@ def test_paper_networks_are_the_papers():
     assert sum(isinstance(m, torch.nn.BatchNorm1d) for m in model.generator.modules()) == 2
     assert not any(isinstance(m, torch.nn.BatchNorm1d) for m in model.discriminator.modules())
     line = FGAN(LINE, arch="line")
-    assert isinstance(line.generator, LinearGenerator) and isinstance(line.discriminator, Variational)
+    assert isinstance(line.generator, LinearGenerator) and isinstance(
+        line.discriminator, Variational
+    )
     z = torch.randn(5, 1)
     torch.testing.assert_close(line.generator(z), line.generator.mu + line.generator.sigma * z)
 

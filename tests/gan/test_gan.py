@@ -1,4 +1,6 @@
-"""GAN is GAN: the value function's optimum, the two generator losses, Algorithm 1, maxout and the paper's training."""
+"""GAN is GAN: the value function's optimum, the two generator losses, Algorithm 1, maxout and the
+paper's training.
+"""
 
 import math
 
@@ -45,7 +47,13 @@ def test_best_discriminator_is_p_over_p_plus_q_and_its_loss_gives_the_jensen_sha
     model = GAN(LINE)
     p, q = torch.rand(2, 8, dtype=torch.float64).softmax(1)
     s = torch.zeros(8, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS([s], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [s],
+        max_iter=500,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss():
         return (p * model.price_real(s)).sum() + (q * model.price_fake(s)).sum()
@@ -85,11 +93,17 @@ def test_generator_loss_is_the_one_asked_for():
 
 def test_each_of_the_k_discriminator_steps_sees_fresh_data_and_fresh_noise():
     model, real, codes = GAN(LINE, k=3), [], []
-    model.discriminator.register_forward_pre_hook(lambda _, args: real.append(args[0].flatten().tolist()))
-    model.generator.register_forward_pre_hook(lambda _, args: codes.append(args[0].flatten().tolist()))
+    model.discriminator.register_forward_pre_hook(
+        lambda _, args: real.append(args[0].flatten().tolist())
+    )
+    model.generator.register_forward_pre_hook(
+        lambda _, args: codes.append(args[0].flatten().tolist())
+    )
     fit(model, Given(LINE, torch.arange(24.0)[:, None], batch_size=4), 2)
     rows = [row for cycle in (real[0:6:2], real[7:13:2]) for batch in cycle for row in batch]
-    assert sorted(rows) == [*range(24)]  # D is called on real and generated data in turn, then once in G's phase: no row twice
+    assert sorted(rows) == [
+        *range(24)
+    ]  # D is called on real and generated data in turn, then once in G's phase: no row twice
     assert len(codes) == 8 and len({z for batch in codes for z in batch}) == 8 * 4
 
 
@@ -111,7 +125,9 @@ def test_a_sure_discriminator_stops_the_minimax_generator_only(g_loss):
     model.generator, model.discriminator = Shift(), nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
     with torch.no_grad():
         model.discriminator[0].weight.fill_(2.0)
-        model.discriminator[0].bias.fill_(-20.0)  # s(x) = 2x - 20: about +20 on the data, -20 on samples
+        model.discriminator[0].bias.fill_(
+            -20.0
+        )  # s(x) = 2x - 20: about +20 on the data, -20 on samples
     fit(model, Given(LINE, 20 + 0.1 * torch.randn(512, 1), batch_size=64), 40)
     moved = model.generator.theta.item()
     assert moved > 1 if g_loss == "nonsat" else 0 <= moved < 0.01
@@ -121,11 +137,19 @@ def test_paper_networks_are_the_papers():
     model = GAN(DataSpec((1, 28, 28), 256), arch="maxout", latent=100, width=1200)
     shapes = [tuple(p.shape) for p in model.parameters() if p.ndim == 2]
     assert shapes == [(1200, 100), (1200, 1200), (784, 1200), (1200, 784), (1200, 240), (1, 240)]
-    assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.5, 0.5]
+    assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [
+        0.2,
+        0.5,
+        0.5,
+    ]
     for net, bound in ((model.generator, 0.05), (model.discriminator, 0.005)):
         for w in (p for p in net.parameters() if p.ndim == 2):
-            assert 0.95 * bound < w.abs().max() <= bound and w.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
-    assert isinstance(model.generator, SigmoidGenerator) and isinstance(model.discriminator, MaxoutDiscriminator)
+            assert 0.95 * bound < w.abs().max() <= bound and w.std().item() == pytest.approx(
+                bound / 3**0.5, rel=0.1
+            )
+    assert isinstance(model.generator, SigmoidGenerator) and isinstance(
+        model.discriminator, MaxoutDiscriminator
+    )
     assert model.discriminator.training  # dropout is on while D and G train
 
 
@@ -135,7 +159,9 @@ def test_sigmoid_generator_starts_at_the_mean_image():
     model = GAN(spec, arch="maxout", width=20, optimiser="sgd", lr_g=1e-12)
     fit(model, Given(spec, x, batch_size=8), 1)
     nn.init.zeros_(model.generator.pixels.weight)
-    torch.testing.assert_close(model.generator(torch.randn(1, 32))[0], x.mean(0) / 16, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model.generator(torch.randn(1, 32))[0], x.mean(0) / 16, atol=1e-5, rtol=0
+    )
 
 
 def test_sgd_decays_the_rate_at_each_step_and_raises_the_momentum():

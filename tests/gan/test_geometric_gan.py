@@ -1,4 +1,6 @@
-"""Geometric GAN is a support vector machine: support vectors teach D, samples move along the normal, and the optimum is a sign."""
+"""Geometric GAN is a support vector machine: support vectors teach D, samples move along the
+normal, and the optimum is a sign.
+"""
 
 import pytest
 import torch
@@ -24,21 +26,26 @@ def fixed(model: GeometricGAN, fake: torch.Tensor) -> GeometricGAN:
 def test_discriminator_is_a_hyperplane_of_the_features(spec):
     model, x = GeometricGAN(spec).eval(), torch.randn(5, *spec.shape)
     phi = model.features(x)
-    assert phi.shape == (5, 128 if spec is PLANE else 32 * 4 * 4) and phi.shape[1] == len(model.normal)
+    assert phi.shape == (5, 128 if spec is PLANE else 32 * 4 * 4) and phi.shape[1] == len(
+        model.normal
+    )
     torch.testing.assert_close(model.judge(x), phi @ model.normal + model.discriminator.end.bias)
 
 
 @pytest.mark.parametrize("side", ["real", "fake"])
 def test_only_support_vectors_teach_the_discriminator(side):
     model = GeometricGAN(PLANE, c=None)
-    nn.init.normal_(model.discriminator.end.weight)  # so that there are rows on both sides of the margin
+    nn.init.normal_(
+        model.discriminator.end.weight
+    )  # so that there are rows on both sides of the margin
     x = torch.randn(64, 2)
     s = model.judge(x).detach()
     far = s > 1 if side == "real" else s < -1
     assert 0 < far.sum() < 64
     price = model.price_real if side == "real" else model.price_fake
     gradients = [
-        torch.autograd.grad(price(model.judge(x[rows])).sum(), [*model.discriminator.parameters()]) for rows in (far, slice(None), ~far)
+        torch.autograd.grad(price(model.judge(x[rows])).sum(), [*model.discriminator.parameters()])
+        for rows in (far, slice(None), ~far)
     ]
     assert all((g == 0).all() for g in gradients[0])
     for everyone, support in zip(gradients[1], gradients[2], strict=True):
@@ -61,14 +68,18 @@ def test_leaky_loss_is_the_flipped_hinge_with_a_slope_beyond_the_margin():
     s = torch.tensor([-2.0, 0.5, 3.0], requires_grad=True)
     cost = GeometricGAN(PLANE, g_loss="leaky", leak=0.1).price_generator(s)
     torch.testing.assert_close(cost, torch.tensor([3.0, 0.5, -0.2]))
-    torch.testing.assert_close(torch.autograd.grad(cost.sum(), s)[0], torch.tensor([-1.0, -1.0, -0.1]))
+    torch.testing.assert_close(
+        torch.autograd.grad(cost.sum(), s)[0], torch.tensor([-1.0, -1.0, -0.1])
+    )
 
 
 def test_best_outputs_are_signs_and_their_loss_is_the_overlap():
     p, q = torch.randn(2, 8, dtype=torch.float64).softmax(1)
     model = GeometricGAN(PLANE, c=None)
     s = torch.linspace(-3, 3, 601, dtype=torch.float64)[:, None]
-    costs = p * model.price_real(s) + q * model.price_fake(s)  # of each of 601 outputs at each of 8 points
+    costs = p * model.price_real(s) + q * model.price_fake(
+        s
+    )  # of each of 601 outputs at each of 8 points
     least, where = costs.min(0)
     assert least.sum().item() == pytest.approx(2 * torch.minimum(p, q).sum().item(), abs=1e-9)
     assert least.sum().item() == pytest.approx(2 - (p - q).abs().sum().item(), abs=1e-9)
@@ -76,17 +87,23 @@ def test_best_outputs_are_signs_and_their_loss_is_the_overlap():
 
 
 def overlapping(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(n, 2) + torch.tensor([2.0, 1.0]), torch.randn(n, 2) @ torch.tensor([[1.0, 0.8], [0.0, 0.5]])
+    return torch.randn(n, 2) + torch.tensor([2.0, 1.0]), torch.randn(n, 2) @ torch.tensor(
+        [[1.0, 0.8], [0.0, 0.5]]
+    )
 
 
 def separable(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Two rectangles at a distance of 2, turned."""
-    boxes = torch.rand(2, n, 2) * torch.tensor([2.0, 4.0]) + torch.tensor([[[1.0, -2.0]], [[-3.0, -2.0]]])
+    boxes = torch.rand(2, n, 2) * torch.tensor([2.0, 4.0]) + torch.tensor(
+        [[[1.0, -2.0]], [[-3.0, -2.0]]]
+    )
     real, fake = boxes @ torch.tensor([[0.8, 0.6], [-0.6, 0.8]])
     return real, fake
 
 
-@pytest.mark.parametrize(("points", "c"), [(overlapping, 0.3), (overlapping, 10.0), (separable, 30.0)])
+@pytest.mark.parametrize(
+    ("points", "c"), [(overlapping, 0.3), (overlapping, 10.0), (separable, 30.0)]
+)
 def test_hyperplane_of_given_features_is_the_support_vector_machines(points, c):
     n = 60
     real, fake = points(n)
@@ -109,7 +126,9 @@ def test_hyperplane_of_given_features_is_the_support_vector_machines(points, c):
     assert torch.cosine_similarity(model.normal, w, 0) > 0.99
     assert model.normal.norm().item() == pytest.approx(w.norm().item(), rel=0.03)
     assert model.discriminator.end.bias.item() == pytest.approx(machine.intercept_[0], abs=0.03)
-    assert model.discriminator_loss({"x": real})["margin"].item() == pytest.approx(2 / w.norm().item(), rel=0.03)
+    assert model.discriminator_loss({"x": real})["margin"].item() == pytest.approx(
+        2 / w.norm().item(), rel=0.03
+    )
 
 
 def test_only_the_hyperplanes_normal_is_decayed():
@@ -128,8 +147,14 @@ def test_only_the_hyperplanes_normal_is_decayed():
             )
         )
     for name in gradients[0]:
-        extra = free.discriminator.end.weight.detach() / 5 if name == "end.weight" else torch.zeros_like(gradients[0][name])
-        torch.testing.assert_close(gradients[1][name] - gradients[0][name], extra, atol=1e-7, rtol=1e-4)
+        extra = (
+            free.discriminator.end.weight.detach() / 5
+            if name == "end.weight"
+            else torch.zeros_like(gradients[0][name])
+        )
+        torch.testing.assert_close(
+            gradients[1][name] - gradients[0][name], extra, atol=1e-7, rtol=1e-4
+        )
 
 
 def test_equal_densities_and_a_zero_output_are_an_equilibrium():
@@ -139,7 +164,9 @@ def test_equal_densities_and_a_zero_output_are_an_equilibrium():
     fixed(model, x)
     loss = model.discriminator_loss({"x": x})["loss"]
     assert loss == 2
-    assert all(g.abs().max() < 1e-6 for g in torch.autograd.grad(loss, [*model.discriminator.parameters()]))
+    assert all(
+        g.abs().max() < 1e-6 for g in torch.autograd.grad(loss, [*model.discriminator.parameters()])
+    )
     del model.generator.forward
     moves = torch.autograd.grad(model.generator_loss(32)["loss"], [*model.generator.parameters()])
     assert all((g == 0).all() for g in moves)
@@ -148,11 +175,17 @@ def test_equal_densities_and_a_zero_output_are_an_equilibrium():
 def test_dcgans_start_is_that_of_both_networks():
     model = GeometricGAN(DataSpec((1, 16, 16), 17), width=64, init="dcgan")
     for net in (model.generator, model.discriminator):
-        weights = [m.weight for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-        assert len(weights) >= 3 and all(w.std().item() == pytest.approx(0.02, rel=0.1) for w in weights)
+        weights = [
+            m.weight for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))
+        ]
+        assert len(weights) >= 3 and all(
+            w.std().item() == pytest.approx(0.02, rel=0.1) for w in weights
+        )
 
 
-@pytest.mark.parametrize("options", [{"c": 0.0}, {"g_loss": "hinge"}, {"optimiser": "sgd"}, {"init": "normal"}])
+@pytest.mark.parametrize(
+    "options", [{"c": 0.0}, {"g_loss": "hinge"}, {"optimiser": "sgd"}, {"init": "normal"}]
+)
 def test_settings_that_mean_nothing_are_refused(options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
         GeometricGAN(PLANE, **options)

@@ -1,4 +1,6 @@
-"""GoGAN is GoGAN: the margins of the ranking, stages that copy and freeze, WGAN at the limit, completion by search."""
+"""GoGAN is GoGAN: the margins of the ranking, stages that copy and freeze, WGAN at the limit,
+completion by search.
+"""
 
 import pytest
 import torch
@@ -16,7 +18,9 @@ PLANE, IMAGES = DataSpec((2,)), DataSpec((1, 8, 8), 17)
 
 
 class Scores(nn.Module):
-    """A critic that says what it is told, a number or one a row for each set of examples in turn, and whose gradient can be asked for."""
+    """A critic that says what it is told, a number or one a row for each set of examples in turn,
+    and whose gradient can be asked for.
+    """
 
     def __init__(self, *scores: float | list[float]) -> None:
         super().__init__()
@@ -38,17 +42,27 @@ def in_stage_two(**options) -> GoGAN:
 
 
 def data(batch_size: int = 8) -> Given:
-    return Given(PLANE, torch.randn(400, 2, generator=torch.Generator().manual_seed(0)), batch_size=batch_size)
+    return Given(
+        PLANE,
+        torch.randn(400, 2, generator=torch.Generator().manual_seed(0)),
+        batch_size=batch_size,
+    )
 
 
 def gradients(model: GoGAN, terms: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     return [*torch.autograd.grad(terms["loss"], [*model.discriminator.parameters()])]
 
 
-@pytest.mark.parametrize(("real", "new", "old", "loss"), [
-    (0.5, 0.25, 0.0, 0.0), (0.5, 0.0, 0.25, 0.5 * 0.25), (0.5, 0.375, 0.0, 0.125), (0.0, 0.0, 0.0, 0.25 + 0.5 * 0.5),
-    (2.0, -1.0, 0.75, 0.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("real", "new", "old", "loss"),
+    [
+        (0.5, 0.25, 0.0, 0.0),
+        (0.5, 0.0, 0.25, 0.5 * 0.25),
+        (0.5, 0.375, 0.0, 0.125),
+        (0.0, 0.0, 0.0, 0.25 + 0.5 * 0.5),
+        (2.0, -1.0, 0.75, 0.0),
+    ],
+)
 def test_the_ranking_costs_what_its_margins_lack(real, new, old, loss):
     model = in_stage_two(epsilon=0.25)
     model.discriminator = Scores(real, new, old)
@@ -65,16 +79,27 @@ def test_margins_are_those_of_pairs_of_which_some_keep_theirs(stage):
     real, new, old = [2.0, -1.0, 0.5, 3.0], [0.5, 0.0, -2.0, 2.5], [1.0, -4.0, -2.0, 0.5]
     model.discriminator = Scores(real, new, old)
     terms = model.discriminator_loss({"x": torch.randn(4, 2)})
-    lacks = [0.0, 2.0, 0.0, 0.5], [1.0, 0.0, 0.0, 0.0]  # new + 1 - real, old + 2 - real, where positive
-    assert terms["loss"].item() == sum(lacks[0]) / 4 + (0.5 * sum(lacks[1]) / 4 if stage == 2 else 0)
+    lacks = (
+        [0.0, 2.0, 0.0, 0.5],
+        [1.0, 0.0, 0.0, 0.0],
+    )  # new + 1 - real, old + 2 - real, where positive
+    assert terms["loss"].item() == sum(lacks[0]) / 4 + (
+        0.5 * sum(lacks[1]) / 4 if stage == 2 else 0
+    )
     assert terms["active_new"] == 0.5 and (stage == 1 or terms["active_old"] == 0.25)
     (slope,) = torch.autograd.grad(terms["loss"], model.discriminator.scores)
-    in_new, in_old = torch.tensor([0.0, 1.0, 0.0, 1.0]), torch.tensor([0.5 if stage == 2 else 0.0, 0.0, 0.0, 0.0])
+    in_new, in_old = (
+        torch.tensor([0.0, 1.0, 0.0, 1.0]),
+        torch.tensor([0.5 if stage == 2 else 0.0, 0.0, 0.0, 0.0]),
+    )
     assert torch.equal(4 * slope, torch.stack([-in_new - in_old, in_new, in_old]))
 
 
 def test_the_hinge_has_no_gradient_once_every_pair_keeps_its_margin_and_slope_one_before():
-    low, high = torch.tensor([0.0, 0.0, 0.0], requires_grad=True), torch.tensor([1.5, 0.5, -4.0], requires_grad=True)
+    low, high = (
+        torch.tensor([0.0, 0.0, 0.0], requires_grad=True),
+        torch.tensor([1.5, 0.5, -4.0], requires_grad=True),
+    )
     slopes = torch.autograd.grad(hinge(low, high, 1.0).sum(), [low, high])
     assert slopes[0].tolist() == [0, 1, 1] and slopes[1].tolist() == [0, -1, -1]
     assert hinge(low, high, 1.0).tolist() == [0, 0.5, 5]
@@ -85,7 +110,10 @@ def test_stage_one_has_no_old_examples_and_pairs_each_example_with_one_code():
     model.noise = Noise(3, "test")
     loss = model.discriminator_loss({"x": x})["loss"]
     fake = model.generator(Noise(3, "test").normal(6, 2))
-    each = [max(0.0, (model.discriminator(fake)[i] + 1 - model.discriminator(x)[i]).item()) for i in range(6)]
+    each = [
+        max(0.0, (model.discriminator(fake)[i] + 1 - model.discriminator(x)[i]).item())
+        for i in range(6)
+    ]
     assert loss.item() == pytest.approx(sum(each) / 6, abs=1e-6) and min(each) > 0
 
 
@@ -99,7 +127,10 @@ def test_both_generators_of_a_stage_are_given_the_same_codes_and_get_no_gradient
 
 
 def test_without_the_old_examples_and_with_an_endless_margin_it_is_wgan():
-    model, x = in_stage_two(epsilon=1e6, lambda_old=0.0).double(), torch.randn(32, 2, dtype=torch.float64)
+    model, x = (
+        in_stage_two(epsilon=1e6, lambda_old=0.0).double(),
+        torch.randn(32, 2, dtype=torch.float64),
+    )
     model.noise = Noise(3, "test", dtype=torch.float64)
     found = gradients(model, model.discriminator_loss({"x": x}))
     fake = model.generator(Noise(3, "test", dtype=torch.float64).normal(32, 2)).detach()
@@ -130,7 +161,11 @@ def test_the_second_stage_starts_as_a_copy_and_leaves_the_first_alone():
     def begin() -> None:
         first.update({n: v.clone() for n, v in model.past[0].state_dict().items()})
         for part in ("generator", "discriminator"):
-            for a, b in zip(model.of_stage(1, part).parameters(), model.of_stage(2, part).parameters(), strict=True):
+            for a, b in zip(
+                model.of_stage(1, part).parameters(),
+                model.of_stage(2, part).parameters(),
+                strict=True,
+            ):
                 assert torch.equal(a, b)
         assert torch.equal(model.of_stage(1)(z), model.of_stage(2)(z))
 
@@ -138,7 +173,12 @@ def test_the_second_stage_starts_as_a_copy_and_leaves_the_first_alone():
     fit(model, data(), 23)
     assert first and all(torch.equal(v, first[n]) for n, v in model.past[0].state_dict().items())
     assert not torch.equal(model.of_stage(1)(z), model.of_stage(2)(z))
-    held = {id(p) for optimiser in model.trainer.optimizers for group in optimiser.param_groups for p in group["params"]}
+    held = {
+        id(p)
+        for optimiser in model.trainer.optimizers
+        for group in optimiser.param_groups
+        for p in group["params"]
+    }
     assert not held & {id(p) for p in model.past.parameters()}
 
 
@@ -156,7 +196,10 @@ def test_it_resumes_bit_for_bit_in_the_second_stage(at, tmp_path):
 def test_the_critic_is_clamped_after_each_of_its_steps_in_every_stage():
     model, largest = GoGAN(PLANE, width=8, c=0.02, k=2, stage_steps=2), []
     after = model.after_step
-    model.after_step = lambda player: (after(player), largest.append(max(p.abs().max().item() for p in model.discriminator.parameters())))
+    model.after_step = lambda player: (
+        after(player),
+        largest.append(max(p.abs().max().item() for p in model.discriminator.parameters())),
+    )
     fit(model, data(), 4)
     assert len(largest) == 12 and max(largest) <= torch.tensor(0.02).item()
     assert max(p.abs().max().item() for p in model.generator.parameters()) > 0.02
@@ -165,15 +208,21 @@ def test_the_critic_is_clamped_after_each_of_its_steps_in_every_stage():
 def test_samples_can_be_asked_of_any_stage():
     model, g = in_stage_two().eval(), torch.Generator()
     of = {stage: model.sample(7, generator=g.manual_seed(1), stage=stage) for stage in (-1, 1, 2)}
-    assert torch.equal(of[-1], of[2]) and torch.equal(of[-1], model.sample(7, generator=g.manual_seed(1)))
-    torch.testing.assert_close(of[1], model.past[0].generator(torch.randn(7, 2, generator=g.manual_seed(1))))
+    assert torch.equal(of[-1], of[2]) and torch.equal(
+        of[-1], model.sample(7, generator=g.manual_seed(1))
+    )
+    torch.testing.assert_close(
+        of[1], model.past[0].generator(torch.randn(7, 2, generator=g.manual_seed(1)))
+    )
     assert not torch.equal(of[1], of[2])
 
 
 def test_held_out_ranks_are_shares_of_pairs():
     model, x = in_stage_two().eval(), torch.randn(50, 2)
     values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))
-    new, old = (model.sample(50, generator=torch.Generator().manual_seed(1), stage=s) for s in (2, 1))
+    new, old = (
+        model.sample(50, generator=torch.Generator().manual_seed(1), stage=s) for s in (2, 1)
+    )
     d = model.discriminator
     assert values["rank_new"].tolist() == (d(x) > d(new)).float().tolist()
     assert values["rank_old"].tolist() == (d(new) > d(old)).float().tolist()
@@ -201,7 +250,13 @@ def test_completion_finds_the_code_of_what_is_known_and_pastes_it():
 
 
 def test_options_without_a_meaning_are_refused():
-    for bad in ({"epsilon": 0.0}, {"c": 0.0}, {"rank_scorer": "both"}, {"stages": 0}, {"lambda_old": -1.0}):
+    for bad in (
+        {"epsilon": 0.0},
+        {"c": 0.0},
+        {"rank_scorer": "both"},
+        {"stages": 0},
+        {"lambda_old": -1.0},
+    ):
         with pytest.raises(ValueError, match="got"):
             GoGAN(PLANE, **bad)
     with pytest.raises(ValueError, match=r"loop\.replay has no meaning in gogan"):
@@ -214,14 +269,18 @@ def test_the_second_stage_betters_the_first_on_the_ring():
     torch.manual_seed(0)
     model = GoGAN(ring.spec)
     fit(model, ring, 2600)
-    x = [model.eval().sample(2500, generator=torch.Generator().manual_seed(0), stage=stage) for stage in (1, 2)]
+    x = [
+        model.eval().sample(2500, generator=torch.Generator().manual_seed(0), stage=stage)
+        for stage in (1, 2)
+    ]
     first, second = (mode_coverage(v, ring.centres, 0.05) for v in x)
     assert first["modes"] >= 6 and second["hq"] > first["hq"]
 
 
 @pytest.mark.ddp
 def test_two_processes_train_both_stages_as_one_does():
-    name = "gogan --model.stage_steps=2 --model.lr_d=0.00001"  # small: of a unit that is on for all rows, RMSProp scales up mere rounding
+    # small: of a unit that is on for all rows, RMSProp scales up mere rounding
+    name = "gogan --model.stage_steps=2 --model.lr_d=0.00001"
     found = ddp_differences((name,))[name]
     assert not isinstance(found, str), found
     assert found[0] < 1e-12

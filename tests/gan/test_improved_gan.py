@@ -1,5 +1,5 @@
-"""Improved GAN is improved GAN: K + 1 classes with the last logit fixed, feature matching, minibatch discrimination, historical
-averaging, one-sided smoothing, virtual batch norm."""
+"""Improved GAN is improved GAN: K + 1 classes with the last logit fixed, feature matching,
+minibatch discrimination, historical averaging, one-sided smoothing, virtual batch norm."""
 
 import pytest
 import torch
@@ -28,11 +28,15 @@ def make(spec: DataSpec = SPEC, **options) -> ImprovedGAN:
     return model
 
 
-def given_logits(model: ImprovedGAN, real: torch.Tensor, fake: torch.Tensor, **rows) -> dict[str, torch.Tensor]:
+def given_logits(
+    model: ImprovedGAN, real: torch.Tensor, fake: torch.Tensor, **rows
+) -> dict[str, torch.Tensor]:
     """D's terms where its logits are these."""
     model.scores = lambda batch: (real, fake)
     n = len(real)
-    return model.discriminator_loss({"x": real, "y": torch.arange(n) % 3, "index": torch.arange(n), **rows})
+    return model.discriminator_loss(
+        {"x": real, "y": torch.arange(n) % 3, "index": torch.arange(n), **rows}
+    )
 
 
 @pytest.fixture
@@ -45,10 +49,14 @@ def test_losses_are_those_of_a_softmax_over_k_plus_one_classes_with_the_last_log
     p, q = (torch.cat([v, torch.zeros(8, 1)], 1).exp() for v in logits)
     p, q = p / p.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
     y = torch.arange(8) % 3
-    torch.testing.assert_close(terms["unl"], -0.5 * (1 - p[:, 3]).log().mean() - 0.5 * q[:, 3].log().mean())
+    torch.testing.assert_close(
+        terms["unl"], -0.5 * (1 - p[:, 3]).log().mean() - 0.5 * q[:, 3].log().mean()
+    )
     torch.testing.assert_close(terms["sup"], -(p[torch.arange(8), y] / (1 - p[:, 3])).log().mean())
     torch.testing.assert_close(terms["loss"], terms["sup"] + terms["unl"])
-    full = -p[torch.arange(8), y].log().mean()  # the cross-entropy over K + 1 classes of a labelled row
+    full = (
+        -p[torch.arange(8), y].log().mean()
+    )  # the cross-entropy over K + 1 classes of a labelled row
     torch.testing.assert_close(full, terms["sup"] - (1 - p[:, 3]).log().mean())
 
 
@@ -77,7 +85,9 @@ def test_equal_mean_features_cost_nothing_however_samples_differ(norm, expected)
     assert loss < 1e-14
     if norm == "l2":  # the absolute value has no gradient at 0
         assert torch.autograd.grad(loss, made)[0].abs().max() < 1e-14
-    torch.testing.assert_close(model.matching(real, real + 2.0), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        model.matching(real, real + 2.0), torch.tensor(expected, dtype=torch.float64)
+    )
 
 
 def test_the_generator_matches_features_under_the_last_layer_of_a_fresh_minibatch():
@@ -85,11 +95,20 @@ def test_the_generator_matches_features_under_the_last_layer_of_a_fresh_minibatc
     loss = model.generator_loss(rows)["loss"]
     model.noise.draws = 0
     f = model.discriminator.features
-    expected = (f(SPEC.to_signed(rows["x"])).mean(0) - f(model.generator(model.noise.normal(12, 4))).mean(0)).abs().mean()
+    expected = (
+        (
+            f(SPEC.to_signed(rows["x"])).mean(0)
+            - f(model.generator(model.noise.normal(12, 4))).mean(0)
+        )
+        .abs()
+        .mean()
+    )
     torch.testing.assert_close(loss, expected)
     grads = torch.autograd.grad(loss, [*model.discriminator.end.parameters()], allow_unused=True)
     assert all(g is None for g in grads)  # not of the logits
-    assert [p.real for p in model.phases()] == [True, True] and [p.real for p in make(g_loss="nonsat").phases()] == [True, False]
+    assert [p.real for p in model.phases()] == [True, True] and [
+        p.real for p in make(g_loss="nonsat").phases()
+    ] == [True, False]
 
 
 def test_without_matching_the_generator_wants_to_be_called_real():
@@ -105,11 +124,15 @@ def test_minibatch_features_count_the_near_rows():
     layer = MinibatchDiscrimination(6, kernels=4, dims=3).double()
     f = torch.randn(7, 6, dtype=torch.float64)
     m = torch.einsum("ia,akc->ikc", f, layer.t)
-    expected = torch.stack([sum((-(m[i] - m[j]).abs().sum(1)).exp() for j in range(7) if j != i) for i in range(7)])
+    expected = torch.stack(
+        [sum((-(m[i] - m[j]).abs().sum(1)).exp() for j in range(7) if j != i) for i in range(7)]
+    )
     torch.testing.assert_close(layer(f), expected)
     order = torch.randperm(7)
     torch.testing.assert_close(layer(f[order]), layer(f)[order])
-    torch.testing.assert_close(layer(f[:1].expand(7, -1)), torch.full((7, 4), 6.0, dtype=torch.float64))
+    torch.testing.assert_close(
+        layer(f[:1].expand(7, -1)), torch.full((7, 4), 6.0, dtype=torch.float64)
+    )
     assert layer(torch.arange(7.0).double()[:, None] * 1e5 * torch.ones(6)).abs().max() < 1e-12
 
 
@@ -136,36 +159,58 @@ def test_virtual_batch_norm_uses_the_row_and_the_reference_only():
     ref, x, other = (torch.randn(n, 3, 2, 2, dtype=torch.float64) * 2 + 1 for n in (5, 4, 5))
     out = layer(torch.cat([ref, x]))
     for i in range(4):
-        torch.testing.assert_close(layer(torch.cat([ref, x[i : i + 1]]))[5:], out[5 + i : 6 + i])  # whatever else is in its batch
+        torch.testing.assert_close(
+            layer(torch.cat([ref, x[i : i + 1]]))[5:], out[5 + i : 6 + i]
+        )  # whatever else is in its batch
         both = torch.cat([ref, x[i : i + 1]])
-        mean, var = both.mean((0, 2, 3), keepdim=True), both.var((0, 2, 3), keepdim=True, correction=0)
+        mean, var = (
+            both.mean((0, 2, 3), keepdim=True),
+            both.var((0, 2, 3), keepdim=True, correction=0),
+        )
         torch.testing.assert_close(out[5 + i : 6 + i], (x[i : i + 1] - mean) / (var + 1e-5).sqrt())
     plain = nn.BatchNorm2d(3).double()
     torch.testing.assert_close(out[:5], plain(ref))  # the reference is normalised by itself
     assert not torch.allclose(layer(torch.cat([other, x]))[5:], out[5:])
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-4), (torch.bfloat16, 0.02)]
+)
 def test_virtual_batch_norm_stays_exact_far_from_zero(dtype, tolerance):
     layer, n = VirtualBatchNorm(3, 6), 6
-    h = (5 + 0.1 * torch.randn(n + 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
+    h = (5 + 0.1 * torch.randn(n + 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))).to(
+        dtype
+    )
     out = layer.to(dtype if dtype == torch.float64 else torch.float32)(h)
     exact = h.double()
     for i in range(4):
         both = torch.cat([exact[:n], exact[n + i : n + i + 1]])
-        mean, var = both.mean((0, 2, 3), keepdim=True)[0], both.var((0, 2, 3), keepdim=True, correction=0)[0]
+        mean, var = (
+            both.mean((0, 2, 3), keepdim=True)[0],
+            both.var((0, 2, 3), keepdim=True, correction=0)[0],
+        )
         expected = (exact[n + i] - mean) / (var + 1e-5).sqrt()
-        assert out.dtype == dtype and ((out[n + i].double() - expected) / expected.abs().clamp(min=1)).abs().max() < tolerance
+        assert (
+            out.dtype == dtype
+            and ((out[n + i].double() - expected) / expected.abs().clamp(min=1)).abs().max()
+            < tolerance
+        )
 
 
 def test_a_generator_with_virtual_batch_norm_makes_each_sample_alone_from_a_fixed_reference():
     model = make(norm_g="virtual", reference=6)
-    assert isinstance(model.generator, Referenced) and not any(isinstance(m, nn.BatchNorm2d) for m in model.generator.modules())
+    assert isinstance(model.generator, Referenced) and not any(
+        isinstance(m, nn.BatchNorm2d) for m in model.generator.modules()
+    )
     z = torch.randn(5, 4, dtype=torch.float64)
     torch.testing.assert_close(model.generator(z)[:2], model.generator(z[:2]))
     reference = model.state_dict()["generator.z"].clone()
     before = model.generator(z)
-    fit(make(norm_g="virtual", reference=6).float(), Given(SPEC, batch(32)["x"].float(), batch(32)["y"]), 1)
+    fit(
+        make(norm_g="virtual", reference=6).float(),
+        Given(SPEC, batch(32)["x"].float(), batch(32)["y"]),
+        1,
+    )
     assert torch.equal(model.generator.z, reference) and reference.shape == (6, 4)
     model.generator.z.normal_()
     assert not torch.allclose(model.generator(z), before)
@@ -174,7 +219,10 @@ def test_a_generator_with_virtual_batch_norm_makes_each_sample_alone_from_a_fixe
 def test_historical_averaging_pulls_to_the_mean_of_past_parameters():
     model, seen = make(history_d=0.3, history_g=0.1).float(), {"d": [], "g": []}
     after = model.after_step
-    model.after_step = lambda player: (after(player), seen[player].append(model.flat(player).detach().clone()))
+    model.after_step = lambda player: (
+        after(player),
+        seen[player].append(model.flat(player).detach().clone()),
+    )
     fit(model, Given(SPEC, batch(48)["x"].float(), batch(48)["y"]), 3)
     for player, lam in (("d", 0.3), ("g", 0.1)):
         mean = torch.stack(seen[player]).mean(0)
@@ -191,10 +239,20 @@ def test_historical_averaging_pulls_to_the_mean_of_past_parameters():
 
 
 def test_with_smoothed_labels_the_best_discriminator_is_a_p_over_p_plus_q():
-    p, q = torch.rand(2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(1)
-    table = torch.zeros(6, 3, dtype=torch.float64, requires_grad=True)  # K logits of each of six points
+    p, q = torch.rand(
+        2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).softmax(1)
+    table = torch.zeros(
+        6, 3, dtype=torch.float64, requires_grad=True
+    )  # K logits of each of six points
     model = make(loop=LoopOptions(label_smooth=0.9))
-    optimiser = torch.optim.LBFGS([table], max_iter=300, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [table],
+        max_iter=300,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure():
         optimiser.zero_grad()
@@ -204,7 +262,9 @@ def test_with_smoothed_labels_the_best_discriminator_is_a_p_over_p_plus_q():
         return loss
 
     optimiser.step(closure)
-    torch.testing.assert_close(table.logsumexp(1).sigmoid().detach(), 0.9 * p / (p + q), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        table.logsumexp(1).sigmoid().detach(), 0.9 * p / (p + q), atol=1e-5, rtol=0
+    )
 
 
 def test_a_few_labels_stand_for_all_rows_and_the_others_are_not_read():
@@ -223,8 +283,12 @@ def test_the_discriminators_layers_start_scaled_by_the_data():
     h = SPEC.to_signed(x)
     for stage in model.discriminator.stages:
         pre = stage[0](h)
-        torch.testing.assert_close(pre.mean((0, 2, 3)), torch.zeros(pre.shape[1], dtype=torch.float64), atol=1e-9, rtol=0)
-        torch.testing.assert_close(pre.std((0, 2, 3)), torch.ones(pre.shape[1], dtype=torch.float64), atol=1e-2, rtol=0)
+        torch.testing.assert_close(
+            pre.mean((0, 2, 3)), torch.zeros(pre.shape[1], dtype=torch.float64), atol=1e-9, rtol=0
+        )
+        torch.testing.assert_close(
+            pre.std((0, 2, 3)), torch.ones(pre.shape[1], dtype=torch.float64), atol=1e-2, rtol=0
+        )
         h = stage(h)
     assert model.rows == 60 and model.discriminator.training
 
@@ -234,7 +298,9 @@ def test_the_last_layer_starts_scaled_by_minibatches_as_large_as_trainings():
     for accumulate in (1, 2):
         model = make(kernels=8, lr_d=0.0, lr_g=0.0, loop=LoopOptions(accumulate=accumulate)).float()
         fit(model, Given(SPEC, x, batch(96)["y"], batch_size=16), 1)  # a step that moves nothing
-        logits = torch.cat([model.eval().judge(SPEC.to_signed(rows)) for rows in x.split(16 // accumulate)])
+        logits = torch.cat(
+            [model.eval().judge(SPEC.to_signed(rows)) for rows in x.split(16 // accumulate)]
+        )
         assert logits.mean(0).abs().max() < 1e-3 and (logits.std(0) - 1).abs().max() < 1e-2
         together = model.judge(SPEC.to_signed(x))
         assert together.mean(0).abs().max() > 0.1  # more rows at once are counted more often
@@ -242,14 +308,37 @@ def test_the_last_layer_starts_scaled_by_minibatches_as_large_as_trainings():
 
 def test_paper_discriminator_is_the_authors():
     with torch.device("meta"):
-        model = ImprovedGAN(DataSpec((3, 32, 32), 256, 10), arch="paper", width=128, width_d=96, latent=100, kernel=5, norm_g="batch")
-        convs = [tuple(m.v.shape[:1]) + tuple(m.v.shape[2:3]) for m in model.discriminator.modules() if hasattr(m, "measuring")]
+        model = ImprovedGAN(
+            DataSpec((3, 32, 32), 256, 10),
+            arch="paper",
+            width=128,
+            width_d=96,
+            latent=100,
+            kernel=5,
+            norm_g="batch",
+        )
+        convs = [
+            tuple(m.v.shape[:1]) + tuple(m.v.shape[2:3])
+            for m in model.discriminator.modules()
+            if hasattr(m, "measuring")
+        ]
         f = model.discriminator.features(torch.zeros(2, 3, 32, 32))
-    assert convs == [(96, 3)] * 3 + [(192, 3)] * 4 + [(192, 1)] * 2 + [(10, 1)] and f.shape == (2, 192)
-    assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.5, 0.5]
+    assert convs == [(96, 3)] * 3 + [(192, 3)] * 4 + [(192, 1)] * 2 + [(10, 1)] and f.shape == (
+        2,
+        192,
+    )
+    assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [
+        0.2,
+        0.5,
+        0.5,
+    ]
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules())
     small = ImprovedGAN(DataSpec((3, 16, 16), 256, 10), arch="paper", width=64)
-    assert all(m.weight.std().item() == pytest.approx(0.05, rel=0.1) for m in small.generator.modules() if hasattr(m, "output_padding"))
+    assert all(
+        m.weight.std().item() == pytest.approx(0.05, rel=0.1)
+        for m in small.generator.modules()
+        if hasattr(m, "output_padding")
+    )
 
 
 def test_rates_stay_and_then_fall_to_zero():
@@ -261,18 +350,23 @@ def test_rates_stay_and_then_fall_to_zero():
 def test_data_without_labels_make_a_plain_discriminator_that_cannot_classify():
     model = make(DataSpec((2,)))
     x = torch.randn(8, 2, dtype=torch.float64)
-    assert model.judge(x).shape == (8, 1) and "sup" not in model.discriminator_loss({"x": x, "index": torch.arange(8)})
+    assert model.judge(x).shape == (8, 1) and "sup" not in model.discriminator_loss(
+        {"x": x, "index": torch.arange(8)}
+    )
     with pytest.raises(ValueError, match="needs labels"):
         model.classify(x)
 
 
 def test_what_has_no_meaning_is_refused():
     for options, message in (
-        ({"loop": LoopOptions(spectral_norm=True)}, "spectral_norm"), ({"kernels": 4, "loop": LoopOptions(r1=1.0)}, "couples"),
-        ({"norm_g": "virtual", "spec": DataSpec((2,))}, "images"), ({"decay_end": 3, "decay_start": 5}, "later decay_end"),
-        ({"decay_start": 5}, "later decay_end"), ({"arch": "paper"}, "--data.size=16"),
+        ({"loop": LoopOptions(spectral_norm=True)}, "spectral_norm"),
+        ({"kernels": 4, "loop": LoopOptions(r1=1.0)}, "couples"),
+        ({"norm_g": "virtual", "spec": DataSpec((2,))}, "images"),
+        ({"decay_end": 3, "decay_start": 5}, "later decay_end"),
+        ({"decay_start": 5}, "later decay_end"),
+        ({"arch": "paper"}, "--data.size=16"),
         ({"kernels": 4, "loop": LoopOptions(separate_batches=False)}, "rows of one kind"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=message) as caught:
             ImprovedGAN(**{"spec": SPEC, **options})
         assert "improved_gan" in str(caught.value)

@@ -1,4 +1,6 @@
-"""InfoGAN is InfoGAN: a bound on information that is never too large, learned in both turns by the right networks, without labels."""
+"""InfoGAN is InfoGAN: a bound on information that is never too large, learned in both turns by the
+right networks, without labels.
+"""
 
 import math
 
@@ -29,7 +31,12 @@ def make(**options) -> InfoGAN:
 
 def gradient(loss: torch.Tensor, net: torch.nn.Module) -> torch.Tensor:
     grads = torch.autograd.grad(loss, [*net.parameters()], allow_unused=True, retain_graph=True)
-    return torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for g, p in zip(grads, net.parameters(), strict=True)])
+    return torch.cat(
+        [
+            torch.zeros_like(p).flatten() if g is None else g.flatten()
+            for g, p in zip(grads, net.parameters(), strict=True)
+        ]
+    )
 
 
 def codes_of(model: InfoGAN, n: int = 2000) -> torch.Tensor:
@@ -55,7 +62,9 @@ def test_information_of_the_category_is_at_most_its_entropy_and_zero_for_the_pri
         assert model.information(q, codes)[0].max() <= math.log(5) + 1e-12
     assert model.information(torch.zeros(2000, outputs), codes)[0].abs().max() < 1e-6
     right = torch.cat([1e3 * model.parts(codes)[0], torch.zeros(2000, 4)], 1)
-    torch.testing.assert_close(model.information(right, codes)[0], torch.full((2000,), math.log(5)), check_dtype=False)
+    torch.testing.assert_close(
+        model.information(right, codes)[0], torch.full((2000,), math.log(5)), check_dtype=False
+    )
 
 
 @pytest.mark.parametrize("fixed", [True, False])
@@ -63,9 +72,13 @@ def test_continuous_part_is_a_gaussian_log_density_above_the_uniforms(fixed):
     model = make(fixed_std=fixed)
     codes = codes_of(model, 50)
     mu, log_var = torch.randn(2, 50, 2, dtype=torch.float64)
-    std = torch.ones_like(mu) if fixed else (5 * (log_var / 10).tanh()).exp()  # bounded softly by ±10
+    std = (
+        torch.ones_like(mu) if fixed else (5 * (log_var / 10).tanh()).exp()
+    )  # bounded softly by ±10
     q = torch.cat([torch.zeros(50, 5), mu, *([] if fixed else [log_var])], 1)
-    expected = torch.distributions.Normal(mu, std).log_prob(model.parts(codes)[1]).sum(1) - 2 * math.log(1 / 2)
+    expected = torch.distributions.Normal(mu, std).log_prob(model.parts(codes)[1]).sum(
+        1
+    ) - 2 * math.log(1 / 2)
     torch.testing.assert_close(model.information(q, codes)[1], expected)
     if fixed:
         assert (expected < 0).all()
@@ -85,20 +98,29 @@ def test_a_channel_that_keeps_the_category_gives_all_its_entropy_once_q_is_fitte
 
 def test_both_losses_subtract_the_weighted_information_of_the_same_generated_rows():
     for player, arguments in (("discriminator", images()), ("generator", 12)):
-        losses = {lam: getattr(make(lam_cat=lam, lam_cont=2 * lam), f"{player}_loss")(arguments)["loss"] for lam in (0.0, 1.0)}
+        losses = {
+            lam: getattr(make(lam_cat=lam, lam_cont=2 * lam), f"{player}_loss")(arguments)["loss"]
+            for lam in (0.0, 1.0)
+        }
         model = make()
         codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
-        category, continuous = (v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes))
+        category, continuous = (
+            v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes)
+        )
         torch.testing.assert_close(losses[0.0] - losses[1.0], category + 2 * continuous)
 
 
 def test_both_parts_of_the_information_teach_whose_turn_it_is():
     model = make()
     codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
-    category, continuous = (v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes))
+    category, continuous = (
+        v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes)
+    )
     for player, arguments, name in (
-        ("discriminator", images(), "discriminator.q"), ("discriminator", images(), "discriminator.trunk"), ("generator", 12, "generator"),
-    ):  # fmt: skip
+        ("discriminator", images(), "discriminator.q"),
+        ("discriminator", images(), "discriminator.trunk"),
+        ("generator", 12, "generator"),
+    ):
         game, whole = (
             gradient(getattr(m, f"{player}_loss")(arguments)["loss"], m.get_submodule(name))
             for m in (make(lam_cat=0.0, lam_cont=0.0), make(lam_cat=1.0, lam_cont=2.0))
@@ -114,19 +136,31 @@ def test_without_information_the_losses_are_those_of_the_game():
     codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
     real, fake = (model.discriminator(v)[:, 0] for v in (SPEC.to_signed(x), model.generator(codes)))
     bce = F.binary_cross_entropy_with_logits
-    torch.testing.assert_close(loss, bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake)))
+    torch.testing.assert_close(
+        loss, bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))
+    )
 
 
 def test_q_and_the_trunk_learn_the_information_in_ds_turn_and_the_generator_in_its_own():
     model = make()
     codes = codes_of(model, 12)
-    known = sum(v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes))
-    assert all(gradient(known, net).abs().max() > 0 for net in (model.discriminator.q, model.discriminator.trunk, model.generator))
+    known = sum(
+        v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes)
+    )
+    assert all(
+        gradient(known, net).abs().max() > 0
+        for net in (model.discriminator.q, model.discriminator.trunk, model.generator)
+    )
     assert gradient(known, model.discriminator.source).abs().max() == 0
     assert gradient(model.discriminator_loss(images())["loss"], model.generator).abs().max() == 0
-    assert set(map(id, model.discriminator.q.parameters())) <= set(map(id, model.parameters_of("d")))
+    assert set(map(id, model.discriminator.q.parameters())) <= set(
+        map(id, model.parameters_of("d"))
+    )
     without = make(lam_cat=0.0, lam_cont=0.0)
-    assert gradient(without.discriminator_loss(images())["loss"], without.discriminator.q).abs().max() == 0
+    assert (
+        gradient(without.discriminator_loss(images())["loss"], without.discriminator.q).abs().max()
+        == 0
+    )
 
 
 def test_no_label_reaches_the_weights():
@@ -140,8 +174,13 @@ def test_no_label_reaches_the_weights():
 
 
 def test_q_shares_the_trunk_and_adds_less_than_a_twentieth_of_the_parameters():
-    for model in (InfoGAN(DataSpec((1, 16, 16), 17, 10)), InfoGAN(DataSpec((1, 28, 28), 256, 10), arch="paper", noise=62)):
-        q, total = (sum(p.numel() for p in net.parameters()) for net in (model.discriminator.q, model))
+    for model in (
+        InfoGAN(DataSpec((1, 16, 16), 17, 10)),
+        InfoGAN(DataSpec((1, 28, 28), 256, 10), arch="paper", noise=62),
+    ):
+        q, total = (
+            sum(p.numel() for p in net.parameters()) for net in (model.discriminator.q, model)
+        )
         assert q < 0.05 * total
         calls = []
         model.discriminator.trunk.register_forward_hook(lambda *args, calls=calls: calls.append(1))
@@ -152,10 +191,28 @@ def test_q_shares_the_trunk_and_adds_less_than_a_twentieth_of_the_parameters():
 def test_paper_networks_are_those_of_the_appendix():
     with torch.device("meta"):
         model = InfoGAN(DataSpec((1, 28, 28), 256, 10), arch="paper", noise=62, fixed_std=True)
-    linear = [(m.in_features, m.out_features) for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    assert linear == [(74, 1024), (1024, 7 * 7 * 128), (7 * 7 * 128, 1024), (1024, 1), (1024, 128), (128, 12)]
-    convs = [m.out_channels for m in model.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))]
-    assert convs == [64, 1, 64, 128] and model.make(torch.zeros(2, 74, device="meta")).shape == (2, 1, 28, 28)
+    linear = [
+        (m.in_features, m.out_features) for m in model.modules() if isinstance(m, torch.nn.Linear)
+    ]
+    assert linear == [
+        (74, 1024),
+        (1024, 7 * 7 * 128),
+        (7 * 7 * 128, 1024),
+        (1024, 1),
+        (1024, 128),
+        (128, 12),
+    ]
+    convs = [
+        m.out_channels
+        for m in model.modules()
+        if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))
+    ]
+    assert convs == [64, 1, 64, 128] and model.make(torch.zeros(2, 74, device="meta")).shape == (
+        2,
+        1,
+        28,
+        28,
+    )
 
 
 def test_switching_changes_one_variable_and_spans_its_range():
@@ -180,7 +237,9 @@ def test_a_path_keeps_the_noise_typical_the_category_in_the_simplex_and_the_rest
     path = seen[0].unflatten(0, (10, n))
     torch.testing.assert_close(path[:, 0], a)
     torch.testing.assert_close(path[:, -1], b)
-    assert frames.shape == (10, n, 1, 8, 8) and torch.equal(frames[:, 0], model.from_codes(path[:, 0]))
+    assert frames.shape == (10, n, 1, 8, 8) and torch.equal(
+        frames[:, 0], model.from_codes(path[:, 0])
+    )
     t = torch.linspace(0, 1, n, dtype=a.dtype)[:, None]
     torch.testing.assert_close(path[..., 200:], (1 - t) * a[:, None, 200:] + t * b[:, None, 200:])
     torch.testing.assert_close(path[..., 200:205].sum(2), torch.ones(10, n, dtype=a.dtype))
@@ -201,7 +260,9 @@ def test_categories_are_named_by_the_training_rows_and_held_out_ones_have_no_say
     category = model.encode(rows["x"])[:, :5].argmax(1)
     model.votes.counts.zero_()
     model.votes.counts[:, 1] = 1  # every category is called 1
-    assert model.evaluate(rows, torch.Generator().manual_seed(0))["cluster_acc"].mean().item() == pytest.approx(1 / 3)
+    assert model.evaluate(rows, torch.Generator().manual_seed(0))[
+        "cluster_acc"
+    ].mean().item() == pytest.approx(1 / 3)
     assert len(category.unique()) > 1
 
 
@@ -209,13 +270,21 @@ def test_votes_fade_and_their_mutual_information_is_that_of_the_table():
     votes = Votes(3, 2, memory=0.5)
     for y in ([0, 0, 1, 1], [0, 0, 1, 1]):
         votes.add(torch.tensor([0, 0, 1, 2]), torch.tensor(y), lambda v: v)
-    assert votes.counts.tolist() == [[0.75, 0], [0, 0.375], [0, 0.375]] and votes.names().tolist() == [0, 1, 1]
+    assert votes.counts.tolist() == [
+        [0.75, 0],
+        [0, 0.375],
+        [0, 0.375],
+    ] and votes.names().tolist() == [0, 1, 1]
     labels, categories = math.log(2), -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))
     assert votes.nmi().item() == pytest.approx(labels / (0.5 * (labels + categories)), abs=1e-5)
 
 
 def test_votes_fade_by_the_share_of_rows_that_vote():
-    category, y, everyone = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 1, 0]), torch.ones(4, dtype=torch.bool)
+    category, y, everyone = (
+        torch.tensor([0, 1, 1, 2]),
+        torch.tensor([0, 1, 1, 0]),
+        torch.ones(4, dtype=torch.bool),
+    )
     before = torch.rand(3, 2)
 
     def voted(among: torch.Tensor | None, reduce=lambda v: v) -> torch.Tensor:
@@ -226,9 +295,15 @@ def test_votes_fade_by_the_share_of_rows_that_vote():
 
     table = torch.tensor([[0.25, 0], [0, 0.5], [0.25, 0]])
     assert torch.equal(voted(~everyone), before)  # where nobody votes, nobody is forgotten
-    assert torch.equal(voted(None), 0.95 * before + table) and torch.equal(voted(everyone), 0.95 * before + table)
-    torch.testing.assert_close(voted(torch.arange(4) == 3), 0.95**0.25 * before + torch.tensor([[0, 0], [0, 0], [0.25, 0]]))
-    torch.testing.assert_close(voted(everyone, lambda v: v / 2), 0.95**0.5 * before + table / 2)  # the other process has no votes
+    assert torch.equal(voted(None), 0.95 * before + table) and torch.equal(
+        voted(everyone), 0.95 * before + table
+    )
+    torch.testing.assert_close(
+        voted(torch.arange(4) == 3), 0.95**0.25 * before + torch.tensor([[0, 0], [0, 0], [0.25, 0]])
+    )
+    torch.testing.assert_close(
+        voted(everyone, lambda v: v / 2), 0.95**0.5 * before + table / 2
+    )  # the other process has no votes
 
 
 def test_what_makes_no_sense_is_refused():

@@ -1,4 +1,6 @@
-"""LSGAN is LSGAN: the least-squares optimum, the Pearson divergence, gradients that pull back, an unbounded end."""
+"""LSGAN is LSGAN: the least-squares optimum, the Pearson divergence, gradients that pull back, an
+unbounded end.
+"""
 
 import pytest
 import torch
@@ -14,7 +16,13 @@ PLANE = DataSpec((2,))
 def optimum(p: torch.Tensor, q: torch.Tensor, a: float, b: float) -> torch.Tensor:
     """The table of outputs that minimises D's loss, by LBFGS."""
     s = torch.zeros_like(p, requires_grad=True)
-    optimiser = torch.optim.LBFGS([s], max_iter=200, tolerance_grad=1e-13, tolerance_change=1e-18, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [s],
+        max_iter=200,
+        tolerance_grad=1e-13,
+        tolerance_change=1e-18,
+        line_search_fn="strong_wolfe",
+    )
 
     def closure():
         optimiser.zero_grad()
@@ -40,9 +48,17 @@ def test_best_discriminator_is_the_mean_of_the_codes_weighted_by_the_densities(d
 def test_pearson_codes_make_the_optimal_loss_a_divergence(densities):
     p, q = densities
     s = optimum(p, q, -1.0, 1.0)
-    assert (p * s**2 + q * s**2).sum().item() == pytest.approx(((q - p) ** 2 / (p + q)).sum().item(), abs=1e-6)
+    assert (p * s**2 + q * s**2).sum().item() == pytest.approx(
+        ((q - p) ** 2 / (p + q)).sum().item(), abs=1e-6
+    )
     s = optimum(p, q, 0.0, 1.0)  # the 0-1 codes do not
-    assert abs((p * (s - 1) ** 2 + q * (s - 1) ** 2).sum().item() - ((q - p) ** 2 / (p + q)).sum().item()) > 0.1
+    assert (
+        abs(
+            (p * (s - 1) ** 2 + q * (s - 1) ** 2).sum().item()
+            - ((q - p) ** 2 / (p + q)).sum().item()
+        )
+        > 0.1
+    )
 
 
 def test_chi2_is_logged_for_the_pearson_codes_only_and_is_twice_the_two_errors_about_c():
@@ -52,7 +68,10 @@ def test_chi2_is_logged_for_the_pearson_codes_only_and_is_twice_the_two_errors_a
     chi2 = model.discriminator_loss(batch)["chi2"]
     model.noise.draws = 0
     fake = model.generator(model.noise.normal(16, 2))
-    torch.testing.assert_close(chi2, model.discriminator(batch["x"]).pow(2).mean() + model.discriminator(fake).pow(2).mean())
+    torch.testing.assert_close(
+        chi2,
+        model.discriminator(batch["x"]).pow(2).mean() + model.discriminator(fake).pow(2).mean(),
+    )
 
 
 def test_losses_are_half_squared_errors_to_the_three_codes():
@@ -63,7 +82,9 @@ def test_losses_are_half_squared_errors_to_the_three_codes():
     fakes = [model.discriminator(model.generator(model.noise.normal(16, 2))) for _ in range(2)]
     mse = nn.functional.mse_loss
     code = [torch.full((16,), v) for v in (-0.3, 0.9, 0.4)]
-    torch.testing.assert_close(loss_d, 0.5 * mse(model.discriminator(x), code[1]) + 0.5 * mse(fakes[0], code[0]))
+    torch.testing.assert_close(
+        loss_d, 0.5 * mse(model.discriminator(x), code[1]) + 0.5 * mse(fakes[0], code[0])
+    )
     torch.testing.assert_close(loss_g, 0.5 * mse(fakes[1], code[2]))
 
 
@@ -76,7 +97,12 @@ def test_a_sample_far_on_the_real_side_is_pulled_back():
 
 
 @pytest.mark.parametrize(
-    "model", [{}, {"spec": DataSpec((1, 16, 16), 17)}, {"spec": DataSpec((1, 16, 16), 17), "arch": "paper", "width": 8}]
+    "model",
+    [
+        {},
+        {"spec": DataSpec((1, 16, 16), 17)},
+        {"spec": DataSpec((1, 16, 16), 17), "arch": "paper", "width": 8},
+    ],
 )
 def test_nothing_bounds_the_discriminators_output(model):
     model = LSGAN(**{"spec": PLANE, **model}).eval()
@@ -88,7 +114,9 @@ def test_nothing_bounds_the_discriminators_output(model):
 def test_accuracy_is_about_the_middle_of_the_codes_and_knows_their_order():
     for a, b in ((0.0, 1.0), (1.0, 0.0)):
         model = LSGAN(PLANE, a=a, b=b)
-        model.discriminator.forward = lambda x, b=b: torch.full((len(x),), 0.75 if b == 1 else 0.25)  # always nearer to b
+        model.discriminator.forward = lambda x, b=b: torch.full(
+            (len(x),), 0.75 if b == 1 else 0.25
+        )  # always nearer to b
         terms = model.discriminator_loss({"x": torch.randn(4, 2)})
         assert (terms["d_acc_real"], terms["d_acc_fake"]) == (1, 0)
 
@@ -96,10 +124,16 @@ def test_accuracy_is_about_the_middle_of_the_codes_and_knows_their_order():
 def test_paper_network_is_figure_2():
     with torch.device("meta"):
         model = LSGAN(DataSpec((3, 112, 112), 256), arch="paper", latent=1024)
-    up = [(m.out_channels, m.stride[0]) for m in model.generator.modules() if isinstance(m, nn.ConvTranspose2d)]
+    up = [
+        (m.out_channels, m.stride[0])
+        for m in model.generator.modules()
+        if isinstance(m, nn.ConvTranspose2d)
+    ]
     assert up == [(256, 2), (256, 1), (256, 2), (256, 1), (256, 2), (128, 2), (3, 1)]
     assert model.generator(torch.zeros(2, 1024, device="meta")).shape == (2, 3, 112, 112)
     down = [m for m in model.discriminator.stages.modules() if isinstance(m, nn.Conv2d)]
-    assert [(m.out_channels, m.kernel_size, m.stride) for m in down] == [(n, (5, 5), (2, 2)) for n in (64, 128, 256, 512)]
+    assert [(m.out_channels, m.kernel_size, m.stride) for m in down] == [
+        (n, (5, 5), (2, 2)) for n in (64, 128, 256, 512)
+    ]
     assert model.discriminator.end.kernel_size == (7, 7)  # the fully connected end
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules()) == 3

@@ -1,4 +1,6 @@
-"""WGAN is WGAN: clipping after every critic step, a critic without logarithms, bursts, a slope that does not vanish."""
+"""WGAN is WGAN: clipping after every critic step, a critic without logarithms, bursts, a slope that
+does not vanish.
+"""
 
 import pytest
 import torch
@@ -42,13 +44,20 @@ def test_every_critic_parameter_is_within_the_clamp_after_each_step_and_before_t
     fit(model, Given(spec, torch.randint(0, 17, (64, *spec.shape)).float()), 2)
     c = torch.tensor(0.02).item()
     assert [player for player, _ in largest] == (["d"] * 4 + ["g"]) * 2
-    assert all(value <= c for _, value in largest) and forwards[0] > c and all(value <= c for value in forwards[2:])
+    assert (
+        all(value <= c for _, value in largest)
+        and forwards[0] > c
+        and all(value <= c for value in forwards[2:])
+    )
     assert max(p.abs().max().item() for p in model.generator.parameters()) > c  # G is not clamped
 
 
 def test_linear_critic_converges_to_the_corner_and_estimates_c_times_the_l1_distance_of_the_means():
     g = torch.Generator().manual_seed(0)
-    x, fake = torch.randn(64, 3, generator=g) + torch.tensor([2.0, -1.0, 0.5]), torch.randn(64, 3, generator=g)
+    x, fake = (
+        torch.randn(64, 3, generator=g) + torch.tensor([2.0, -1.0, 0.5]),
+        torch.randn(64, 3, generator=g),
+    )
     model = WGAN(DataSpec((3,)), c=0.05, k=40, lr_d=0.01)
     model.discriminator, model.generator = Linear(3, 1), Cloud(fake)
     with pytest.warns(UserWarning, match="rows repeat"):
@@ -65,7 +74,10 @@ def test_a_constant_changes_no_gradient_and_a_factor_scales_both_losses():
     def losses():
         model.noise = Noise(0, "test", dtype=torch.float64)
         d, g = model.discriminator_loss({"x": x})["loss"], model.generator_loss(32)["loss"]
-        gradients = [*torch.autograd.grad(d, [*model.parameters_of("d")]), *torch.autograd.grad(g, [*model.parameters_of("g")])]
+        gradients = [
+            *torch.autograd.grad(d, [*model.parameters_of("d")]),
+            *torch.autograd.grad(g, [*model.parameters_of("g")]),
+        ]
         return torch.stack([d, g]).detach(), gradients
 
     values, gradients = losses()
@@ -83,7 +95,14 @@ def test_bursts_are_a_hundred_critic_steps_at_first_and_at_every_500th():
     model.after_step = lambda player: (after(player), steps.append(player))
     trainer = fit(model, Given(PLANE, torch.randn(400, 2)), 3)
     assert steps.count("d") == 300 and steps.count("g") == trainer.global_step == 3
-    assert [model.critic_steps(n) for n in (24, 25, 499, 500, 501, 1000)] == [100, 5, 5, 100, 5, 100]
+    assert [model.critic_steps(n) for n in (24, 25, 499, 500, 501, 1000)] == [
+        100,
+        5,
+        5,
+        100,
+        5,
+        100,
+    ]
     assert WGAN(PLANE).critic_steps(0) == 5
 
 
@@ -126,7 +145,9 @@ def test_held_out_estimate_has_one_value_for_each_example_and_averages_to_the_di
     values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))["w_est"]
     fake = model.sample(50, generator=torch.Generator().manual_seed(1))
     assert values.shape == (50,)
-    torch.testing.assert_close(values.mean(), model.discriminator(x).mean() - model.discriminator(fake).mean())
+    torch.testing.assert_close(
+        values.mean(), model.discriminator(x).mean() - model.discriminator(fake).mean()
+    )
 
 
 def test_both_players_use_rmsprop_without_momentum():

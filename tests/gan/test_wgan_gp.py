@@ -1,4 +1,6 @@
-"""WGAN-GP is WGAN-GP: the two-sided penalty of each example's own gradient between data and samples."""
+"""WGAN-GP is WGAN-GP: the two-sided penalty of each example's own gradient between data and
+samples.
+"""
 
 import pytest
 import torch
@@ -16,7 +18,10 @@ F64 = torch.float64
 class Linear(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.w, self.b = nn.Parameter(torch.randn(dim, dtype=F64)), nn.Parameter(torch.zeros((), dtype=F64))
+        self.w, self.b = (
+            nn.Parameter(torch.randn(dim, dtype=F64)),
+            nn.Parameter(torch.zeros((), dtype=F64)),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.flatten(1) @ self.w + self.b
@@ -67,7 +72,9 @@ def test_penalty_of_a_linear_critic_is_that_of_its_weight_norm(x):
 
 def test_epsilon_is_one_number_for_each_example(x):
     model = model_with(Linear(16), lam=2.0)
-    model.discriminator.forward = lambda v: v.flatten(1).square().sum(1) / 2  # its gradient is x̂ itself
+    model.discriminator.forward = lambda v: (
+        v.flatten(1).square().sum(1) / 2
+    )  # its gradient is x̂ itself
     fake, eps = drawn(model, x)
     assert len(eps.unique()) == 6
     x_hat = torch.stack([e * a + (1 - e) * b for e, a, b in zip(eps, x, fake, strict=True)])
@@ -79,7 +86,9 @@ def test_epsilon_is_one_number_for_each_example(x):
 def test_penalty_teaches_the_critic_as_finite_differences_say_and_not_its_last_bias(x):
     model = model_with(Smooth())
     w = model.discriminator.first.weight
-    gradient, bias = torch.autograd.grad(terms_of(model, x)["gp"], [w, model.discriminator.last.bias], allow_unused=True)
+    gradient, bias = torch.autograd.grad(
+        terms_of(model, x)["gp"], [w, model.discriminator.last.bias], allow_unused=True
+    )
     assert bias is None or bias == 0
     for i, j in ((0, 0), (2, 7), (4, 15)):
         step, values = 1e-6, []
@@ -87,13 +96,19 @@ def test_penalty_teaches_the_critic_as_finite_differences_say_and_not_its_last_b
             w.data[i, j] += sign * step
             values.append(terms_of(model, x)["gp"].item())
             w.data[i, j] -= sign * step
-        assert gradient[i, j].item() == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-9)
+        assert gradient[i, j].item() == pytest.approx(
+            (values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-9
+        )
 
 
 RESNET = {"spec": DataSpec((3, 16, 16), 256), "arch": "resnet", "width": 4}
 
 
-@pytest.mark.parametrize("options", [{"spec": DataSpec((2,))}, {"spec": DataSpec((1, 16, 16), 17)}, RESNET], ids=["mlp", "conv", "resnet"])
+@pytest.mark.parametrize(
+    "options",
+    [{"spec": DataSpec((2,))}, {"spec": DataSpec((1, 16, 16), 17)}, RESNET],
+    ids=["mlp", "conv", "resnet"],
+)
 def test_penalty_does_not_mix_examples_and_batch_norm_is_refused(options):
     for norm in ("none", "layer"):
         model = WGANGP(**options, norm=norm)
@@ -108,7 +123,10 @@ def test_no_gradient_reaches_the_generator_in_the_critics_turn(x):
     model = model_with(Smooth())
     terms_of(model, x)["loss"].backward()
     assert all(p.grad is None for p in model.generator.parameters())
-    assert all(p.grad.abs().max() > 0 for p in [model.discriminator.first.weight, model.discriminator.last.weight])
+    assert all(
+        p.grad.abs().max() > 0
+        for p in [model.discriminator.first.weight, model.discriminator.last.weight]
+    )
 
 
 def test_losses_are_the_papers(x):
@@ -142,7 +160,10 @@ def test_penalty_is_in_single_precision_under_autocast():
 def test_resnet_is_the_papers():
     with torch.device("meta"):
         model = WGANGP(DataSpec((3, 32, 32), 256), arch="resnet", latent=128)
-    kinds = [[m.resample for m in net.blocks if isinstance(m, ResidualBlock)] for net in (model.generator, model.discriminator)]
+    kinds = [
+        [m.resample for m in net.blocks if isinstance(m, ResidualBlock)]
+        for net in (model.generator, model.discriminator)
+    ]
     assert kinds == [["up"] * 3, ["down", "down", "", ""]]
     fake = model.generator(torch.zeros(2, 128, device="meta"))
     assert (
@@ -155,7 +176,9 @@ def test_resnet_is_the_papers():
 def test_pooling_before_the_shortcut_convolution_equals_pooling_after():
     block, v = ResidualBlock(3, 5, "down", first=True), torch.randn(2, 3, 8, 8)
     after = nn.functional.avg_pool2d(block.shortcut(v), 2)
-    torch.testing.assert_close(after, block.shortcut(nn.functional.avg_pool2d(v, 2)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        after, block.shortcut(nn.functional.avg_pool2d(v, 2)), atol=1e-6, rtol=0
+    )
 
 
 def test_rates_fall_linearly_to_zero_for_both_players_whatever_k():
@@ -165,4 +188,7 @@ def test_rates_fall_linearly_to_zero_for_both_players_whatever_k():
     for player in 5 * ["d", "d", "d", "g"]:
         optimisers[player].step()
         schedulers[player].step()
-    assert [o.param_groups[0]["lr"] for o in optimisers.values()] == [pytest.approx(0.05), pytest.approx(0.1)]
+    assert [o.param_groups[0]["lr"] for o in optimisers.values()] == [
+        pytest.approx(0.05),
+        pytest.approx(0.1),
+    ]

@@ -1,4 +1,6 @@
-"""AAE is AAE: three turns, two roles of one encoder, priors of any shape, labels where a mode takes them."""
+"""AAE is AAE: three turns, two roles of one encoder, priors of any shape, labels where a mode takes
+them.
+"""
 
 import math
 
@@ -13,13 +15,23 @@ from zoo.hybrid.aae import AAE, COMPONENTS, draw_labels, draw_of, mmd
 from zoo.nn.prior import Draw
 
 SPEC = DataSpec((1, 4, 4), 17, 10)
-MODES = [{}, {"mode": "label_reg", "prior": "mixture", "latent": 2}, {"mode": "sup"}, {"mode": "semi", "labels": 9}, {"mode": "cluster"}]
+MODES = [
+    {},
+    {"mode": "label_reg", "prior": "mixture", "latent": 2},
+    {"mode": "sup"},
+    {"mode": "semi", "labels": 9},
+    {"mode": "cluster"},
+]
 
 
 def batch(n: int = 12) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
     y = torch.randint(0, 10, (n,), generator=g)
-    return {"x": torch.randint(0, 17, (n, 1, 4, 4), generator=g).float(), "y": y, "index": torch.arange(n)}
+    return {
+        "x": torch.randint(0, 17, (n, 1, 4, 4), generator=g).float(),
+        "y": y,
+        "index": torch.arange(n),
+    }
 
 
 @pytest.fixture(params=MODES, ids=lambda p: p.get("mode", "unsup"))
@@ -36,7 +48,10 @@ def test_each_phase_moves_its_own_networks_only(model):
     nets = {"enc": model.encoder, "dec": model.decoder, "d": nn.ModuleList(model.players()["d"])}
 
     def weights():
-        return {n: torch.cat([p.detach().flatten().clone() for p in net.parameters()]) for n, net in nets.items()}
+        return {
+            n: torch.cat([p.detach().flatten().clone() for p in net.parameters()])
+            for n, net in nets.items()
+        }
 
     moved, last = [], [weights()]
 
@@ -47,7 +62,12 @@ def test_each_phase_moves_its_own_networks_only(model):
     model.after_step = watch
     rows = batch(64)
     fit(model, Given(SPEC, rows["x"], rows["y"]), 2)
-    turns = [("ae", {"enc", "dec"}), ("d", {"d"}), ("g", {"enc"}), *([("c", {"enc"})] if model.mode == "semi" else [])]
+    turns = [
+        ("ae", {"enc", "dec"}),
+        ("d", {"d"}),
+        ("g", {"enc"}),
+        *([("c", {"enc"})] if model.mode == "semi" else []),
+    ]
     assert moved == turns * 2
 
 
@@ -73,7 +93,9 @@ def test_losses_at_an_indifferent_discriminator_are_those_of_a_coin():
         nn.init.zeros_(p)
     assert model.discriminator_loss(batch())["loss"].item() == pytest.approx(2 * math.log(2))
     assert model.generator_loss(batch())["loss"].item() == pytest.approx(math.log(2))
-    nn.init.constant_(model.discriminator[-1].bias, -20.0)  # sure of a generated code: -log D has slope -1, log(1 - D) would have none
+    nn.init.constant_(
+        model.discriminator[-1].bias, -20.0
+    )  # sure of a generated code: -log D has slope -1, log(1 - D) would have none
     assert model.generator_loss(batch())["loss"].item() == pytest.approx(20.0, rel=1e-4)
 
 
@@ -84,7 +106,9 @@ def test_the_mixture_has_ten_elongated_components_where_they_should_be():
         out = torch.tensor([math.cos(2 * math.pi * i / 10), math.sin(2 * math.pi * i / 10)])
         across = torch.stack([-out[1], out[0]])
         torch.testing.assert_close(z[i].mean(0), 2 * out, atol=0.04, rtol=0)
-        assert (z[i] @ out).std().item() == pytest.approx(0.5, rel=0.05) and (z[i] @ across).std().item() == pytest.approx(0.1, rel=0.05)
+        assert (z[i] @ out).std().item() == pytest.approx(0.5, rel=0.05) and (
+            z[i] @ across
+        ).std().item() == pytest.approx(0.1, rel=0.05)
     free = draw_of("mixture", 40000, 2, source(1))
     nearest = torch.cdist(free, z.mean(1)).argmin(1).bincount(minlength=10) / 40000
     assert (nearest - 0.1).abs().max() < 0.01
@@ -95,21 +119,37 @@ def test_the_swiss_roll_spirals_and_its_components_follow_one_another():
     radius = 5 * z.norm(dim=1)
     low, high = radius.view(10, 1000).aminmax(dim=1)
     edges = 1.5 * math.pi * (1 + 2 * torch.arange(11) / 10)
-    torch.testing.assert_close(torch.stack([low, high]), torch.stack([edges[:-1], edges[1:]]), atol=0.02, rtol=0)
-    torch.testing.assert_close(z, torch.stack([radius.cos(), radius.sin()], 1) * radius[:, None] / 5, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        torch.stack([low, high]), torch.stack([edges[:-1], edges[1:]]), atol=0.02, rtol=0
+    )
+    torch.testing.assert_close(
+        z, torch.stack([radius.cos(), radius.sin()], 1) * radius[:, None] / 5, atol=1e-3, rtol=0
+    )
 
 
 def test_label_reg_gives_a_label_its_own_component_and_the_unlabelled_the_whole_prior():
     model = AAE(SPEC, mode="label_reg", prior="mixture", latent=2, labels=500, width=8)
-    rows = {"x": torch.zeros(1000, 1, 4, 4), "y": torch.full((1000,), 3), "index": torch.arange(1000)}
+    rows = {
+        "x": torch.zeros(1000, 1, 4, 4),
+        "y": torch.full((1000,), 3),
+        "index": torch.arange(1000),
+    }
     seen = []
     model.judged = lambda z, tag: seen.append((z, tag)) or z.sum(1) * 0
     model.discriminator_loss(rows)
     real, tag = seen[0]
-    centres = torch.stack([2 * torch.tensor([math.cos(a), math.sin(a)]) for a in torch.arange(10) * 2 * math.pi / 10])
+    centres = torch.stack(
+        [2 * torch.tensor([math.cos(a), math.sin(a)]) for a in torch.arange(10) * 2 * math.pi / 10]
+    )
     component = torch.cdist(real, centres).argmin(1)
-    assert (component[:500] == 3).float().mean() > 0.98 and component[500:].unique().tolist() == list(range(10))
-    assert (tag.argmax(1)[:500] == 3).all() and (tag.argmax(1)[500:] == 10).all() and (tag.sum(1) == 1).all()
+    assert (component[:500] == 3).float().mean() > 0.98 and component[
+        500:
+    ].unique().tolist() == list(range(10))
+    assert (
+        (tag.argmax(1)[:500] == 3).all()
+        and (tag.argmax(1)[500:] == 10).all()
+        and (tag.sum(1) == 1).all()
+    )
     drawn = model.prior_codes(500, source(), torch.full((500,), 7))
     assert (torch.cdist(drawn, centres).argmin(1) == 7).float().mean() > 0.98
 
@@ -137,7 +177,9 @@ def test_semi_the_decoder_sees_probabilities_and_the_second_discriminator_one_ho
     rows = batch()
     model.autoencoder_loss(rows)
     z, logits = model.codes(rows["x"], None)
-    torch.testing.assert_close(seen["dec"], torch.cat([z, logits.exp() / logits.exp().sum(1, keepdim=True)], 1))
+    torch.testing.assert_close(
+        seen["dec"], torch.cat([z, logits.exp() / logits.exp().sum(1, keepdim=True)], 1)
+    )
     torch.testing.assert_close(model.probabilities(rows["x"]).sum(1), torch.ones(12))
     model.discriminator_loss(rows)
     assert set(judged[0].unique().tolist()) == {0.0, 1.0} and (judged[0].sum(1) == 1).all()
@@ -165,9 +207,13 @@ def test_q_is_deterministic_gaussian_or_a_function_of_noise():
 
 def test_mmd_is_zero_on_average_for_equal_distributions_and_positive_for_others():
     g = torch.Generator().manual_seed(0)
-    same = torch.stack([mmd(torch.randn(64, 2, generator=g), torch.randn(64, 2, generator=g)) for _ in range(200)])
+    same = torch.stack(
+        [mmd(torch.randn(64, 2, generator=g), torch.randn(64, 2, generator=g)) for _ in range(200)]
+    )
     assert same.mean().abs() < 3 * same.std() / 200**0.5
-    assert mmd(torch.randn(64, 2, generator=g), 1 + torch.randn(64, 2, generator=g)) > 5 * same.std()
+    assert (
+        mmd(torch.randn(64, 2, generator=g), 1 + torch.randn(64, 2, generator=g)) > 5 * same.std()
+    )
 
 
 def test_labels_choose_what_is_drawn_and_modes_without_them_say_so(model):
@@ -194,7 +240,15 @@ def test_labels_are_uniform():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"mode": "gan"}, {"prior": "mixture"}, {"mode": "label_reg"}, {"recon": "l1"}, {"classes": 5}, {"q": "flow"}, {"optimiser": "lion"}],
+    [
+        {"mode": "gan"},
+        {"prior": "mixture"},
+        {"mode": "label_reg"},
+        {"recon": "l1"},
+        {"classes": 5},
+        {"q": "flow"},
+        {"optimiser": "lion"},
+    ],
 )
 def test_bad_options_are_refused(bad):
     with pytest.raises(ValueError, match=str(next(iter(bad.values())))):

@@ -1,4 +1,6 @@
-"""CVAE-GAN is CVAE-GAN: mean feature matching in place of the adversarial loss, who learns from what, the running class means."""
+"""CVAE-GAN is CVAE-GAN: mean feature matching in place of the adversarial loss, who learns from
+what, the running class means.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,9 @@ def make(**options) -> CVAEGAN:
 
 
 def gradients(model: CVAEGAN, loss: str) -> dict[str, torch.Tensor | None]:
-    """Each network's gradient of one loss with nothing frozen; None where the loss does not reach it."""
+    """Each network's gradient of one loss with nothing frozen; None where the loss does not reach
+    it.
+    """
     model.zero_grad()
     model.noise = Noise(3, "test")
     getattr(model, loss)(batch())["loss"].backward()
@@ -54,7 +58,10 @@ def test_the_generators_adversarial_gradient_is_that_of_the_mean_features():
     real, made = (model.f_d(v).mean(0) for v in (SPEC.to_signed(rows["x"]), x_p))
     grads = torch.autograd.grad(made, [*model.generator.parameters()], (made - real).detach())
     torch.testing.assert_close(whole, torch.cat([g.flatten() for g in grads]), rtol=1e-4, atol=1e-7)
-    assert torch.equal(gradients(make(lambda_g=0.0, lambda_gc=0.0, lambda_gd=0.0), "generator_loss")["g"], torch.zeros_like(whole))
+    assert torch.equal(
+        gradients(make(lambda_g=0.0, lambda_gc=0.0, lambda_gd=0.0), "generator_loss")["g"],
+        torch.zeros_like(whole),
+    )
 
 
 def test_the_pairwise_loss_reaches_the_encoder_and_the_mean_features_do_not():
@@ -74,7 +81,9 @@ def test_the_classifier_learns_from_real_images_only():
     found = gradients(model, "classifier_loss")
     assert all(found[p] is None for p in ("d", "g", "e"))
     logits = model.classifier(SPEC.to_signed(rows["x"]))
-    grads = torch.autograd.grad(F.cross_entropy(logits, rows["y"]), [*model.classifier.parameters()])
+    grads = torch.autograd.grad(
+        F.cross_entropy(logits, rows["y"]), [*model.classifier.parameters()]
+    )
     torch.testing.assert_close(found["c"], torch.cat([g.flatten() for g in grads]))
     assert gradients(model, "discriminator_loss")["c"] is None
 
@@ -85,12 +94,23 @@ def test_every_loss_moves_its_own_network_only():
 
     def watch(player):
         now = {n: p.detach().clone() for n, p in model.named_parameters()}
-        moved.append((player, {n.split(".")[0] for n in now if not torch.equal(now[n], last[-1][n])}))
+        moved.append(
+            (player, {n.split(".")[0] for n in now if not torch.equal(now[n], last[-1][n])})
+        )
         last.append(now)
 
     model.after_step = watch
     fit(model, Given(SPEC, rows["x"], rows["y"]), 2)
-    assert moved == [("c", {"classifier"}), ("d", {"discriminator"}), ("g", {"generator"}), ("e", {"encoder"})] * 2
+    assert (
+        moved
+        == [
+            ("c", {"classifier"}),
+            ("d", {"discriminator"}),
+            ("g", {"generator"}),
+            ("e", {"encoder"}),
+        ]
+        * 2
+    )
 
 
 def test_the_discriminators_images_of_the_generator_carry_no_gradient():
@@ -101,9 +121,16 @@ def test_the_discriminators_images_of_the_generator_carry_no_gradient():
 def test_running_class_means_start_at_the_first_and_absent_classes_stay():
     model, size = make(), make().fc_mean.shape[1]
     first, then = torch.full((4, size), 2.0), torch.full((4, size), 5.0)
-    zero, mixed = model.one_hot(torch.zeros(4, dtype=torch.long)), model.one_hot(torch.tensor([0, 0, 1, 1]))
+    zero, mixed = (
+        model.one_hot(torch.zeros(4, dtype=torch.long)),
+        model.one_hot(torch.tensor([0, 0, 1, 1])),
+    )
     model.remember(first, zero)
-    assert model.fc_seen.tolist() == [True, False, False] and (model.fc_mean[0] == 2).all() and (model.fc_mean[1:] == 0).all()
+    assert (
+        model.fc_seen.tolist() == [True, False, False]
+        and (model.fc_mean[0] == 2).all()
+        and (model.fc_mean[1:] == 0).all()
+    )
     for n in range(1, 6):
         model.remember(then, mixed)
         torch.testing.assert_close(model.fc_mean[0], torch.full((size,), 5 - 3 * 0.9**n))
@@ -115,7 +142,9 @@ def test_class_matching_is_the_sum_over_classes_present_of_squared_differences_o
     model, f = make(), torch.randn(6, make().fc_mean.shape[1])
     model.fc_mean.normal_()
     model.fc_seen[:] = torch.tensor([True, True, False])
-    y = torch.tensor([0, 0, 0, 2, 2, 2])  # class 1 is not in the batch, of class 2 no real image was seen
+    y = torch.tensor(
+        [0, 0, 0, 2, 2, 2]
+    )  # class 1 is not in the batch, of class 2 no real image was seen
     expected = 0.5 * (f[:3].mean(0) - model.fc_mean[0]).square().sum()
     torch.testing.assert_close(model.class_matching(f, model.one_hot(y)), expected)
 
@@ -153,7 +182,10 @@ def test_inpainting_keeps_what_is_known_and_draws_the_rest():
     known[:, 4:] = False
     a, b = (model.inpaint(x, known, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     assert torch.equal(a[:, :, :4], x[:, :, :4]) and not torch.equal(a, b)
-    told = [model.inpaint(x, known, y=y, generator=torch.Generator().manual_seed(0)) for y in (batch()["y"], batch()["y"].flip(0))]
+    told = [
+        model.inpaint(x, known, y=y, generator=torch.Generator().manual_seed(0))
+        for y in (batch()["y"], batch()["y"].flip(0))
+    ]
     assert not torch.equal(*told)
     assert a.min() >= 0 and a.max() <= 16 and torch.equal(a, a.round())
 
@@ -161,7 +193,9 @@ def test_inpainting_keeps_what_is_known_and_draws_the_rest():
 def test_a_label_that_is_not_given_is_the_classifiers():
     model, x = make(), batch()["x"]
     y = model.classify(x).argmax(1)
-    assert torch.equal(model.encode(x), model.encode(x, y)) and torch.equal(model.reconstruct(x), model.decode(model.encode(x, y), y))
+    assert torch.equal(model.encode(x), model.encode(x, y)) and torch.equal(
+        model.reconstruct(x), model.decode(model.encode(x, y), y)
+    )
     torch.testing.assert_close(model.classify(x).sum(1), torch.ones(9))
 
 

@@ -1,4 +1,6 @@
-"""VAE/GAN is VAE/GAN: which loss reaches which network, likeness in the discriminator's features, the balance of play."""
+"""VAE/GAN is VAE/GAN: which loss reaches which network, likeness in the discriminator's features,
+the balance of play.
+"""
 
 import math
 
@@ -20,11 +22,24 @@ def images(n: int = 6) -> torch.Tensor:
 
 def make(**options) -> VAEGAN:
     torch.manual_seed(0)
-    return VAEGAN(SPEC, **{"latent": 4, "enc": (6,), "dec": (6,), "dis": (4, 6), "enc_hidden": 8, "dis_hidden": 8, **options})
+    return VAEGAN(
+        SPEC,
+        **{
+            "latent": 4,
+            "enc": (6,),
+            "dec": (6,),
+            "dis": (4, 6),
+            "enc_hidden": 8,
+            "dis_hidden": 8,
+            **options,
+        },
+    )
 
 
 def gradients(model: VAEGAN, loss: str, noise: int = 3) -> dict[str, torch.Tensor | None]:
-    """Each network's gradient of one loss with nothing frozen: None where the loss does not reach it."""
+    """Each network's gradient of one loss with nothing frozen: None where the loss does not reach
+    it.
+    """
     model.zero_grad()
     model.noise = Noise(noise, "test")
     getattr(model, loss)({"x": images()})["loss"].backward()
@@ -62,7 +77,11 @@ def test_likeness_moves_decoder_and_encoder_but_leaves_no_gradient_in_the_discri
     before = {name: p.clone() for name, p in model.named_parameters()}
     fit(model, Given(SPEC, images(64)), 1)
     assert set(touched) == {"g", "e"}
-    moved = {name.split(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    moved = {
+        name.split(".")[0]
+        for name, p in model.named_parameters()
+        if not torch.equal(p, before[name])
+    }
     assert moved == {"decoder", "encoder"}
 
 
@@ -72,20 +91,33 @@ def test_likeness_in_features_has_another_gradient_than_likeness_in_pixels():
     in_features = llike(model.discriminator.features(v), model.discriminator.features(recon)).sum()
     in_pixels = 0.5 * (v - recon).square().sum()
     for net in (model.encoder, model.decoder):
-        flat = [torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*net.parameters()], retain_graph=True, allow_unused=True)])
-                for loss in (in_features, in_pixels)]  # fmt: skip
+        flat = [
+            torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(
+                        loss, [*net.parameters()], retain_graph=True, allow_unused=True
+                    )
+                ]
+            )
+            for loss in (in_features, in_pixels)
+        ]
         assert flat[0].abs().max() > 0 and torch.cosine_similarity(*flat, dim=0) < 0.9
 
 
 def test_decoders_loss_is_gamma_likeness_plus_the_log_probability_of_being_found_out():
     parts = {gamma: gradients(make(gamma=gamma), "decoder_loss")["g"] for gamma in (0.0, 1.0, 3.0)}
-    torch.testing.assert_close(parts[3.0] - parts[0.0], 3 * (parts[1.0] - parts[0.0]), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        parts[3.0] - parts[0.0], 3 * (parts[1.0] - parts[0.0]), rtol=1e-3, atol=1e-6
+    )
     model = make()
     for p in model.discriminator.verdict[-1].parameters():
         nn.init.zeros_(p)
     model.noise = Noise(0, "test")
     assert model.decoder_loss({"x": images()})["gan"].item() == pytest.approx(-2 * math.log(2))
-    nn.init.constant_(model.discriminator.verdict[-1].bias, -5.0)  # found out: the decoder wants the logit up, whichever the form
+    nn.init.constant_(
+        model.discriminator.verdict[-1].bias, -5.0
+    )  # found out: the decoder wants the logit up, whichever the form
     for form in ("minimax", "nonsat"):
         model.g_loss = form
         model.zero_grad()
@@ -103,17 +135,32 @@ def test_the_discriminator_sees_three_kinds_of_images():
     assert len(seen) == 3 and torch.equal(seen[0], v)
     model.noise = Noise(3, "test")
     z, z_p = model.latents(v)
-    assert torch.equal(seen[1], model.decoder(z)) and torch.equal(seen[2], model.decoder(z_p)) and not torch.equal(z, z_p)
+    assert (
+        torch.equal(seen[1], model.decoder(z))
+        and torch.equal(seen[2], model.decoder(z_p))
+        and not torch.equal(z, z_p)
+    )
     d = model.discriminator
-    terms = [-d(seen[0]).sigmoid().log().mean(), -(1 - d(seen[1]).sigmoid()).log().mean(), -(1 - d(seen[2]).sigmoid()).log().mean()]
-    flat = [torch.cat([g.flatten() for g in torch.autograd.grad(t, [*d.parameters()])]) for t in terms]
+    terms = [
+        -d(seen[0]).sigmoid().log().mean(),
+        -(1 - d(seen[1]).sigmoid()).log().mean(),
+        -(1 - d(seen[2]).sigmoid()).log().mean(),
+    ]
+    flat = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(t, [*d.parameters()])]) for t in terms
+    ]
     torch.testing.assert_close(whole, flat[0] + flat[1] + flat[2], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(whole, flat[0] + flat[1], atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("costs", "skips"),
-    [((0.2, 0.7), (True, False)), ((1.2, 0.7), (False, True)), ((0.2, 1.2), (False, False)), ((0.7, 0.7), (False, False))],
+    [
+        ((0.2, 0.7), (True, False)),
+        ((1.2, 0.7), (False, True)),
+        ((0.2, 1.2), (False, False)),
+        ((0.7, 0.7), (False, False)),
+    ],
 )
 def test_the_margin_skips_the_stronger_player_and_neither_if_both(costs, skips):
     assert tuple(who_skips(*map(torch.tensor, costs), 0.68, 0.35).tolist()) == skips
@@ -150,24 +197,62 @@ def test_with_the_identity_for_features_it_is_a_vae_with_squared_error():
     terms = model.encoder_loss({"x": images()})
     v = SPEC.to_signed(images())
     mu, log_var = model.posterior(v)
-    q, p = torch.distributions.Normal(mu, (0.5 * log_var).exp()), torch.distributions.Normal(0.0, 1.0)
+    q, p = (
+        torch.distributions.Normal(mu, (0.5 * log_var).exp()),
+        torch.distributions.Normal(0.0, 1.0),
+    )
     recon = model.decoder(mu + (0.5 * log_var).exp() * Noise(5, "test").normal(6, 4))
-    square = -torch.distributions.Normal(recon, 1.0).log_prob(v).sum((1, 2, 3)) - 32 * math.log(2 * math.pi)
+    square = -torch.distributions.Normal(recon, 1.0).log_prob(v).sum((1, 2, 3)) - 32 * math.log(
+        2 * math.pi
+    )
     expected = torch.distributions.kl_divergence(q, p).sum(1) + square
     torch.testing.assert_close(terms["loss"], expected.mean())
 
 
 def test_networks_are_the_papers():
-    options = {"enc": (64, 128, 256), "dec": (256, 128, 32), "dis": (32, 128, 256, 256), "enc_hidden": 1024, "dis_hidden": 512}
+    options = {
+        "enc": (64, 128, 256),
+        "dec": (256, 128, 32),
+        "dis": (32, 128, 256, 256),
+        "enc_hidden": 1024,
+        "dis_hidden": 512,
+    }
     with torch.device("meta"):
         model = VAEGAN(DataSpec((3, 64, 64), 256), latent=128, norm="batch", **options)
-    shapes = {p: [tuple(q.shape) for q in net.parameters() if q.ndim > 1] for p, net in model.players().items()}
-    assert shapes["e"] == [(64, 3, 5, 5), (128, 64, 5, 5), (256, 128, 5, 5), (1024, 256 * 64), (256, 1024)]
-    assert shapes["g"] == [(256 * 64, 128), (256, 256, 5, 5), (256, 128, 5, 5), (128, 32, 5, 5), (3, 32, 5, 5)]
-    assert shapes["d"] == [(32, 3, 5, 5), (128, 32, 5, 5), (256, 128, 5, 5), (256, 256, 5, 5), (512, 256 * 64), (1, 512)]
+    shapes = {
+        p: [tuple(q.shape) for q in net.parameters() if q.ndim > 1]
+        for p, net in model.players().items()
+    }
+    assert shapes["e"] == [
+        (64, 3, 5, 5),
+        (128, 64, 5, 5),
+        (256, 128, 5, 5),
+        (1024, 256 * 64),
+        (256, 1024),
+    ]
+    assert shapes["g"] == [
+        (256 * 64, 128),
+        (256, 256, 5, 5),
+        (256, 128, 5, 5),
+        (128, 32, 5, 5),
+        (3, 32, 5, 5),
+    ]
+    assert shapes["d"] == [
+        (32, 3, 5, 5),
+        (128, 32, 5, 5),
+        (256, 128, 5, 5),
+        (256, 256, 5, 5),
+        (512, 256 * 64),
+        (1, 512),
+    ]
     x = torch.empty(2, 3, 64, 64, device="meta")
-    assert model.discriminator.features(x).shape == (2, 256, 8, 8) and model.decoder(torch.empty(2, 128, device="meta")).shape == x.shape
-    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.to_features.modules()) == 2  # Dis_l is before its own norm
+    assert (
+        model.discriminator.features(x).shape == (2, 256, 8, 8)
+        and model.decoder(torch.empty(2, 128, device="meta")).shape == x.shape
+    )
+    assert (
+        sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.to_features.modules()) == 2
+    )  # Dis_l is before its own norm
 
 
 def test_an_attribute_is_a_difference_of_mean_codes():
@@ -176,7 +261,9 @@ def test_an_attribute_is_a_difference_of_mean_codes():
     torch.testing.assert_close(model.attribute(x[:3], x[3:]), codes[:3].mean(0) - codes[3:].mean(0))
 
 
-@pytest.mark.parametrize("bad", [{"norm": "group"}, {"enc": (6, 6)}, {"margin": -1.0}, {"g_loss": "hinge"}])
+@pytest.mark.parametrize(
+    "bad", [{"norm": "group"}, {"enc": (6, 6)}, {"margin": -1.0}, {"g_loss": "hinge"}]
+)
 def test_bad_options_are_refused(bad):
     with pytest.raises(ValueError):
         make(**bad)

@@ -27,11 +27,19 @@ def dbm(scale: float = 0.8, spec: DataSpec = SPEC, **options) -> DBM:
 def every_state(model: DBM):
     """All 2^13 joint states and their energies, from the formula."""
     v, h1, h2 = (all_states(0, 2**n, n, model.W1) for n in (6, 4, 3))
-    i, j, k = (t.flatten() for t in torch.meshgrid(torch.arange(64), torch.arange(16), torch.arange(8), indexing="ij"))
+    i, j, k = (
+        t.flatten()
+        for t in torch.meshgrid(torch.arange(64), torch.arange(16), torch.arange(8), indexing="ij")
+    )
     v, h1, h2 = v[i], h1[j], h2[k]
     w1, w2 = model.W1.detach(), model.W2.detach()
     pairs = torch.einsum("ni,ij,nj->n", v, w1, h1) + torch.einsum("nj,jk,nk->n", h1, w2, h2)
-    return v, h1, h2, -(pairs + v @ model.b.detach() + h1 @ model.c1.detach() + h2 @ model.c2.detach())
+    return (
+        v,
+        h1,
+        h2,
+        -(pairs + v @ model.b.detach() + h1 @ model.c1.detach() + h2 @ model.c2.detach()),
+    )
 
 
 @torch.no_grad()
@@ -50,7 +58,9 @@ def test_exact_probabilities_of_all_images_sum_to_one_and_are_the_marginals():
     assert exact.sum().item() == pytest.approx(1, abs=1e-10)
     v, _, _, energy = every_state(model)
     joint = (-energy).softmax(0)
-    torch.testing.assert_close(exact, torch.stack([joint[(v == x).all(1)].sum() for x in X.flatten(1)]))
+    torch.testing.assert_close(
+        exact, torch.stack([joint[(v == x).all(1)].sum() for x in X.flatten(1)])
+    )
 
 
 @torch.no_grad()
@@ -59,7 +69,10 @@ def test_bound_is_below_the_exact_probability_and_rises_with_every_sweep():
     exact = model.exact_log_prob(X) + model.log_z()["log_z"]
     bounds = [model.bound(v, *model.mean_field(v, sweeps)) for sweeps in range(12)]
     assert all((b <= exact).all() for b in bounds)
-    assert all((b >= a - 1e-12).all() for a, b in zip(bounds[:-1], bounds[1:], strict=True)) and (bounds[-1] > bounds[0]).any()
+    assert (
+        all((b >= a - 1e-12).all() for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+        and (bounds[-1] > bounds[0]).any()
+    )
     assert (exact - bounds[-1]).min() > 0 and (model.elbo(X) < model.exact_log_prob(X)).all()
 
 
@@ -70,7 +83,9 @@ def test_bound_is_the_expected_energy_plus_entropy_under_independent_bits():
     total = 0.0
     for h1 in all_states(0, 16, 4, v):
         for h2 in all_states(0, 8, 3, v):
-            q = torch.cat([mu1[0] * h1 + (1 - mu1[0]) * (1 - h1), mu2[0] * h2 + (1 - mu2[0]) * (1 - h2)]).prod()
+            q = torch.cat(
+                [mu1[0] * h1 + (1 - mu1[0]) * (1 - h1), mu2[0] * h2 + (1 - mu2[0]) * (1 - h2)]
+            ).prod()
             total = total + q * (-model.energy(v, h1[None], h2[None]) - q.log())
     torch.testing.assert_close(model.bound(v, mu1, mu2), total)
 
@@ -92,7 +107,9 @@ def test_without_the_upper_layer_it_is_the_rbm():
     for mine, theirs in ((model.W1, rbm.W), (model.b, rbm.b), (model.c1, rbm.c)):
         theirs.copy_(mine)
     torch.testing.assert_close(model.exact_log_prob(X), rbm.log_prob(X))
-    torch.testing.assert_close(model.elbo(X), rbm.log_prob(X))  # the bound is tight: the posterior is independent
+    torch.testing.assert_close(
+        model.elbo(X), rbm.log_prob(X)
+    )  # the bound is tight: the posterior is independent
     torch.testing.assert_close(model.encode(X)[:, :4], rbm.encode(X))
 
 
@@ -106,9 +123,16 @@ def test_annealing_bounds_log_z_from_both_sides():
     for temperatures in (1, 5, 25):
         g = torch.Generator().manual_seed(0)
         starts = [s[torch.multinomial(p, 5, replacement=True, generator=g)] for _ in range(100)]
-        below = torch.stack([ais_log_z(weight, b, c, base, temperatures, 5, g)[0] for _ in range(100)])
-        above = torch.stack([reverse_ais_log_z(weight, b, c, base, temperatures, v, g)[0] for v in starts])
-        assert below.mean() < exact + 3 * below.std() / 10 and above.mean() > exact - 3 * above.std() / 10
+        below = torch.stack(
+            [ais_log_z(weight, b, c, base, temperatures, 5, g)[0] for _ in range(100)]
+        )
+        above = torch.stack(
+            [reverse_ais_log_z(weight, b, c, base, temperatures, v, g)[0] for v in starts]
+        )
+        assert (
+            below.mean() < exact + 3 * below.std() / 10
+            and above.mean() > exact - 3 * above.std() / 10
+        )
         gaps.append((above.mean() - below.mean()).item())
     assert gaps[0] > 0.5 and gaps[0] > 2 * gaps[1] > 4 * gaps[2]
 
@@ -124,7 +148,9 @@ def test_annealed_log_z_of_a_large_machine_brackets_the_value_of_its_working_par
     assert model.likelihood_kind == "estimate" and 0 < found["log_z_error"] < 0.05
     assert abs(found["log_z"] - exact) < 0.1 and abs(found["log_z_upper"] - exact) < 0.1
     values = model.evaluate({"x": X})
-    torch.testing.assert_close(values["nll_upper_nats"] + model.elbo(X).detach(), values["log_z_upper"] - values["log_z"])
+    torch.testing.assert_close(
+        values["nll_upper_nats"] + model.elbo(X).detach(), values["log_z_upper"] - values["log_z"]
+    )
 
 
 def test_importance_weights_tighten_the_bound_towards_the_exact_value():
@@ -160,7 +186,9 @@ def test_gradient_of_the_exact_likelihood_is_data_minus_model_statistics():
     model = dbm()
     v = X.flatten(1)[::4]
     unnormalised = model.exact_log_prob(X[::4]) + model.log_z()["log_z"]
-    gradient = torch.autograd.grad(unnormalised.mean() - exact_log_z(*model.machine()), [model.W1, model.W2])
+    gradient = torch.autograd.grad(
+        unnormalised.mean() - exact_log_z(*model.machine()), [model.W1, model.W2]
+    )
     sv, h1, h2, energy = every_state(model)
     joint = (-energy).softmax(0)
     posterior = torch.zeros_like(joint)
@@ -175,7 +203,9 @@ def test_gradient_of_the_exact_likelihood_is_data_minus_model_statistics():
 @torch.no_grad()
 def test_pretraining_hears_its_one_neighbour_twice():
     model, v = dbm(), X.flatten(1)
-    torch.testing.assert_close(model.bottom_up(v), torch.sigmoid(model.c1 + v @ model.W1 + v @ model.W1))
+    torch.testing.assert_close(
+        model.bottom_up(v), torch.sigmoid(model.c1 + v @ model.W1 + v @ model.W1)
+    )
     assert (model.bottom_up(v) - torch.sigmoid(model.c1 + v @ model.W1)).abs().max() > 0.05
     h2 = all_states(0, 8, 3, v)
     assert (model.top_down(h2) - torch.sigmoid(model.a + h2 @ model.W2.T)).abs().max() > 0.05
@@ -209,12 +239,18 @@ def test_phases_follow_each_other_and_move_their_own_layers():
     model.after_step = watch
     fit(model, data, 9)
     assert [phase for phase, _ in moved] == ["pre1"] * 3 + ["pre2"] * 3 + ["joint"] * 3
-    assert moved[1][1] == {"W1", "b", "c1"} and moved[4][1] == {"W2", "a", "c2"} and moved[8][1] == {"W1", "W2", "b", "c1", "c2"}
+    assert (
+        moved[1][1] == {"W1", "b", "c1"}
+        and moved[4][1] == {"W2", "a", "c2"}
+        and moved[8][1] == {"W1", "W2", "b", "c1", "c2"}
+    )
     assert int(model.updates) == 9 and set(model.particles.unique().tolist()) <= {0.0, 1.0}
 
 
 def test_rates_of_the_phases():
-    model = DBM(SPEC, hidden1=4, hidden2=3, pretrain_steps=2, pretrain_lr=0.5, lr=0.2, decay_steps=4)
+    model = DBM(
+        SPEC, hidden1=4, hidden2=3, pretrain_steps=2, pretrain_lr=0.5, lr=0.2, decay_steps=4
+    )
     made = model.configure_optimizers()
     rates = []
     for _ in range(9):
@@ -270,7 +306,13 @@ def test_pretraining_is_worth_two_nats_of_the_bound():
     values = []
     for pretrain, steps in ((250, 800), (0, 800)):
         torch.manual_seed(0)
-        model = DBM(data.spec, pretrain_steps=pretrain, decay_steps=800 - 2 * pretrain, temperatures=200, gibbs_steps=10)
+        model = DBM(
+            data.spec,
+            pretrain_steps=pretrain,
+            decay_steps=800 - 2 * pretrain,
+            temperatures=200,
+            gibbs_steps=10,
+        )
         fit(model, data, steps)
         with torch.no_grad():
             values.append(model.eval().elbo(x).mean().item())

@@ -1,4 +1,6 @@
-"""The GSN is a GSN: the order of its updates, walkback, the chain's stationary distribution, its conservative score."""
+"""The GSN is a GSN: the order of its updates, walkback, the chain's stationary distribution, its
+conservative score.
+"""
 
 import math
 
@@ -30,7 +32,9 @@ def binary(n: int, d: int = 9) -> torch.Tensor:
 
 def test_one_step_updates_odd_layers_from_old_even_ones_then_even_layers_from_new_odd_ones():
     model, x = gsn(layers=3), binary(4)
-    h1, h2, h3 = (torch.randn(4, 6, generator=torch.Generator().manual_seed(i)).double() for i in range(3))
+    h1, h2, h3 = (
+        torch.randn(4, 6, generator=torch.Generator().manual_seed(i)).double() for i in range(3)
+    )
     (w0, w1, w2), (b0, b1, b2, b3) = model.W, model.b
     new1 = torch.tanh(x @ w0 + h2 @ w1.T + b1)
     new3 = torch.tanh(h2 @ w2 + b3)
@@ -71,15 +75,21 @@ def test_walkback_reads_three_corrupted_inputs_and_compares_each_with_the_clean_
     model, x = gsn(steps=3, corruption=0.3), binary(50)
     read = watched(model)
     terms = model.loss({"x": x.view(-1, 1, 3, 3)})
-    assert len(read) == 3 and not any(torch.equal(a, b) for a, b in ((read[0], read[1]), (read[1], read[2]), (read[0], x)))
+    assert len(read) == 3 and not any(
+        torch.equal(a, b) for a, b in ((read[0], read[1]), (read[1], read[2]), (read[0], x))
+    )
     h, expected = model.rest(x), []
-    for seen in read[:3]:  # the inputs as constants: the only way for gradients is through the hidden layers
+    for seen in read[
+        :3
+    ]:  # the inputs as constants: the only way for gradients is through the hidden layers
         logits, h = type(model).step(model, seen.detach(), h, None)
         expected.append(-(x * F.logsigmoid(logits) + (1 - x) * F.logsigmoid(-logits)).mean())
     torch.testing.assert_close(terms["loss"], sum(expected) / 3)
     parameters = [*model.parameters()]
     for a, b in zip(
-        torch.autograd.grad(terms["loss"], parameters), torch.autograd.grad(sum(expected) / 3, parameters, retain_graph=True), strict=True
+        torch.autograd.grad(terms["loss"], parameters),
+        torch.autograd.grad(sum(expected) / 3, parameters, retain_graph=True),
+        strict=True,
     ):
         torch.testing.assert_close(a, b)
     through_hidden = torch.autograd.grad(expected[2], model.W[1])[0]
@@ -109,7 +119,10 @@ def one_pixel() -> tuple[GSN, float]:
     model = gsn(DataSpec((1, 1, 1), 2), scale=1.0, layers=1, corruption=0.4, burn_in=20)
     with torch.no_grad():
         p0, p1 = (
-            torch.sigmoid(model.step(torch.full((1, 1), v).double(), model.rest(torch.zeros(1, 1)), None)[0]).item() for v in (0.0, 1.0)
+            torch.sigmoid(
+                model.step(torch.full((1, 1), v).double(), model.rest(torch.zeros(1, 1)), None)[0]
+            ).item()
+            for v in (0.0, 1.0)
         )
     up, stay = 0.8 * p0 + 0.2 * p1, 0.8 * p1 + 0.2 * p0  # P(1 | 0) and P(1 | 1), the coin included
     return model, up / (up + 1 - stay)
@@ -128,7 +141,12 @@ def test_conservative_score_of_the_one_pixel_chain_reaches_its_log_probability_f
     score = -model.evaluate({"x": x}, torch.Generator().manual_seed(0))["csl_nats"]
     log_p = torch.tensor([math.log(1 - exact), math.log(exact)]).double()
     torch.testing.assert_close(score, log_p, rtol=0, atol=0.02)
-    few = torch.stack([conservative_log_likelihood(x.view(2, 1), model.states()[i : i + 2]) for i in range(0, 5000, 2)]).mean(0)
+    few = torch.stack(
+        [
+            conservative_log_likelihood(x.view(2, 1), model.states()[i : i + 2])
+            for i in range(0, 5000, 2)
+        ]
+    ).mean(0)
     assert (few < log_p + 0.01).all()
 
 
@@ -162,7 +180,10 @@ def test_chain_trained_on_two_patterns_visits_both_and_seldom_a_mixture():
     for _ in range(500):
         v, _, h = model.chain(v, h, 1, noise)
         seen.append(v)
-    share = torch.bincount((torch.stack(seen) @ torch.tensor([2.0, 1])).long().flatten(), minlength=4) / 10_000
+    share = (
+        torch.bincount((torch.stack(seen) @ torch.tensor([2.0, 1])).long().flatten(), minlength=4)
+        / 10_000
+    )
     assert share[0] > 0.2 and share[3] > 0.2 and share[1] + share[2] < 0.25
     each = torch.stack(seen).sum(2)  # every single chain crosses between the patterns
     assert ((each == 0).any(0) & (each == 2).any(0)).float().mean() > 0.9
@@ -196,7 +217,9 @@ def test_samples_are_draws_if_binary_and_probabilities_in_levels_if_grey():
 
 def test_chains_begin_at_the_means_of_the_data():
     model = gsn(burn_in=1)
-    model.initialise_from(torch.tensor([0.0] * 3 + [1.0] * 6).double().expand(10, 9).view(10, 1, 3, 3))
+    model.initialise_from(
+        torch.tensor([0.0] * 3 + [1.0] * 6).double().expand(10, 9).view(10, 1, 3, 3)
+    )
     read = watched(model)
     model.corruption = 0.0
     model.sample(5)

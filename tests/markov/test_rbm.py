@@ -1,4 +1,6 @@
-"""The RBM is an RBM: its free energy, both gradients, log Z exact and annealed, the persistent chains."""
+"""The RBM is an RBM: its free energy, both gradients, log Z exact and annealed, the persistent
+chains.
+"""
 
 import math
 
@@ -31,8 +33,12 @@ def test_both_enumerations_of_log_z_agree_with_the_sum_over_all_states():
     brute = (-energy).flatten().logsumexp(0)
     torch.testing.assert_close((-free_energy(v, model.W, model.b, model.c)).logsumexp(0), brute)
     torch.testing.assert_close(exact_log_z(model.W, model.b, model.c), brute)
-    torch.testing.assert_close(exact_log_z(model.W.T, model.c, model.b), brute)  # the larger layer as hidden
-    assert sorted(map(tuple, v.tolist())) == sorted(map(tuple, every_image(SPEC).flatten(1).tolist()))
+    torch.testing.assert_close(
+        exact_log_z(model.W.T, model.c, model.b), brute
+    )  # the larger layer as hidden
+    assert sorted(map(tuple, v.tolist())) == sorted(
+        map(tuple, every_image(SPEC).flatten(1).tolist())
+    )
 
 
 @pytest.mark.parametrize("hidden", [5, 12])
@@ -56,14 +62,23 @@ def test_annealing_averages_weights_without_bias_even_with_few_temperatures():
     model, base = rbm(), torch.zeros(9).double()
     with torch.no_grad():
         exact = exact_log_z(model.W, model.b, model.c)
-        runs = torch.stack([ais_log_z(model.W, model.b, model.c, base, 3, 2000, torch.Generator().manual_seed(s))[0] for s in range(20)])
+        runs = torch.stack(
+            [
+                ais_log_z(
+                    model.W, model.b, model.c, base, 3, 2000, torch.Generator().manual_seed(s)
+                )[0]
+                for s in range(20)
+            ]
+        )
     ratio = (runs - exact).exp()
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(20)
 
 
 def exact_samples(model: RBM, n: int, generator: torch.Generator) -> torch.Tensor:
     images = every_image(SPEC)
-    which = torch.multinomial(model.log_prob(images).exp(), n, replacement=True, generator=generator)
+    which = torch.multinomial(
+        model.log_prob(images).exp(), n, replacement=True, generator=generator
+    )
     return images[which].flatten(1)
 
 
@@ -74,11 +89,21 @@ def test_annealing_back_from_exact_samples_bounds_log_z_from_above():
     gaps = []
     for temperatures in (1, 5, 25):
         g = torch.Generator().manual_seed(0)
-        below = torch.stack([ais_log_z(model.W, model.b, model.c, base, temperatures, 5, g)[0] for _ in range(100)])
-        above = torch.stack(
-            [reverse_ais_log_z(model.W, model.b, model.c, base, temperatures, exact_samples(model, 5, g), g)[0] for _ in range(100)]
+        below = torch.stack(
+            [ais_log_z(model.W, model.b, model.c, base, temperatures, 5, g)[0] for _ in range(100)]
         )
-        assert below.mean() < exact + 3 * below.std() / 10 and above.mean() > exact - 3 * above.std() / 10
+        above = torch.stack(
+            [
+                reverse_ais_log_z(
+                    model.W, model.b, model.c, base, temperatures, exact_samples(model, 5, g), g
+                )[0]
+                for _ in range(100)
+            ]
+        )
+        assert (
+            below.mean() < exact + 3 * below.std() / 10
+            and above.mean() > exact - 3 * above.std() / 10
+        )
         gaps.append((above.mean() - below.mean()).item())
     assert gaps[0] > 0.5 and gaps[0] > 2 * gaps[1] > 4 * gaps[2]
 
@@ -87,7 +112,10 @@ def test_annealing_back_from_exact_samples_bounds_log_z_from_above():
 def test_annealing_back_estimates_one_over_z_without_bias():
     model, base, g = rbm(), torch.zeros(9).double(), torch.Generator().manual_seed(0)
     exact = exact_log_z(model.W, model.b, model.c)
-    runs = [reverse_ais_log_z(model.W, model.b, model.c, base, 3, exact_samples(model, 2000, g), g)[0] for _ in range(20)]
+    runs = [
+        reverse_ais_log_z(model.W, model.b, model.c, base, 3, exact_samples(model, 2000, g), g)[0]
+        for _ in range(20)
+    ]
     ratio = (exact - torch.stack(runs)).exp()
     assert abs(ratio.mean() - 1) < 4 * ratio.std() / math.sqrt(20) and ratio.std() < 0.2
 
@@ -100,7 +128,9 @@ def test_surrogate_gradient_is_the_explicit_update():
     plus, minus = v.flatten(1), model._negative(v.flatten(1))
     assert not torch.equal(plus, minus) and not minus.requires_grad
     ph, mh = (torch.sigmoid(u @ model.W.detach() + model.c.detach()) for u in (plus, minus))
-    torch.testing.assert_close(-model.W.grad, (plus.T @ ph - minus.T @ mh) / len(v), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        -model.W.grad, (plus.T @ ph - minus.T @ mh) / len(v), rtol=0, atol=1e-6
+    )
     torch.testing.assert_close(-model.b.grad, plus.mean(0) - minus.mean(0), rtol=0, atol=1e-6)
     torch.testing.assert_close(-model.c.grad, ph.mean(0) - mh.mean(0), rtol=0, atol=1e-6)
 
@@ -111,9 +141,18 @@ def test_gradient_of_the_exact_nll_is_model_minus_data_statistics():
     gradient = torch.autograd.grad(nll, [model.W, model.b, model.c])
     v, h = all_states(0, 16, 4, model.W), all_states(0, 8, 3, model.W)
     with torch.no_grad():
-        joint = ((v @ model.b)[:, None] + (h @ model.c)[None] + v @ model.W @ h.T).flatten().softmax(0).view(16, 8)
+        joint = (
+            ((v @ model.b)[:, None] + (h @ model.c)[None] + v @ model.W @ h.T)
+            .flatten()
+            .softmax(0)
+            .view(16, 8)
+        )
         ph = torch.sigmoid(data.flatten(1) @ model.W + model.c)
-    expected = [v.T @ joint @ h - data.flatten(1).T @ ph / 4, joint.sum(1) @ v - data.flatten(1).mean(0), joint.sum(0) @ h - ph.mean(0)]
+    expected = [
+        v.T @ joint @ h - data.flatten(1).T @ ph / 4,
+        joint.sum(1) @ v - data.flatten(1).mean(0),
+        joint.sum(0) @ h - ph.mean(0),
+    ]
     for got, want in zip(gradient, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-10)
 
@@ -123,7 +162,9 @@ def test_long_chains_have_the_exact_marginals():
     exact = model.log_prob(every_image(SPEC)).exp() @ every_image(SPEC).flatten(1)
     samples = model.sample(20_000, generator=torch.Generator().manual_seed(0)).flatten(1)
     assert (samples.mean(0) - exact).abs().max() < 0.02
-    pair = (every_image(SPEC).flatten(1)[:, 0] * every_image(SPEC).flatten(1)[:, 4]) @ model.log_prob(every_image(SPEC)).exp()
+    pair = (
+        every_image(SPEC).flatten(1)[:, 0] * every_image(SPEC).flatten(1)[:, 4]
+    ) @ model.log_prob(every_image(SPEC)).exp()
     assert abs((samples[:, 0] * samples[:, 4]).mean() - pair) < 0.02
 
 
@@ -150,7 +191,11 @@ def test_persistent_chains_start_where_they_stopped_and_cd_starts_at_the_data():
     model.W.data.zero_()
     model.b.data.fill_(-50.0)
     v = torch.ones(4, 9).double()
-    assert model._negative(v).sum() == 0 and model.particles.sum() == 0 and model.particles.shape == (6, 9)
+    assert (
+        model._negative(v).sum() == 0
+        and model.particles.sum() == 0
+        and model.particles.shape == (6, 9)
+    )
     stuck = rbm(algorithm="cd")
     stuck.W.data.copy_(40 * torch.eye(9, 5))  # each visible unit is held by a hidden copy of itself
     stuck.b.data.fill_(-20.0)
@@ -186,15 +231,24 @@ def test_log_z_is_computed_again_after_the_weights_change():
 def test_large_machines_say_estimate_and_come_near_the_exact_value():
     big = DataSpec((1, 5, 5), 2)
     model = rbm(big, hidden=25, scale=0.3)
-    assert model.likelihood_kind == "estimate" and rbm(big, hidden=20).likelihood_kind == "exact_mass"
-    model.W.data[:, 15:] = 0  # ten hidden units without weights: log Z is that of 15 units plus Σ softplus(c)
+    assert (
+        model.likelihood_kind == "estimate" and rbm(big, hidden=20).likelihood_kind == "exact_mass"
+    )
+    model.W.data[:, 15:] = (
+        0  # ten hidden units without weights: log Z is that of 15 units plus Σ softplus(c)
+    )
     found = model.log_z()
     value, error = found["log_z"], found["log_z_error"]
-    exact = exact_log_z(model.W[:, :15], model.b, model.c[:15]) + torch.nn.functional.softplus(model.c[15:]).sum()
+    exact = (
+        exact_log_z(model.W[:, :15], model.b, model.c[:15])
+        + torch.nn.functional.softplus(model.c[15:]).sum()
+    )
     assert abs(value - exact) < 0.1 and error > 0 and abs(found["log_z_upper"] - exact) < 0.1
     x = torch.bernoulli(torch.full((3, 1, 5, 5), 0.5)).double()
     values = model.evaluate({"x": x}, torch.Generator())
-    torch.testing.assert_close(values["nll_upper_nats"] + model.log_prob(x), values["log_z_upper"] - values["log_z"])
+    torch.testing.assert_close(
+        values["nll_upper_nats"] + model.log_prob(x), values["log_z_upper"] - values["log_z"]
+    )
 
 
 def test_real_vectors_have_a_density_that_integrates_to_one():
@@ -202,13 +256,19 @@ def test_real_vectors_have_a_density_that_integrates_to_one():
     model.shift.copy_(torch.tensor([0.5, -1.0]))
     model.scale.copy_(torch.tensor([0.5, 3.0]))
     assert model.likelihood_kind == "exact_density"
-    assert total_density(model.log_prob, 2, half_width=40, points=1601) == pytest.approx(1, abs=1e-3)
+    assert total_density(model.log_prob, 2, half_width=40, points=1601) == pytest.approx(
+        1, abs=1e-3
+    )
     with torch.no_grad():
         g = torch.Generator().manual_seed(0)
-        estimate, _ = ais_log_z(model.W, model.b, model.c, torch.zeros(2).double(), 1000, 500, g, gaussian=True)
+        estimate, _ = ais_log_z(
+            model.W, model.b, model.c, torch.zeros(2).double(), 1000, 500, g, gaussian=True
+        )
         start = model.sample(500, generator=g)
         v = model.visible_units(start)
-        above, _ = reverse_ais_log_z(model.W, model.b, model.c, torch.zeros(2).double(), 2000, v, g, gaussian=True)
+        above, _ = reverse_ais_log_z(
+            model.W, model.b, model.c, torch.zeros(2).double(), 2000, v, g, gaussian=True
+        )
     exact = exact_log_z(model.W, model.b, model.c, gaussian=True)
     assert abs(estimate - exact) < 0.05 and abs(above - exact) < 0.05
 

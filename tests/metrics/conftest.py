@@ -1,4 +1,6 @@
-"""Feature networks are kept in a folder of the test's own, and Inception weights of the machine are not seen."""
+"""Feature networks are kept in a folder of the test's own, and Inception weights of the machine are
+not seen.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""The AM score: a divergence of marginals plus a mean entropy, zero for sure and balanced samples, large for unsure or missing classes."""
+"""The AM score: a divergence of marginals plus a mean entropy, zero for sure and balanced samples,
+large for unsure or missing classes.
+"""
 
 import math
 
@@ -12,7 +14,12 @@ BALANCED = torch.eye(10, dtype=torch.float64).repeat(20, 1)
 
 
 def probabilities(n=200, classes=7, seed=0):
-    return torch.randn(n, classes, generator=torch.Generator().manual_seed(seed)).double().mul(2).softmax(1)
+    return (
+        torch.randn(n, classes, generator=torch.Generator().manual_seed(seed))
+        .double()
+        .mul(2)
+        .softmax(1)
+    )
 
 
 def test_sure_and_balanced_samples_score_zero():
@@ -28,14 +35,20 @@ def test_a_collapse_to_one_class_is_seen_by_the_divergence_alone():
     one = torch.full((30, 10), 1e-6 / 9, dtype=torch.float64)
     one[:, 3] = 1 - 1e-6
     kl, unsure = am_score(BALANCED, one)
-    assert unsure < 1e-4 and kl == pytest.approx(entropy([0.1] * 10, one[0].numpy()), rel=1e-9) and kl > 10
+    assert (
+        unsure < 1e-4
+        and kl == pytest.approx(entropy([0.1] * 10, one[0].numpy()), rel=1e-9)
+        and kl > 10
+    )
     assert am_score(BALANCED, BALANCED[[3]])[0] == math.inf  # classes without any mass
 
 
 def test_equals_scipys_divergence_and_entropy():
     real, fake = probabilities(), probabilities(90, seed=1)
     kl, unsure = am_score(real, fake)
-    assert kl.item() == pytest.approx(entropy(real.numpy().mean(0), fake.numpy().mean(0)), rel=1e-10)
+    assert kl.item() == pytest.approx(
+        entropy(real.numpy().mean(0), fake.numpy().mean(0)), rel=1e-10
+    )
     assert unsure.item() == pytest.approx(entropy(fake.numpy(), axis=1).mean(), rel=1e-12)
 
 
@@ -46,7 +59,10 @@ def test_direction_is_from_the_data_to_the_samples():
 
 def test_shares_of_the_data_count_not_balance():
     skewed = BALANCED[:13]  # classes 0, 1, 2 twice
-    assert am_score(skewed, skewed.repeat(3, 1))[0] == pytest.approx(0, abs=1e-12) and am_score(BALANCED, skewed)[0] > 0.01
+    assert (
+        am_score(skewed, skewed.repeat(3, 1))[0] == pytest.approx(0, abs=1e-12)
+        and am_score(BALANCED, skewed)[0] > 0.01
+    )
 
 
 def test_metric_collects_rows_in_any_order_and_keeps_the_data_when_reset():

@@ -6,7 +6,13 @@ import pytest
 import torch
 from sklearn.metrics import mutual_info_score
 
-from zoo.metrics.disentanglement import factor_vae_score, mig_discrete, mig_q, mutual_information, posterior_information
+from zoo.metrics.disentanglement import (
+    factor_vae_score,
+    mig_discrete,
+    mig_q,
+    mutual_information,
+    posterior_information,
+)
 
 
 def grid(*sizes):
@@ -44,7 +50,9 @@ def test_order_sign_and_scale_of_the_dimensions_do_not_matter():
     log_var = noise(256, 5, 2) / 4 - 2
     order, scale = torch.tensor([3, 0, 4, 2, 1]), torch.tensor([-2.0, 0.5, 1.0, -1.0, 4.0]).double()
     other, other_var = (mu * scale)[:, order], (log_var + 2 * scale.abs().log())[:, order]
-    assert mig_discrete(other, V) == pytest.approx(mig_discrete(mu, V), abs=0.02)  # a value on a bin's edge may fall on its other side
+    assert mig_discrete(other, V) == pytest.approx(
+        mig_discrete(mu, V), abs=0.02
+    )  # a value on a bin's edge may fall on its other side
     assert mig_q(other, other_var, V) == pytest.approx(mig_q(mu, log_var, V), abs=0.02)
     assert factor_vae_score(other, V) == pytest.approx(factor_vae_score(mu, V), abs=1e-12)
 
@@ -52,7 +60,9 @@ def test_order_sign_and_scale_of_the_dimensions_do_not_matter():
 def test_a_factor_that_two_dimensions_hold_has_no_gap_but_is_found():
     codes = torch.cat([PERFECT, PERFECT], 1)
     assert mig_discrete(codes, V) == pytest.approx(0.0, abs=1e-12)
-    assert mig_q(codes, torch.cat([SHARP, SHARP], 1), V, samples=1000) == pytest.approx(0.0, abs=1e-6)
+    assert mig_q(codes, torch.cat([SHARP, SHARP], 1), V, samples=1000) == pytest.approx(
+        0.0, abs=1e-6
+    )
     assert factor_vae_score(codes, V) == 1.0
 
 
@@ -77,9 +87,15 @@ def test_counted_information_is_scikit_learns():
     found = mutual_information(codes, V, bins=7)
     for j in range(2):
         low, high = codes[:, j].min(), codes[:, j].max()
-        cell = torch.bucketize(codes[:, j].contiguous(), torch.linspace(0, 1, 8).double()[1:-1] * (high - low) + low, right=True)
+        cell = torch.bucketize(
+            codes[:, j].contiguous(),
+            torch.linspace(0, 1, 8).double()[1:-1] * (high - low) + low,
+            right=True,
+        )
         for k in range(3):
-            assert found[j, k].item() == pytest.approx(mutual_info_score(cell.tolist(), V[:, k].tolist()), abs=1e-9)
+            assert found[j, k].item() == pytest.approx(
+                mutual_info_score(cell.tolist(), V[:, k].tolist()), abs=1e-9
+            )
 
 
 def test_posterior_information_is_the_integral():
@@ -88,7 +104,11 @@ def test_posterior_information_is_the_integral():
     found = posterior_information(mu, log_var, v, samples=60_000)
     z = torch.linspace(-12, 12, 6001).double()
     for j in range(2):
-        q = torch.distributions.Normal(mu[:, j], (log_var[:, j] / 2).exp()).log_prob(z[:, None]).exp()  # (points, x)
+        q = (
+            torch.distributions.Normal(mu[:, j], (log_var[:, j] / 2).exp())
+            .log_prob(z[:, None])
+            .exp()
+        )  # (points, x)
         for k in range(2):
             given = torch.stack([q[:, v[:, k] == value].mean(1) for value in v[:, k].unique()], 1)
             ratio = given * (given.log() - q.mean(1, keepdim=True).log())
@@ -120,7 +140,9 @@ def test_scores_repeat_and_depend_on_the_seed():
     codes = PERFECT + 4 * noise(256, 3)
     assert factor_vae_score(codes, V, seed=1) == factor_vae_score(codes, V, seed=1)
     assert len({factor_vae_score(codes, V, seed=s) for s in range(5)}) > 1
-    assert mig_q(codes, 0 * codes, V, samples=500, seed=1) != mig_q(codes, 0 * codes, V, samples=500, seed=2)
+    assert mig_q(codes, 0 * codes, V, samples=500, seed=1) != mig_q(
+        codes, 0 * codes, V, samples=500, seed=2
+    )
 
 
 def test_the_votes_that_are_scored_are_fresh():

@@ -1,4 +1,6 @@
-"""Two processes that share the rows get what one process gets from all of them, for every metric."""
+"""Two processes that share the rows get what one process gets from all of them, for every
+metric.
+"""
 
 import os
 import runpy
@@ -23,10 +25,17 @@ def rows(seed, n=101, d=5):
 
 
 def metrics(rank=0, world=1):
-    """Every metric over blocks of 8 rows, dealt out in turn; process 1 sees its blocks in reverse order."""
+    """Every metric over blocks of 8 rows, dealt out in turn; process 1 sees its blocks in reverse
+    order.
+    """
     real, fake = rows(0), rows(1) + 0.5
     found = {}
-    for metric in (FrechetDistance(5), KernelDistance(5, 7, 30), PRDC(5, keep=60), InceptionScore(5, 3)):
+    for metric in (
+        FrechetDistance(5),
+        KernelDistance(5, 7, 30),
+        PRDC(5, keep=60),
+        InceptionScore(5, 3),
+    ):
         for x, is_real in ((real, True), (fake, False)):
             if isinstance(metric, InceptionScore):
                 x = x.softmax(1)
@@ -35,7 +44,13 @@ def metrics(rank=0, world=1):
                 where = {} if isinstance(metric, FrechetDistance) else {"rows": block.start}
                 metric.update(x[block], **where, real=is_real)
         value = metric.compute()
-        values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+        values = (
+            value.values()
+            if isinstance(value, dict)
+            else value
+            if isinstance(value, tuple)
+            else (value,)
+        )
         found[type(metric).__name__] = torch.stack([v.double() for v in values])
     lonely = KernelDistance(5, 7, 30)  # all rows on process 0
     if rank == 0:
@@ -56,9 +71,16 @@ def work(folder):
     train = DataNet._train
     DataNet._train = lambda self, *a: (trained.append(1), train(self, *a))
     torch.manual_seed(rank)
-    x = torch.randint(0, 4, (30, 1, 6, 6), generator=torch.Generator().manual_seed(rank)).float()  # process 0's data count
-    net = DataNet(SPEC, x, torch.arange(30) % 2, cache=Path(folder) / f"cache{rank}", progress=False)
-    found["trained"], found["features"] = torch.tensor(len(trained)), net(torch.ones(1, 1, 6, 6), SPEC)[0]
+    x = torch.randint(
+        0, 4, (30, 1, 6, 6), generator=torch.Generator().manual_seed(rank)
+    ).float()  # process 0's data count
+    net = DataNet(
+        SPEC, x, torch.arange(30) % 2, cache=Path(folder) / f"cache{rank}", progress=False
+    )
+    found["trained"], found["features"] = (
+        torch.tensor(len(trained)),
+        net(torch.ones(1, 1, 6, 6), SPEC)[0],
+    )
     try:
         from_rank_zero(lambda: 1 / 0)
     except (ZeroDivisionError, RuntimeError) as error:
@@ -74,7 +96,9 @@ def two(tmp_path_factory):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("name", ["FrechetDistance", "KernelDistance", "PRDC", "InceptionScore", "lonely", "nearest"])
+@pytest.mark.parametrize(
+    "name", ["FrechetDistance", "KernelDistance", "PRDC", "InceptionScore", "lonely", "nearest"]
+)
 def test_two_processes_agree_with_one(two, name):
     one = metrics()[name]
     for found in two:

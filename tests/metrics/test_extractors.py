@@ -1,4 +1,6 @@
-"""Extractors say who they are, give the same features everywhere, and never reach for the network."""
+"""Extractors say who they are, give the same features everywhere, and never reach for the
+network.
+"""
 
 import warnings
 
@@ -58,7 +60,10 @@ def test_datanet_is_trained_once_and_again_when_the_cache_is_damaged(brief, tmp_
     trained = []
     train = DataNet._train
     monkeypatch.setattr(DataNet, "_train", lambda self, *a: (trained.append(1), train(self, *a)))
-    assert DataNet(SPEC, x, y, cache=tmp_path, progress=False).weights_hash == first.weights_hash and not trained
+    assert (
+        DataNet(SPEC, x, y, cache=tmp_path, progress=False).weights_hash == first.weights_hash
+        and not trained
+    )
     for damage in (b"", b"no tensors here", file.read_bytes()[:2000]):
         file.write_bytes(damage)
         with pytest.warns(UserWarning, match="damaged"):
@@ -73,7 +78,9 @@ def test_a_cache_with_other_weights_inside_is_not_believed(brief, tmp_path):
     (file,) = tmp_path.iterdir()
     torch.save({"body.0.weight": torch.zeros(1)}, file)
     with pytest.warns(UserWarning, match="damaged"):
-        assert DataNet(SPEC, x, y, cache=tmp_path, progress=False).weights_hash == first.weights_hash
+        assert (
+            DataNet(SPEC, x, y, cache=tmp_path, progress=False).weights_hash == first.weights_hash
+        )
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_warning(brief, tmp_path):
@@ -99,7 +106,11 @@ def test_datanet_and_pixels_take_any_size(shape, brief, monkeypatch):
     x, y = torch.randint(0, 256, (10, *shape)).float(), torch.arange(10) % 2
     for net in (DataNet(spec, x, y, progress=False), Pixels(spec, x, y)):
         features, p = net(x, spec)
-        assert features.shape == (10, net.dim) and p.shape == (10, 2) and torch.isfinite(features).all()
+        assert (
+            features.shape == (10, net.dim)
+            and p.shape == (10, 2)
+            and torch.isfinite(features).all()
+        )
         assert torch.allclose(p.sum(1), torch.ones(10).double())
 
 
@@ -127,7 +138,9 @@ def test_pixels_are_the_pixels_with_a_classifier_when_labelled():
     assert torch.equal(features, held_out["x"].flatten(1) / 16)
     assert (p.argmax(1) == held_out["y"]).float().mean() > 0.9
     big = Digits(size=32)
-    pooled = Pixels(big.spec, big.examples()["x"])(held_out["x"].repeat_interleave(4, 2).repeat_interleave(4, 3), big.spec)
+    pooled = Pixels(big.spec, big.examples()["x"])(
+        held_out["x"].repeat_interleave(4, 2).repeat_interleave(4, 3), big.spec
+    )
     assert torch.allclose(pooled[0], features) and pooled[1] is None
 
 
@@ -139,12 +152,20 @@ def test_pixel_probabilities_are_scikit_learns_also_with_two_or_missing_classes(
         rows = torch.isin(y, torch.tensor(kept))
         p = Pixels(SPEC, x[rows], y[rows])(x, SPEC)[1]
         pooled = (x / 3).flatten(1).double().numpy()
-        expected = LogisticRegression(max_iter=2000).fit(pooled[rows.numpy()], y[rows].numpy()).predict_proba(pooled)
-        assert torch.allclose(p[:, kept], torch.from_numpy(expected), atol=1e-4) and torch.allclose(p.sum(1), torch.ones(60).double())
+        expected = (
+            LogisticRegression(max_iter=2000)
+            .fit(pooled[rows.numpy()], y[rows].numpy())
+            .predict_proba(pooled)
+        )
+        assert torch.allclose(p[:, kept], torch.from_numpy(expected), atol=1e-4) and torch.allclose(
+            p.sum(1), torch.ones(60).double()
+        )
 
 
 def test_missing_inception_weights_say_which_file_goes_where(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=rf"{extractors.INCEPTION_FILE}.*{tmp_path}.*ZOO_INCEPTION"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"{extractors.INCEPTION_FILE}.*{tmp_path}.*ZOO_INCEPTION"
+    ):
         choose("inception", Digits())
     monkeypatch.setenv("ZOO_INCEPTION", str(tmp_path / "nowhere.pth"))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
@@ -155,7 +176,9 @@ def test_missing_inception_weights_say_which_file_goes_where(tmp_path, monkeypat
 
 def test_nothing_is_downloaded_unless_asked(monkeypatch):
     asked = []
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **o: asked.append(url) or {})
+    monkeypatch.setattr(
+        torch.hub, "load_state_dict_from_url", lambda url, **o: asked.append(url) or {}
+    )
     with pytest.raises(FileNotFoundError):
         choose("inception", Digits())
     assert not asked
@@ -197,4 +220,9 @@ def test_description_names_weights_and_resize():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         said = Pixels(SPEC, *shapes()).describe()
-    assert said["extractor"] == "pixels" and len(said["weights"]) == 16 and said["dim"] == 30 and "8x8" in said["resize"]
+    assert (
+        said["extractor"] == "pixels"
+        and len(said["weights"]) == 16
+        and said["dim"] == 30
+        and "8x8" in said["resize"]
+    )

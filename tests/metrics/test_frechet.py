@@ -9,7 +9,9 @@ from zoo.metrics import FrechetDistance, frechet_distance
 
 def features(n, d, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=g, dtype=torch.float64) @ torch.randn(d, d, generator=g, dtype=torch.float64)
+    return torch.randn(n, d, generator=g, dtype=torch.float64) @ torch.randn(
+        d, d, generator=g, dtype=torch.float64
+    )
 
 
 def fid(real, fake):
@@ -33,13 +35,17 @@ def test_a_shift_by_v_costs_the_squared_norm_of_v():
 @pytest.mark.parametrize("s", [0.0, 0.5, 3.0])
 def test_a_change_of_scale_costs_d_times_its_square(s):
     zero, eye = torch.zeros(7, dtype=torch.float64), torch.eye(7, dtype=torch.float64)
-    assert frechet_distance(zero, eye, zero, s**2 * eye).item() == pytest.approx(7 * (s - 1) ** 2, abs=1e-9)
+    assert frechet_distance(zero, eye, zero, s**2 * eye).item() == pytest.approx(
+        7 * (s - 1) ** 2, abs=1e-9
+    )
 
 
 def test_agrees_with_the_matrix_square_root():
     a, b = features(50, 10), features(60, 10, seed=1)
     ca, cb = torch.cov(a.T).numpy(), torch.cov(b.T).numpy()
-    expected = (a.mean(0) - b.mean(0)).square().sum().item() + (ca + cb - 2 * linalg.sqrtm(ca @ cb).real).trace()
+    expected = (a.mean(0) - b.mean(0)).square().sum().item() + (
+        ca + cb - 2 * linalg.sqrtm(ca @ cb).real
+    ).trace()
     assert fid(a, b) == pytest.approx(expected, rel=1e-10)
 
 
@@ -65,7 +71,9 @@ def test_bias_of_equal_distributions_is_inversely_proportional_to_n():
     for n in (200, 800):
         values = [fid(*torch.randn(2, n, 16, generator=g, dtype=torch.float64)) for _ in range(20)]
         scaled.append(n * sum(values) / 20)
-    assert scaled[0] == pytest.approx(scaled[1], rel=0.1) and scaled[0] == pytest.approx(170, rel=0.1)
+    assert scaled[0] == pytest.approx(scaled[1], rel=0.1) and scaled[0] == pytest.approx(
+        170, rel=0.1
+    )
 
 
 def test_reset_keeps_the_real_half_unless_told_otherwise():

@@ -9,7 +9,12 @@ from zoo.metrics.inception_score import InceptionScore, classes_present, incepti
 
 
 def probabilities(n=200, classes=7):
-    return torch.randn(n, classes, generator=torch.Generator().manual_seed(0)).double().mul(2).softmax(1)
+    return (
+        torch.randn(n, classes, generator=torch.Generator().manual_seed(0))
+        .double()
+        .mul(2)
+        .softmax(1)
+    )
 
 
 def test_certain_and_balanced_classes_score_their_number():
@@ -39,14 +44,20 @@ def test_one_row_in_one_split_scores_one_and_one_split_has_no_deviation():
 
 def test_contiguous_splits_depend_on_the_order_and_the_shuffle_mends_it():
     ordered = torch.eye(5, dtype=torch.float64).repeat_interleave(40, 0)
-    assert inception_score(ordered, splits=5, seed=None)[0].item() == pytest.approx(1, rel=1e-12)  # each split sees one class
+    assert inception_score(ordered, splits=5, seed=None)[0].item() == pytest.approx(
+        1, rel=1e-12
+    )  # each split sees one class
     assert inception_score(ordered, splits=5, seed=0)[0] > 4.5
     assert inception_score(ordered, splits=5, seed=0) == inception_score(ordered, splits=5, seed=0)
 
 
 def test_small_splits_lower_the_score():
     p = probabilities(1000)
-    assert inception_score(p, splits=100)[0] < inception_score(p, splits=10)[0] < inception_score(p, splits=1)[0]
+    assert (
+        inception_score(p, splits=100)[0]
+        < inception_score(p, splits=10)[0]
+        < inception_score(p, splits=1)[0]
+    )
 
 
 def test_more_splits_than_rows_is_refused():

@@ -1,4 +1,6 @@
-"""KID is the unbiased estimate: a triple loop agrees, the mean over repeats is zero, negative values stand."""
+"""KID is the unbiased estimate: a triple loop agrees, the mean over repeats is zero, negative
+values stand.
+"""
 
 import itertools
 
@@ -17,7 +19,11 @@ def by_loops(x, y):
         return (sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1) ** 3
 
     x, y = x.tolist(), y.tolist()
-    within = [sum(k(a[i], a[j]) for i, j in itertools.permutations(range(len(a)), 2)) / (len(a) * (len(a) - 1)) for a in (x, y)]
+    within = [
+        sum(k(a[i], a[j]) for i, j in itertools.permutations(range(len(a)), 2))
+        / (len(a) * (len(a) - 1))
+        for a in (x, y)
+    ]
     return sum(within) - 2 * sum(k(a, b) for a in x for b in y) / (len(x) * len(y))
 
 
@@ -27,7 +33,9 @@ def test_agrees_with_loops_over_all_pairs():
 
 
 def test_is_zero_on_average_for_equal_distributions_and_may_be_negative():
-    values = torch.stack([squared_mmd(rows(50, seed=2 * s), rows(50, seed=2 * s + 1)) for s in range(200)])
+    values = torch.stack(
+        [squared_mmd(rows(50, seed=2 * s), rows(50, seed=2 * s + 1)) for s in range(200)]
+    )
     error = values.std() / 200**0.5
     assert values.mean().abs() < 3 * error
     assert (values < 0).any() and (values > 0).any()
@@ -45,7 +53,9 @@ def test_a_common_shift_matters_to_a_polynomial_kernel():
 
 def test_float32_features_are_cubed_in_float64():
     x, y = rows(40).float() * 100, rows(40, seed=1).float() * 100
-    assert squared_mmd(x, y).item() == pytest.approx(squared_mmd(x.double(), y.double()).item(), rel=1e-12)
+    assert squared_mmd(x, y).item() == pytest.approx(
+        squared_mmd(x.double(), y.double()).item(), rel=1e-12
+    )
 
 
 def test_subsets_follow_the_seed_and_average_to_the_whole():
@@ -57,7 +67,11 @@ def test_subsets_follow_the_seed_and_average_to_the_whole():
         metric.update(y, 0)
         return metric.compute()
 
-    assert kid(subsets=5, subset_size=20) == kid(subsets=5, subset_size=20) != kid(subsets=5, subset_size=20, seed=1)
+    assert (
+        kid(subsets=5, subset_size=20)
+        == kid(subsets=5, subset_size=20)
+        != kid(subsets=5, subset_size=20, seed=1)
+    )
     mean, sd = kid(subsets=400, subset_size=20)
     assert (mean - squared_mmd(x, y)).abs() < 3 * sd / 400**0.5
     mean, sd = kid(subsets=3, subset_size=1000)  # no more than there are: every subset is the whole
@@ -72,7 +86,9 @@ def test_order_of_arrival_and_repeated_rows_do_not_matter():
     straight.update(y, 0)
     order = torch.randperm(30)
     shuffled.update(y[order[:12]], order[:12])
-    shuffled.update(y[order[8:]], order[8:])  # four rows arrive twice, as a padding sampler sends them
+    shuffled.update(
+        y[order[8:]], order[8:]
+    )  # four rows arrive twice, as a padding sampler sends them
     assert straight.compute() == shuffled.compute()
 
 

@@ -10,7 +10,14 @@ CENTRES = torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
 
 
 def test_a_component_counts_from_twenty_near_samples_on():
-    x = torch.cat([CENTRES[:1].expand(50, 2), CENTRES[1:2].expand(20, 2), CENTRES[2:].expand(19, 2), torch.full((11, 2), 9.0)])
+    x = torch.cat(
+        [
+            CENTRES[:1].expand(50, 2),
+            CENTRES[1:2].expand(20, 2),
+            CENTRES[2:].expand(19, 2),
+            torch.full((11, 2), 9.0),
+        ]
+    )
     found = mode_coverage(x, CENTRES, std=0.1)
     assert found["modes"] == 2 and found["hq"] == 0.89 and found["hq_strict"] == 0.89
 
@@ -25,4 +32,6 @@ def test_the_data_themselves_reach_all_modes():
     data = Toy2D(size=2500)
     found = mode_coverage(data.examples(2500)["x"], data.centres, data.std)
     assert found["modes"] == 8 and found["hq"] == 1
-    assert found["hq_strict"].item() == pytest.approx(1 - 2.718281828 ** (-4.5), abs=0.01)  # Rayleigh: P(r <= 3σ)
+    assert found["hq_strict"].item() == pytest.approx(
+        1 - 2.718281828 ** (-4.5), abs=0.01
+    )  # Rayleigh: P(r <= 3σ)

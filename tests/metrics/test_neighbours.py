@@ -35,7 +35,11 @@ def test_training_images_are_their_own_neighbours():
     training = TrainingSet(DATA, pixel_features)
     x = DATA.examples(180)["x"]
     values, far, index = training.search(x, 2)
-    assert (far[:, 0] == 0).all() and torch.equal(index[:, 0], torch.arange(180)) and (far[:, 1] > 0).all()
+    assert (
+        (far[:, 0] == 0).all()
+        and torch.equal(index[:, 0], torch.arange(180))
+        and (far[:, 1] > 0).all()
+    )
     assert values["ratio"] == 0 and values["rate"] == 1 and values["auc"] == 1
 
 
@@ -43,7 +47,11 @@ def test_validation_images_are_not_taken_for_copies():
     values, _, _ = TrainingSet(DATA, pixel_features).search(DATA.examples(180, "val")["x"])
     assert values["ratio"] == 1 and values["rate"] <= 2 / 180
     test = TrainingSet(DATA, pixel_features).search(DATA.examples(180, "test")["x"])[0]
-    assert test["ratio"] == pytest.approx(1, abs=0.1) and test["rate"] < 0.06 and test["auc"] == pytest.approx(0.5, abs=0.1)
+    assert (
+        test["ratio"] == pytest.approx(1, abs=0.1)
+        and test["rate"] < 0.06
+        and test["auc"] == pytest.approx(0.5, abs=0.1)
+    )
 
 
 def test_rows_belong_to_the_images_shown():
@@ -56,12 +64,23 @@ def test_rows_belong_to_the_images_shown():
 
 
 def test_scores_by_hand():
-    found = copying(torch.tensor([1.0, 2, 3]), torch.tensor([2.0, 4, 6]), torch.tensor([1.0, 1, 4]), torch.tensor([1.0, 3, 3]))
-    assert found["ratio"] == 0.5 and found["rate"] == pytest.approx(2 / 3) and found["auc"] == pytest.approx(0.5)
+    found = copying(
+        torch.tensor([1.0, 2, 3]),
+        torch.tensor([2.0, 4, 6]),
+        torch.tensor([1.0, 1, 4]),
+        torch.tensor([1.0, 3, 3]),
+    )
+    assert (
+        found["ratio"] == 0.5
+        and found["rate"] == pytest.approx(2 / 3)
+        and found["auc"] == pytest.approx(0.5)
+    )
 
 
 def test_more_neighbours_than_images_are_refused():
-    with pytest.raises(ValueError, match="181 neighbours are wanted of 180 images of the val split"):
+    with pytest.raises(
+        ValueError, match="181 neighbours are wanted of 180 images of the val split"
+    ):
         TrainingSet(DATA, pixel_features).nearest(DATA.examples(1)["x"], 181, "val")
 
 

@@ -1,4 +1,6 @@
-"""Precision, recall, density and coverage: the expectations of the papers, loops over all pairs, strict balls without oneself."""
+"""Precision, recall, density and coverage: the expectations of the papers, loops over all pairs,
+strict balls without oneself.
+"""
 
 import math
 
@@ -21,15 +23,22 @@ def test_agrees_with_loops_over_all_pairs():
     found = prdc(real, fake, k)
     assert found["precision"].item() == pytest.approx(sum(map(any, inside)) / 9)
     assert found["density"].item() == pytest.approx(sum(map(sum, inside)) / (k * 9))
-    assert found["coverage"].item() == pytest.approx(sum(any(row[i] for row in inside) for i in range(12)) / 12)
-    assert found["recall"].item() == pytest.approx(sum(any(dist(x, y) < ball(f, j) for j, y in enumerate(f)) for x in r) / 12)
+    assert found["coverage"].item() == pytest.approx(
+        sum(any(row[i] for row in inside) for i in range(12)) / 12
+    )
+    assert found["recall"].item() == pytest.approx(
+        sum(any(dist(x, y) < ball(f, j) for j, y in enumerate(f)) for x in r) / 12
+    )
 
 
 def test_equal_distributions_have_density_one_and_the_coverage_of_the_formula():
     n = m = 100
     k = 5
     runs = [prdc(rows(n, seed=2 * s), rows(m, seed=2 * s + 1), k) for s in range(60)]
-    expected = {"density": 1.0, "coverage": 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))}
+    expected = {
+        "density": 1.0,
+        "coverage": 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1)),
+    }
     for name, value in expected.items():
         found = torch.stack([r[name] for r in runs])
         assert (found.mean() - value).abs() < 3 * found.std() / 60**0.5, name
@@ -39,7 +48,9 @@ def test_a_copy_of_the_data_is_perfect_except_where_duplicates_leave_no_ball():
     x = rows(40)
     found = prdc(x, x.clone())
     assert [found[k].item() for k in ("precision", "recall", "coverage")] == [1, 1, 1]
-    same = torch.cat([x[:1].expand(4, -1), x[4:] + 100])  # four equal points: their third neighbour is at distance 0
+    same = torch.cat(
+        [x[:1].expand(4, -1), x[4:] + 100]
+    )  # four equal points: their third neighbour is at distance 0
     assert radii(same, 3)[:4].tolist() == [0, 0, 0, 0]
     found = prdc(same, same.clone())
     assert found["precision"] == found["recall"] == found["coverage"] == 36 / 40
@@ -59,7 +70,9 @@ def test_dropping_one_of_two_clusters_halves_recall_and_coverage_and_keeps_preci
     real = torch.cat([rows(150), rows(150, seed=1) + centre])
     found = prdc(real, rows(300, seed=2), 5)
     assert found["precision"] > 0.9
-    assert found["coverage"].item() == pytest.approx(0.5, abs=0.03) and found["recall"].item() == pytest.approx(0.5, abs=0.05)
+    assert found["coverage"].item() == pytest.approx(0.5, abs=0.03) and found[
+        "recall"
+    ].item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_real_set_defines_the_balls_of_precision():

@@ -1,4 +1,6 @@
-"""With the same (random) Inception weights, FID, KID and IS are torch-fidelity's; anti-aliasing would show."""
+"""With the same (random) Inception weights, FID, KID and IS are torch-fidelity's; anti-aliasing
+would show.
+"""
 
 import pytest
 import torch
@@ -40,13 +42,16 @@ def measured(tmp_path_factory):
     real = torch.randint(0, 256, (N, *SPEC.shape), generator=g).float()
     fake = (real.flip(0) * 0.7 + 40 * torch.rand(N, 1, 1, 1, generator=g)).round().clamp(0, 255)
     ours = Inception(path)
-    theirs = FeatureExtractorInceptionV3("theirs", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path))
+    theirs = FeatureExtractorInceptionV3(
+        "theirs", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+    )
     with torch.no_grad():
         return {
             "ours": [ours(x, SPEC) for x in (real, fake)],
             "theirs": [theirs(x.to(torch.uint8)) for x in (real, fake)],
-            "net": ours, "real": real,
-        }  # fmt: skip
+            "net": ours,
+            "real": real,
+        }
 
 
 @pytest.mark.slow
@@ -63,8 +68,16 @@ def test_fid_agrees_to_a_hundred_thousandth(measured):
 @pytest.mark.slow
 def test_kid_and_inception_score_agree(measured):
     (a, _), (b, q) = measured["theirs"]
-    k = [kernel_poly(u.double().numpy(), v.double().numpy(), kid_kernel_poly_degree=3, kid_kernel_poly_gamma=None, kid_kernel_poly_coef0=1)
-         for u, v in ((a, a), (a, b), (b, b))]  # fmt: skip
+    k = [
+        kernel_poly(
+            u.double().numpy(),
+            v.double().numpy(),
+            kid_kernel_poly_degree=3,
+            kid_kernel_poly_gamma=None,
+            kid_kernel_poly_coef0=1,
+        )
+        for u, v in ((a, a), (a, b), (b, b))
+    ]
     ours = squared_mmd(measured["ours"][0][0], measured["ours"][1][0]).item()
     assert ours == pytest.approx(mmd2(*k), rel=1e-6)
     expected = isc_features_to_metric(q, 4, True, 2020)
@@ -80,13 +93,19 @@ def test_kid_and_inception_score_agree(measured):
 @pytest.mark.slow
 def test_images_are_resized_without_anti_aliasing(measured):
     """Shrinking is where it matters: the anti-aliased network input gives other features."""
-    big = torch.randint(0, 256, (4, 3, 400, 400), generator=torch.Generator().manual_seed(2)).float()
+    big = torch.randint(
+        0, 256, (4, 3, 400, 400), generator=torch.Generator().manual_seed(2)
+    ).float()
     spec = DataSpec((3, 400, 400), 256)
     net = measured["net"]
     with torch.no_grad():
         plain = net(big, spec)[0]
         theirs = net.net(big.to(torch.uint8))[0]
-        smooth = nn.functional.interpolate(big, (299, 299), mode="bilinear", antialias=True).round().clamp(0, 255)
+        smooth = (
+            nn.functional.interpolate(big, (299, 299), mode="bilinear", antialias=True)
+            .round()
+            .clamp(0, 255)
+        )
         blurred = net(smooth, DataSpec((3, 299, 299), 256))[0]
     assert torch.equal(plain, theirs)
     assert (plain - blurred).norm() > 0.05 * plain.norm()

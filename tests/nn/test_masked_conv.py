@@ -1,12 +1,21 @@
-"""Masked convolutions: the mask of the definition, and a convolution one position at a time that is the convolution."""
+"""Masked convolutions: the mask of the definition, and a convolution one position at a time that is
+the convolution.
+"""
 
 import pytest
 import torch
 
 from zoo.nn.masked_conv import ColumnConv, MaskedConv2d, by_dimension, group_of, row, share, windows
 
-LAYERS = [("A", 2, 6, 7, 2, 1), ("B", 4, 6, 3, 2, 1), ("B", 5, 12, (1, 3), 3, 4), ("B", 7, 8, 1, 3, 2), ("A", 3, 3, (5, 1), 3, 1),
-          ("A", 1, 4, 3, 1, 1), ("B", 3, 4, 1, 1, 1)]  # fmt: skip
+LAYERS = [
+    ("A", 2, 6, 7, 2, 1),
+    ("B", 4, 6, 3, 2, 1),
+    ("B", 5, 12, (1, 3), 3, 4),
+    ("B", 7, 8, 1, 3, 2),
+    ("A", 3, 3, (5, 1), 3, 1),
+    ("A", 1, 4, 3, 1, 1),
+    ("B", 3, 4, 1, 1, 1),
+]
 
 
 @pytest.mark.parametrize(("kind", "parts"), [("A", 1), ("B", 1), ("B", 4)])
@@ -41,7 +50,9 @@ def test_columns_are_those_of_the_convolution(layer):
             for g in range(groups):
                 value = x[:, columns.group[g]].flatten(2)[..., p].T
                 out = columns.step(p, g, value) if kind == "B" else columns.get(p, g)
-                torch.testing.assert_close(out.T, expected.flatten(2)[:, columns.rows[g], p], rtol=0, atol=1e-12)
+                torch.testing.assert_close(
+                    out.T, expected.flatten(2)[:, columns.rows[g], p], rtol=0, atol=1e-12
+                )
                 columns.put(p, g, value)
 
 
@@ -54,7 +65,9 @@ def test_windows_list_the_taps_before_the_centre_and_then_the_centre():
 
 
 def test_parameters_of_a_dimension_lie_together():
-    out = torch.arange(2 * 6 * 2 * 3).view(2, 6, 2, 3)  # 2 rows, 3 channels of 2 parameters, 2x3 pixels
+    out = torch.arange(2 * 6 * 2 * 3).view(
+        2, 6, 2, 3
+    )  # 2 rows, 3 channels of 2 parameters, 2x3 pixels
     flat = by_dimension(out, 3)
     assert flat.shape == (2, 18, 2)
     for c, r, w, k in [(0, 0, 0, 1), (2, 1, 2, 0), (1, 0, 2, 1)]:
@@ -62,7 +75,11 @@ def test_parameters_of_a_dimension_lie_together():
 
 
 def test_share_of_a_condition_is_one_for_all_rows_or_one_for_each():
-    conv, vector, field = torch.nn.Conv2d(2, 3, 1, bias=False), torch.randn(4, 2, 1, 1), torch.randn(4, 2, 5, 6)
+    conv, vector, field = (
+        torch.nn.Conv2d(2, 3, 1, bias=False),
+        torch.randn(4, 2, 1, 1),
+        torch.randn(4, 2, 5, 6),
+    )
     assert torch.equal(row(share(conv, vector), 3), conv(vector)[:, :, 0])
     assert torch.equal(row(share(conv, field), 3), conv(field)[:, :, 3])
     assert share(None, field) == share(conv, None) == row(0.0, 2) == 0

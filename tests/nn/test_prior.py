@@ -1,4 +1,6 @@
-"""Latent codes: one meaning for training and sampling, and paths that stay where the prior lives."""
+"""Latent codes: one meaning for training and sampling, and paths that stay where the prior
+lives.
+"""
 
 import pytest
 import torch
@@ -12,7 +14,10 @@ LAWS = {"normal": stats.norm().cdf, "uniform": stats.uniform(-1, 2).cdf}
 
 @pytest.mark.parametrize("kind", ["normal", "uniform", "sphere"])
 def test_training_and_sampling_draw_from_the_same_law(kind):
-    draws = [prior(kind, 3000, 4, s) for s in (Noise(1, "t"), Draw(torch.Generator().manual_seed(2), dtype=torch.float32))]
+    draws = [
+        prior(kind, 3000, 4, s)
+        for s in (Noise(1, "t"), Draw(torch.Generator().manual_seed(2), dtype=torch.float32))
+    ]
     for z in draws:
         assert z.shape == (3000, 4) and z.mean(0).abs().max() < 0.1
         if kind in LAWS:
@@ -30,7 +35,9 @@ def test_unknown_prior_is_refused():
 def test_path_on_the_sphere_keeps_the_norm_and_equal_angles_and_the_straight_one_equal_steps():
     a, b = prior("sphere", 2, 6, Noise(3)).double().split(1)
     arc = path("sphere", a, b, 7)[0]
-    torch.testing.assert_close(arc.norm(dim=1), torch.full((7,), a.norm().item(), dtype=torch.float64))
+    torch.testing.assert_close(
+        arc.norm(dim=1), torch.full((7,), a.norm().item(), dtype=torch.float64)
+    )
     angles = torch.acos((arc[1:] * arc[:-1]).sum(1) / 6)
     torch.testing.assert_close(angles, angles[:1].expand(6))
     steps = path("uniform", a, b, 7)[0].diff(dim=0)

@@ -17,7 +17,13 @@ def walk(schedule: DecayAndMomentum, steps: int) -> list[tuple[float, float]]:
 
 
 def make(steps: int = 4) -> DecayAndMomentum:
-    return DecayAndMomentum(torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1), decay=2.0, first=0.5, last=0.7, steps=steps)
+    return DecayAndMomentum(
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1),
+        decay=2.0,
+        first=0.5,
+        last=0.7,
+        steps=steps,
+    )
 
 
 def test_the_rate_falls_by_a_factor_to_a_floor_and_the_momentum_rises_to_its_end():

@@ -6,7 +6,10 @@ import torch
 from zoo.nn import small
 
 
-@pytest.mark.parametrize("shape", [(2,), (7,), (1, 8, 8), (1, 16, 16), (3, 28, 28), (2, 32, 16), (1, 12, 20), (3, 64, 64)])
+@pytest.mark.parametrize(
+    "shape",
+    [(2,), (7,), (1, 8, 8), (1, 16, 16), (3, 28, 28), (2, 32, 16), (1, 12, 20), (3, 64, 64)],
+)
 @pytest.mark.parametrize("kernel", [4, 5])
 def test_shapes_fit(shape, kernel):
     x = small.generator(5, shape, 8, kernel)(torch.randn(3, 5))

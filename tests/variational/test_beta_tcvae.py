@@ -1,4 +1,6 @@
-"""β-TCVAE takes the KL apart without a rest, and estimates the aggregated posterior of the training set without bias."""
+"""β-TCVAE takes the KL apart without a rest, and estimates the aggregated posterior of the training
+set without bias.
+"""
 
 import itertools
 import math
@@ -60,7 +62,9 @@ def test_stratified_estimate_of_the_aggregated_posterior_is_unbiased(n, b):
 def test_the_third_example_weighs_one_nth_wherever_it_stands():
     w = log_weights("mss", 4, 20).exp()
     torch.testing.assert_close(w.diagonal(), torch.full((4,), 1 / 20).double())
-    torch.testing.assert_close(w[~torch.eye(4, dtype=torch.bool)], torch.full((12,), 19 / 60).double())
+    torch.testing.assert_close(
+        w[~torch.eye(4, dtype=torch.bool)], torch.full((12,), 19 / 60).double()
+    )
 
 
 def test_a_batch_of_everything_gives_the_exact_aggregated_posterior():
@@ -70,16 +74,23 @@ def test_a_batch_of_everything_gives_the_exact_aggregated_posterior():
     z = torch.randn(n, 3, dtype=torch.float64)
     each = torch.distributions.Normal(q[0], (0.5 * q[1]).exp())
     mixture = torch.distributions.Categorical(torch.ones(n, dtype=torch.float64))
-    joint = torch.distributions.MixtureSameFamily(mixture, torch.distributions.Independent(each, 1)).log_prob(z)
+    joint = torch.distributions.MixtureSameFamily(
+        mixture, torch.distributions.Independent(each, 1)
+    ).log_prob(z)
     columns = [torch.distributions.Normal(q[0][:, j], (0.5 * q[1][:, j]).exp()) for j in range(3)]
-    product = sum(torch.distributions.MixtureSameFamily(mixture, c).log_prob(z[:, j]) for j, c in enumerate(columns))
+    product = sum(
+        torch.distributions.MixtureSameFamily(mixture, c).log_prob(z[:, j])
+        for j, c in enumerate(columns)
+    )
     mi, tc, dwkl = model.split(z, q, q)
     torch.testing.assert_close(tc, joint - product)
     torch.testing.assert_close(mi, each.log_prob(z).sum(1) - joint)
     torch.testing.assert_close(dwkl, product - torch.distributions.Normal(0, 1).log_prob(z).sum(1))
     for whole, chunked in zip(model.aggregate(x), model.aggregate(x, chunk=4), strict=True):
         torch.testing.assert_close(whole, chunked)
-    torch.testing.assert_close(model.aggregate(x)[1], torch.as_tensor(model.evaluate({"x": x})["tc"]))
+    torch.testing.assert_close(
+        model.aggregate(x)[1], torch.as_tensor(model.evaluate({"x": x})["tc"])
+    )
 
 
 def test_equal_weights_are_the_vae_with_a_sampled_kl():
@@ -128,7 +139,12 @@ def test_beta_rises_over_the_warmup():
 
 @pytest.mark.slow
 def test_beta_halves_the_exact_total_correlation():
-    x, found = FactorGrid(size=16, shapes=["square"], scales=[0.16, 0.22, 0.28], rotations=1, x=7, y=7).grid()[0], {}
+    x, found = (
+        FactorGrid(
+            size=16, shapes=["square"], scales=[0.16, 0.22, 0.28], rotations=1, x=7, y=7
+        ).grid()[0],
+        {},
+    )
     for beta in (1.0, 6.0):
         torch.manual_seed(0)
         model = BetaTCVAE(DataSpec((1, 16, 16), 2), beta=beta)

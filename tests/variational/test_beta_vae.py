@@ -1,4 +1,6 @@
-"""The β-VAE is a VAE at β = 1, presses the code and not the decoder, and holds the KL at its capacity."""
+"""The β-VAE is a VAE at β = 1, presses the code and not the decoder, and holds the KL at its
+capacity.
+"""
 
 import pytest
 import torch
@@ -22,7 +24,12 @@ def beta_vae(**options) -> BetaVAE:
 def gradients(model, x, names=("encoder", "decoder")):
     model.noise = Noise(3, "test", dtype=x.dtype)
     loss = model.loss({"x": x})["loss"]
-    return [loss, *torch.autograd.grad(loss, [p for name in names for p in getattr(model, name).parameters()])]
+    return [
+        loss,
+        *torch.autograd.grad(
+            loss, [p for name in names for p in getattr(model, name).parameters()]
+        ),
+    ]
 
 
 def test_beta_one_is_the_vae_bit_for_bit():
@@ -82,7 +89,9 @@ def test_capacity_rises_linearly_and_continues_after_a_resume(tmp_path):
     run(4)[2].save_checkpoint(tmp_path / "4.ckpt")
     resumed, rest, _ = run(11, ckpt_path=tmp_path / "4.ckpt")
     assert rest == whole[4:]
-    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True)
+    )
 
 
 def test_a_huge_beta_empties_the_code_and_leaves_the_mean_image():
@@ -113,7 +122,9 @@ def test_unknown_modes_are_refused():
 
 @pytest.mark.slow
 def test_a_larger_beta_carries_less_information_and_reconstructs_worse():
-    x = FactorGrid(size=16, shapes=["square"], scales=[0.16, 0.22, 0.28], rotations=1, x=7, y=7).grid()[0]
+    x = FactorGrid(
+        size=16, shapes=["square"], scales=[0.16, 0.22, 0.28], rotations=1, x=7, y=7
+    ).grid()[0]
     data, terms = Given(DataSpec((1, 16, 16), 2), x, batch_size=64), {}
     for beta in (1.0, 4.0):
         torch.manual_seed(0)

@@ -1,4 +1,6 @@
-"""The categorical VAE relaxes in training only: its bounds are of one-hot draws, below the enumerated likelihood."""
+"""The categorical VAE relaxes in training only: its bounds are of one-hot draws, below the
+enumerated likelihood.
+"""
 
 import math
 
@@ -11,14 +13,25 @@ from zoo import harness
 from zoo.core import DataSpec
 from zoo.core.likelihood import RowNoise
 from zoo.core.noise import Noise
-from zoo.variational.categorical_vae import CategoricalVAE, gumbel, kl_uniform, log_concrete, one_hot, relax
+from zoo.variational.categorical_vae import (
+    CategoricalVAE,
+    gumbel,
+    kl_uniform,
+    log_concrete,
+    one_hot,
+    relax,
+)
 
 SPEC = DataSpec((1, 2, 2), 2)
 
 
 def vae(seed: int = 0, scale: float = 2, **options) -> CategoricalVAE:
     torch.manual_seed(seed)
-    model = CategoricalVAE(SPEC, **{"variables": 2, "classes": 3, "width": 16, **options}).double().eval()
+    model = (
+        CategoricalVAE(SPEC, **{"variables": 2, "classes": 3, "width": 16, **options})
+        .double()
+        .eval()
+    )
     for p in model.parameters():
         p.data.mul_(scale)
     return model
@@ -32,13 +45,21 @@ def test_the_largest_of_logits_and_gumbel_noise_is_a_draw_of_the_softmax():
 
 
 def test_uniform_noise_of_zero_and_one_is_finite():
-    assert torch.isfinite(gumbel(torch.tensor([0.0, 1.0]))).all() and torch.isfinite(gumbel(torch.tensor([0.0, 1.0]).double())).all()
+    assert (
+        torch.isfinite(gumbel(torch.tensor([0.0, 1.0]))).all()
+        and torch.isfinite(gumbel(torch.tensor([0.0, 1.0]).double())).all()
+    )
 
 
 def test_temperature_goes_from_one_hot_to_uniform():
-    logits, g = torch.tensor([0.3, -1.2, 1.0]).double(), gumbel(torch.rand(5000, 3, dtype=torch.float64))
+    logits, g = (
+        torch.tensor([0.3, -1.2, 1.0]).double(),
+        gumbel(torch.rand(5000, 3, dtype=torch.float64)),
+    )
     assert (relax(logits, g, 0.01).max(1).values > 0.99).double().mean() > 0.95
-    torch.testing.assert_close(relax(logits, g, 1000.0), torch.full((5000, 3), 1 / 3).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        relax(logits, g, 1000.0), torch.full((5000, 3), 1 / 3).double(), atol=0.01, rtol=0
+    )
 
 
 def test_kl_is_zero_for_equal_logits_and_ln_k_for_certainty():
@@ -46,22 +67,32 @@ def test_kl_is_zero_for_equal_logits_and_ln_k_for_certainty():
     assert kl_uniform(torch.tensor([200.0, 0, 0])).item() == pytest.approx(math.log(3))
     logits = torch.randn(50, 8).double()
     uniform = torch.distributions.Categorical(logits=torch.zeros(50, 8).double())
-    want = torch.distributions.kl_divergence(torch.distributions.Categorical(logits=logits), uniform)
+    want = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=logits), uniform
+    )
     torch.testing.assert_close(kl_uniform(logits), want)
 
 
 def test_bounds_lie_below_the_enumerated_likelihood_and_close_in():
     model, images = vae(scale=1.3), harness.every_image(SPEC)
-    codes = torch.stack([torch.cat([torch.eye(3)[i], torch.eye(3)[j]]) for i in range(3) for j in range(3)]).double()
+    codes = torch.stack(
+        [torch.cat([torch.eye(3)[i], torch.eye(3)[j]]) for i in range(3) for j in range(3)]
+    ).double()
     given_z = torch.stack([model.log_likelihood(images, z.expand(16, 6)) for z in codes])
     exact = given_z.logsumexp(0) - math.log(9)
     assert exact.exp().sum().item() == pytest.approx(1)
     logits, _, _ = model.codes(images)
     q = torch.einsum("bi,bj->bij", *logits.softmax(-1).unbind(1)).reshape(16, 9).T
     elbo = (q * (given_z - math.log(9) - q.log())).sum(0)
-    draws = torch.stack([model.elbo(images, generator=torch.Generator().manual_seed(s)) for s in range(4000)])
-    assert ((draws.mean(0) - elbo).abs() < 4.5 * draws.std(0) / math.sqrt(4000)).all() and (elbo < exact).all()
-    tighter = torch.stack([model.importance_bound(images, 500, torch.Generator().manual_seed(s)) for s in range(20)]).mean(0)
+    draws = torch.stack(
+        [model.elbo(images, generator=torch.Generator().manual_seed(s)) for s in range(4000)]
+    )
+    assert ((draws.mean(0) - elbo).abs() < 4.5 * draws.std(0) / math.sqrt(4000)).all() and (
+        elbo < exact
+    ).all()
+    tighter = torch.stack(
+        [model.importance_bound(images, 500, torch.Generator().manual_seed(s)) for s in range(20)]
+    ).mean(0)
     torch.testing.assert_close(tighter, exact, atol=0.02, rtol=0)
     assert (elbo < tighter).all()
 
@@ -83,13 +114,21 @@ def test_evaluation_decodes_one_hots_only_and_training_relaxed_ones(options):
     model, seen = vae(**options), []
     x = harness.every_image(SPEC)
     model.decoder.register_forward_pre_hook(lambda net, given: seen.append(given[0]))
-    model.elbo(x), model.importance_bound(x, 20), model.evaluate({"x": x}), model.reconstruct(x), model.sample(9)
+    (
+        model.elbo(x),
+        model.importance_bound(x, 20),
+        model.evaluate({"x": x}),
+        model.reconstruct(x),
+        model.sample(9),
+    )
     assert len(seen) == 6
     for z in seen:
         assert ((z == 0) | (z == 1)).all() and (z.unflatten(1, (2, 3)).sum(2) == 1).all()
     seen.clear()
     model.loss({"x": x})
-    assert (seen[0].unflatten(1, (2, 3)).max(2).values > 0.999).all() == options.get("straight_through", False)
+    assert (seen[0].unflatten(1, (2, 3)).max(2).values > 0.999).all() == options.get(
+        "straight_through", False
+    )
 
 
 def test_concrete_density_is_that_of_torch():
@@ -102,7 +141,9 @@ def test_concrete_density_is_that_of_torch():
 def test_relaxed_kl_has_a_mean_above_zero_and_reaches_the_encoder():
     model, x = vae(kl="concrete", tau_prior=0.4), harness.every_image(SPEC).repeat(500, 1, 1, 1)
     terms = model.loss({"x": x})
-    assert terms["kl"] > 0 and all(g.abs().max() > 0 for g in torch.autograd.grad(terms["kl"], [*model.encoder.parameters()]))
+    assert terms["kl"] > 0 and all(
+        g.abs().max() > 0 for g in torch.autograd.grad(terms["kl"], [*model.encoder.parameters()])
+    )
 
 
 def test_temperature_follows_the_training_step():
@@ -114,7 +155,19 @@ def test_temperature_follows_the_training_step():
 
 
 def test_joint_capacities_rise_and_stop_at_what_the_variables_can_carry():
-    model, seen = CategoricalVAE(SPEC, variables=1, classes=2, continuous=2, width=8, capacity=2.0, capacity_steps=4, gamma=10.0), []
+    model, seen = (
+        CategoricalVAE(
+            SPEC,
+            variables=1,
+            classes=2,
+            continuous=2,
+            width=8,
+            capacity=2.0,
+            capacity_steps=4,
+            gamma=10.0,
+        ),
+        [],
+    )
     inner = model.loss
 
     def loss(batch):
@@ -123,16 +176,21 @@ def test_joint_capacities_rise_and_stop_at_what_the_variables_can_carry():
         seen.append(model.capacities())
         kl_c = kl_uniform(logits).sum(1).mean()
         kl_z = torch.distributions.kl_divergence(
-            torch.distributions.Normal(mu, (log_var / 2).exp()), torch.distributions.Normal(torch.zeros_like(mu), 1.0)
+            torch.distributions.Normal(mu, (log_var / 2).exp()),
+            torch.distributions.Normal(torch.zeros_like(mu), 1.0),
         ).sum(1)
-        want = 10 * ((kl_z.mean() - seen[-1][0]).abs() + (kl_c - seen[-1][1]).abs()) - terms["recon"]
+        want = (
+            10 * ((kl_z.mean() - seen[-1][0]).abs() + (kl_c - seen[-1][1]).abs()) - terms["recon"]
+        )
         torch.testing.assert_close(terms["loss"], want, rtol=1e-4, atol=1e-5)
         return terms
 
     model.loss = loss
     fit(model, Given(SPEC, harness.every_image(SPEC).float()), 6)
     ln2 = math.log(2)
-    assert [z for z, _ in seen] == [0, 0.5, 1, 1.5, 2, 2] and [c for _, c in seen] == pytest.approx([0, 0.5, ln2, ln2, ln2, ln2])
+    assert [z for z, _ in seen] == [0, 0.5, 1, 1.5, 2, 2] and [c for _, c in seen] == pytest.approx(
+        [0, 0.5, ln2, ln2, ln2, ln2]
+    )
 
 
 def test_joint_codes_have_both_parts_and_a_bound():
@@ -140,14 +198,20 @@ def test_joint_codes_have_both_parts_and_a_bound():
     assert model.encode(x).shape == (16, 8) and model.sample(3).shape == (3, 1, 2, 2)
     recon, ratio = model.weigh(x, 4000, RowNoise(x))
     closed = model.bound_terms(x, RowNoise(x))[1]
-    assert ((ratio.sum(2).mean(0) - closed).abs() < 4.5 * ratio.sum(2).std(0) / math.sqrt(4000)).all() and recon.shape == (4000, 16)
+    assert (
+        (ratio.sum(2).mean(0) - closed).abs() < 4.5 * ratio.sum(2).std(0) / math.sqrt(4000)
+    ).all() and recon.shape == (4000, 16)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"kl": "gauss"}, "categorical or concrete"), ({"classes": 1}, "classes >= 2"), ({"tau_min": 0.0}, "positive"),
-     ({"kl": "concrete", "continuous": 2}, "relaxed draws")],
-)  # fmt: skip
+    [
+        ({"kl": "gauss"}, "categorical or concrete"),
+        ({"classes": 1}, "classes >= 2"),
+        ({"tau_min": 0.0}, "positive"),
+        ({"kl": "concrete", "continuous": 2}, "relaxed draws"),
+    ],
+)
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=f"categorical_vae.*{message}"):
         CategoricalVAE(SPEC, **options)

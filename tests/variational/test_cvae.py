@@ -32,7 +32,9 @@ def exact(model: CVAE, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.
     eps, h = torch.cartesian_prod(axis, axis), model.context(model.condition(x, y))
     mu, log_var = model.prior(h)
     z = mu + (0.5 * log_var).exp() * eps[:, None]
-    return (model.log_rest(x, h, z) + (log_normal(eps).sum(1) + 2 * math.log(0.1))[:, None]).logsumexp(0)
+    return (
+        model.log_rest(x, h, z) + (log_normal(eps).sum(1) + 2 * math.log(0.1))[:, None]
+    ).logsumexp(0)
 
 
 @pytest.mark.parametrize("options", [{}, {"task": "label"}], ids=str)
@@ -41,9 +43,17 @@ def test_the_bounds_lie_below_the_true_conditional_and_close_in_on_it(options):
     y = LABELS if model.task == "label" else None
     with torch.no_grad():
         log_p = exact(model, x, y)
-        draws = torch.stack([model.elbo(x, y, generator=torch.Generator().manual_seed(s)) for s in range(300)])
+        draws = torch.stack(
+            [model.elbo(x, y, generator=torch.Generator().manual_seed(s)) for s in range(300)]
+        )
         bounds = {
-            k: torch.stack([model.importance_bound(x, k, torch.Generator().manual_seed(s), y=y) for s in range(100)]) for k in (5, 50)
+            k: torch.stack(
+                [
+                    model.importance_bound(x, k, torch.Generator().manual_seed(s), y=y)
+                    for s in range(100)
+                ]
+            )
+            for k in (5, 50)
         }
         mc = model.from_prior(x, 20_000, RowNoise(x), y).logsumexp(0) - math.log(20_000)
     assert (draws.mean(0) < log_p + 4 * draws.std(0) / math.sqrt(300)).all()
@@ -62,22 +72,34 @@ def test_probabilities_of_the_rest_sum_to_one_for_every_observation():
 def test_a_recognition_network_that_equals_the_prior_network_costs_nothing():
     model, x = cvae(), harness.every_image(SPEC)
     model.recognise = lambda x, h: model.prior(h)
-    terms = [model.bound_terms(x, RowNoise(x, torch.Generator().manual_seed(s))) for s in range(500)]
+    terms = [
+        model.bound_terms(x, RowNoise(x, torch.Generator().manual_seed(s))) for s in range(500)
+    ]
     assert all((kl == 0).all() for _, kl in terms)
     torch.testing.assert_close(
-        torch.stack([r for r, _ in terms]).mean(0), model.from_prior(x, 20_000, RowNoise(x)).mean(0), rtol=0, atol=0.04
+        torch.stack([r for r, _ in terms]).mean(0),
+        model.from_prior(x, 20_000, RowNoise(x)).mean(0),
+        rtol=0,
+        atol=0.04,
     )
 
 
 def test_the_prior_is_learned_by_the_kl_from_q_to_p():
     model, x = cvae(), harness.every_image(SPEC)
     h = model.context(model.condition(x, None))
-    q, p = (torch.distributions.Normal(mu, (0.5 * log_var).exp()) for mu, log_var in (model.recognise(x, h), model.prior(h)))
+    q, p = (
+        torch.distributions.Normal(mu, (0.5 * log_var).exp())
+        for mu, log_var in (model.recognise(x, h), model.prior(h))
+    )
     weights = [*model.prior_net.parameters()]
-    torch.testing.assert_close(model.bound_terms(x, RowNoise(x))[1], torch.distributions.kl_divergence(q, p).sum(1))
+    torch.testing.assert_close(
+        model.bound_terms(x, RowNoise(x))[1], torch.distributions.kl_divergence(q, p).sum(1)
+    )
     model.noise = Noise(0, dtype=torch.float64)
     got = torch.autograd.grad(model.loss({"x": x})["loss"], weights)
-    want = torch.autograd.grad(torch.distributions.kl_divergence(q, p).sum(1).mean(), weights, retain_graph=True)
+    want = torch.autograd.grad(
+        torch.distributions.kl_divergence(q, p).sum(1).mean(), weights, retain_graph=True
+    )
     swapped = torch.autograd.grad(torch.distributions.kl_divergence(p, q).sum(1).mean(), weights)
     for a, b, c in zip(got, want, swapped, strict=True):
         torch.testing.assert_close(a, b)
@@ -88,15 +110,23 @@ def test_the_guess_is_trained_by_its_own_term_alone_and_for_its_own_time():
     model, x = cvae(), harness.every_image(SPEC)
     model.noise = Noise(0, dtype=torch.float64)
     got = torch.autograd.grad(model.loss({"x": x})["loss"], [*model.baseline.parameters()])
-    want = torch.autograd.grad(-model.log_baseline(x, RowNoise(x)).mean(), [*model.baseline.parameters()])
+    want = torch.autograd.grad(
+        -model.log_baseline(x, RowNoise(x)).mean(), [*model.baseline.parameters()]
+    )
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b)
     model, seen = cvae(baseline_steps=3).float(), []
     model.after_step = lambda: seen.append(
-        [p.detach().flatten()[:].clone() for p in (model.baseline[0].weight, model.generation[0].weight)]
+        [
+            p.detach().flatten()[:].clone()
+            for p in (model.baseline[0].weight, model.generation[0].weight)
+        ]
     )
     fit(model, Given(SPEC, x.float()), 6)
-    moved = [[not torch.equal(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(seen, seen[1:], strict=False)]
+    moved = [
+        [not torch.equal(a, b) for a, b in zip(*pair, strict=True)]
+        for pair in zip(seen, seen[1:], strict=False)
+    ]
     assert moved == [[True, True]] * 2 + [[False, True]] * 3
 
 
@@ -108,7 +138,10 @@ def test_the_hybrid_mixes_both_objectives():
         model.noise.normal = lambda *shape: torch.full(shape, 0.3, dtype=torch.float64)
         found[alpha] = model.loss({"x": x})["loss"]
     torch.testing.assert_close(found[0.5], (found[0.0] + found[1.0]) / 2)
-    torch.testing.assert_close(found[0.0], -model.from_prior(x, 1, model.noise).mean() - model.log_baseline(x, RowNoise(x)).mean())
+    torch.testing.assert_close(
+        found[0.0],
+        -model.from_prior(x, 1, model.noise).mean() - model.log_baseline(x, RowNoise(x)).mean(),
+    )
     assert abs(found[1.0] - found[0.0]) > 1e-3
 
 
@@ -123,14 +156,24 @@ def test_observed_pixels_are_never_reconstructed_and_pasted_unchanged(observed):
     spec = DataSpec((2, 4, 4), 5)
     model, g = cvae(spec, observed=observed), torch.Generator().manual_seed(0)
     x, known = torch.randint(5, (6, 2, 4, 4), generator=g).double(), quadrants(spec.shape, observed)
-    h, z = model.context(model.condition(x, None)), torch.randn(1, 6, 2, generator=g, dtype=torch.float64)
+    h, z = (
+        model.context(model.condition(x, None)),
+        torch.randn(1, 6, 2, generator=g, dtype=torch.float64),
+    )
     other = torch.where(known, (x + 2) % 5, x)
     assert torch.equal(model.log_rest(x, h, z), model.log_rest(other, h, z))  # at a given condition
     assert model.generate(h, z).shape == (1, 6, 2, 32 - known.sum())
-    for filled in (model.inpaint(x, known, generator=g), model.predict(x), model.reconstruct(x), model.interpolate(x, other)[:, 0]):
+    for filled in (
+        model.inpaint(x, known, generator=g),
+        model.predict(x),
+        model.reconstruct(x),
+        model.interpolate(x, other)[:, 0],
+    ):
         assert filled.shape == x.shape and torch.equal(filled[:, known], x[:, known])
     hidden = torch.where(known, x, 0)
-    assert torch.equal(model.predict(x), model.predict(hidden))  # nothing of the rest leaks into the prediction
+    assert torch.equal(
+        model.predict(x), model.predict(hidden)
+    )  # nothing of the rest leaks into the prediction
     assert not torch.equal(model.predict(x), model.predict(other))
 
 
@@ -142,7 +185,9 @@ def test_two_modes_are_both_drawn_and_the_baseline_sees_neither():
     model = CVAE(spec, task="quadrant", latent=2, width=32, lr=3e-3)
     fit(model, Given(spec, x, batch_size=32), 400)
     with torch.no_grad():
-        ends = model.inpaint(x[:1].expand(400, -1, -1, -1), known, generator=torch.Generator().manual_seed(0))[:, ~known].mean(1)
+        ends = model.inpaint(
+            x[:1].expand(400, -1, -1, -1), known, generator=torch.Generator().manual_seed(0)
+        )[:, ~known].mean(1)
         terms = {k: v.mean().item() for k, v in model.evaluate({"x": x}).items()}
     assert (ends < 0.1).float().mean() >= 0.25 and (ends > 0.9).float().mean() >= 0.25
     assert terms["baseline_nll"] == pytest.approx(12 * math.log(2), rel=0.03)
@@ -151,14 +196,20 @@ def test_two_modes_are_both_drawn_and_the_baseline_sees_neither():
 
 def test_further_known_pixels_choose_among_the_draws():
     model, x = cvae(task="label", prior="standard", draws=300), harness.every_image(SPEC)
-    model.generate = lambda h, z: (3 * z[..., None, :1]).expand(*z.shape[:-1], 1, 4)  # z makes all pixels black or white
+    model.generate = lambda h, z: (3 * z[..., None, :1]).expand(
+        *z.shape[:-1], 1, 4
+    )  # z makes all pixels black or white
     y, known = torch.ones(2000, dtype=torch.long), torch.tensor([[[True, False], [False, True]]])
     with torch.no_grad():
         p = exact(model, x, y[:16]).exp()
-        filled = model.inpaint(x[6].expand(2000, -1, -1, -1), known, y=y, generator=torch.Generator().manual_seed(0))
+        filled = model.inpaint(
+            x[6].expand(2000, -1, -1, -1), known, y=y, generator=torch.Generator().manual_seed(0)
+        )
     agrees = ((x == x[6]) | ~known).flatten(1).all(1)
     assert harness.total_variation(filled, agrees * p / p[agrees].sum(), SPEC) < 0.04
-    blind = torch.stack([p[((x == row) | known).flatten(1).all(1)].sum() for row in x])  # p of the unknown pixels alone
+    blind = torch.stack(
+        [p[((x == row) | known).flatten(1).all(1)].sum() for row in x]
+    )  # p of the unknown pixels alone
     assert harness.total_variation(filled, agrees * blind, SPEC) > 0.1
 
 
@@ -167,7 +218,9 @@ def test_labels_are_found_by_bayes_rule():
     log_p = torch.stack([exact(model, x, torch.full((6,), label)) for label in range(3)], 1)
     torch.testing.assert_close(model.classify(x), log_p.log_softmax(1), rtol=0, atol=0.05)
     likeliest = model.classify(x).argmax(1)
-    assert torch.equal(model.encode(x), model.encode(x, likeliest)) and torch.equal(model.reconstruct(x), model.reconstruct(x, likeliest))
+    assert torch.equal(model.encode(x), model.encode(x, likeliest)) and torch.equal(
+        model.reconstruct(x), model.reconstruct(x, likeliest)
+    )
 
 
 def test_what_the_condition_needs_is_asked_for():

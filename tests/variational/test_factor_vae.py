@@ -1,4 +1,6 @@
-"""FactorVAE's discriminator measures the total correlation, and the encoder is pushed against it."""
+"""FactorVAE's discriminator measures the total correlation, and the encoder is pushed against
+it.
+"""
 
 import copy
 import functools
@@ -60,7 +62,10 @@ def test_shuffled_codes_are_those_of_other_examples():
     model, x, seen = factor_vae(), harness.every_image(SPEC)[:10].float(), []
     inner = model.log_odds
     model.log_odds = lambda z: seen.append(z) or inner(z)
-    model.posterior = lambda x: (x.flatten(1)[:, 3:] + 10 * torch.arange(len(x))[:, None], torch.full((len(x), 3), -80.0))
+    model.posterior = lambda x: (
+        x.flatten(1)[:, 3:] + 10 * torch.arange(len(x))[:, None],
+        torch.full((len(x), 3), -80.0),
+    )
     model.noise = Noise(3, "test")
     model.discriminator_loss({"x": x})
     codes = model.posterior(x)[0]
@@ -110,7 +115,12 @@ def test_the_total_correlation_reaches_the_encoder_and_not_the_decoder():
         model = factor_vae(gamma=gamma)
         model.noise = Noise(3, "test")
         loss = model.generator_loss({"x": x})["loss"]
-        found.append([torch.autograd.grad(loss, [*net.parameters()], retain_graph=True) for net in (model.encoder, model.decoder)])
+        found.append(
+            [
+                torch.autograd.grad(loss, [*net.parameters()], retain_graph=True)
+                for net in (model.encoder, model.decoder)
+            ]
+        )
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
     assert all(not torch.equal(a, b) for a, b in zip(found[0][0], found[1][0], strict=True))
 
@@ -119,7 +129,10 @@ def test_each_player_moves_only_in_its_own_phase():
     model, moved = factor_vae(), []
 
     def weights():
-        return {p: torch.cat([q.detach().flatten().clone() for q in model.parameters_of(p)]) for p in ("d", "g")}
+        return {
+            p: torch.cat([q.detach().flatten().clone() for q in model.parameters_of(p)])
+            for p in ("d", "g")
+        }
 
     def watch(player):
         now = weights()
@@ -134,7 +147,13 @@ def test_each_player_moves_only_in_its_own_phase():
 
 @pytest.mark.slow
 def test_gamma_lowers_the_exact_total_correlation():
-    x, tc, recon = FactorGrid(size=16, shapes=["square"], scales=[0.16, 0.22, 0.28], rotations=1, x=7, y=7).grid()[0], {}, {}
+    x, tc, recon = (
+        FactorGrid(
+            size=16, shapes=["square"], scales=[0.16, 0.22, 0.28], rotations=1, x=7, y=7
+        ).grid()[0],
+        {},
+        {},
+    )
     for gamma in (0.0, 10.0):
         for seed in range(3):
             torch.manual_seed(seed)

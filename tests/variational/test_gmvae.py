@@ -1,4 +1,6 @@
-"""The mixture VAE: its prior is the mixture it says, its exact bound marginalises the cluster, and digits fall into clusters."""
+"""The mixture VAE: its prior is the mixture it says, its exact bound marginalises the cluster, and
+digits fall into clusters.
+"""
 
 import math
 
@@ -24,7 +26,15 @@ IMAGES = harness.every_image(SPEC)
 
 def gmvae(prior: str = "mog", seed: int = 0, **options) -> GMVAE:
     torch.manual_seed(seed)
-    model = GMVAE(SPEC, prior=prior, **{"components": 4, "latent": 2, "noise_latent": 2, "width": 16, **options}).double().eval()
+    model = (
+        GMVAE(
+            SPEC,
+            prior=prior,
+            **{"components": 4, "latent": 2, "noise_latent": 2, "width": 16, **options},
+        )
+        .double()
+        .eval()
+    )
     for p in model.parameters():
         p.data.mul_(1.7)
     if prior == "mog":
@@ -41,7 +51,9 @@ def test_every_component_gives_the_same_marginal(prior):
     normal = Independent(Normal(mu, (log_var / 2).exp()), 1)
     joint = log_pi + normal.log_prob(z[:, None])
     posterior = Categorical(logits=joint).probs
-    want = MixtureSameFamily(Categorical(logits=log_pi.expand(50, -1)), normal.expand((50, 4))).log_prob(z)
+    want = MixtureSameFamily(
+        Categorical(logits=log_pi.expand(50, -1)), normal.expand((50, 4))
+    ).log_prob(z)
     for k in range(4):
         torch.testing.assert_close(joint[:, k] - posterior[:, k].log(), want, atol=1e-5, rtol=0)
     torch.testing.assert_close(model.log_joint(z, w).logsumexp(1), want)
@@ -52,8 +64,12 @@ def test_responsibilities_are_bayes_rule(prior):
     model = gmvae(prior)
     z, w = model.split(model.both(IMAGES)[0])
     log_pi, mu, log_var = model.mixture(w)
-    density = log_pi.exp() * Independent(Normal(mu, (log_var / 2).exp()), 1).log_prob(z[:, None]).exp()
-    torch.testing.assert_close(model.responsibilities(IMAGES), density / density.sum(1, keepdim=True))
+    density = (
+        log_pi.exp() * Independent(Normal(mu, (log_var / 2).exp()), 1).log_prob(z[:, None]).exp()
+    )
+    torch.testing.assert_close(
+        model.responsibilities(IMAGES), density / density.sum(1, keepdim=True)
+    )
 
 
 def test_one_standard_component_is_the_vae_with_a_sampled_kl():
@@ -78,9 +94,14 @@ def test_split_objective_becomes_the_exact_one_for_a_sharp_posterior(prior):
         losses = []
         for model in (exact, split):
             inner = model.both
-            model.both = lambda x, inner=inner, v=variance: (inner(x)[0], torch.full_like(inner(x)[1], math.log(v)))
+            model.both = lambda x, inner=inner, v=variance: (
+                inner(x)[0],
+                torch.full_like(inner(x)[1], math.log(v)),
+            )
             # at ε = ±1 log q(z | x) is exactly minus the entropy of q
-            model.noise.normal = lambda *shape: torch.where(torch.arange(math.prod(shape)).view(shape) % 3 > 0, 1.0, -1.0).double()
+            model.noise.normal = lambda *shape: torch.where(
+                torch.arange(math.prod(shape)).view(shape) % 3 > 0, 1.0, -1.0
+            ).double()
             losses.append(model.loss({"x": IMAGES})["loss"])
             model.both = inner
         gaps.append((losses[0] - losses[1]).abs().item())
@@ -114,7 +135,9 @@ def test_a_pseudo_input_equal_to_the_image_makes_prior_and_posterior_equal():
 def test_gradient_reaches_pseudo_inputs_and_through_the_prior_the_encoder():
     model = gmvae("vamp")
     model.inputs.data.clamp_(0.1, 0.9)
-    log_p = model.log_joint(torch.randn(5, 2).double(), torch.empty(5, 0).double()).logsumexp(1).sum()
+    log_p = (
+        model.log_joint(torch.randn(5, 2).double(), torch.empty(5, 0).double()).logsumexp(1).sum()
+    )
     for g in torch.autograd.grad(log_p, [model.inputs, *model.encoder.parameters()]):
         assert g.abs().max() > 0
 
@@ -136,7 +159,11 @@ def test_codes_are_draws_of_the_mixture(prior):
     model = gmvae(prior)
     g = torch.Generator().manual_seed(0)
     z = model.draw_codes(40_000, Draw(g, dtype=torch.float64)).detach()
-    w = torch.randn(4000, model.noise_latent, generator=g, dtype=torch.float64) if prior == "gmvae" else torch.empty(1, 0).double()
+    w = (
+        torch.randn(4000, model.noise_latent, generator=g, dtype=torch.float64)
+        if prior == "gmvae"
+        else torch.empty(1, 0).double()
+    )
     log_pi, mu, log_var = model.mixture(w)
     p, mu, second = log_pi.exp()[:, None], mu.detach(), (log_var.exp() + mu.square()).detach()
     n = 4000 if prior == "gmvae" else 40_000
@@ -151,7 +178,9 @@ def test_a_component_gives_its_own_samples():
     model.log_vars.data.zero_()
     model.weights.data.zero_()
     for k in range(4):
-        z = model.draw_codes(1000, Draw(torch.Generator().manual_seed(k), dtype=torch.float64), component=k)
+        z = model.draw_codes(
+            1000, Draw(torch.Generator().manual_seed(k), dtype=torch.float64), component=k
+        )
         assert (model.log_joint(z, z[:, :0]).argmax(1) == k).double().mean() >= 0.99
     assert model.sample_component(2, 5).shape == (5, 1, 2, 3)
     with pytest.raises(ValueError, match=r"0..3, got 4"):
@@ -162,13 +191,27 @@ def test_a_component_gives_its_own_samples():
 def test_bounds_lie_below_the_likelihood_of_codes_drawn_from_the_prior(prior):
     model = gmvae(prior)
     if prior == "mog":
-        model.log_vars.data.fill_(-1.5)  # a prior wider than q would leave the weights without a variance
+        model.log_vars.data.fill_(
+            -1.5
+        )  # a prior wider than q would leave the weights without a variance
         model.means.data.mul_(0.4)
     with torch.no_grad():
         z = model.draw_codes(20_000, Draw(torch.Generator().manual_seed(0), dtype=torch.float64))
-        exact = torch.stack([model.log_likelihood(x.expand(len(z), 1, 2, 3), z).exp().mean() for x in IMAGES[::5]]).log()
-        bound = torch.stack([model.elbo(IMAGES[::5], generator=torch.Generator().manual_seed(s)) for s in range(300)]).mean(0)
-        tight = torch.stack([model.importance_bound(IMAGES[::5], 2000, torch.Generator().manual_seed(s)) for s in range(10)])
+        exact = torch.stack(
+            [model.log_likelihood(x.expand(len(z), 1, 2, 3), z).exp().mean() for x in IMAGES[::5]]
+        ).log()
+        bound = torch.stack(
+            [
+                model.elbo(IMAGES[::5], generator=torch.Generator().manual_seed(s))
+                for s in range(300)
+            ]
+        ).mean(0)
+        tight = torch.stack(
+            [
+                model.importance_bound(IMAGES[::5], 2000, torch.Generator().manual_seed(s))
+                for s in range(10)
+            ]
+        )
     assert (bound < exact - 0.01).all() and (bound < tight.mean(0)).all()
     torch.testing.assert_close(tight.exp().mean(0).log(), exact, atol=0.1, rtol=0)
 
@@ -185,9 +228,13 @@ def test_warmup_weighs_the_prior_and_not_the_logged_bound():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"prior": "flow"}, "mog or gmvae or vamp"), ({"components": 0}, "components"), ({"objective": "both"}, "exact or split"),
-     ({"prior": "vamp", "objective": "split"}, "prior=mog")],
-)  # fmt: skip
+    [
+        ({"prior": "flow"}, "mog or gmvae or vamp"),
+        ({"components": 0}, "components"),
+        ({"objective": "both"}, "exact or split"),
+        ({"prior": "vamp", "objective": "split"}, "prior=mog"),
+    ],
+)
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=f"gmvae: .*{message}"):
         GMVAE(SPEC, **options)

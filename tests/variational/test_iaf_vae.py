@@ -1,4 +1,6 @@
-"""The IAF posterior is a density: steps strictly autoregressive, the log-determinant that of the Jacobian, free bits of the mean."""
+"""The IAF posterior is a density: steps strictly autoregressive, the log-determinant that of the
+Jacobian, free bits of the mean.
+"""
 
 import math
 
@@ -22,7 +24,11 @@ PICTURES = DataSpec((1, 8, 8), 17)
 
 def iaf(seed: int = 0, **options) -> IAFVAE:
     torch.manual_seed(seed)
-    model = IAFVAE(SPEC, **{"latent": 2, "width": 16, "hidden": 8, "context": 4, **options}).double().eval()
+    model = (
+        IAFVAE(SPEC, **{"latent": 2, "width": 16, "hidden": 8, "context": 4, **options})
+        .double()
+        .eval()
+    )
     for p in model.parameters():
         p.data.mul_(1.7)
     return model
@@ -30,25 +36,41 @@ def iaf(seed: int = 0, **options) -> IAFVAE:
 
 def resnet(spec=PICTURES, **options) -> IAFVAE:
     torch.manual_seed(0)
-    small = {"net": "resnet", "latent": 2, "width": 8, "hidden": 8, "levels": 2, "blocks": 2, "steps": 1}
+    small = {
+        "net": "resnet",
+        "latent": 2,
+        "width": 8,
+        "hidden": 8,
+        "levels": 2,
+        "blocks": 2,
+        "steps": 1,
+    }
     model = IAFVAE(spec, **{**small, **options}).double().eval()
     with torch.no_grad():
         model.initialise_from(torch.randint(spec.levels, (32, *spec.shape)).double())
     return model
 
 
-@pytest.mark.parametrize("step", [Step(6, 3, 20, 1.5).double(), ConvStep(2, 3, 8, 1.5).double()], ids=["vectors", "maps"])
+@pytest.mark.parametrize(
+    "step", [Step(6, 3, 20, 1.5).double(), ConvStep(2, 3, 8, 1.5).double()], ids=["vectors", "maps"]
+)
 def test_steps_are_strictly_autoregressive_whatever_the_context(step):
     shape, context = ((6,), (3,)) if isinstance(step, Step) else ((2, 2, 3), (3, 2, 3))
     d = math.prod(shape)
-    order = torch.arange(d) if isinstance(step, Step) else torch.arange(d).view(2, 6).T.flatten()  # channels of a position together
+    order = (
+        torch.arange(d) if isinstance(step, Step) else torch.arange(d).view(2, 6).T.flatten()
+    )  # channels of a position together
     for h in (torch.zeros(1, *context).double(), torch.randn(1, *context).double()):
         out = lambda z, h=h: torch.cat([v.flatten() for v in step(z.view(1, *shape), h)])  # noqa: E731
-        jacobian = torch.autograd.functional.jacobian(out, torch.randn(d).double()).view(2, d, d)[:, order][:, :, order]
+        jacobian = torch.autograd.functional.jacobian(out, torch.randn(d).double()).view(2, d, d)[
+            :, order
+        ][:, :, order]
         assert torch.equal(jacobian, jacobian.tril(-1))
         assert (jacobian[0, -1, :-1] != 0).any() and (jacobian[1].abs().sum(1)[1:] > 0).all()
     first = step(torch.zeros(1, *shape).double(), h)[0].flatten()[0]
-    assert first != step(torch.zeros(1, *shape).double(), h + 1)[0].flatten()[0]  # the context reaches the first element too
+    assert (
+        first != step(torch.zeros(1, *shape).double(), h + 1)[0].flatten()[0]
+    )  # the context reaches the first element too
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "affine"])
@@ -87,7 +109,9 @@ def test_posterior_integrates_to_one(kind):
     z, log_q = model.flows[0](z0, log_normal(z0, mu, log_var), h.expand(len(eps), -1))
     corner = z.view(401, 401, 2)
     right, up = corner[1:, :-1] - corner[:-1, :-1], corner[:-1, 1:] - corner[:-1, :-1]
-    area = (right[..., 0] * up[..., 1] - right[..., 1] * up[..., 0]).abs()  # the image of each cell of the grid
+    area = (
+        right[..., 0] * up[..., 1] - right[..., 1] * up[..., 0]
+    ).abs()  # the image of each cell of the grid
     mass = (log_q.sum(1).exp().view(401, 401)[:-1, :-1] * area).sum()
     assert mass.item() == pytest.approx(1, abs=1e-3)
 
@@ -95,16 +119,25 @@ def test_posterior_integrates_to_one(kind):
 def test_the_order_is_reversed_between_steps():
     flow = Flow([Step(4, 2, 10, 1.5) for _ in range(2)], "sigmoid", (-1,), ()).double()
     z = torch.randn(1, 4).double()
-    jacobian = torch.autograd.functional.jacobian(lambda v: flow(v, v, torch.zeros(1, 2).double())[0], z).view(4, 4)
-    # z_4's first element is the first to be transformed by step 2, after step 1 had let it depend on all the others
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: flow(v, v, torch.zeros(1, 2).double())[0], z
+    ).view(4, 4)
+    # z_4's first element is the first to be transformed by step 2, after step 1 had let it depend
+    # on all the others
     assert (jacobian[0] != 0).all() and (jacobian[-1] != 0).any()
 
 
 def test_no_steps_is_the_vae_with_a_sampled_kl():
     model = iaf(steps=0)
     vae = VAE(SPEC, latent=2, width=16, kl_mc=True).double()
-    state = {k: v for k, v in model.state_dict().items() if k in vae.state_dict() and v.shape == vae.state_dict()[k].shape}
-    last = next(k for k in reversed(model.state_dict()) if k.startswith("encoder") and k.endswith("weight"))
+    state = {
+        k: v
+        for k, v in model.state_dict().items()
+        if k in vae.state_dict() and v.shape == vae.state_dict()[k].shape
+    }
+    last = next(
+        k for k in reversed(model.state_dict()) if k.startswith("encoder") and k.endswith("weight")
+    )
     for key in (last, last.replace("weight", "bias")):
         state[key] = model.state_dict()[key][:4]  # without the context
     vae.load_state_dict({**vae.state_dict(), **state})
@@ -117,14 +150,19 @@ def test_no_steps_is_the_vae_with_a_sampled_kl():
 
 def test_free_bits_are_of_the_mean_over_the_minibatch():
     model, lam = iaf(free_bits=0.5), 0.5
-    for rows, passes in ((torch.tensor([[0.0], [2 * lam + 0.01]]), True), (torch.tensor([[0.0], [2 * lam - 0.01]]), False)):
+    for rows, passes in (
+        (torch.tensor([[0.0], [2 * lam + 0.01]]), True),
+        (torch.tensor([[0.0], [2 * lam - 0.01]]), False),
+    ):
         ratio = rows.double().requires_grad_()
         model.weigh = lambda x, k, source, y=None, r=ratio: (torch.zeros(1, 2).double(), r[None])
         terms = model.loss({"x": IMAGES[:2]})
         (gradient,) = torch.autograd.grad(terms["loss"], ratio)
         assert torch.equal(gradient, torch.full((2, 1), 0.5 if passes else 0.0).double())
         assert terms["loss"].item() == pytest.approx(max(rows.mean().item(), lam))
-        assert terms["kl"].item() == pytest.approx(rows.mean().item()) and int(terms["free_groups"]) == (not passes)
+        assert terms["kl"].item() == pytest.approx(rows.mean().item()) and int(
+            terms["free_groups"]
+        ) == (not passes)
 
 
 @pytest.mark.parametrize("steps", [0, 2])
@@ -132,14 +170,20 @@ def test_bounds_are_below_the_likelihood(steps):
     model, x = iaf(steps=steps), IMAGES[::7]
     with torch.no_grad():
         z = torch.randn(100_000, 2).double()
-        exact = torch.stack([model.log_likelihood(v.expand(len(z), 1, 2, 3), z).exp().mean() for v in x]).log()
-        bound = torch.stack([model.elbo(x, generator=torch.Generator().manual_seed(s)) for s in range(300)])
-        tight = torch.stack([model.importance_bound(x, 2000, torch.Generator().manual_seed(s)) for s in range(25)])
+        exact = torch.stack(
+            [model.log_likelihood(v.expand(len(z), 1, 2, 3), z).exp().mean() for v in x]
+        ).log()
+        bound = torch.stack(
+            [model.elbo(x, generator=torch.Generator().manual_seed(s)) for s in range(300)]
+        )
+        tight = torch.stack(
+            [model.importance_bound(x, 2000, torch.Generator().manual_seed(s)) for s in range(25)]
+        )
     assert (bound.mean(0) < exact + 4 * bound.std(0) / math.sqrt(300)).all()
     torch.testing.assert_close(tight.exp().mean(0).log(), exact, atol=0.06, rtol=0)
 
 
-# -- ResNet ------------------------------------------------------------------------------------------------------------
+# -- ResNet --------------------------------------------------------------------------------------
 def test_samples_of_the_resnet_do_not_ask_the_posterior():
     model = resnet()
     before = model.sample(4, generator=torch.Generator().manual_seed(0))
@@ -157,7 +201,9 @@ def test_samples_of_the_resnet_do_not_ask_the_posterior():
 def test_posterior_of_zeroed_heads_is_the_prior():
     model, x = resnet(steps=0), torch.randint(17, (3, 1, 8, 8)).double()
     for layer in (*model.encoder.layers, *model.decoder.layers):
-        heads = slice(0, 2 * layer.sizes[0]) if len(layer.sizes) == 4 else slice(0, 4 * layer.sizes[0])
+        heads = (
+            slice(0, 2 * layer.sizes[0]) if len(layer.sizes) == 4 else slice(0, 4 * layer.sizes[0])
+        )
         layer.conv.g.data[heads] = 0
         layer.conv.b.data[heads] = 0
     recon, ratio = model.weigh(x, 5, RowNoise(x))
@@ -186,16 +232,30 @@ def test_data_dependent_initialisation_gives_unit_variance():
         model.initialise_from(x)
     seen = []
     for conv in (m for m in model.encoder.modules() if isinstance(m, WNConv)):
-        conv.register_forward_hook(lambda m, a, out: seen.append((out.mean((0, 2, 3)), out.std((0, 2, 3)))))
+        conv.register_forward_hook(
+            lambda m, a, out: seen.append((out.mean((0, 2, 3)), out.std((0, 2, 3))))
+        )
     model.encode(x)
     for mean, std in seen:
         assert mean.abs().max() < 1e-8
         torch.testing.assert_close(std, torch.ones_like(std), atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("spec", [DataSpec((3, 8, 8), 256), DataSpec((1, 8, 8), 2), PICTURES], ids=str)
+@pytest.mark.parametrize(
+    "spec", [DataSpec((3, 8, 8), 256), DataSpec((1, 8, 8), 2), PICTURES], ids=str
+)
 def test_resnet_learns_on_every_kind_of_image(spec):
-    model = IAFVAE(spec, net="resnet", latent=2, width=8, hidden=8, blocks=1, lr=3e-3, optimiser="adamax", free_bits=0.05)
+    model = IAFVAE(
+        spec,
+        net="resnet",
+        latent=2,
+        width=8,
+        hidden=8,
+        blocks=1,
+        lr=3e-3,
+        optimiser="adamax",
+        free_bits=0.05,
+    )
     x = torch.randint(2, (8, 1, 1, 1)).expand(8, *spec.shape).float() * ((spec.levels or 2) - 1)
     seen = []
     inner = model.loss
@@ -207,9 +267,14 @@ def test_resnet_learns_on_every_kind_of_image(spec):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"net": "conv"}, "mlp or resnet"), ({"iaf": "exp"}, "sigmoid or affine"), ({"steps": -1}, "at least 0"),
-     ({"net": "resnet"}, "sides that 2 divides"), ({"optimiser": "sgd"}, "adam or adamax")],
-)  # fmt: skip
+    [
+        ({"net": "conv"}, "mlp or resnet"),
+        ({"iaf": "exp"}, "sigmoid or affine"),
+        ({"steps": -1}, "at least 0"),
+        ({"net": "resnet"}, "sides that 2 divides"),
+        ({"optimiser": "sgd"}, "adam or adamax"),
+    ],
+)
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=f"iaf_vae: .*{message}"):
         IAFVAE(SPEC, **options)

@@ -1,4 +1,6 @@
-"""PixelVAE is PixelVAE: its decoder is causal and a mass for every code, the code reaches every pixel, and carries something."""
+"""PixelVAE is PixelVAE: its decoder is causal and a mass for every code, the code reaches every
+pixel, and carries something.
+"""
 
 import math
 
@@ -22,7 +24,9 @@ every_kind = pytest.mark.parametrize(("decoder", "condition"), KINDS, ids=lambda
 
 def pixelvae(spec: DataSpec = BINARY, seed: int = 0, scale: float = 1.5, **options) -> PixelVAE:
     torch.manual_seed(seed)
-    model = PixelVAE(spec, **{"latent": 2, "width": 16, "p": 6, "maps": 3, **options}).double().eval()
+    model = (
+        PixelVAE(spec, **{"latent": 2, "width": 16, "p": 6, "maps": 3, **options}).double().eval()
+    )
     for p in model.parameters():
         p.data.mul_(scale)
     return model
@@ -38,8 +42,12 @@ def test_a_logit_depends_on_earlier_pixels_only_whatever_the_code(spec, decoder,
     options = {"decoder": decoder, "condition": condition}
     models = [pixelvae(spec, seed, p=8, **options).decoder for seed in range(4)]
     depends = harness.dependence(models, y=codes(1))
-    assert not depends.triu().any() and harness.coverage(depends) > 0.85  # the small net's blind spot is missing
-    x = torch.randint(spec.levels, (2, *spec.shape), generator=torch.Generator().manual_seed(0)).double()
+    assert (
+        not depends.triu().any() and harness.coverage(depends) > 0.85
+    )  # the small net's blind spot is missing
+    x = torch.randint(
+        spec.levels, (2, *spec.shape), generator=torch.Generator().manual_seed(0)
+    ).double()
     assert harness.leaks(models[0], x, y=codes(2)) == []
 
 
@@ -48,23 +56,35 @@ def test_a_logit_depends_on_earlier_pixels_only_whatever_the_code(spec, decoder,
 def test_probabilities_of_all_images_sum_to_one_for_every_code(spec, decoder, condition):
     model = pixelvae(spec, decoder=decoder, condition=condition)
     for z in 2 * codes(3):
-        total = harness.total_mass(lambda x, z=z: model.log_likelihood(x, z.expand(len(x), 2)), spec)
+        total = harness.total_mass(
+            lambda x, z=z: model.log_likelihood(x, z.expand(len(x), 2)), spec
+        )
         assert total == pytest.approx(1, abs=1e-8)
 
 
 @every_kind
 def test_every_logit_depends_on_every_dimension_of_the_code(decoder, condition):
-    seen = torch.zeros(32, 3, 1, 2, dtype=torch.bool)  # (D, P, 1, latent), over four initialisations
+    seen = torch.zeros(
+        32, 3, 1, 2, dtype=torch.bool
+    )  # (D, P, 1, latent), over four initialisations
     for seed in range(4):
-        model, x = pixelvae(DataSpec((2, 4, 4), 3), seed, decoder=decoder, condition=condition), torch.zeros(1, 2, 4, 4).double()
-        seen |= torch.func.jacrev(lambda z, m=model, x=x: m.decoder.conditionals(x, z)[0])(codes(1)) != 0
+        model, x = (
+            pixelvae(DataSpec((2, 4, 4), 3), seed, decoder=decoder, condition=condition),
+            torch.zeros(1, 2, 4, 4).double(),
+        )
+        seen |= (
+            torch.func.jacrev(lambda z, m=model, x=x: m.decoder.conditionals(x, z)[0])(codes(1))
+            != 0
+        )
     assert seen.all()
 
 
 def test_maps_tell_positions_apart_and_a_bias_does_not():
     def first_layer(condition: str) -> torch.Tensor:
         model = pixelvae(DataSpec((1, 16, 16), 2), condition=condition)
-        return model.decoder.conditionals(torch.zeros(1, 1, 16, 16).double() + 0.5, codes(1))[0, :, 0].view(16, 16)[8:, 7:9]
+        return model.decoder.conditionals(torch.zeros(1, 1, 16, 16).double() + 0.5, codes(1))[
+            0, :, 0
+        ].view(16, 16)[8:, 7:9]
 
     assert first_layer("bias").std() < 1e-12  # inputs of 0, and far from the border
     assert first_layer("maps").std() > 1e-3
@@ -75,9 +95,9 @@ def reach(network, decoder: str) -> torch.Tensor:
     seen = torch.zeros(13, 13, dtype=torch.bool)
     for seed in range(4):
         model = pixelvae(DataSpec((1, 13, 13), 2), seed, decoder=decoder, **network)
-        jacobian = torch.func.jacrev(lambda x, m=model: m.decoder.conditionals(x, codes(1))[0, 6 * 13 + 6])(
-            torch.randn(1, 1, 13, 13).double()
-        )
+        jacobian = torch.func.jacrev(
+            lambda x, m=model: m.decoder.conditionals(x, codes(1))[0, 6 * 13 + 6]
+        )(torch.randn(1, 1, 13, 13).double())
         seen |= (jacobian != 0).view(13, 13)
     return seen
 
@@ -102,7 +122,10 @@ def test_without_kl_weight_the_encoder_learns_from_the_reconstruction_alone():
     grads = torch.autograd.grad(model.loss({"x": x})["loss"], [*model.encoder.parameters()])
     assert all(g.abs().max() > 0 for g in grads)
     model.log_likelihood = lambda x, z, u=None, y=None: z.new_zeros(len(x))
-    assert all(not g.any() for g in torch.autograd.grad(model.loss({"x": x})["loss"], [*model.encoder.parameters()]))
+    assert all(
+        not g.any()
+        for g in torch.autograd.grad(model.loss({"x": x})["loss"], [*model.encoder.parameters()])
+    )
 
 
 def test_warmup_weighs_the_kl_and_not_the_logged_bound():
@@ -128,9 +151,13 @@ def test_warmup_continues_where_a_checkpoint_left_it(tmp_path):
 
 @every_kind
 @pytest.mark.parametrize("spec", [BINARY, COLOUR], ids=str)
-def test_cached_sampling_gives_the_integers_and_conditionals_of_full_passes(spec, decoder, condition):
+def test_cached_sampling_gives_the_integers_and_conditionals_of_full_passes(
+    spec, decoder, condition
+):
     model = pixelvae(spec, decoder=decoder, condition=condition)
-    fast, slow = (model.sample(16, generator=torch.Generator().manual_seed(1), cache=c) for c in (True, False))
+    fast, slow = (
+        model.sample(16, generator=torch.Generator().manual_seed(1), cache=c) for c in (True, False)
+    )
     assert torch.equal(fast, slow) and fast.unique().numel() == spec.levels
     z = codes(16)
     with torch.no_grad():
@@ -149,14 +176,19 @@ def test_log_probability_accumulated_while_drawing_is_that_of_one_pass(decoder, 
     with torch.no_grad():
         x, _ = model.decoder.generate(u, z)
         _, summed = model.decoder.generate(u, z, given=x, known=torch.ones(8, 24, dtype=torch.bool))
-        torch.testing.assert_close(summed, model.log_likelihood(x.view(8, *COLOUR.shape), z), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            summed, model.log_likelihood(x.view(8, *COLOUR.shape), z), rtol=0, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_samples_follow_the_mean_over_codes_of_the_likelihood(decoder):
     spec = DataSpec((1, 2, 2), 3)
     model = pixelvae(spec, scale=2.5, decoder=decoder)
-    images, drawn = harness.every_image(spec), model.sample(20_000, generator=torch.Generator().manual_seed(0))
+    images, drawn = (
+        harness.every_image(spec),
+        model.sample(20_000, generator=torch.Generator().manual_seed(0)),
+    )
     axis = torch.linspace(-5, 5, 41).double()
     z = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
@@ -176,7 +208,9 @@ def test_bounds_lie_below_the_likelihood():
     z = torch.cartesian_prod(axis, axis)
     log_p = torch.stack([model.log_likelihood(x.expand(len(z), 1, 2, 2), z) for x in images])
     exact = (log_p + log_normal(z).sum(1) + 2 * math.log(0.2)).logsumexp(1)
-    bound = torch.stack([model.elbo(images, generator=torch.Generator().manual_seed(s)) for s in range(200)]).mean(0)
+    bound = torch.stack(
+        [model.elbo(images, generator=torch.Generator().manual_seed(s)) for s in range(200)]
+    ).mean(0)
     assert (bound < exact - 0.005).all()
     torch.testing.assert_close(model.importance_bound(images, 4000), exact, rtol=0, atol=0.05)
 
@@ -190,16 +224,24 @@ def test_decoding_takes_the_median_of_each_pixel_given_those_before():
     below = F.pad(cdf, (1, 0)).gather(-1, v)
     assert ((below <= 0.5) & (cdf.gather(-1, v) > 0.5)).all() and v.unique().numel() > 1
     assert torch.equal(model.decode(z), x) and torch.equal(model.from_codes(z), x)
-    assert torch.equal(model.sample(5, mean_only=True, generator=torch.Generator().manual_seed(3)),
-                       model.decode(torch.randn(5, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)))  # fmt: skip
+    assert torch.equal(
+        model.sample(5, mean_only=True, generator=torch.Generator().manual_seed(3)),
+        model.decode(
+            torch.randn(5, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        ),
+    )
 
 
 def test_reconstruction_reads_nothing_of_the_image_but_its_code():
     model, x = pixelvae(COLOUR), torch.randint(3, (6, 2, 3, 4)).double()
     code = model.encode(x)
     model.encode = lambda x: code
-    a, b = (model.reconstruct(v, torch.Generator().manual_seed(0)) for v in (x, torch.zeros_like(x)))
-    assert torch.equal(a, b) and not torch.equal(a, model.reconstruct(x, torch.Generator().manual_seed(1)))
+    a, b = (
+        model.reconstruct(v, torch.Generator().manual_seed(0)) for v in (x, torch.zeros_like(x))
+    )
+    assert torch.equal(a, b) and not torch.equal(
+        a, model.reconstruct(x, torch.Generator().manual_seed(1))
+    )
     assert torch.equal(model.reconstruct(x), model.decode(code))
 
 
@@ -220,27 +262,56 @@ def test_evaluation_names_the_share_of_the_code_and_what_is_left_without_it():
     elbo = model.elbo(x, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(found["kl_fraction"] * -elbo, found["kl"])
     logits = model.decoder.conditionals(x, torch.zeros(len(x), 2).double())[..., 0]
-    torch.testing.assert_close(found["no_z_nll"], F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none").sum(1))
+    torch.testing.assert_close(
+        found["no_z_nll"],
+        F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none").sum(1),
+    )
 
 
 def test_paper_network_is_the_authors():
     encoder = conv_encoder((1, 28, 28), 32, 32)
     assert [tuple(p.shape[:2]) for p in encoder.parameters() if p.ndim > 1] == [
-        (32, 1), (32, 32), (32, 32), (64, 32), (64, 64), (64, 64), (64, 64), (64, 64), (32, 4 * 4 * 64)
-    ]  # fmt: skip
-    model = PixelVAE(DataSpec((1, 28, 28), 2), 16, "conv", 32, decoder="gated", condition="bias", n=12, p=16, kernel=5)
+        (32, 1),
+        (32, 32),
+        (32, 32),
+        (64, 32),
+        (64, 64),
+        (64, 64),
+        (64, 64),
+        (64, 64),
+        (32, 4 * 4 * 64),
+    ]
+    model = PixelVAE(
+        DataSpec((1, 28, 28), 2),
+        16,
+        "conv",
+        32,
+        decoder="gated",
+        condition="bias",
+        n=12,
+        p=16,
+        kernel=5,
+    )
     network = model.decoder.network
     assert isinstance(network, GatedStacks) and len(network.layers) == 13
     assert [layer.horizontal.kernel_size for layer in network.layers] == [(1, 7)] + 12 * [(1, 5)]
     assert [layer.residual for layer in network.layers] == [False] + 12 * [True]
-    assert sum("condition_" in name for name, _ in network.named_parameters()) == 25  # z in both stacks, the last vertical one is unused
+    assert (
+        sum("condition_" in name for name, _ in network.named_parameters()) == 25
+    )  # z in both stacks, the last vertical one is unused
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"net": "deep"}, "net is mlp or conv"), ({"decoder": "big"}, "decoder is small or gated"), ({"condition": "no"}, "maps or bias"),
-     ({"latent": 0}, "at least 1"), ({"warmup_steps": -1}, "at least 0"), ({"k": 4}, "odd")],
-)  # fmt: skip
+    [
+        ({"net": "deep"}, "net is mlp or conv"),
+        ({"decoder": "big"}, "decoder is small or gated"),
+        ({"condition": "no"}, "maps or bias"),
+        ({"latent": 0}, "at least 1"),
+        ({"warmup_steps": -1}, "at least 0"),
+        ({"k": 4}, "odd"),
+    ],
+)
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=f"pixelvae: .*{message}"):
         PixelVAE(BINARY, **options)
@@ -271,7 +342,13 @@ def test_with_the_code_digits_are_likelier_than_by_the_same_decoder_without_it()
         fit(model, data, 1400)
         with torch.no_grad():
             kl = model.eval().kl(model.posterior(x)).sum(1)
-            found.append([v.mean().item() for v in (model.elbo(x), model.importance_bound(x, 50), kl)])
+            found.append(
+                [v.mean().item() for v in (model.elbo(x), model.importance_bound(x, 50), kl)]
+            )
     (elbo, bound, kl), (without, exact, collapsed) = found
-    assert without == pytest.approx(exact, abs=1e-3) and collapsed < 0.01  # -17.92, -17.59, -17.84 on three seeds
-    assert elbo > without and bound > without + 0.6 and kl > 1  # -17.36, -17.40, -17.40; -16.62, -16.57, -16.66; 4.3, 4.3, 4.5
+    assert (
+        without == pytest.approx(exact, abs=1e-3) and collapsed < 0.01
+    )  # -17.92, -17.59, -17.84 on three seeds
+    assert (
+        elbo > without and bound > without + 0.6 and kl > 1
+    )  # -17.36, -17.40, -17.40; -16.62, -16.57, -16.66; 4.3, 4.3, 4.5

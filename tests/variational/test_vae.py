@@ -1,4 +1,6 @@
-"""The VAE is a VAE: a true lower bound in nats, tight for the exact posterior, tightened by importance weights."""
+"""The VAE is a VAE: a true lower bound in nats, tight for the exact posterior, tightened by
+importance weights.
+"""
 
 import math
 
@@ -39,21 +41,36 @@ def vae(spec: DataSpec = BINARY, seed: int = 0, scale: float = 0.7, **options) -
 
 
 def linear_gaussian(posterior: str) -> tuple[VAE, torch.Tensor]:
-    """x = Wz + b + σ ε with orthogonal columns of W, so that the exact posterior is diagonal; and log N(x; b, WWᵀ + σ²I)."""
+    """x = Wz + b + σ ε with orthogonal columns of W, so that the exact posterior is diagonal; and
+    log N(x; b, WWᵀ + σ²I).
+    """
     g = torch.Generator().manual_seed(0)
     model, var = vae(VECTOR), 0.3
-    W = torch.linalg.qr(torch.randn(5, 2, generator=g, dtype=torch.float64))[0] * torch.tensor([1.5, 0.6], dtype=torch.float64)
-    b, x = torch.randn(5, generator=g, dtype=torch.float64), torch.randn(4, 5, generator=g, dtype=torch.float64)
+    W = torch.linalg.qr(torch.randn(5, 2, generator=g, dtype=torch.float64))[0] * torch.tensor(
+        [1.5, 0.6], dtype=torch.float64
+    )
+    b, x = (
+        torch.randn(5, generator=g, dtype=torch.float64),
+        torch.randn(4, 5, generator=g, dtype=torch.float64),
+    )
     precision = torch.eye(2, dtype=torch.float64) + W.T @ W / var
     variance = 1 / precision.diagonal()
 
     def encode(v):
         mu, log_var = (v - b) @ W / var * variance, variance.log().expand(len(v), 2)
-        return torch.cat([mu, 10 * torch.atanh(log_var / 10)], 1) if posterior == "exact" else torch.zeros(len(v), 4).double()
+        return (
+            torch.cat([mu, 10 * torch.atanh(log_var / 10)], 1)
+            if posterior == "exact"
+            else torch.zeros(len(v), 4).double()
+        )
 
     model.encoder = Fixed(encode)
-    model.decoder = Fixed(lambda z: torch.stack([z @ W.T + b, torch.full((len(z), 5), math.log(var)).double()], 1))
-    normal = torch.distributions.MultivariateNormal(b, W @ W.T + var * torch.eye(5, dtype=torch.float64))
+    model.decoder = Fixed(
+        lambda z: torch.stack([z @ W.T + b, torch.full((len(z), 5), math.log(var)).double()], 1)
+    )
+    normal = torch.distributions.MultivariateNormal(
+        b, W @ W.T + var * torch.eye(5, dtype=torch.float64)
+    )
     return model, (x, normal.log_prob(x))
 
 
@@ -63,7 +80,10 @@ def test_closed_form_kl_is_the_monte_carlo_kl():
     z = q.sample((200_000,))
     for kl, p in (
         (kl_standard(mu, log_var), torch.distributions.Normal(torch.zeros(2).double(), 1.0)),
-        (kl_normal(mu, log_var, mu + 0.9, log_var * 0.2), torch.distributions.Normal(mu + 0.9, (0.1 * log_var).exp())),
+        (
+            kl_normal(mu, log_var, mu + 0.9, log_var * 0.2),
+            torch.distributions.Normal(mu + 0.9, (0.1 * log_var).exp()),
+        ),
     ):
         torch.testing.assert_close(kl, (q.log_prob(z) - p.log_prob(z)).mean(0), rtol=0.01, atol=0)
         torch.testing.assert_close(kl, torch.distributions.kl_divergence(q, p))
@@ -88,7 +108,12 @@ def test_bound_is_tight_for_the_exact_posterior_of_a_linear_gaussian_model():
 
 def test_more_importance_samples_tighten_the_bound():
     model, (x, exact) = linear_gaussian("prior")
-    runs = {k: torch.stack([model.importance_bound(x, k, torch.Generator().manual_seed(s)) for s in range(2000)]) for k in (1, 5, 50)}
+    runs = {
+        k: torch.stack(
+            [model.importance_bound(x, k, torch.Generator().manual_seed(s)) for s in range(2000)]
+        )
+        for k in (1, 5, 50)
+    }
     mean = {k: v.mean(0) for k, v in runs.items()}
     assert (mean[1] < mean[5]).all() and (mean[5] < mean[50]).all() and (mean[50] < exact).all()
 
@@ -106,9 +131,16 @@ def test_probabilities_of_all_binary_images_sum_to_one():
     axis = torch.linspace(-7, 7, 141).double()
     z = torch.cartesian_prod(axis, axis)
     weight = log_normal(z).sum(1) + 2 * math.log(0.1)
-    log_p = torch.stack([(model.log_likelihood(x.expand(len(z), 1, 2, 3), z, None) + weight).logsumexp(0) for x in images])
+    log_p = torch.stack(
+        [
+            (model.log_likelihood(x.expand(len(z), 1, 2, 3), z, None) + weight).logsumexp(0)
+            for x in images
+        ]
+    )
     assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-3)
-    draws = torch.stack([model.elbo(images, generator=torch.Generator().manual_seed(s)) for s in range(300)])
+    draws = torch.stack(
+        [model.elbo(images, generator=torch.Generator().manual_seed(s)) for s in range(300)]
+    )
     assert (draws.mean(0) < log_p + 4 * draws.std(0) / math.sqrt(300)).all()
     torch.testing.assert_close(model.importance_bound(images, 5000), log_p, rtol=0, atol=0.1)
 
@@ -117,12 +149,17 @@ def test_probabilities_of_all_binary_images_sum_to_one():
 def test_discretised_logistic_is_a_mass(levels):
     g = torch.Generator().manual_seed(0)
     m = 3 * torch.rand(200, 1, generator=g, dtype=torch.float64) - 1.5
-    log_s = torch.cat([torch.full((100, 1), math.log(1e-4)), 6 * torch.rand(100, 1, generator=g) - 5]).double()
+    log_s = torch.cat(
+        [torch.full((100, 1), math.log(1e-4)), 6 * torch.rand(100, 1, generator=g) - 5]
+    ).double()
     k = torch.arange(levels, dtype=torch.float64).expand(200, levels)
     mass = DiscretisedLogistic(levels).log_mass(m, log_s, k).exp()
     torch.testing.assert_close(mass.sum(1), torch.ones(200).double(), rtol=0, atol=1e-8)
     x, d = 2 * k / (levels - 1) - 1, 1 / (levels - 1)
-    upper, lower = torch.sigmoid((x - m + d) / log_s.exp()), torch.sigmoid((x - m - d) / log_s.exp())
+    upper, lower = (
+        torch.sigmoid((x - m + d) / log_s.exp()),
+        torch.sigmoid((x - m - d) / log_s.exp()),
+    )
     plain = torch.where(k == 0, upper, torch.where(k == levels - 1, 1 - lower, upper - lower))
     torch.testing.assert_close(mass, plain, rtol=0, atol=1e-12)
 
@@ -146,14 +183,19 @@ def test_duplicated_examples_leave_loss_and_gradients_unchanged():
 def test_gradient_reaches_the_encoder_through_the_reconstruction_alone():
     model, x = vae(), harness.every_image(BINARY)[:6]
     model.beta = lambda: 0.0
-    assert all(g.abs().max() > 0 for g in torch.autograd.grad(model.loss({"x": x})["loss"], [*model.encoder.parameters()]))
+    assert all(
+        g.abs().max() > 0
+        for g in torch.autograd.grad(model.loss({"x": x})["loss"], [*model.encoder.parameters()])
+    )
 
 
 def test_dimensions_are_summed_and_examples_averaged():
     model, x = vae(), harness.every_image(BINARY)[[3, 40]]
     for p in model.parameters():
         p.data.zero_()
-    assert model.loss({"x": x})["loss"].item() == pytest.approx(6 * math.log(2))  # KL 0, every pixel at one half
+    assert model.loss({"x": x})["loss"].item() == pytest.approx(
+        6 * math.log(2)
+    )  # KL 0, every pixel at one half
     torch.testing.assert_close(model.elbo(x), torch.full((2,), -6 * math.log(2)).double())
 
 
@@ -165,7 +207,9 @@ def test_iwae_gradient_weighs_each_draw_by_its_normalised_weight():
     got = torch.autograd.grad(model.loss({"x": x})["loss"], [*model.parameters()])
     recon, ratio = model.weigh_at(x, model.posterior(x), eps)
     log_w = recon - ratio.sum(-1)
-    want = torch.autograd.grad(-(log_w.softmax(0).detach() * log_w).sum(0).mean(), [*model.parameters()])
+    want = torch.autograd.grad(
+        -(log_w.softmax(0).detach() * log_w).sum(0).mean(), [*model.parameters()]
+    )
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -187,7 +231,9 @@ def test_nothing_is_detached(options):
                 bias.data[i] += h
                 ends.append(loss().item())
             bias.data[i] += 1e-5
-            assert gradient[i].item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-8)
+            assert gradient[i].item() == pytest.approx(
+                (ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-8
+            )
 
 
 def test_sampled_kl_has_the_mean_of_the_closed_form():
@@ -222,16 +268,27 @@ def test_gaussian_likelihood_of_levels_is_a_bound_whose_masses_sum_to_one():
     u = (torch.arange(3000).double() + 0.5) / 3000
     out, mass = model.decoder(torch.zeros(1, 2).double()), []
     for k in range(3):
-        log_p = model.head.log_prob(out.expand(3000, -1, -1, -1, -1), torch.full((3000, 1, 1, 1), float(k)).double(), u.view(-1, 1, 1, 1))
+        log_p = model.head.log_prob(
+            out.expand(3000, -1, -1, -1, -1),
+            torch.full((3000, 1, 1, 1), float(k)).double(),
+            u.view(-1, 1, 1, 1),
+        )
         mass.append(log_p.exp().mean().item())
         assert log_p.mean().exp() < mass[-1]
     mu, log_var = out[0, :, 0, 0, 0].tolist()
     normal = torch.distributions.Normal(mu, math.exp(0.5 * max(log_var, -7)))
-    expected = [(normal.cdf(torch.tensor(2 * (k + 1) / 3 - 1)) - normal.cdf(torch.tensor(2 * k / 3 - 1))).item() for k in range(3)]
+    expected = [
+        (
+            normal.cdf(torch.tensor(2 * (k + 1) / 3 - 1)) - normal.cdf(torch.tensor(2 * k / 3 - 1))
+        ).item()
+        for k in range(3)
+    ]
     assert mass == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize(("levels", "head"), [(2, "Bernoulli"), (17, "DiscretisedLogistic"), (None, "Gaussian")])
+@pytest.mark.parametrize(
+    ("levels", "head"), [(2, "Bernoulli"), (17, "DiscretisedLogistic"), (None, "Gaussian")]
+)
 def test_the_likelihood_fits_the_data(levels, head):
     assert type(VAE(DataSpec((4,), levels)).head).__name__ == head
     if levels != 2:
@@ -244,13 +301,20 @@ def test_convolutional_networks_keep_the_shape_and_the_bound():
     model = vae(spec, net="conv", width=4)
     x = torch.randint(17, (2, 3, 16, 16)).double()
     assert model.reconstruct(x).shape == x.shape and model.sample(2).shape == x.shape
-    assert model.elbo(x).shape == (2,) and [m.out_channels for m in model.encoder if isinstance(m, nn.Conv2d)] == [4, 8]
+    assert model.elbo(x).shape == (2,) and [
+        m.out_channels for m in model.encoder if isinstance(m, nn.Conv2d)
+    ] == [4, 8]
 
 
 def test_xavier_start_gives_every_pixel_its_frequency():
-    model, x = VAE(BINARY, latent=2, width=16, init="xavier"), (torch.rand(4000, 1, 2, 3) < torch.rand(1, 2, 3)).float()
+    model, x = (
+        VAE(BINARY, latent=2, width=16, init="xavier"),
+        (torch.rand(4000, 1, 2, 3) < torch.rand(1, 2, 3)).float(),
+    )
     assert all((m.bias == 0).all() for m in model.linear_layers())
-    bound = math.sqrt(6 / (6 + 16))  # of a layer from 6 to 16 units (Glorot and Bengio 2010, equation 16)
+    bound = math.sqrt(
+        6 / (6 + 16)
+    )  # of a layer from 6 to 16 units (Glorot and Bengio 2010, equation 16)
     assert 0.9 * bound < model.encoder[1].weight.abs().max() <= bound
     with torch.no_grad():
         model.initialise_from(x)
@@ -263,7 +327,9 @@ def test_xavier_start_gives_every_pixel_its_frequency():
 def test_interpolation_runs_from_one_reconstruction_to_the_other():
     model, x = vae(), harness.every_image(BINARY)
     path = model.interpolate(x[:3], x[-3:], frames=4)
-    assert torch.equal(path[:, 0], model.reconstruct(x[:3])) and torch.equal(path[:, -1], model.reconstruct(x[-3:]))
+    assert torch.equal(path[:, 0], model.reconstruct(x[:3])) and torch.equal(
+        path[:, -1], model.reconstruct(x[-3:])
+    )
 
 
 def test_rows_do_not_talk():

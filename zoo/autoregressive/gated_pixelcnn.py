@@ -1,18 +1,24 @@
 """Gated PixelCNN: two stacks of convolutions without a blind spot, gated units, and conditioning.
 
-Paper      van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu. Conditional Image Generation with PixelCNN Decoders.
-           NIPS 2016. arXiv:1606.05328.
-Model      P(x | s) = Π P(x_d | x_<d, s), pixels in raster order, the channels of a pixel one after the other. A vertical stack v sees
-           the rows above, a horizontal stack u the pixels to the left and, by a 1x1 convolution from v, what v sees.
-           V = conv(v) over rows r-⌊k/2⌋..r;  U = masked 1xk conv(u) + 1x1(V of the row above);  gate(a₁, a₂) = tanh(a₁) σ(a₂);
-           v ← gate(V + V's share of s);  u ← [u +] 1x1(gate(U + U's share of s)), the residual from the second layer on.
-Objective  -log P(x | s) in bits per dimension: the cross-entropy of the levels, which have no order for the model.
-Labels     s is the one-hot label, or for the network any vector or map of features; its share is a 1x1 convolution without bias.
-           ``classify`` is Bayes' rule with a uniform prior. Without labels ``log_prob`` and ``sample`` are those of P(x), the mean of
-           P(x | y) over the labels.
-Sampling   Raster order. ``cache=True`` computes the vertical stack once a row, by ordinary convolutions over the rows it needs, and
-           the horizontal stack one column a step: one forward pass in total instead of D.
-Notes      V is shifted down by one row on its way to u, so it needs no mask of channels. Inputs are scaled to [-1, 1].
+Paper      van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu. Conditional Image
+           Generation with PixelCNN Decoders. NIPS 2016. arXiv:1606.05328.
+Model      P(x | s) = Π P(x_d | x_<d, s), pixels in raster order, the channels of a pixel one after
+           the other. A vertical stack v sees the rows above, a horizontal stack u the pixels to the
+           left and, by a 1x1 convolution from v, what v sees. V = conv(v) over rows r-⌊k/2⌋..r;  U
+           = masked 1xk conv(u) + 1x1(V of the row above);  gate(a₁, a₂) = tanh(a₁) σ(a₂); v ←
+           gate(V + V's share of s);  u ← [u +] 1x1(gate(U + U's share of s)), the residual from the
+           second layer on.
+Objective  -log P(x | s) in bits per dimension: the cross-entropy of the levels, which have no order
+           for the model.
+Labels     s is the one-hot label, or for the network any vector or map of features; its share is a
+           1x1 convolution without bias. ``classify`` is Bayes' rule with a uniform prior. Without
+           labels ``log_prob`` and ``sample`` are those of P(x), the mean of P(x | y) over the
+           labels.
+Sampling   Raster order. ``cache=True`` computes the vertical stack once a row, by ordinary
+           convolutions over the rows it needs, and the horizontal stack one column a step: one
+           forward pass in total instead of D.
+Notes      V is shifted down by one row on its way to u, so it needs no mask of channels. Inputs are
+           scaled to [-1, 1].
 """
 
 from __future__ import annotations
@@ -39,7 +45,8 @@ from zoo.registry import Paper, register
         2016,
         "1606.05328",
     ),
-    about="PixelCNN in two stacks without a blind spot, gated and conditional; classifies by Bayes' rule",
+    about="PixelCNN in two stacks without a blind spot, gated and conditional; classifies by "
+    "Bayes' rule",
     taxonomy="explicit tractable",
     likelihood="exact_mass",
     can={"sample", "log_prob", "inpaint", "classify"},
@@ -72,23 +79,35 @@ class GatedPixelCNN(AutoregressiveModule):
         super().__init__(spec)
         spec.require("gated_pixelcnn", image=True, levels=True)
         if n < 1 or k < 3 or k % 2 == 0:
-            raise ValueError(f"gated_pixelcnn: n is at least 1 and k odd and at least 3, got n={n}, k={k}")
+            raise ValueError(
+                f"gated_pixelcnn: n is at least 1 and k odd and at least 3, got n={n}, k={k}"
+            )
         if optimiser not in ("adam", "rmsprop"):
             raise ValueError(f"gated_pixelcnn: optimiser is adam or rmsprop, got {optimiser!r}")
         c, levels = spec.shape[0], spec.levels or 0
         check_width("gated_pixelcnn", "p", p, c)
         check_width("gated_pixelcnn", "head", head, c)
-        self.conditional, self.optimiser, self.lr = conditional and spec.num_classes > 0, optimiser, lr
+        self.conditional, self.optimiser, self.lr = (
+            conditional and spec.num_classes > 0,
+            optimiser,
+            lr,
+        )
         m = spec.num_classes if self.conditional else 0
         self.network = GatedStacks(c, c * (1 if levels == 2 else levels), n, p, k, head, m)
 
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits of all D conditionals in one pass, (B, D, P), from levels."""
-        return by_dimension(self.network(self.spec.to_signed(x), self.one_hot(y)), self.spec.shape[0])
+        return by_dimension(
+            self.network(self.spec.to_signed(x), self.one_hot(y)), self.spec.shape[0]
+        )
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """log P(x | y); of a conditional model without y, log P(x) = log of the mean of P(x | y) over the labels."""
+    # -- likelihood -------------------------------------------------------------------------------
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """log P(x | y); of a conditional model without y, log P(x) = log of the mean of P(x | y)
+        over the labels.
+        """
         if self.conditional and y is None:
             return self.log_prob_of_each(x).logsumexp(1) - math.log(self.spec.num_classes)
         return super().log_prob(x, y)
@@ -103,15 +122,23 @@ class GatedPixelCNN(AutoregressiveModule):
             return {}
         return {"bayes_accuracy": (self.classify(batch["x"]).argmax(1) == batch["y"]).float()}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     @property
     def uniforms(self) -> int:
         return self.spec.dim + self.conditional
 
     def generate(
-        self, u: Tensor, y: Tensor | None, *, given: Tensor | None = None, known: Tensor | None = None, **options: Any
+        self,
+        u: Tensor,
+        y: Tensor | None,
+        *,
+        given: Tensor | None = None,
+        known: Tensor | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Without labels each row of a sample has its own, which the last uniform number chooses."""
+        """Without labels each row of a sample has its own, which the last uniform number
+        chooses.
+        """
         if self.conditional and y is None and given is None:
             y = (u[-1] * self.spec.num_classes).long()
         return super().generate(u, y, given=given, known=known, **options)
@@ -128,7 +155,8 @@ class GatedPixelCNN(AutoregressiveModule):
         """log P(y | x) of every label under a uniform prior, (B, classes)."""
         if not self.conditional:
             raise ValueError(
-                "gated_pixelcnn classifies by P(x | y), which this one does not model; build it with conditional=True on labels"
+                "gated_pixelcnn classifies by P(x | y), which this one does not model; build it "
+                "with conditional=True on labels"
             )
         return self.log_prob_of_each(x).log_softmax(1)
 

@@ -1,17 +1,24 @@
 """MADE: masked autoencoder for distribution estimation.
 
-Paper      Germain, Gregor, Murray, Larochelle. MADE: Masked Autoencoder for Distribution Estimation. ICML 2015. arXiv:1502.03509.
-Model      P(x) = Π_d P(x_d | x_<d), all D conditionals from one pass of an MLP whose weights are masked. m⁰ is the order, a permutation
-           of 1..D; hidden unit k of layer l has a degree m^l(k), uniform in min m^{l-1} .. D-1. A hidden unit sees degrees <= its own,
-           an output sees hidden degrees < m⁰(d), so x_d depends on exactly the inputs before it.
-Objective  -log P(x) = -Σ_d log P(x_d | x_<d): Bernoulli for binary data, an L-way softmax for L levels, a Gaussian for real vectors.
-Masks      ``n_masks`` = K stored seeds; training takes them in turn, one a step (connectivity-agnostic), and with ``order_agnostic`` each
-           has its own order. log P(x) = logsumexp_k log P_k(x) - ln K, the mean of probabilities, which again sums to one.
-Sampling   A mask drawn for each image, then D steps in its order. ``cache=True`` computes each hidden unit once, as soon as the
-           inputs of its degree are known: one forward pass in total instead of D.
-Notes      Direct input-output connections are on, as in the paper's best models. ``connectivity_weights`` add a second masked weight
-           matrix applied to ones (section 4.3), which tells the network its mask. Labels enter as a bias to every layer; the
-           output layer is included, or the first dimension could not depend on the label. Output biases start at the data's marginals.
+Paper      Germain, Gregor, Murray, Larochelle. MADE: Masked Autoencoder for Distribution
+           Estimation. ICML 2015. arXiv:1502.03509.
+Model      P(x) = Π_d P(x_d | x_<d), all D conditionals from one pass of an MLP whose weights are
+           masked. m⁰ is the order, a permutation of 1..D; hidden unit k of layer l has a degree
+           m^l(k), uniform in min m^{l-1} .. D-1. A hidden unit sees degrees <= its own, an output
+           sees hidden degrees < m⁰(d), so x_d depends on exactly the inputs before it.
+Objective  -log P(x) = -Σ_d log P(x_d | x_<d): Bernoulli for binary data, an L-way softmax for L
+           levels, a Gaussian for real vectors.
+Masks      ``n_masks`` = K stored seeds; training takes them in turn, one a step
+           (connectivity-agnostic), and with ``order_agnostic`` each has its own order. log P(x) =
+           logsumexp_k log P_k(x) - ln K, the mean of probabilities, which again sums to one.
+Sampling   A mask drawn for each image, then D steps in its order. ``cache=True`` computes each
+           hidden unit once, as soon as the inputs of its degree are known: one forward pass in
+           total instead of D.
+Notes      Direct input-output connections are on, as in the paper's best models.
+           ``connectivity_weights`` add a second masked weight matrix applied to ones (section 4.3),
+           which tells the network its mask. Labels enter as a bias to every layer; the output layer
+           is included, or the first dimension could not depend on the label. Output biases start at
+           the data's marginals.
 """
 
 from __future__ import annotations
@@ -33,7 +40,9 @@ HEADS = ("bernoulli", "categorical", "gaussian")
 
 
 def degrees(dim: int, widths: list[int], seed: int, shuffled: bool) -> list[Tensor]:
-    """m⁰, m¹, ..., mⁿ of one mask, a pure function of its seed; m⁰ is 1..D (raster) unless ``shuffled``."""
+    """m⁰, m¹, ..., mⁿ of one mask, a pure function of its seed; m⁰ is 1..D (raster) unless
+    ``shuffled``.
+    """
     g = torch.Generator().manual_seed(seed)
     m = [torch.randperm(dim, generator=g) + 1 if shuffled else torch.arange(1, dim + 1)]
     for width in widths:
@@ -42,14 +51,21 @@ def degrees(dim: int, widths: list[int], seed: int, shuffled: bool) -> list[Tens
 
 
 def masks(m: list[Tensor]) -> list[Tensor]:
-    """0/1 matrices of the hidden layers, M[k, k'] = [m^l(k) >= m^{l-1}(k')], of the output, [m⁰(d) > mⁿ(k)], and of the direct weights."""
+    """0/1 matrices of the hidden layers, M[k, k'] = [m^l(k) >= m^{l-1}(k')], of the output, [m⁰(d)
+    > mⁿ(k)], and of the direct weights.
+    """
     hidden = [b[:, None] >= a[None, :] for a, b in zip(m[:-1], m[1:], strict=True)]
     return [*hidden, m[0][:, None] > m[-1][None, :], m[0][:, None] > m[0][None, :]]
 
 
 @register(
     "made",
-    paper=Paper("Germain, Gregor, Murray, Larochelle", "MADE: Masked Autoencoder for Distribution Estimation", 2015, "1502.03509"),
+    paper=Paper(
+        "Germain, Gregor, Murray, Larochelle",
+        "MADE: Masked Autoencoder for Distribution Estimation",
+        2015,
+        "1502.03509",
+    ),
     about="an MLP masked so that one pass gives every autoregressive conditional",
     taxonomy="explicit tractable",
     likelihood="exact_mass",
@@ -91,25 +107,54 @@ class MADE(MixtureOfOrders):
     ) -> None:
         super().__init__(spec)
         if spec.levels is None and spec.is_image:
-            raise ValueError(f"made models images with levels, or real-valued vectors, got {spec}; choose data with levels")
+            raise ValueError(
+                f"made models images with levels, or real-valued vectors, got {spec}; choose data "
+                f"with levels"
+            )
         if min(hidden, layers, n_masks) < 1:
-            raise ValueError(f"made: hidden, layers and n_masks are at least 1, got {hidden}, {layers}, {n_masks}")
+            raise ValueError(
+                f"made: hidden, layers and n_masks are at least 1, got {hidden}, {layers}, "
+                f"{n_masks}"
+            )
         if conditional and not spec.num_classes:
-            raise ValueError(f"made: conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
+            raise ValueError(
+                f"made: conditional=True needs labelled data, got {spec}; choose digits, or "
+                f"conditional=False"
+            )
         if optimiser not in ("adam", "adagrad"):
             raise ValueError(f"made: optimiser is adam or adagrad, got {optimiser!r}")
         self.head = HEADS[2] if spec.levels is None else HEADS[0] if spec.levels == 2 else HEADS[1]
-        self.outputs = {"bernoulli": 1, "gaussian": 2}.get(self.head, spec.levels or 0)  # P parameters of each dimension
-        self.order_agnostic, self.conditional, self.optimiser, self.lr = order_agnostic, conditional, optimiser, lr
+        self.outputs = {"bernoulli": 1, "gaussian": 2}.get(
+            self.head, spec.levels or 0
+        )  # P parameters of each dimension
+        self.order_agnostic, self.conditional, self.optimiser, self.lr = (
+            order_agnostic,
+            conditional,
+            optimiser,
+            lr,
+        )
         weights = spec.dim * self.outputs * (hidden + spec.dim * direct)
         if weights > MAX_WEIGHTS:
-            raise ValueError(f"made needs {weights:,} output weights for {spec}; choose smaller or binarised images, or direct=False")
+            raise ValueError(
+                f"made needs {weights:,} output weights for {spec}; choose smaller or binarised "
+                f"images, or direct=False"
+            )
         self.widths = [hidden] * layers
-        sizes = [(spec.dim, hidden)] + [(hidden, hidden)] * (layers - 1) + [(hidden, spec.dim * self.outputs)]
+        sizes = (
+            [(spec.dim, hidden)]
+            + [(hidden, hidden)] * (layers - 1)
+            + [(hidden, spec.dim * self.outputs)]
+        )
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in sizes)
         self.direct = nn.Linear(spec.dim, spec.dim * self.outputs, bias=False) if direct else None
-        self.connectivity = nn.ParameterList(torch.zeros(b, a) for a, b in sizes) if connectivity_weights else None
-        self.label_bias = nn.ModuleList(nn.Embedding(spec.num_classes, b) for _, b in sizes) if conditional else None
+        self.connectivity = (
+            nn.ParameterList(torch.zeros(b, a) for a, b in sizes) if connectivity_weights else None
+        )
+        self.label_bias = (
+            nn.ModuleList(nn.Embedding(spec.num_classes, b) for _, b in sizes)
+            if conditional
+            else None
+        )
         self.register_buffer("mask_seeds", torch.randint(2**31, (n_masks,)))
         self.orders = n_masks
         self.register_buffer("turn", torch.tensor(0))  # optimiser steps so far: which mask is next
@@ -121,20 +166,22 @@ class MADE(MixtureOfOrders):
 
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
-        """Output biases at the data's smoothed marginals; else pixels that are always black, of which the first ones have nothing
-        but a bias, stay grey for thousands of steps."""
+        """Output biases at the data's smoothed marginals; else pixels that are always black, of
+        which the first ones have nothing but a bias, stay grey for thousands of steps."""
         v, bias = x.flatten(1), self.layers[-1].bias.view(self.spec.dim, self.outputs)
         if self.head == "gaussian":
             bias.copy_(torch.stack([v.mean(0), v.std(0).clamp(min=1e-3).log()], 1))
             return
         bias.copy_(self.marginals(x, self.outputs))
 
-    # -- the masked network --------------------------------------------------------------------------------------------
+    # -- the masked network -----------------------------------------------------------------------
     def order_of(self, k: int) -> Tensor:
         return self._mask(k)[0][0].argsort()
 
     def _mask(self, k: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Degrees and masks of mask k, regenerated from its seed; an output's mask is repeated for its P parameters."""
+        """Degrees and masks of mask k, regenerated from its seed; an output's mask is repeated for
+        its P parameters.
+        """
         key = (int(self.mask_seeds[k]), self.device)
         if key not in self._masks:
             m = degrees(self.spec.dim, self.widths, key[0], self.order_agnostic)
@@ -143,22 +190,33 @@ class MADE(MixtureOfOrders):
             self._masks[key] = [d.to(self.device) for d in m], [r.to(self.device) for r in rows]
         return self._masks[key]
 
-    def _weights(self, k: int, y: Tensor | None) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
-        """Masked weights, biases (of each row where there are labels) and direct weights of mask k."""
+    def _weights(
+        self, k: int, y: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+        """Masked weights, biases (of each row where there are labels) and direct weights of mask
+        k.
+        """
         m = self._mask(k)[1]
         weights = [layer.weight * m[i] for i, layer in enumerate(self.layers)]
         biases = [layer.bias for layer in self.layers]
         if self.connectivity is not None:
-            biases = [b + (u * m[i]).sum(1) for i, (b, u) in enumerate(zip(biases, self.connectivity, strict=True))]
+            biases = [
+                b + (u * m[i]).sum(1)
+                for i, (b, u) in enumerate(zip(biases, self.connectivity, strict=True))
+            ]
         if self.label_bias is not None:
             biases = [b + e(self.labels(y)) for b, e in zip(biases, self.label_bias, strict=True)]
         return weights, biases, None if self.direct is None else self.direct.weight * m[-1]
 
     def _input(self, x: Tensor) -> Tensor:
-        return (self.spec.to_unit(x) if self.head == "bernoulli" else self.spec.to_signed(x)).flatten(1)
+        return (
+            self.spec.to_unit(x) if self.head == "bernoulli" else self.spec.to_signed(x)
+        ).flatten(1)
 
     def conditionals(self, x: Tensor, y: Tensor | None = None, k: int = 0) -> Tensor:
-        """Parameters of all D conditionals under mask k in one pass, (B, D, P), from data in the units of ``spec``."""
+        """Parameters of all D conditionals under mask k in one pass, (B, D, P), from data in the
+        units of ``spec``.
+        """
         weights, biases, direct = self._weights(k, y)
         h = v = self._input(x)
         for w, b in zip(weights[:-1], biases[:-1], strict=True):
@@ -168,25 +226,33 @@ class MADE(MixtureOfOrders):
             out = out + F.linear(v, direct)
         return out.view(len(x), self.spec.dim, self.outputs)
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def log_conditionals(self, params: Tensor, x: Tensor) -> Tensor:
         if self.head != "gaussian":
             return super().log_conditionals(params, x)
         mu, log_sigma = params.unbind(-1)
-        return -0.5 * ((x - mu) * (-log_sigma).exp()).square() - log_sigma - 0.5 * math.log(2 * math.pi)
+        return (
+            -0.5 * ((x - mu) * (-log_sigma).exp()).square()
+            - log_sigma
+            - 0.5 * math.log(2 * math.pi)
+        )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        nll = -self.log_prob_of(batch["x"], batch.get("y"), int(self.turn) % len(self.mask_seeds)).mean()
+        nll = -self.log_prob_of(
+            batch["x"], batch.get("y"), int(self.turn) % len(self.mask_seeds)
+        ).mean()
         return {"loss": nll, "nll_nats": nll}
 
     def after_step(self) -> None:
         self.turn += 1
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        each = [-self.log_prob_of(batch["x"], batch.get("y"), k) for k in range(len(self.mask_seeds))]
+        each = [
+            -self.log_prob_of(batch["x"], batch.get("y"), k) for k in range(len(self.mask_seeds))
+        ]
         return {"nll_single_mask": torch.stack(each).mean(0)} if len(each) > 1 else {}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def invert(self, params: Tensor, u: Tensor) -> Tensor:
         if self.head != "gaussian":
             return super().invert(params, u)
@@ -194,10 +260,15 @@ class MADE(MixtureOfOrders):
         return mu + log_sigma.exp() * torch.special.ndtri(u.clamp(1e-7, 1 - 1e-7))
 
     def stream(self, n: int, y: Tensor | None, k: int = 0) -> Stream:
-        """Step j sets the input of degree j, then every hidden unit of degree j, layer by layer; each is computed once."""
+        """Step j sets the input of degree j, then every hidden unit of degree j, layer by layer;
+        each is computed once.
+        """
         m = self._mask(k)[0]
         weights, biases, direct = self._weights(k, y)
-        h = [torch.zeros(n, width, device=self.device, dtype=self.float_dtype) for width in (self.spec.dim, *self.widths)]
+        h = [
+            torch.zeros(n, width, device=self.device, dtype=self.float_dtype)
+            for width in (self.spec.dim, *self.widths)
+        ]
         for step, d in enumerate(self.order_of(k).tolist()):
             p = slice(d * self.outputs, (d + 1) * self.outputs)
             out = F.linear(h[-1], weights[-1][p]) + biases[-1][..., p]
@@ -208,9 +279,12 @@ class MADE(MixtureOfOrders):
             for layer in range(1, len(m)):
                 units = (m[layer] == step + 1).nonzero()[:, 0]
                 if len(units):
-                    h[layer][:, units] = F.relu(F.linear(h[layer - 1], weights[layer - 1][units]) + biases[layer - 1][..., units])
+                    h[layer][:, units] = F.relu(
+                        F.linear(h[layer - 1], weights[layer - 1][units])
+                        + biases[layer - 1][..., units]
+                    )
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         if self.optimiser == "adagrad":
             return torch.optim.Adagrad(self.parameters(), self.lr, eps=1e-6)

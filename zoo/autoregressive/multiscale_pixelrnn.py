@@ -1,16 +1,20 @@
 """Multi-scale PixelRNN: a small image first, then the large one given the small one.
 
-Paper      van den Oord, Kalchbrenner, Kavukcuoglu. Pixel Recurrent Neural Networks. ICML 2016. arXiv:1601.06759, section 3.6.
-Model      s(x) = x[::f, ::f], every f-th pixel. log P(x) = log P_small(s(x)) + log P_cond(x | s(x)). P_small is a PixelRNN; P_cond is one
-           whose gates also read, at every pixel, a 1x1 convolution without mask of e(s), the small image enlarged by two transposed
+Paper      van den Oord, Kalchbrenner, Kavukcuoglu. Pixel Recurrent Neural Networks. ICML 2016.
+           arXiv:1601.06759, section 3.6.
+Model      s(x) = x[::f, ::f], every f-th pixel. log P(x) = log P_small(s(x)) + log P_cond(x |
+           s(x)). P_small is a PixelRNN; P_cond is one whose gates also read, at every pixel, a 1x1
+           convolution without mask of e(s), the small image enlarged by two transposed
            convolutions. So every pixel knows the small image around it, its future included.
-Objective  -log P(x) in bits per dimension of the large image, both networks together; they share nothing.
-           ``constrained``: the pixels of s are copied into x and cost nothing there, so this is the exact likelihood of x. Otherwise
-           P_cond predicts them again; the same sum is then the log of the joint of s(x) and x, below that of the marginal P(x).
-Sampling   s, then x, each in raster order and with a cache as in pixelrnn: one forward pass of both networks in total. ``translate``
-           draws large images of given small ones.
-Notes      The paper subsamples; taking strided pixels makes s a part of x. Layers: zoo/nn/pixel_lstm.py. Logged besides: bits_small and
-           bits_cond, per dimension that the network predicts, and in validation bits_of_s, what P_cond would lose for each such
+Objective  -log P(x) in bits per dimension of the large image, both networks together; they share
+           nothing. ``constrained``: the pixels of s are copied into x and cost nothing there, so
+           this is the exact likelihood of x. Otherwise P_cond predicts them again; the same sum is
+           then the log of the joint of s(x) and x, below that of the marginal P(x).
+Sampling   s, then x, each in raster order and with a cache as in pixelrnn: one forward pass of both
+           networks in total. ``translate`` draws large images of given small ones.
+Notes      The paper subsamples; taking strided pixels makes s a part of x. Layers:
+           zoo/nn/pixel_lstm.py. Logged besides: bits_small and bits_cond, per dimension that the
+           network predicts, and in validation bits_of_s, what P_cond would lose for each such
            dimension by the small image of another row of the batch.
 """
 
@@ -38,7 +42,10 @@ class Upsampler(nn.Module):
         super().__init__()
         self.size = size
         self.net = nn.Sequential(
-            nn.ConvTranspose2d(c, e, 5, padding=2), nn.ReLU(), nn.ConvTranspose2d(e, e, f + 2, f, padding=1), nn.ReLU()
+            nn.ConvTranspose2d(c, e, 5, padding=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(e, e, f + 2, f, padding=1),
+            nn.ReLU(),
         )
 
     def forward(self, s: Tensor) -> Tensor:
@@ -47,7 +54,12 @@ class Upsampler(nn.Module):
 
 @register(
     "multiscale_pixelrnn",
-    paper=Paper("van den Oord, Kalchbrenner, Kavukcuoglu", "Pixel Recurrent Neural Networks", 2016, "1601.06759"),
+    paper=Paper(
+        "van den Oord, Kalchbrenner, Kavukcuoglu",
+        "Pixel Recurrent Neural Networks",
+        2016,
+        "1601.06759",
+    ),
     about="a PixelRNN of every f-th pixel, then one of the whole image given those pixels",
     taxonomy="explicit tractable",
     likelihood="exact_mass",
@@ -87,13 +99,20 @@ class MultiScalePixelRNN(AutoregressiveModule):
         spec.require("multiscale_pixelrnn", image=True, levels=True)
         c, height, width = spec.shape
         if variant not in VARIANTS:
-            raise ValueError(f"multiscale_pixelrnn: variant is {' or '.join(VARIANTS)}, got {variant!r}")
+            raise ValueError(
+                f"multiscale_pixelrnn: variant is {' or '.join(VARIANTS)}, got {variant!r}"
+            )
         if factor < 2 or height == width == 1:
-            raise ValueError(f"multiscale_pixelrnn subsamples images by a factor >= 2, got {factor} and {spec}; choose larger images")
+            raise ValueError(
+                f"multiscale_pixelrnn subsamples images by a factor >= 2, got {factor} and "
+                f"{spec}; choose larger images"
+            )
         if n < 1 or e < 1:
             raise ValueError(f"multiscale_pixelrnn: n and e are at least 1, got {n} and {e}")
         if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"multiscale_pixelrnn: optimiser is adam or rmsprop, got {optimiser!r}")
+            raise ValueError(
+                f"multiscale_pixelrnn: optimiser is adam or rmsprop, got {optimiser!r}"
+            )
         check_width("multiscale_pixelrnn", "h", h, c)
         check_width("multiscale_pixelrnn", "head", head, c)
         self.factor, self.constrained, self.optimiser, self.lr = factor, constrained, optimiser, lr
@@ -106,7 +125,7 @@ class MultiScalePixelRNN(AutoregressiveModule):
     def likelihood_kind(self) -> str:
         return "exact_mass" if self.constrained else "lower_bound"
 
-    # -- which dimensions ----------------------------------------------------------------------------------------------
+    # -- which dimensions -------------------------------------------------------------------------
     def subsample(self, x: Tensor) -> Tensor:
         """s(x), (B, C, ⌈H/f⌉, ⌈W/f⌉)."""
         return x[:, :, :: self.factor, :: self.factor]
@@ -136,20 +155,29 @@ class MultiScalePixelRNN(AutoregressiveModule):
     def uniforms(self) -> int:
         return len(self.steps)
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def small_conditionals(self, s: Tensor) -> Tensor:
         """Logits of P_small, (B, D_s, P)."""
         return by_dimension(self.small(self.spec.to_signed(s)), self.spec.shape[0])
 
     def large_conditionals(self, x: Tensor, s: Tensor) -> Tensor:
         """Logits of P_cond(x | s), (B, D, P)."""
-        return by_dimension(self.large(self.spec.to_signed(x), self.upsampler(self.spec.to_signed(s))), self.spec.shape[0])
+        return by_dimension(
+            self.large(self.spec.to_signed(x), self.upsampler(self.spec.to_signed(s))),
+            self.spec.shape[0],
+        )
 
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits of all D dimensions, (B, D, P): those of s from P_small if they are copied, the others from P_cond given s(x)."""
+        """Logits of all D dimensions, (B, D, P): those of s from P_small if they are copied, the
+        others from P_cond given s(x).
+        """
         s = self.subsample(x)
         large = self.large_conditionals(x, s)
-        return large.index_copy(1, self.copied.to(x.device), self.small_conditionals(s)) if self.constrained else large
+        return (
+            large.index_copy(1, self.copied.to(x.device), self.small_conditionals(s))
+            if self.constrained
+            else large
+        )
 
     def log_small(self, s: Tensor) -> Tensor:
         """log P_small(s), (B,)."""
@@ -157,9 +185,13 @@ class MultiScalePixelRNN(AutoregressiveModule):
 
     def log_cond(self, x: Tensor, s: Tensor) -> Tensor:
         """log P_cond(x | s) over the dimensions that it predicts, (B,)."""
-        return self.log_conditionals(self.large_conditionals(x, s), x.flatten(1))[:, self.predicted.to(x.device)].sum(1)
+        return self.log_conditionals(self.large_conditionals(x, s), x.flatten(1))[
+            :, self.predicted.to(x.device)
+        ].sum(1)
 
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         s = self.subsample(x)
         return self.log_small(s) + self.log_cond(x, s)
 
@@ -168,7 +200,9 @@ class MultiScalePixelRNN(AutoregressiveModule):
         return {"loss": bits["bits_per_dim"], **bits}
 
     def bits(self, x: Tensor) -> dict[str, Tensor]:
-        """Bits of the whole and of each network for each of the dimensions that it predicts, (B,)."""
+        """Bits of the whole and of each network for each of the dimensions that it predicts,
+        (B,).
+        """
         s = self.subsample(x)
         small, cond = self.log_small(s), self.log_cond(x, s)
         return {
@@ -180,9 +214,13 @@ class MultiScalePixelRNN(AutoregressiveModule):
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         x, bits = batch["x"], self.bits(batch["x"])
         other = bits_per_dim(self.log_cond(x, self.subsample(x).roll(1, 0)), len(self.predicted))
-        return {"bits_small": bits["bits_small"], "bits_cond": bits["bits_cond"], "bits_of_s": other - bits["bits_cond"]}
+        return {
+            "bits_small": bits["bits_small"],
+            "bits_cond": bits["bits_cond"],
+            "bits_of_s": other - bits["bits_cond"],
+        }
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def stream(self, n: int, y: Tensor | None) -> Stream:
         """The conditionals of s, then those of x given s, in ``steps``."""
         s = yield from self.small_stream(n)
@@ -203,7 +241,9 @@ class MultiScalePixelRNN(AutoregressiveModule):
         """The conditionals of P_cond(x | s) that it predicts."""
         x = torch.zeros(len(s), *self.spec.shape, device=s.device, dtype=self.float_dtype)
         self.subsample(x).copy_(s)
-        network = self.large.stream(len(s), (x.shape[2], x.shape[3]), self.upsampler(self.spec.to_signed(s)))
+        network = self.large.stream(
+            len(s), (x.shape[2], x.shape[3]), self.upsampler(self.spec.to_signed(s))
+        )
         value, predicted = None, set(self.predicted.tolist())
         for d in super().order.tolist():
             out = next(network) if value is None else network.send(self.spec.to_signed(value))
@@ -214,15 +254,25 @@ class MultiScalePixelRNN(AutoregressiveModule):
         x = torch.zeros(n, *self.spec.shape, device=self.device, dtype=self.float_dtype)
         copied = self.copied.tolist()
         for d in self.steps[: len(copied)].tolist():
-            x.view(n, -1)[:, d] = yield self.small_conditionals(self.subsample(x))[:, copied.index(d)]
+            x.view(n, -1)[:, d] = yield self.small_conditionals(self.subsample(x))[
+                :, copied.index(d)
+            ]
         s = self.subsample(x).clone()
         for d in self.predicted.tolist():
             x.view(n, -1)[:, d] = yield self.large_conditionals(x, s)[:, d]
 
     def generate(
-        self, u: Tensor, y: Tensor | None, *, given: Tensor | None = None, known: Tensor | None = None, **options: Any
+        self,
+        u: Tensor,
+        y: Tensor | None,
+        *,
+        given: Tensor | None = None,
+        known: Tensor | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        stream = self.stream(u.shape[1], y) if options.pop("cache", True) else self.naive(u.shape[1])
+        stream = (
+            self.stream(u.shape[1], y) if options.pop("cache", True) else self.naive(u.shape[1])
+        )
         return self.ancestral(stream, self.steps, u, given, known, **options)
 
     def leads(self, known: Tensor) -> bool:
@@ -234,10 +284,19 @@ class MultiScalePixelRNN(AutoregressiveModule):
         expected = self.subsample(torch.zeros(len(s), *self.spec.shape)).shape
         if s.shape != expected:
             raise ValueError(
-                f"multiscale_pixelrnn enlarges {tuple(expected[1:])} to {self.spec.shape}, got {tuple(s.shape[1:])}; resize it"
+                f"multiscale_pixelrnn enlarges {tuple(expected[1:])} to {self.spec.shape}, got "
+                f"{tuple(s.shape[1:])}; resize it"
             )
-        u = torch.rand(len(self.predicted), len(s), generator=generator, device=self.device, dtype=self.float_dtype)
-        x = self.ancestral(self.large_stream(s), self.predicted, u, None, None)[0].view(-1, *self.spec.shape)
+        u = torch.rand(
+            len(self.predicted),
+            len(s),
+            generator=generator,
+            device=self.device,
+            dtype=self.float_dtype,
+        )
+        x = self.ancestral(self.large_stream(s), self.predicted, u, None, None)[0].view(
+            -1, *self.spec.shape
+        )
         if self.constrained:
             self.subsample(x).copy_(s)
         return x

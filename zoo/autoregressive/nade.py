@@ -1,19 +1,25 @@
-"""NADE: neural autoregressive distribution estimator, in a fixed order, orderless and deep, or of real values (RNADE).
+"""NADE: neural autoregressive distribution estimator, in a fixed order, orderless and deep, or of
+real values (RNADE).
 
-Paper      Uria, Côté, Gregor, Murray, Larochelle. Neural Autoregressive Distribution Estimation. JMLR 17, 2016. arXiv:1605.02226.
-           (NADE: AISTATS 2011. Orderless and deep: ICML 2014, arXiv:1310.1757. RNADE: NIPS 2013, arXiv:1306.0186.)
-Model      a_1 = c, h_d = sigmoid(a_d), logit of x_{o_d} = V[o_d]·h_d + b[o_d], a_{d+1} = a_d + W[o_d] x_{o_d}: one hidden layer
-           whose weights all conditionals share, so that D of them cost O(DH). For L levels the output is a softmax.
-           Orderless: one network for every order. It reads x·m and the mask m (weights W and U), has ReLU layers, and predicts every
-           dimension that m hides.
-           RNADE: mixtures of K Gaussians with π softmax, μ linear, σ exp; h_d = ReLU(ρ_d a_d), ρ learned.
-Objective  -log P(x) = -Σ_d log P(x_{o_d} | x_{o_<d}). Orderless: for a uniform order o and number d' of visible dimensions of each
-           example, D/(D-d') Σ_{hidden i} -log P(x_i | x·m, m), whose expectation is the mean of -log P_o(x) over all orders.
-           RNADE's gradient of μ is multiplied by σ (section 4.1), or narrow components throw it about.
-Sampling   Ancestral, with a kept, O(DH) in total; layers above the first are computed anew for each dimension.
-Notes      log P of an orderless model is that of K stored orders: logsumexp_k log P_k(x) - ln K. ``inpaint`` of an orderless model
-           takes an order with the known dimensions first, and is exact for it. ``chunk`` dimensions are computed at once, their
-           running sums by a triangular matrix product.
+Paper      Uria, Côté, Gregor, Murray, Larochelle. Neural Autoregressive Distribution Estimation.
+           JMLR 17, 2016. arXiv:1605.02226. (NADE: AISTATS 2011. Orderless and deep: ICML 2014,
+           arXiv:1310.1757. RNADE: NIPS 2013, arXiv:1306.0186.)
+Model      a_1 = c, h_d = sigmoid(a_d), logit of x_{o_d} = V[o_d]·h_d + b[o_d], a_{d+1} = a_d +
+           W[o_d] x_{o_d}: one hidden layer whose weights all conditionals share, so that D of them
+           cost O(DH). For L levels the output is a softmax. Orderless: one network for every order.
+           It reads x·m and the mask m (weights W and U), has ReLU layers, and predicts every
+           dimension that m hides. RNADE: mixtures of K Gaussians with π softmax, μ linear, σ exp;
+           h_d = ReLU(ρ_d a_d), ρ learned.
+Objective  -log P(x) = -Σ_d log P(x_{o_d} | x_{o_<d}). Orderless: for a uniform order o and number
+           d' of visible dimensions of each example, D/(D-d') Σ_{hidden i} -log P(x_i | x·m, m),
+           whose expectation is the mean of -log P_o(x) over all orders. RNADE's gradient of μ is
+           multiplied by σ (section 4.1), or narrow components throw it about.
+Sampling   Ancestral, with a kept, O(DH) in total; layers above the first are computed anew for each
+           dimension.
+Notes      log P of an orderless model is that of K stored orders: logsumexp_k log P_k(x) - ln K.
+           ``inpaint`` of an orderless model takes an order with the known dimensions first, and is
+           exact for it. ``chunk`` dimensions are computed at once, their running sums by a
+           triangular matrix product.
 """
 
 from __future__ import annotations
@@ -33,8 +39,14 @@ from zoo.registry import Paper, register
 
 @register(
     "nade",
-    paper=Paper("Uria, Côté, Gregor, Murray, Larochelle", "Neural Autoregressive Distribution Estimation", 2016, "1605.02226"),
-    about="one hidden layer shared by all conditionals, updated from pixel to pixel; orderless and real-valued variants",
+    paper=Paper(
+        "Uria, Côté, Gregor, Murray, Larochelle",
+        "Neural Autoregressive Distribution Estimation",
+        2016,
+        "1605.02226",
+    ),
+    about="one hidden layer shared by all conditionals, updated from pixel to pixel; orderless "
+    "and real-valued variants",
     taxonomy="explicit tractable",
     likelihood="exact_mass",
     can={"sample", "log_prob", "inpaint"},
@@ -42,7 +54,8 @@ from zoo.registry import Paper, register
     learns=("val/nll_nats", "<", 18.6),
 )
 class NADE(MixtureOfOrders):
-    """Neural autoregressive distribution estimator; of mixtures of Gaussians (RNADE) where the data are real vectors.
+    """Neural autoregressive distribution estimator; of mixtures of Gaussians (RNADE) where the data
+    are real vectors.
 
     Args:
         hidden: H, units of each hidden layer.
@@ -52,7 +65,8 @@ class NADE(MixtureOfOrders):
         orders: K, the stored orders of an orderless model's likelihood.
         components: Gaussians of each conditional of real vectors.
         init: standard deviation of the initial weights.
-        chunk: dimensions computed together; 1 is the paper's loop, more is quicker until the cache is full.
+        chunk: dimensions computed together; 1 is the paper's loop, more is quicker until the cache
+            is full.
         optimiser: "adam" or "sgd". lr: learning rate.
     """
 
@@ -74,20 +88,31 @@ class NADE(MixtureOfOrders):
     ) -> None:
         super().__init__(spec)
         if spec.levels is None and spec.is_image:
-            raise ValueError(f"nade models images with levels, or real vectors, got {spec}; choose data with levels")
+            raise ValueError(
+                f"nade models images with levels, or real vectors, got {spec}; choose data with "
+                f"levels"
+            )
         if min(hidden, layers, orders, components, chunk) < 1:
             raise ValueError(
-                f"nade: hidden, layers, orders, components and chunk are at least 1: {hidden}, {layers}, {orders}, {components}, {chunk}"
+                f"nade: hidden, layers, orders, components and chunk are at least 1: {hidden}, "
+                f"{layers}, {orders}, {components}, {chunk}"
             )
         if layers > 1 and not orderless:
-            raise ValueError(f"nade: layers={layers} needs orderless=True: a deep network's conditionals share no running sum")
+            raise ValueError(
+                f"nade: layers={layers} needs orderless=True: a deep network's conditionals share "
+                f"no running sum"
+            )
         if orderless and spec.levels is None:
-            raise ValueError("nade: orderless=True is for data with levels; real vectors take a fixed order")
+            raise ValueError(
+                "nade: orderless=True is for data with levels; real vectors take a fixed order"
+            )
         if optimiser not in ("adam", "sgd"):
             raise ValueError(f"nade: optimiser is adam or sgd, got {optimiser!r}")
         self.orderless, self.chunk, self.optimiser, self.lr = orderless, chunk, optimiser, lr
         self.orders = orders if orderless else 1
-        self.outputs = 3 * components if spec.levels is None else 1 if spec.levels == 2 else spec.levels
+        self.outputs = (
+            3 * components if spec.levels is None else 1 if spec.levels == 2 else spec.levels
+        )
         d, h = spec.dim, hidden
         self.W = nn.Parameter(init * torch.randn(d, h))
         self.c = nn.Parameter(torch.zeros(h))
@@ -96,7 +121,10 @@ class NADE(MixtureOfOrders):
         self.U = nn.Parameter(init * torch.randn(d, h)) if orderless else None
         self.rho = nn.Parameter(torch.ones(d)) if spec.levels is None else None
         self.deeper = nn.ModuleList(nn.Linear(h, h) for _ in range(layers - 1))
-        stored = [torch.randperm(d) if orderless or shuffled else super(MixtureOfOrders, self).order for _ in range(self.orders)]
+        stored = [
+            torch.randperm(d) if orderless or shuffled else super(MixtureOfOrders, self).order
+            for _ in range(self.orders)
+        ]
         self.register_buffer("orders_of", torch.stack(stored))
 
     @property
@@ -105,15 +133,28 @@ class NADE(MixtureOfOrders):
 
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
-        """Output biases at the data's smoothed marginals, or spread over the range of real values."""
+        """Output biases at the data's smoothed marginals, or spread over the range of real
+        values.
+        """
         v = x.flatten(1)
         if self.spec.levels is None:
-            mu = v.quantile(torch.linspace(0.02, 0.98, self.outputs // 3, device=v.device, dtype=v.dtype), 0).T
-            self.b.copy_(torch.cat([torch.zeros_like(mu), mu, (v.std(0)[:, None] / mu.shape[1]).log().expand_as(mu)], 1))
+            mu = v.quantile(
+                torch.linspace(0.02, 0.98, self.outputs // 3, device=v.device, dtype=v.dtype), 0
+            ).T
+            self.b.copy_(
+                torch.cat(
+                    [
+                        torch.zeros_like(mu),
+                        mu,
+                        (v.std(0)[:, None] / mu.shape[1]).log().expand_as(mu),
+                    ],
+                    1,
+                )
+            )
             return
         self.b.copy_(self.marginals(x, self.outputs))
 
-    # -- the network ---------------------------------------------------------------------------------------------------
+    # -- the network ------------------------------------------------------------------------------
     def order_of(self, k: int) -> Tensor:
         return self.orders_of[k]
 
@@ -140,7 +181,11 @@ class NADE(MixtureOfOrders):
         v, k = self.inputs(x)[:, order], self.chunk
         flags = self.U if self.U is not None else torch.zeros_like(self.W)
         # Each is split once, so that its gradient is put together once.
-        chunks = zip(v.split(k, 1), *(t[order].split(k) for t in (self.W, flags, self.V, self.b)), strict=True)
+        chunks = zip(
+            v.split(k, 1),
+            *(t[order].split(k) for t in (self.W, flags, self.V, self.b)),
+            strict=True,
+        )
         a, parts, start = self.c.expand(len(x), -1), [], 0
         for values, w, u, out, bias in chunks:
             earlier = values.new_ones(len(w), len(w)).tril(-1)  # what a dimension sees of its chunk
@@ -172,7 +217,7 @@ class NADE(MixtureOfOrders):
         p, cdf, mu, log_sigma = (t.gather(1, which)[:, 0] for t in (p, cdf, mu, log_sigma))
         return mu + log_sigma.exp() * torch.special.ndtri(((u - cdf + p) / p).clamp(1e-6, 1 - 1e-6))
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"]
         if not self.orderless:
@@ -184,7 +229,9 @@ class NADE(MixtureOfOrders):
         return {"loss": nll, "nll_nats": nll}
 
     def orderless_loss(self, x: Tensor, visible: Tensor) -> Tensor:
-        """D/(D - d') Σ_{hidden i} -log P(x_i | visible), (B,), of a mask (B, D) with d' visible dimensions."""
+        """D/(D - d') Σ_{hidden i} -log P(x_i | visible), (B,), of a mask (B, D) with d' visible
+        dimensions.
+        """
         assert self.U is not None
         m = visible.to(self.c.dtype)
         h = self.hidden((self.inputs(x) * m) @ self.W + m @ self.U + self.c, slice(None))
@@ -199,7 +246,7 @@ class NADE(MixtureOfOrders):
         each = [-self.log_prob_of(batch["x"], None, k) for k in range(self.orders)]
         return {"nll_mean_order": torch.stack(each).mean(0)}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def stream(self, n: int, y: Tensor | None, k: int = 0) -> Stream:
         return self.stream_in(self.orders_of[k], n)
 
@@ -214,12 +261,16 @@ class NADE(MixtureOfOrders):
 
     @torch.no_grad()
     def inpaint(self, x: Tensor, known: Tensor, **options: Any) -> Tensor:
-        """As for every autoregressive model; an orderless one takes, for each set of known dimensions, an order that has them first."""
+        """As for every autoregressive model; an orderless one takes, for each set of known
+        dimensions, an order that has them first.
+        """
         if not self.orderless:
             return super().inpaint(x, known, **options)
         generator = options.get("generator")
         shown, given = known.expand_as(x).flatten(1), x.flatten(1).to(self.float_dtype)
-        u = torch.rand(self.spec.dim, len(x), generator=generator, device=self.device, dtype=self.float_dtype)
+        u = torch.rand(
+            self.spec.dim, len(x), generator=generator, device=self.device, dtype=self.float_dtype
+        )
         shuffled = torch.rand(self.spec.dim, generator=generator, device=self.device).argsort()
         out = torch.empty_like(given)
         masks, which = shown.unique(dim=0, return_inverse=True)
@@ -230,6 +281,8 @@ class NADE(MixtureOfOrders):
             out[rows] = self.ancestral(stream, order, u[:, rows], given[rows], shown[rows])[0]
         return out.view_as(x)
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return (torch.optim.SGD if self.optimiser == "sgd" else torch.optim.Adam)(self.parameters(), self.lr)
+        return (torch.optim.SGD if self.optimiser == "sgd" else torch.optim.Adam)(
+            self.parameters(), self.lr
+        )

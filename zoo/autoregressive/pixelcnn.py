@@ -1,15 +1,20 @@
-"""PixelCNN: an image as a sequence of pixels, each predicted from those before it by masked convolutions.
+"""PixelCNN: an image as a sequence of pixels, each predicted from those before it by masked
+convolutions.
 
-Paper      van den Oord, Kalchbrenner, Kavukcuoglu. Pixel Recurrent Neural Networks. ICML 2016. arXiv:1601.06759, section 3.5.
-Model      P(x) = Π P(x_d | x_<d), pixels in raster order, the channels of a pixel one after the other. A 7x7 convolution with mask A,
-           n residual blocks [ReLU, 1x1, ReLU, 3x3, ReLU, 1x1] from 2h features over h and back, all with mask B, and two 1x1
-           convolutions to the logits of L levels (one logit for binary data). No pooling: every position is predicted in one pass.
-Objective  -log P(x) in bits per dimension: the cross-entropy of the levels, which have no order for the model.
-Sampling   Raster order. ``cache=True`` keeps the columns of features that are final, and computes one column of each layer a step:
-           one forward pass in total instead of D.
-Notes      A stack of such convolutions has a blind spot: pixels above and to the right that no depth reaches (gated_pixelcnn has
-           none). Inputs are scaled to [-1, 1]. With ``conditional``, labels enter as a bias of every block's 3x3 convolution, an
-           extension.
+Paper      van den Oord, Kalchbrenner, Kavukcuoglu. Pixel Recurrent Neural Networks. ICML 2016.
+           arXiv:1601.06759, section 3.5.
+Model      P(x) = Π P(x_d | x_<d), pixels in raster order, the channels of a pixel one after the
+           other. A 7x7 convolution with mask A, n residual blocks [ReLU, 1x1, ReLU, 3x3, ReLU, 1x1]
+           from 2h features over h and back, all with mask B, and two 1x1 convolutions to the logits
+           of L levels (one logit for binary data). No pooling: every position is predicted in one
+           pass.
+Objective  -log P(x) in bits per dimension: the cross-entropy of the levels, which have no order for
+           the model.
+Sampling   Raster order. ``cache=True`` keeps the columns of features that are final, and computes
+           one column of each layer a step: one forward pass in total instead of D.
+Notes      A stack of such convolutions has a blind spot: pixels above and to the right that no
+           depth reaches (gated_pixelcnn has none). Inputs are scaled to [-1, 1]. With
+           ``conditional``, labels enter as a bias of every block's 3x3 convolution, an extension.
 """
 
 from __future__ import annotations
@@ -47,7 +52,12 @@ class Block(nn.Module):
 
 @register(
     "pixelcnn",
-    paper=Paper("van den Oord, Kalchbrenner, Kavukcuoglu", "Pixel Recurrent Neural Networks", 2016, "1601.06759"),
+    paper=Paper(
+        "van den Oord, Kalchbrenner, Kavukcuoglu",
+        "Pixel Recurrent Neural Networks",
+        2016,
+        "1601.06759",
+    ),
     about="masked convolutions predict each pixel from those before it",
     taxonomy="explicit tractable",
     likelihood="exact_mass",
@@ -82,7 +92,10 @@ class PixelCNN(AutoregressiveModule):
         super().__init__(spec)
         spec.require("pixelcnn", image=True, levels=True)
         if conditional and not spec.num_classes:
-            raise ValueError(f"pixelcnn with conditional=True models labelled data, got {spec}; choose digits, or conditional=False")
+            raise ValueError(
+                f"pixelcnn with conditional=True models labelled data, got {spec}; choose digits, "
+                f"or conditional=False"
+            )
         if n < 0:
             raise ValueError(f"pixelcnn: n is at least 0, got {n}")
         if optimiser not in ("adam", "rmsprop"):
@@ -92,7 +105,9 @@ class PixelCNN(AutoregressiveModule):
         check_width("pixelcnn", "head", head, c)
         self.conditional, self.optimiser, self.lr = conditional, optimiser, lr
         self.first = MaskedConv2d("A", c, 2 * h, 7, c)
-        self.blocks = nn.ModuleList(Block(h, c, spec.num_classes if conditional else 0) for _ in range(n))
+        self.blocks = nn.ModuleList(
+            Block(h, c, spec.num_classes if conditional else 0) for _ in range(n)
+        )
         self.hidden = MaskedConv2d("B", 2 * h, head, 1, c)
         self.logits = MaskedConv2d("B", head, c * (1 if levels == 2 else levels), 1, c)
 
@@ -117,7 +132,9 @@ class PixelCNN(AutoregressiveModule):
             for g in range(c):
                 a = first.get(p, g)
                 for down, conv, up in blocks:
-                    a = a + up.step(p, g, conv.step(p, g, down.step(p, g, a.relu()).relu_()).relu_())
+                    a = a + up.step(
+                        p, g, conv.step(p, g, down.step(p, g, a.relu()).relu_()).relu_()
+                    )
                 value = yield logits.step(p, g, hidden.step(p, g, a.relu_()).relu_()).T
                 first.put(p, g, self.spec.to_signed(value))
 

@@ -1,21 +1,27 @@
-"""PixelCNN++: a pixel-wise mixture of discretised logistics over a causal U-Net of two shifted streams.
+"""PixelCNN++: a pixel-wise mixture of discretised logistics over a causal U-Net of two shifted
+streams.
 
-Paper      Salimans, Karpathy, Chen, Kingma. PixelCNN++: Improving the PixelCNN with Discretized Logistic Mixture Likelihood and Other
-           Modifications. ICLR 2017. arXiv:1701.05517.
-Model      Two streams of convolutions: u sees the rows above, ul also the pixels to the left; causality comes from shifting their
-           inputs by one row or column, not from masks. Gated residual blocks; ul reads u. Blocks at several resolutions with
-           stride-2 convolutions between them, then back up with a skip from every block to its mirror.
-           All channels of a pixel come at once from a mixture of K logistics: m_G = μ_G + tanh(c0) x_R,
-           m_B = μ_B + tanh(c1) x_R + tanh(c2) x_G, with the true values of the earlier channels; the weights π are the pixel's.
-           P(x | k) = σ((x - m + δ)/s) - σ((x - m - δ)/s), δ = 1/(L-1), the end levels taking the tails; x on [-1, 1].
-Objective  -log P(pixel) = -logsumexp_k [log π_k + Σ_c log P(x_c | k)], summed over pixels, in bits per dimension.
-Sampling   Raster order. P(x_c | x_<c) is that mixture with the weights π_k P(x_<c | k), a table of L levels, which is inverted; so
-           samples are levels, and what is fed back is what was drawn. The cached way keeps the last two rows of every convolution's
-           input: u is computed once a row, ul once a pixel, coarser levels only when they are due.
-Notes      Weight normalisation with data-dependent initialisation (100 images), the second convolution of a block at scale 0.1.
-           A channel of ones tells the border from zero. The authors' fallback to a mid-point density for tiny masses is not
-           normalised and is not used. They average the weights (here ``--ema.decay``) and do not round what they sample. Dropout masks
-           differ from process to process, so the small configuration has none.
+Paper      Salimans, Karpathy, Chen, Kingma. PixelCNN++: Improving the PixelCNN with Discretized
+           Logistic Mixture Likelihood and Other Modifications. ICLR 2017. arXiv:1701.05517.
+Model      Two streams of convolutions: u sees the rows above, ul also the pixels to the left;
+           causality comes from shifting their inputs by one row or column, not from masks. Gated
+           residual blocks; ul reads u. Blocks at several resolutions with stride-2 convolutions
+           between them, then back up with a skip from every block to its mirror. All channels of a
+           pixel come at once from a mixture of K logistics: m_G = μ_G + tanh(c0) x_R, m_B = μ_B +
+           tanh(c1) x_R + tanh(c2) x_G, with the true values of the earlier channels; the weights π
+           are the pixel's. P(x | k) = σ((x - m + δ)/s) - σ((x - m - δ)/s), δ = 1/(L-1), the end
+           levels taking the tails; x on [-1, 1].
+Objective  -log P(pixel) = -logsumexp_k [log π_k + Σ_c log P(x_c | k)], summed over pixels, in bits
+           per dimension.
+Sampling   Raster order. P(x_c | x_<c) is that mixture with the weights π_k P(x_<c | k), a table of
+           L levels, which is inverted; so samples are levels, and what is fed back is what was
+           drawn. The cached way keeps the last two rows of every convolution's input: u is computed
+           once a row, ul once a pixel, coarser levels only when they are due.
+Notes      Weight normalisation with data-dependent initialisation (100 images), the second
+           convolution of a block at scale 0.1. A channel of ones tells the border from zero. The
+           authors' fallback to a mid-point density for tiny masses is not normalised and is not
+           used. They average the weights (here ``--ema.decay``) and do not round what they sample.
+           Dropout masks differ from process to process, so the small configuration has none.
 """
 
 from __future__ import annotations
@@ -38,7 +44,7 @@ from zoo.registry import Paper, register
 MIN_LOG_SCALE = -7.0
 
 
-# -- the network -------------------------------------------------------------------------------------------------------
+# -- the network ---------------------------------------------------------------------------------
 def celu(x: Tensor) -> Tensor:
     """The concatenation elu([x, -x])."""
     return F.elu(torch.cat([x, -x], 1))
@@ -47,7 +53,9 @@ def celu(x: Tensor) -> Tensor:
 class GatedResnet(nn.Module):
     """x + a ⊙ σ(b), [a, b] = conv(dropout(celu(conv(celu(x)) + 1x1(celu(skip))))) + V h."""
 
-    def __init__(self, n: int, size: tuple[int, int], side: str, skip: int, dropout: float, classes: int) -> None:
+    def __init__(
+        self, n: int, size: tuple[int, int], side: str, skip: int, dropout: float, classes: int
+    ) -> None:
         super().__init__()
         self.first = Conv(2 * n, n, size, side)
         self.second = Conv(2 * n, 2 * n, size, side, scale=0.1)
@@ -55,8 +63,17 @@ class GatedResnet(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.condition = nn.Embedding(classes, 2 * n) if classes else None
 
-    def forward(self, x: Tensor, skip: Tensor | None = None, y: Tensor | None = None, first: Any = None, second: Any = None) -> Tensor:
-        """``first`` and ``second`` stand in for the convolutions where the map comes row by row or pixel by pixel."""
+    def forward(
+        self,
+        x: Tensor,
+        skip: Tensor | None = None,
+        y: Tensor | None = None,
+        first: Any = None,
+        second: Any = None,
+    ) -> Tensor:
+        """``first`` and ``second`` stand in for the convolutions where the map comes row by row or
+        pixel by pixel.
+        """
         c = (first or self.first)(celu(x))
         if self.skip is not None and skip is not None:
             c = c + self.skip(celu(skip))
@@ -68,7 +85,9 @@ class GatedResnet(nn.Module):
 
 
 class Level(nn.Module):
-    """One resolution of the U-Net: blocks, the coarser level within, blocks with skips from the first ones."""
+    """One resolution of the U-Net: blocks, the coarser level within, blocks with skips from the
+    first ones.
+    """
 
     up_u: Any  # ModuleLists of GatedResnet
 
@@ -76,16 +95,27 @@ class Level(nn.Module):
         super().__init__()
 
         def stack(count: int, size: tuple[int, int], side: str, skip: int) -> nn.ModuleList:
-            return nn.ModuleList(GatedResnet(n, size, side, skip, dropout, classes) for _ in range(count))
+            return nn.ModuleList(
+                GatedResnet(n, size, side, skip, dropout, classes) for _ in range(count)
+            )
 
         down = blocks + (1 if coarser else 0)
         self.up_u, self.up_ul = stack(blocks, (2, 3), "both", 0), stack(blocks, (2, 2), "left", n)
-        self.down_u, self.down_ul = stack(down, (2, 3), "both", n), stack(down, (2, 2), "left", 2 * n)
+        self.down_u, self.down_ul = (
+            stack(down, (2, 3), "both", n),
+            stack(down, (2, 2), "left", 2 * n),
+        )
         self.inner = None
         if coarser:
             self.inner = Level(n, blocks, coarser - 1, dropout, classes)
-            self.shrink_u, self.shrink_ul = Conv(n, n, (2, 3), stride=2), Conv(n, n, (2, 2), "left", stride=2)
-            self.grow_u, self.grow_ul = Conv(n, n, (2, 3), grow=True), Conv(n, n, (2, 2), "left", grow=True)
+            self.shrink_u, self.shrink_ul = (
+                Conv(n, n, (2, 3), stride=2),
+                Conv(n, n, (2, 2), "left", stride=2),
+            )
+            self.grow_u, self.grow_ul = (
+                Conv(n, n, (2, 3), grow=True),
+                Conv(n, n, (2, 2), "left", grow=True),
+            )
 
     def forward(self, u: Tensor, ul: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         us, uls = [u], [ul]
@@ -107,7 +137,16 @@ class Level(nn.Module):
 class Net(nn.Module):
     """x' with a channel of ones to the parameters of the mixtures."""
 
-    def __init__(self, channels: int, n: int, outputs: int, blocks: int, resolutions: int, dropout: float, classes: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        n: int,
+        outputs: int,
+        blocks: int,
+        resolutions: int,
+        dropout: float,
+        classes: int,
+    ) -> None:
         super().__init__()
         c = channels + 1
         self.start_u = Conv(c, n, (2, 3))
@@ -122,9 +161,11 @@ class Net(nn.Module):
         return self.out(F.elu(self.level(u, ul, y)[1]))
 
 
-# -- the same network, a row (u) or a pixel (ul) at a time ---------------------------------------------------------------
+# -- the same network, a row (u) or a pixel (ul) at a time ---------------------------------------
 class LevelStream:
-    """``Level`` in raster order: ``row`` gives u of a row, then ``pixel`` gives ul of each of its pixels."""
+    """``Level`` in raster order: ``row`` gives u of a row, then ``pixel`` gives ul of each of its
+    pixels.
+    """
 
     def __init__(self, level: Level, width: int, n: int, y: Tensor | None) -> None:
         zero = level.up_u[0].first.b.new_zeros(1, 1, 1, 1)
@@ -140,10 +181,16 @@ class LevelStream:
         self.u_convs = [rows(b) for b in (*level.up_u, *level.down_u)]
         self.ul_convs = [pixels(b) for b in (*level.up_ul, *level.down_ul)]
         if level.inner is not None:
-            self.shrink_u, self.shrink_ul = RowConv(level.shrink_u, zero), PixelConv(level.shrink_ul, width, n)
+            self.shrink_u, self.shrink_ul = (
+                RowConv(level.shrink_u, zero),
+                PixelConv(level.shrink_ul, width, n),
+            )
         self.ups: list[Tensor] = []  # u of this row after each block of the first half
         self.downs: list[Tensor] = []  # and of the second half
-        self.grown_u, self.grown_ul = zero, [zero] * (width // 2)  # what the coarser level gave: two rows; two by two pixels
+        self.grown_u, self.grown_ul = (
+            zero,
+            [zero] * (width // 2),
+        )  # what the coarser level gave: two rows; two by two pixels
 
     def row(self, u: Tensor) -> Tensor:
         level, r, convs = self.level, self.r, iter(self.u_convs)
@@ -190,7 +237,7 @@ def _pair(convs: tuple[Callable, Callable]) -> dict[str, Callable]:
     return {"first": convs[0], "second": convs[1]}
 
 
-# -- the mixture -------------------------------------------------------------------------------------------------------
+# -- the mixture ---------------------------------------------------------------------------------
 def mixture(params: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log π (..., K), means m given the earlier channels and log-scales, both (..., C, K).
 
@@ -219,7 +266,8 @@ def mixture(params: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         2017,
         "1701.05517",
     ),
-    about="a causal U-Net of shifted convolutions that gives each pixel a mixture of discretised logistics",
+    about="a causal U-Net of shifted convolutions that gives each pixel a mixture of discretised "
+    "logistics",
     taxonomy="explicit tractable",
     likelihood="exact_mass",
     can={"sample", "log_prob", "inpaint"},
@@ -256,27 +304,39 @@ class PixelCNNpp(AutoregressiveModule):
     ) -> None:
         super().__init__(spec)
         if spec.levels is None or not spec.is_image:
-            raise ValueError(f"pixelcnn_pp models images with levels, got {spec}; choose such data, or a flow such as realnvp")
+            raise ValueError(
+                f"pixelcnn_pp models images with levels, got {spec}; choose such data, or a flow "
+                f"such as realnvp"
+            )
         if min(width, blocks, resolutions, components) < 1:
             raise ValueError(
-                f"pixelcnn_pp: width, blocks, resolutions and components are at least 1: {width}, {blocks}, {resolutions}, {components}"
+                f"pixelcnn_pp: width, blocks, resolutions and components are at least 1: {width}, "
+                f"{blocks}, {resolutions}, {components}"
             )
         factor = 2 ** (resolutions - 1)
         if any(side % factor for side in spec.shape[1:]):
             raise ValueError(
-                f"pixelcnn_pp with resolutions={resolutions} needs sides divisible by {factor}, got {spec}; lower it, or resize"
+                f"pixelcnn_pp with resolutions={resolutions} needs sides divisible by {factor}, "
+                f"got {spec}; lower it, or resize"
             )
         if conditional and not spec.num_classes:
-            raise ValueError(f"pixelcnn_pp: conditional=True needs labelled data, got {spec}; choose digits, or conditional=False")
+            raise ValueError(
+                f"pixelcnn_pp: conditional=True needs labelled data, got {spec}; choose digits, "
+                f"or conditional=False"
+            )
         self.conditional, self.lr, self.betas, self.decay = conditional, lr, betas, decay
         c = spec.shape[0]
         outputs = components * (1 + 2 * c + c * (c - 1) // 2)
-        self.net = Net(c, width, outputs, blocks, resolutions, dropout, spec.num_classes if conditional else 0)
+        self.net = Net(
+            c, width, outputs, blocks, resolutions, dropout, spec.num_classes if conditional else 0
+        )
         self.head = DiscretisedLogistic(spec.levels)
 
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
-        """Every convolution's output on the first 100 images gets mean 0 and its scale, in the order of the forward pass."""
+        """Every convolution's output on the first 100 images gets mean 0 and its scale, in the
+        order of the forward pass.
+        """
         x = x[: self.first_examples]
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if self.conditional else None
         training = self.training
@@ -285,23 +345,33 @@ class PixelCNNpp(AutoregressiveModule):
             self.net(self.spec.to_signed(x), y)
         self.train(training)
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def parameters_of(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The mixtures' parameters of every pixel, (B, H, W, P)."""
-        return self.net(self.spec.to_signed(x), self.labels(y) if self.conditional else None).permute(0, 2, 3, 1)
+        return self.net(
+            self.spec.to_signed(x), self.labels(y) if self.conditional else None
+        ).permute(0, 2, 3, 1)
 
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C)
         log_pi, m, log_s = mixture(self.parameters_of(x, y), self.spec.to_signed(pixels))
         log_mass = self.head.log_mass(m, log_s, pixels[..., None]).sum(-2)
         return (log_pi + log_mass).logsumexp(-1).flatten(1).sum(1)
 
     def table(self, params: Tensor, pixel: Tensor, channel: int) -> Tensor:
-        """log P(level | earlier channels of the pixel) of every level, (..., L), from (..., P) and levels (..., C)."""
+        """log P(level | earlier channels of the pixel) of every level, (..., L), from (..., P) and
+        levels (..., C).
+        """
         log_pi, m, log_s = mixture(params, self.spec.to_signed(pixel))
-        earlier = self.head.log_mass(m[..., :channel, :], log_s[..., :channel, :], pixel[..., :channel, None]).sum(-2)
+        earlier = self.head.log_mass(
+            m[..., :channel, :], log_s[..., :channel, :], pixel[..., :channel, None]
+        ).sum(-2)
         levels = torch.arange(self.head.levels, device=params.device, dtype=params.dtype)
-        each = self.head.log_mass(m[..., None, channel, :], log_s[..., None, channel, :], levels[:, None])
+        each = self.head.log_mass(
+            m[..., None, channel, :], log_s[..., None, channel, :], levels[:, None]
+        )
         return ((log_pi + earlier)[..., None, :] + each).logsumexp(-1).log_softmax(-1)
 
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -309,14 +379,16 @@ class PixelCNNpp(AutoregressiveModule):
         tables = [self.table(params, pixels, c) for c in range(x.shape[1])]
         return torch.stack(tables, 1).flatten(1, 3)
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def stream(self, n: int, y: Tensor | None) -> Stream:
         c, h, w = self.spec.shape
         net = copy.deepcopy(self.net).requires_grad_(False).eval()
         for conv in (m for m in net.modules() if isinstance(m, Conv)):
             conv.folded = conv.weight()
         level = LevelStream(net.level, w, n, self.labels(y) if self.conditional else None)
-        image = torch.zeros(n, c + 1, h + 1, w, device=self.device, dtype=self.float_dtype)  # a row of zeros above
+        image = torch.zeros(
+            n, c + 1, h + 1, w, device=self.device, dtype=self.float_dtype
+        )  # a row of zeros above
         image[:, c, 1:] = 1
         left_weight, left_bias = net.start_left.weight()[..., 0], net.start_left.b
         zero = image.new_zeros(n, len(left_bias), 1, w)
@@ -326,7 +398,10 @@ class PixelCNNpp(AutoregressiveModule):
             for j in range(w):
                 ul = above[..., j : j + 1]
                 if j:
-                    beside = torch.einsum("ncr,ocr->no", image[:, :, r : r + 2, j - 1], left_weight) + left_bias
+                    beside = (
+                        torch.einsum("ncr,ocr->no", image[:, :, r : r + 2, j - 1], left_weight)
+                        + left_bias
+                    )
                     ul = ul + beside[..., None, None]
                 params = net.out(F.elu(level.pixel(ul)))[:, :, 0, 0]
                 pixel = image.new_zeros(n, c)
@@ -335,7 +410,7 @@ class PixelCNNpp(AutoregressiveModule):
                     pixel[:, channel] = value
                 image[:, :c, r + 1, j] = self.spec.to_signed(pixel)
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
         optimiser = torch.optim.Adam(self.parameters(), self.lr, betas=self.betas)
         if self.decay == 1:

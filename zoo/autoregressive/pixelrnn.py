@@ -1,18 +1,24 @@
-"""PixelRNN: an image as a sequence of pixels, each predicted from those before it by two-dimensional LSTMs.
+"""PixelRNN: an image as a sequence of pixels, each predicted from those before it by
+two-dimensional LSTMs.
 
-Paper      van den Oord, Kalchbrenner, Kavukcuoglu. Pixel Recurrent Neural Networks. ICML 2016. arXiv:1601.06759.
-Model      P(x) = Π P(x_d | x_<d), pixels in raster order, the channels of a pixel one after the other. A 7x7 convolution with mask A,
-           n residual LSTM blocks, and two 1x1 convolutions to the logits of L levels (one logit for binary data).
-           [o, f, i, g] = input-to-state(x) + state-to-state(h);  c ← σ(f) c + σ(i) tanh(g);  h = σ(o) tanh(c).
-           ``row_lstm``: a row at once, h and c from the row above, input-to-state 1x3 with mask B, state-to-state 1x3. A pixel sees a
-           triangle above it. ``diagonal_bilstm``: a diagonal at once, h from the pixels above and beside, c from beside; one pass from
-           the left, one from the right that is moved down by one row, and their sum. A pixel sees nearly all before it: the last
-           pixel of the row above it sees within the first convolution only.
-Objective  -log P(x) in bits per dimension: the cross-entropy of the levels, which have no order for the model.
-Sampling   Raster order. ``cache=True`` computes one column of each layer a step, what depends on the row above once a row: one forward
-           pass in total instead of D.
-Notes      Layers: zoo/nn/pixel_lstm.py. Forget biases start at 1. Inputs are scaled to [-1, 1]. With ``conditional``, labels enter as
-           a bias of every block's gates, an extension.
+Paper      van den Oord, Kalchbrenner, Kavukcuoglu. Pixel Recurrent Neural Networks. ICML 2016.
+           arXiv:1601.06759.
+Model      P(x) = Π P(x_d | x_<d), pixels in raster order, the channels of a pixel one after the
+           other. A 7x7 convolution with mask A, n residual LSTM blocks, and two 1x1 convolutions to
+           the logits of L levels (one logit for binary data). [o, f, i, g] = input-to-state(x) +
+           state-to-state(h);  c ← σ(f) c + σ(i) tanh(g);  h = σ(o) tanh(c). ``row_lstm``: a row at
+                               once, h and c from the row above, input-to-state 1x3 with mask B,
+                               state-to-state 1x3. A pixel sees a
+           triangle above it. ``diagonal_bilstm``: a diagonal at once, h from the pixels above and
+           beside, c from beside; one pass from the left, one from the right that is moved down by
+           one row, and their sum. A pixel sees nearly all before it: the last pixel of the row
+           above it sees within the first convolution only.
+Objective  -log P(x) in bits per dimension: the cross-entropy of the levels, which have no order for
+           the model.
+Sampling   Raster order. ``cache=True`` computes one column of each layer a step, what depends on
+           the row above once a row: one forward pass in total instead of D.
+Notes      Layers: zoo/nn/pixel_lstm.py. Forget biases start at 1. Inputs are scaled to [-1, 1].
+           With ``conditional``, labels enter as a bias of every block's gates, an extension.
 """
 
 from __future__ import annotations
@@ -29,7 +35,12 @@ from zoo.registry import Paper, register
 
 @register(
     "pixelrnn",
-    paper=Paper("van den Oord, Kalchbrenner, Kavukcuoglu", "Pixel Recurrent Neural Networks", 2016, "1601.06759"),
+    paper=Paper(
+        "van den Oord, Kalchbrenner, Kavukcuoglu",
+        "Pixel Recurrent Neural Networks",
+        2016,
+        "1601.06759",
+    ),
     about="two-dimensional LSTMs (by rows or by diagonals) predict each pixel from those before it",
     taxonomy="explicit tractable",
     likelihood="exact_mass",
@@ -66,7 +77,10 @@ class PixelRNN(AutoregressiveModule):
         if variant not in VARIANTS:
             raise ValueError(f"pixelrnn: variant is {' or '.join(VARIANTS)}, got {variant!r}")
         if conditional and not spec.num_classes:
-            raise ValueError(f"pixelrnn with conditional=True models labelled data, got {spec}; choose digits, or conditional=False")
+            raise ValueError(
+                f"pixelrnn with conditional=True models labelled data, got {spec}; choose digits, "
+                f"or conditional=False"
+            )
         if n < 0:
             raise ValueError(f"pixelrnn: n is at least 0, got {n}")
         if optimiser not in ("adam", "rmsprop"):
@@ -80,7 +94,9 @@ class PixelRNN(AutoregressiveModule):
 
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits of all D conditionals in one pass, (B, D, P), from levels."""
-        return by_dimension(self.network(self.spec.to_signed(x), self.one_hot(y)), self.spec.shape[0])
+        return by_dimension(
+            self.network(self.spec.to_signed(x), self.one_hot(y)), self.spec.shape[0]
+        )
 
     def stream(self, n: int, y: Tensor | None) -> Stream:
         _, height, width = self.spec.shape

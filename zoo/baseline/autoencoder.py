@@ -1,18 +1,25 @@
 """Deep auto-encoder, and a classifier made of its encoder.
 
-Paper      Hinton, Salakhutdinov. Reducing the Dimensionality of Data with Neural Networks. Science 313, 2006. Denoising: Vincent,
-           Larochelle, Bengio, Manzagol. Extracting and Composing Robust Features with Denoising Autoencoders. ICML 2008.
-Model      z = Enc(x), x̂ = Dec(z), z with far fewer dimensions than x and no activation. "linear": z = W x + b, x̂ = V z + c, with V = Wᵀ
-           where ``tied``; "mlp" and "conv": hidden layers, Dec the mirror of Enc. A sigmoid ends Dec where values lie in [0, 1].
-Objective  mean over the batch of Σ ½ (x - x̂)² ("l2"), or of the binary cross-entropy ("bce"). ``denoise`` hides that share of Enc's
-           inputs (as zeros), each for itself; the target stays the whole x.
-Sampling   None: nothing says how codes are distributed, so Dec of gaussian noise is no sample of anything.
-Use        ``to_classifier`` puts a linear head on a copy of Enc, to be trained on labels: fine-tuned, frozen, or from scratch.
-Notes      Hinton and Salakhutdinov pre-train each layer as a restricted Boltzmann machine and fine-tune by conjugate gradients; here all
-           layers learn together with Adam. val/mse is per dimension and of the undamaged x. The reference lines come from the training
-           data before training: the mean image, and principal components as many as z has dimensions. val/mse_mean_image and
-           val/mse_pca are their errors on the validation data, and val/mse_over_pca is val/mse over the components' error on the training
-           data, which flatters them.
+Paper      Hinton, Salakhutdinov. Reducing the Dimensionality of Data with Neural Networks. Science
+           313, 2006. Denoising: Vincent, Larochelle, Bengio, Manzagol. Extracting and Composing
+           Robust Features with Denoising Autoencoders. ICML 2008.
+Model      z = Enc(x), x̂ = Dec(z), z with far fewer dimensions than x and no activation. "linear":
+           z = W x + b, x̂ = V z + c, with V = Wᵀ where ``tied``; "mlp" and "conv": hidden layers,
+           Dec the mirror of Enc. A sigmoid ends Dec where values lie in [0, 1].
+Objective  mean over the batch of Σ ½ (x - x̂)² ("l2"), or of the binary cross-entropy ("bce").
+           ``denoise`` hides that share of Enc's inputs (as zeros), each for itself; the target
+           stays the whole x.
+Sampling   None: nothing says how codes are distributed, so Dec of gaussian noise is no sample of
+           anything.
+Use        ``to_classifier`` puts a linear head on a copy of Enc, to be trained on labels:
+           fine-tuned, frozen, or from scratch.
+Notes      Hinton and Salakhutdinov pre-train each layer as a restricted Boltzmann machine and
+           fine-tune by conjugate gradients; here all layers learn together with Adam. val/mse is
+           per dimension and of the undamaged x. The reference lines come from the training data
+           before training: the mean image, and principal components as many as z has dimensions.
+           val/mse_mean_image and val/mse_pca are their errors on the validation data, and
+           val/mse_over_pca is val/mse over the components' error on the training data, which
+           flatters them.
 """
 
 from __future__ import annotations
@@ -51,7 +58,12 @@ def principal_components(rows: Tensor, q: int) -> tuple[Tensor, Tensor]:
 
 @register(
     "autoencoder",
-    paper=Paper("Hinton, Salakhutdinov", "Reducing the Dimensionality of Data with Neural Networks", 2006, "Science 313"),
+    paper=Paper(
+        "Hinton, Salakhutdinov",
+        "Reducing the Dimensionality of Data with Neural Networks",
+        2006,
+        "Science 313",
+    ),
     about="an encoder and a decoder trained to reconstruct; the encoder can be made a classifier",
     taxonomy="baseline",
     likelihood="none",
@@ -64,10 +76,12 @@ class Autoencoder(LikelihoodModule):
 
     Args:
         variant: "linear", "mlp", or "conv" (square images whose side is 8, 16, 32, ...).
-        latent: dimension of z. hidden: units of Enc's hidden layers ("mlp"). width: maps of the first convolution ("conv").
+        latent: dimension of z. hidden: units of Enc's hidden layers ("mlp"). width: maps of the
+            first convolution ("conv").
         activation: of the hidden layers of "mlp", "relu" or "sigmoid".
         sigmoid: end Dec with one; None does so for images. bias, tied: of "linear".
-        objective: "l2" or "bce". denoise: share of inputs that is hidden in training. lr: of Adam. weight_decay: its L2 penalty.
+        objective: "l2" or "bce". denoise: share of inputs that is hidden in training. lr: of Adam.
+            weight_decay: its L2 penalty.
     """
 
     mean: Tensor
@@ -75,22 +89,43 @@ class Autoencoder(LikelihoodModule):
     pca_error: Tensor
 
     def __init__(
-        self, spec: DataSpec, variant: str = "mlp", latent: int = 16, hidden: Sequence[int] = (128, 128), width: int = 32,
-        activation: str = "relu", sigmoid: bool | None = None, bias: bool = True, tied: bool = False, objective: str = "l2",
-        denoise: float = 0.0, lr: float = 1e-3, weight_decay: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        variant: str = "mlp",
+        latent: int = 16,
+        hidden: Sequence[int] = (128, 128),
+        width: int = 32,
+        activation: str = "relu",
+        sigmoid: bool | None = None,
+        bias: bool = True,
+        tied: bool = False,
+        objective: str = "l2",
+        denoise: float = 0.0,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
         for name, value, allowed in (
-            ("variant", variant, VARIANTS), ("activation", activation, ACTIVATIONS), ("objective", objective, ("l2", "bce")),
-        ):  # fmt: skip
+            ("variant", variant, VARIANTS),
+            ("activation", activation, ACTIVATIONS),
+            ("objective", objective, ("l2", "bce")),
+        ):
             if value not in allowed:
-                raise ValueError(f"autoencoder: {name} is one of {', '.join(allowed)}, got {value!r}")
+                raise ValueError(
+                    f"autoencoder: {name} is one of {', '.join(allowed)}, got {value!r}"
+                )
         if not 0 <= denoise <= 1:
             raise ValueError(f"autoencoder: denoise is a share in [0, 1], got {denoise}")
         if variant != "linear" and (tied or not bias):
-            raise ValueError(f"autoencoder: tied and bias=false are options of variant=linear, got variant={variant}")
+            raise ValueError(
+                f"autoencoder: tied and bias=false are options of variant=linear, got "
+                f"variant={variant}"
+            )
         sigmoid = spec.levels is not None if sigmoid is None else sigmoid
         if objective == "bce" and not (sigmoid and spec.levels is not None):
-            raise ValueError(f"autoencoder's objective=bce takes values in [0, 1] and a sigmoid, got {spec}; set objective=l2")
+            raise ValueError(
+                f"autoencoder's objective=bce takes values in [0, 1] and a sigmoid, got {spec}; "
+                f"set objective=l2"
+            )
         super().__init__(spec)
         self.tied, self.sigmoid, self.objective, self.denoise, self.lr, self.weight_decay = (
             tied,
@@ -103,13 +138,21 @@ class Autoencoder(LikelihoodModule):
         self.c = nn.Parameter(torch.zeros(spec.dim)) if tied and bias else None
         self.decoder: nn.Module | None = None
         if variant == "conv":
-            spec.require("autoencoder with variant=conv", image=True, square=True, size=tuple(2**i for i in range(3, 11)))
+            spec.require(
+                "autoencoder with variant=conv",
+                image=True,
+                square=True,
+                size=tuple(2**i for i in range(3, 11)),
+            )
             encoder, decoder = conv_coders(spec.shape, latent, latent, 1, width, "relu")
             self.encoder: nn.Sequential = encoder
             self.decoder = nn.Sequential(decoder, nn.Flatten())
         elif variant == "mlp":
             widths = [spec.dim, *hidden, latent]
-            self.encoder, self.decoder = nn.Sequential(nn.Flatten(), stack(widths, activation)), stack(widths[::-1], activation)
+            self.encoder, self.decoder = (
+                nn.Sequential(nn.Flatten(), stack(widths, activation)),
+                stack(widths[::-1], activation),
+            )
         else:
             self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(spec.dim, latent, bias))
             self.decoder = None if tied else nn.Linear(latent, spec.dim, bias)
@@ -123,9 +166,11 @@ class Autoencoder(LikelihoodModule):
         mean, components = principal_components(rows, self.components.shape[1])
         for buffer, value in ((self.mean, mean), (self.components, components)):
             buffer.copy_(value)
-        self.pca_error.copy_((rows - mean - (rows - mean) @ components @ components.T).square().mean())
+        self.pca_error.copy_(
+            (rows - mean - (rows - mean) @ components @ components.T).square().mean()
+        )
 
-    # -- loss ----------------------------------------------------------------------------------------------------------
+    # -- loss -------------------------------------------------------------------------------------
     def decoded(self, z: Tensor) -> Tensor:
         """Dec's output before its sigmoid, (B, D)."""
         if self.decoder is None:
@@ -141,7 +186,11 @@ class Autoencoder(LikelihoodModule):
         seen = v * (self.noise.uniform(*v.shape) >= self.denoise) if self.denoise else v
         out, target = self.decoded(self.encoder(seen)), v.flatten(1)
         error = (self.end(out) - target).square()
-        cost = 0.5 * error if self.objective == "l2" else F.binary_cross_entropy_with_logits(out, target, reduction="none")
+        cost = (
+            0.5 * error
+            if self.objective == "l2"
+            else F.binary_cross_entropy_with_logits(out, target, reduction="none")
+        )
         return {"loss": cost.sum(1).mean(), "mse": error.mean()}
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -149,10 +198,14 @@ class Autoencoder(LikelihoodModule):
         mse = (self.end(self.decoded(self.encoder(v))) - v.flatten(1)).square().mean(1)
         away = v.flatten(1) - self.mean
         rest = away - away @ self.components @ self.components.T
-        values = {"mse": mse, "mse_mean_image": away.square().mean(1), "mse_pca": rest.square().mean(1)}
+        values = {
+            "mse": mse,
+            "mse_mean_image": away.square().mean(1),
+            "mse_pca": rest.square().mean(1),
+        }
         return values | {"mse_over_pca": mse / self.pca_error}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def encode(self, x: Tensor) -> Tensor:
         """z, (B, latent)."""
         return self.encoder(self.spec.to_unit(x))
@@ -166,12 +219,16 @@ class Autoencoder(LikelihoodModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line between the codes."""
-        return self.decode(path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)).unflatten(0, (len(a), frames))
+        return self.decode(
+            path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)
+        ).unflatten(0, (len(a), frames))
 
     def to_classifier(self, classes: int, mode: str = "finetune") -> Classifier:
-        """A linear head on a copy of Enc: "finetune" trains both, "frozen" the head, "scratch" both from new weights (the control)."""
+        """A linear head on a copy of Enc: "finetune" trains both, "frozen" the head, "scratch" both
+        from new weights (the control).
+        """
         return Classifier(self, classes, mode)
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), self.lr, weight_decay=self.weight_decay)

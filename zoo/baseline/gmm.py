@@ -2,15 +2,20 @@
 
 Paper      Dempster, Laird, Rubin. Maximum Likelihood from Incomplete Data via the EM Algorithm.
            Journal of the Royal Statistical Society B 39, 1977.
-Model      p(y) = Σ_k π_k N(y; μ_k, Σ_k), Σ_k spherical, diagonal, full, or one full matrix for all ("tied").
-Objective  log p(y) = logsumexp_k [ln π_k - ½ (D ln 2π + ln|Σ_k| + (y-μ_k)ᵀ Σ_k⁻¹ (y-μ_k))], raised by turns:
+Model      p(y) = Σ_k π_k N(y; μ_k, Σ_k), Σ_k spherical, diagonal, full, or one full matrix for all
+           ("tied").
+Objective  log p(y) = logsumexp_k [ln π_k - ½ (D ln 2π + ln|Σ_k| + (y-μ_k)ᵀ Σ_k⁻¹ (y-μ_k))], raised
+           by turns:
                E  r_nk = P(k | y_n);
-               M  N_k = Σ_n r_nk, π_k = N_k/N, μ_k = Σ_n r_nk y_n / N_k, Σ_k = Σ_n r_nk (y_n-μ_k)(y_n-μ_k)ᵀ / N_k + ρ I.
-           One training step is one such iteration over all the data; train/nll_nats is that of the values it ends with.
+               M  N_k = Σ_n r_nk, π_k = N_k/N, μ_k = Σ_n r_nk y_n / N_k, Σ_k = Σ_n r_nk
+                  (y_n-μ_k)(y_n-μ_k)ᵀ / N_k + ρ I.
+           One training step is one such iteration over all the data; train/nll_nats is that of the
+           values it ends with.
 Sampling   k ~ π, y = μ_k + L_k ε with Σ_k = L_k L_kᵀ.
-Notes      The first responsibilities are the clusters of scikit-learn's k-means, the best of five. The ridge ρ bounds the likelihood
-           where a component shrinks to a point; up to ρ the train likelihood never falls. A component with N_k < N/1000 moves to the
-           worst explained example (``train/reseeds``). A component's labels are counted, for ``classify``.
+Notes      The first responsibilities are the clusters of scikit-learn's k-means, the best of five.
+           The ridge ρ bounds the likelihood where a component shrinks to a point; up to ρ the train
+           likelihood never falls. A component with N_k < N/1000 moves to the worst explained
+           example (``train/reseeds``). A component's labels are counted, for ``classify``.
 """
 
 from __future__ import annotations
@@ -35,11 +40,14 @@ def log_components(y: Tensor, mu: Tensor, scale: Tensor) -> Tensor:
     """log N(y; μ_k, Σ_k) in nats, (B, K).
 
     Args:
-        y: (B, D). mu: (K, D). scale: standard deviations (K, D) or (K, 1), or Cholesky factors (K, D, D) or (1, D, D).
+        y: (B, D). mu: (K, D). scale: standard deviations (K, D) or (K, 1), or Cholesky factors (K,
+            D, D) or (1, D, D).
     """
     rest = y[:, None] - mu  # (B, K, D)
     if scale.ndim == 3:
-        white = torch.linalg.solve_triangular(scale, rest.permute(1, 2, 0), upper=False)  # (K, D, B)
+        white = torch.linalg.solve_triangular(
+            scale, rest.permute(1, 2, 0), upper=False
+        )  # (K, D, B)
         maha, log_det = white.square().sum(1).T, scale.diagonal(dim1=1, dim2=2).log().sum(1)
     else:
         maha, log_det = (rest / scale).square().sum(2), scale.expand_as(mu).log().sum(1)
@@ -47,16 +55,25 @@ def log_components(y: Tensor, mu: Tensor, scale: Tensor) -> Tensor:
 
 
 def maximise(y: Tensor, r: Tensor, kind: str, ridge: float) -> tuple[Tensor, Tensor, Tensor]:
-    """π, μ and scales of responsibilities r, (N, K); moments are taken about the mean of the data, where they lose the fewest digits."""
+    """π, μ and scales of responsibilities r, (N, K); moments are taken about the mean of the data,
+    where they lose the fewest digits.
+    """
     n_k = r.sum(0).clamp(min=1e-12)
     centre = y.mean(0)
     v = y - centre
     mu = r.T @ v / n_k[:, None]
     if kind in ("full", "tied"):
-        cov = torch.stack([(r[:, k, None] * v).T @ v / n_k[k] - torch.outer(mu[k], mu[k]) for k in range(len(n_k))])
+        cov = torch.stack(
+            [
+                (r[:, k, None] * v).T @ v / n_k[k] - torch.outer(mu[k], mu[k])
+                for k in range(len(n_k))
+            ]
+        )
         if kind == "tied":
             cov = torch.einsum("k,kde->de", n_k / len(y), cov)[None]
-        scale = torch.linalg.cholesky(cov + ridge * torch.eye(len(centre), dtype=y.dtype, device=y.device))
+        scale = torch.linalg.cholesky(
+            cov + ridge * torch.eye(len(centre), dtype=y.dtype, device=y.device)
+        )
     else:
         var = (r.T @ v.square() / n_k[:, None] - mu.square()).clamp(min=0)
         scale = ((var.mean(1, keepdim=True) if kind == "spherical" else var) + ridge).sqrt()
@@ -89,31 +106,52 @@ class GMM(DensityEstimator):
 
     labels: Tensor
 
-    def __init__(self, spec: DataSpec, components: int = 20, covariance: str = "diag", ridge: float = 1e-4) -> None:
+    def __init__(
+        self, spec: DataSpec, components: int = 20, covariance: str = "diag", ridge: float = 1e-4
+    ) -> None:
         super().__init__(spec)
         if covariance not in COVARIANCES:
-            raise ValueError(f"gmm: covariance is one of {', '.join(COVARIANCES)}, got {covariance!r}")
+            raise ValueError(
+                f"gmm: covariance is one of {', '.join(COVARIANCES)}, got {covariance!r}"
+            )
         if components < 1 or not ridge > 0:
-            raise ValueError(f"gmm: components is at least 1 and ridge positive, got {components}, {ridge}")
+            raise ValueError(
+                f"gmm: components is at least 1 and ridge positive, got {components}, {ridge}"
+            )
         self.covariance, self.ridge = covariance, ridge
         k, d = components, spec.dim
         one = torch.ones(k, 1 if covariance == "spherical" else d)
         self.pi = nn.Parameter(torch.full((k,), 1 / k))
         self.mu = nn.Parameter(torch.rand(k, d))
-        self.scale = nn.Parameter(torch.eye(d).repeat(1 if covariance == "tied" else k, 1, 1) if covariance in ("full", "tied") else one)
-        self.register_buffer("labels", torch.zeros(k, spec.num_classes))  # expected count of each label in each component
+        self.scale = nn.Parameter(
+            torch.eye(d).repeat(1 if covariance == "tied" else k, 1, 1)
+            if covariance in ("full", "tied")
+            else one
+        )
+        self.register_buffer(
+            "labels", torch.zeros(k, spec.num_classes)
+        )  # expected count of each label in each component
 
-    # -- estimation ----------------------------------------------------------------------------------------------------
+    # -- estimation -------------------------------------------------------------------------------
     @torch.no_grad()
     def start(self, rows: Tensor, y: Tensor | None = None) -> None:
         from sklearn.cluster import KMeans
 
         k = len(self.pi)
         if len(rows) < k:
-            raise ValueError(f"gmm has {k} components for {len(rows)} examples; lower --model.components")
+            raise ValueError(
+                f"gmm has {k} components for {len(rows)} examples; lower --model.components"
+            )
         seed = mix(int(self.noise_seed), "seeding") % 2**32
         found = KMeans(k, n_init=5, random_state=seed).fit(rows.cpu().numpy()).labels_
-        self._set(maximise(rows, F.one_hot(torch.from_numpy(found).long(), k).to(rows), self.covariance, self.ridge))
+        self._set(
+            maximise(
+                rows,
+                F.one_hot(torch.from_numpy(found).long(), k).to(rows),
+                self.covariance,
+                self.ridge,
+            )
+        )
 
     @torch.no_grad()
     def iterate(self, rows: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
@@ -126,8 +164,14 @@ class GMM(DensityEstimator):
             if self.covariance != "tied":
                 self.scale[dead] = self.scale[~dead].mean(0)
         if y is not None:
-            self.labels.copy_(self.responsibilities(rows).T @ F.one_hot(y, self.spec.num_classes).to(rows))
-        return {"nll_nats": self.nll(rows), "effective_components": self.effective, "reseeds": dead.sum()}
+            self.labels.copy_(
+                self.responsibilities(rows).T @ F.one_hot(y, self.spec.num_classes).to(rows)
+            )
+        return {
+            "nll_nats": self.nll(rows),
+            "effective_components": self.effective,
+            "reseeds": dead.sum(),
+        }
 
     def _set(self, values: tuple[Tensor, Tensor, Tensor]) -> None:
         for parameter, value in zip((self.pi, self.mu, self.scale), values, strict=True):
@@ -138,10 +182,13 @@ class GMM(DensityEstimator):
         """exp of the entropy of π: how many components share the data."""
         return torch.special.entr(self.pi).sum().exp()
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def log_joint(self, y: Tensor) -> Tensor:
         """ln π_k + log N(y; μ_k, Σ_k), (B, K) float64, of y in [0, 1)^D for images."""
-        values = [log_components(v.double(), self.mu.double(), self.scale.double()) for v in y.flatten(1).split(CHUNK)]
+        values = [
+            log_components(v.double(), self.mu.double(), self.scale.double())
+            for v in y.flatten(1).split(CHUNK)
+        ]
         return torch.cat(values) + self.pi.double().log()
 
     def log_density(self, y: Tensor) -> Tensor:
@@ -152,19 +199,29 @@ class GMM(DensityEstimator):
         return self.log_joint(y).softmax(1)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Effective components and, for labelled data, how often the likeliest label is the right one."""
+        """Effective components and, for labelled data, how often the likeliest label is the right
+        one.
+        """
         values = {"effective_components": self.effective.expand(len(batch["x"]))}
         if "y" in batch and self.spec.num_classes:
             values["accuracy"] = (self.classify(batch["x"]).argmax(1) == batch["y"]).double()
         return values
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        return self.data_units(self._draw(torch.multinomial(self.pi, n, replacement=True, generator=generator), generator))
+    # -- use --------------------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self.data_units(
+            self._draw(
+                torch.multinomial(self.pi, n, replacement=True, generator=generator), generator
+            )
+        )
 
     def _draw(self, k: Tensor, generator: torch.Generator | None) -> Tensor:
         """A draw of N(μ_k, Σ_k) for each of the components k, (B, D)."""
-        eps = torch.randn(len(k), self.spec.dim, generator=generator, device=self.device, dtype=self.float_dtype)
+        eps = torch.randn(
+            len(k), self.spec.dim, generator=generator, device=self.device, dtype=self.float_dtype
+        )
         if self.covariance == "tied":
             return self.mu[k] + eps @ self.scale[0].T
         if self.covariance == "full":
@@ -180,17 +237,35 @@ class GMM(DensityEstimator):
         return self.data_units(self.encode(x) @ self.mu)
 
     def classify(self, x: Tensor) -> Tensor:
-        """P(label | y) = Σ_k P(k | y) P(label | k), (B, num_classes), from the labels counted in training plus one of each."""
+        """P(label | y) = Σ_k P(k | y) P(label | k), (B, num_classes), from the labels counted in
+        training plus one of each.
+        """
         if not self.spec.num_classes:
-            raise ValueError(f"gmm needs labels to classify, got {self.spec}; choose labelled data such as digits")
+            raise ValueError(
+                f"gmm needs labels to classify, got {self.spec}; choose labelled data such as "
+                f"digits"
+            )
         counted = self.labels + 1
         return self.encode(x) @ (counted / counted.sum(1, keepdim=True))
 
-    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the dimensions where ``known`` is False given the others: a component, then its gaussian conditional."""
+    def inpaint(
+        self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the dimensions where ``known`` is False given the others: a component, then its
+        gaussian conditional.
+        """
         y, known_rows = self.middle(x), known.flatten(1)
         covariances = [self._covariance(k) for k in range(len(self.pi))]
-        joint = torch.stack([log_marginal(y, known_rows, mu, c) for mu, c in zip(self.mu, covariances, strict=True)], 1) + self.pi.log()
+        joint = (
+            torch.stack(
+                [
+                    log_marginal(y, known_rows, mu, c)
+                    for mu, c in zip(self.mu, covariances, strict=True)
+                ],
+                1,
+            )
+            + self.pi.log()
+        )
         which = torch.multinomial(joint.softmax(1), 1, generator=generator)[:, 0]
         filled = self._draw(which, generator)
         for k in which.unique().tolist():

@@ -1,15 +1,19 @@
 """Kernel density estimate: a small gaussian on every training example (Parzen windows).
 
-Paper      Parzen. On Estimation of a Probability Density Function and Mode. Annals of Mathematical Statistics 33, 1962. (Rosenblatt 1956.)
+Paper      Parzen. On Estimation of a Probability Density Function and Mode. Annals of Mathematical
+           Statistics 33, 1962. (Rosenblatt 1956.)
 Model      p(y) = (1/N) Σ_n N(y; y_n, h² I).
-Objective  Only the bandwidth is estimated. "loo": the mean over n of log (1/(N-1)) Σ_{m≠n} N(y_n; y_m, h² I). "cv": the log-likelihood
-           of a held-out tenth of the training data under the other nine. Each is a likelihood of one shared variance, so EM raises it:
+Objective  Only the bandwidth is estimated. "loo": the mean over n of log (1/(N-1)) Σ_{m≠n} N(y_n;
+           y_m, h² I). "cv": the log-likelihood of a held-out tenth of the training data under the
+           other nine. Each is a likelihood of one shared variance, so EM raises it:
                r_nm = P(kernel m | y_n),   h² <- Σ_nm r_nm |y_n - y_m|² / (N D),
            one iteration a training step, h kept within [0.01, 1] standard deviations.
-           "silverman": h_d = std_d (4 / ((D+2) N))^(1/(D+4)), a rule of thumb for one to four dimensions.
+           "silverman": h_d = std_d (4 / ((D+2) N))^(1/(D+4)), a rule of thumb for one to four
+           dimensions.
 Sampling   A training example plus h ε. So a good-looking sample says nothing about generalisation.
-Notes      Choosing h by the likelihood of the training examples themselves would send it to zero: each sits on its own kernel. In 64
-           dimensions the estimate loses to a single full gaussian; it is here to be beaten. Images are dequantised, once and for all.
+Notes      Choosing h by the likelihood of the training examples themselves would send it to zero:
+           each sits on its own kernel. In 64 dimensions the estimate loses to a single full
+           gaussian; it is here to be beaten. Images are dequantised, once and for all.
 """
 
 from __future__ import annotations
@@ -41,7 +45,12 @@ def log_kernels(y: Tensor, points: Tensor, h: Tensor) -> Tensor:
 
 @register(
     "kde",
-    paper=Paper("Parzen", "On Estimation of a Probability Density Function and Mode", 1962, "Annals of Mathematical Statistics 33"),
+    paper=Paper(
+        "Parzen",
+        "On Estimation of a Probability Density Function and Mode",
+        1962,
+        "Annals of Mathematical Statistics 33",
+    ),
     about="a gaussian window on every training example",
     taxonomy="explicit tractable",
     likelihood="dequantised_bound",
@@ -69,21 +78,31 @@ class KDE(DensityEstimator):
             raise ValueError(f"kde: max_points is at least 10, got {max_points}")
         self.bandwidth, self.max_points = bandwidth, max_points
         self.h = nn.Parameter(torch.ones(spec.dim))
-        self.register_buffer("points", torch.rand(1, spec.dim))  # as many as there are examples, once there are any
+        self.register_buffer(
+            "points", torch.rand(1, spec.dim)
+        )  # as many as there are examples, once there are any
         self.register_buffer("labels", torch.zeros(1, dtype=torch.long))
         self.register_buffer("std", torch.ones(()))
 
-    # -- estimation ----------------------------------------------------------------------------------------------------
+    # -- estimation -------------------------------------------------------------------------------
     @torch.no_grad()
     def start(self, rows: Tensor, y: Tensor | None = None) -> None:
         if len(rows) < 10:
-            raise ValueError(f"kde chooses its bandwidth from at least 10 examples, got {len(rows)}")
-        order = torch.randperm(len(rows), generator=seeded(int(self.noise_seed), "points"))[: self.max_points].to(rows.device)
+            raise ValueError(
+                f"kde chooses its bandwidth from at least 10 examples, got {len(rows)}"
+            )
+        order = torch.randperm(len(rows), generator=seeded(int(self.noise_seed), "points"))[
+            : self.max_points
+        ].to(rows.device)
         self.points = rows[order].to(self.float_dtype)
         self.labels = torch.zeros_like(order) if y is None else y[order]
         n, d = self.points.shape
         self.std.copy_(rows.var(0).mean().sqrt())
-        self.h.copy_(rows.std(0) * (4 / ((d + 2) * n)) ** (1 / (d + 4)) if self.bandwidth == "silverman" else self.std / 4)
+        self.h.copy_(
+            rows.std(0) * (4 / ((d + 2) * n)) ** (1 / (d + 4))
+            if self.bandwidth == "silverman"
+            else self.std / 4
+        )
 
     @torch.no_grad()
     def iterate(self, rows: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
@@ -104,7 +123,9 @@ class KDE(DensityEstimator):
             joint = log_kernels(self.points[part], self.points[kernels], self.h)
             if self.bandwidth == "loo":
                 joint[torch.arange(len(part)), part] = -math.inf
-            distances = torch.cdist(self.points[part].double(), self.points[kernels].double()).square()
+            distances = torch.cdist(
+                self.points[part].double(), self.points[kernels].double()
+            ).square()
             total += (joint.softmax(1) * distances).sum()
         return total / (len(queries) * d)
 
@@ -118,44 +139,72 @@ class KDE(DensityEstimator):
             values.append(joint.logsumexp(1) - math.log(n - 1))
         return torch.cat(values)
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def log_density(self, y: Tensor) -> Tensor:
-        parts = [log_kernels(v, self.points, self.h).logsumexp(1) for v in y.flatten(1).split(CHUNK)]
+        parts = [
+            log_kernels(v, self.points, self.h).logsumexp(1) for v in y.flatten(1).split(CHUNK)
+        ]
         return (torch.cat(parts) - math.log(len(self.points))).to(y.dtype)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The bandwidth, the distance to the nearest kernel and, for labelled data, the accuracy."""
+        """The bandwidth, the distance to the nearest kernel and, for labelled data, the
+        accuracy.
+        """
         y = self.middle(batch["x"])
-        values = {"bandwidth": self.h.mean().expand(len(y)), "nearest": torch.cdist(y.double(), self.points.double()).min(1).values}
+        values = {
+            "bandwidth": self.h.mean().expand(len(y)),
+            "nearest": torch.cdist(y.double(), self.points.double()).min(1).values,
+        }
         if "y" in batch and self.spec.num_classes:
             values["accuracy"] = (self.classify(batch["x"]).argmax(1) == batch["y"]).double()
         return values
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    # -- use --------------------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         which = torch.randint(len(self.points), (n,), generator=generator, device=self.device)
         return self.data_units(self._draw(which, generator))
 
     def _draw(self, which: Tensor, generator: torch.Generator | None) -> Tensor:
-        eps = torch.randn(len(which), self.spec.dim, generator=generator, device=self.device, dtype=self.float_dtype)
+        eps = torch.randn(
+            len(which),
+            self.spec.dim,
+            generator=generator,
+            device=self.device,
+            dtype=self.float_dtype,
+        )
         return self.points[which] + self.h * eps
 
     def classify(self, x: Tensor) -> Tensor:
-        """P(label | y), (B, num_classes): the labels' shares of the density at y, levels taken at their middle."""
+        """P(label | y), (B, num_classes): the labels' shares of the density at y, levels taken at
+        their middle.
+        """
         if not self.spec.num_classes:
-            raise ValueError(f"kde needs labels to classify, got {self.spec}; choose labelled data such as digits")
+            raise ValueError(
+                f"kde needs labels to classify, got {self.spec}; choose labelled data such as "
+                f"digits"
+            )
         share = log_kernels(self.middle(x), self.points, self.h).softmax(1)
         empty = share.new_zeros(len(x), self.spec.num_classes)
         return empty.index_add_(1, self.labels, share).to(x.dtype)
 
-    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the dimensions where ``known`` is False given the others: a kernel by its likeness there, then its noise elsewhere."""
+    def inpaint(
+        self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the dimensions where ``known`` is False given the others: a kernel by its likeness
+        there, then its noise elsewhere.
+        """
         y, keep = self.middle(x), known.expand_as(x).flatten(1)
-        rest = (torch.where(keep, y, 0)[:, None] - keep[:, None] * self.points) / self.h  # (B, N, D)
-        which = torch.multinomial((-0.5 * rest.square().sum(2)).softmax(1), 1, generator=generator)[:, 0]
+        rest = (
+            torch.where(keep, y, 0)[:, None] - keep[:, None] * self.points
+        ) / self.h  # (B, N, D)
+        which = torch.multinomial((-0.5 * rest.square().sum(2)).softmax(1), 1, generator=generator)[
+            :, 0
+        ]
         return torch.where(known, x, self.data_units(self._draw(which, generator)))
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
+    # -- checkpoints ------------------------------------------------------------------------------
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         for name in ("points", "labels"):  # as many as the checkpoint holds
             if prefix + name in state:

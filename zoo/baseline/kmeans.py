@@ -1,14 +1,19 @@
 """k-means: each example is described by the nearest of K centroids.
 
-Paper      Lloyd. Least Squares Quantization in PCM. IEEE Transactions on Information Theory 28, 1982 (written in 1957).
-           (Seeding: Arthur and Vassilvitskii. k-means++: The Advantages of Careful Seeding. SODA 2007.)
+Paper      Lloyd. Least Squares Quantization in PCM. IEEE Transactions on Information Theory 28,
+           1982 (written in 1957). (Seeding: Arthur and Vassilvitskii. k-means++: The Advantages of
+           Careful Seeding. SODA 2007.)
 Model      K centroids c_k; an example belongs to its nearest one. Images are scaled to [0, 1].
-Objective  J = (1/N) Σ_n min_k |x_n - c_k|², lowered by turns: assign every example, move every centroid to the mean of its examples.
-           One training step is one such iteration over all the data; J is that of the centroids it ends with.
-Sampling   A cluster by its share of the data, then its centroid plus noise of the cluster's own variance per dimension.
-Notes      The first centroids are the best of ``restarts`` k-means++ seedings (scikit-learn's), each followed by five iterations. A
-           centroid left without examples moves to the example farthest from its own (``train/reseeds``); only then may J rise.
-           A cluster's labels are counted, for ``classify`` and the purity. The soft version is gmm; minibatches are not here.
+Objective  J = (1/N) Σ_n min_k |x_n - c_k|², lowered by turns: assign every example, move every
+           centroid to the mean of its examples. One training step is one such iteration over all
+           the data; J is that of the centroids it ends with.
+Sampling   A cluster by its share of the data, then its centroid plus noise of the cluster's own
+           variance per dimension.
+Notes      The first centroids are the best of ``restarts`` k-means++ seedings (scikit-learn's),
+           each followed by five iterations. A centroid left without examples moves to the example
+           farthest from its own (``train/reseeds``); only then may J rise. A cluster's labels are
+           counted, for ``classify`` and the purity. The soft version is gmm; minibatches are not
+           here.
 """
 
 from __future__ import annotations
@@ -30,7 +35,12 @@ def squared_distances(x: Tensor, centroids: Tensor) -> Tensor:
 
 @register(
     "kmeans",
-    paper=Paper("Lloyd", "Least Squares Quantization in PCM", 1982, "IEEE Transactions on Information Theory 28"),
+    paper=Paper(
+        "Lloyd",
+        "Least Squares Quantization in PCM",
+        1982,
+        "IEEE Transactions on Information Theory 28",
+    ),
     about="K centroids by Lloyd's iterations from k-means++ seeds",
     taxonomy="baseline",
     likelihood="none",
@@ -52,22 +62,35 @@ class KMeans(EstimatorModule):
     labels: Tensor
     total: Tensor
 
-    def __init__(self, spec: DataSpec, clusters: int = 10, restarts: int = 5, spread: bool = True) -> None:
+    def __init__(
+        self, spec: DataSpec, clusters: int = 10, restarts: int = 5, spread: bool = True
+    ) -> None:
         super().__init__(spec)
         if min(clusters, restarts) < 1:
-            raise ValueError(f"kmeans: clusters and restarts are at least 1, got {clusters}, {restarts}")
+            raise ValueError(
+                f"kmeans: clusters and restarts are at least 1, got {clusters}, {restarts}"
+            )
         self.restarts, self.spread = restarts, spread
         self.centroids = nn.Parameter(torch.rand(clusters, spec.dim))
         self.register_buffer("counts", torch.ones(clusters))
-        self.register_buffer("variance", torch.zeros(clusters))  # within each cluster, per dimension
-        self.register_buffer("labels", torch.zeros(clusters, spec.num_classes))  # how often each label occurs in each cluster
-        self.register_buffer("total", torch.ones(()))  # mean squared distance to the mean of all data
+        self.register_buffer(
+            "variance", torch.zeros(clusters)
+        )  # within each cluster, per dimension
+        self.register_buffer(
+            "labels", torch.zeros(clusters, spec.num_classes)
+        )  # how often each label occurs in each cluster
+        self.register_buffer(
+            "total", torch.ones(())
+        )  # mean squared distance to the mean of all data
 
-    # -- estimation ----------------------------------------------------------------------------------------------------
+    # -- estimation -------------------------------------------------------------------------------
     @torch.no_grad()
     def start(self, rows: Tensor, y: Tensor | None = None) -> None:
         if len(rows) < len(self.centroids):
-            raise ValueError(f"kmeans has {len(self.centroids)} clusters for {len(rows)} examples; lower --model.clusters")
+            raise ValueError(
+                f"kmeans has {len(self.centroids)} clusters for {len(rows)} examples; lower "
+                f"--model.clusters"
+            )
         self.total.copy_((rows - rows.mean(0)).square().sum(1).mean())
         best, lowest = self.centroids.detach().clone(), float("inf")
         for restart in range(self.restarts):
@@ -79,7 +102,9 @@ class KMeans(EstimatorModule):
         self.centroids.copy_(best)
 
     def seeds(self, rows: Tensor, restart: int = 0) -> Tensor:
-        """K examples far apart, each drawn with probability proportional to the squared distance from those before (k-means++)."""
+        """K examples far apart, each drawn with probability proportional to the squared distance
+        from those before (k-means++).
+        """
         from sklearn.cluster import kmeans_plusplus
 
         seed = mix(int(self.noise_seed), "seeding", restart) % 2**32
@@ -91,7 +116,9 @@ class KMeans(EstimatorModule):
         k = len(self.centroids)
         distance, nearest = squared_distances(rows, self.centroids).min(1)
         counts = torch.bincount(nearest, minlength=k)
-        sums = torch.zeros(k, rows.shape[1], dtype=rows.dtype, device=rows.device).index_add_(0, nearest, rows)
+        sums = torch.zeros(k, rows.shape[1], dtype=rows.dtype, device=rows.device).index_add_(
+            0, nearest, rows
+        )
         empty = counts == 0
         means = sums / counts.clamp(min=1)[:, None]
         means[empty] = rows[distance.topk(int(empty.sum())).indices]
@@ -99,23 +126,31 @@ class KMeans(EstimatorModule):
 
         distance, nearest = squared_distances(rows, self.centroids).min(1)
         self.counts.copy_(torch.bincount(nearest, minlength=k))
-        within = torch.zeros(k, dtype=rows.dtype, device=rows.device).index_add_(0, nearest, distance)
+        within = torch.zeros(k, dtype=rows.dtype, device=rows.device).index_add_(
+            0, nearest, distance
+        )
         self.variance.copy_(within / self.counts.clamp(min=1) / rows.shape[1])
         if y is not None:
-            self.labels.copy_(F.one_hot(nearest, k).T.double() @ F.one_hot(y, self.spec.num_classes).double())
+            self.labels.copy_(
+                F.one_hot(nearest, k).T.double() @ F.one_hot(y, self.spec.num_classes).double()
+            )
         inertia = distance.mean()
         return {"inertia": inertia, "inertia_ratio": inertia / self.total, "reseeds": empty.sum()}
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """J, J over the total variance of the training data, and how often an example has its cluster's commonest label."""
+        """J, J over the total variance of the training data, and how often an example has its
+        cluster's commonest label.
+        """
         distance, nearest = squared_distances(self.rows(batch["x"]), self.centroids).min(1)
         values = {"inertia": distance, "inertia_ratio": distance / self.total}
         if "y" in batch and self.spec.num_classes:
             values["purity"] = (self.labels.argmax(1)[nearest] == batch["y"]).double()
         return values
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    # -- use --------------------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         k = torch.multinomial(self.counts, n, replacement=True, generator=generator)
         x = self.centroids[k]
         if self.spread:
@@ -131,9 +166,14 @@ class KMeans(EstimatorModule):
         return self._examples(self.centroids[self.encode(x).argmin(1)])
 
     def classify(self, x: Tensor) -> Tensor:
-        """P(y | cluster of x), (B, num_classes), from the labels counted in training plus one of each."""
+        """P(y | cluster of x), (B, num_classes), from the labels counted in training plus one of
+        each.
+        """
         if not self.spec.num_classes:
-            raise ValueError(f"kmeans needs labels to classify, got {self.spec}; choose labelled data such as digits")
+            raise ValueError(
+                f"kmeans needs labels to classify, got {self.spec}; choose labelled data such as "
+                f"digits"
+            )
         counted = self.labels[self.encode(x).argmin(1)] + 1
         return counted / counted.sum(1, keepdim=True)
 

@@ -1,15 +1,19 @@
-"""Probabilistic PCA: one linear-gaussian latent layer, whose maximum-likelihood estimate is an eigendecomposition.
+"""Probabilistic PCA: one linear-gaussian latent layer, whose maximum-likelihood estimate is an
+eigendecomposition.
 
-Paper      Tipping and Bishop. Probabilistic Principal Component Analysis. Journal of the Royal Statistical Society B 61, 1999.
-           (Pearson 1901. EM: Roweis, NIPS 1998.)
+Paper      Tipping and Bishop. Probabilistic Principal Component Analysis. Journal of the Royal
+           Statistical Society B 61, 1999. (Pearson 1901. EM: Roweis, NIPS 1998.)
 Model      y = μ + W z + ε, z ~ N(0, I_q), ε ~ N(0, σ² I); so y ~ N(μ, C), C = W Wᵀ + σ² I.
-Objective  The likelihood. With eigenvalues λ_1 >= ... >= λ_D of the covariance S (1/N, not 1/(N-1)):
-               σ² = mean of λ_{q+1..D},   W = U_q (Λ_q - σ² I)^½,   mean log p at its maximum = -½ (D ln 2π + ln|C| + D).
+Objective  The likelihood. With eigenvalues λ_1 >= ... >= λ_D of the covariance S (1/N, not
+           1/(N-1)):
+               σ² = mean of λ_{q+1..D},   W = U_q (Λ_q - σ² I)^½,   mean log p at its maximum = -½
+               (D ln 2π + ln|C| + D).
            "em" reaches the same C by iterations: M = WᵀW + σ² I,
                W' = S W (σ² I + M⁻¹ WᵀS W)⁻¹,   σ²' = tr(S - S W M⁻¹ W'ᵀ) / D.
 Sampling   μ + W z + ε.
-Notes      Images are dequantised, y = (x + u)/L. The expected log-likelihood depends on u through its moments alone, so the noise is
-           integrated out: S gains 1/(12 L²) on its diagonal. One step is one iteration; "eigen" needs one and repeats itself after it.
+Notes      Images are dequantised, y = (x + u)/L. The expected log-likelihood depends on u through
+           its moments alone, so the noise is integrated out: S gains 1/(12 L²) on its diagonal. One
+           step is one iteration; "eigen" needs one and repeats itself after it.
 """
 
 from __future__ import annotations
@@ -46,7 +50,12 @@ def em_step(s: Tensor, w: Tensor, sigma2: Tensor) -> tuple[Tensor, Tensor]:
 
 @register(
     "pca",
-    paper=Paper("Tipping, Bishop", "Probabilistic Principal Component Analysis", 1999, "Journal of the Royal Statistical Society B 61"),
+    paper=Paper(
+        "Tipping, Bishop",
+        "Probabilistic Principal Component Analysis",
+        1999,
+        "Journal of the Royal Statistical Society B 61",
+    ),
     about="a linear-gaussian latent layer in closed form",
     taxonomy="explicit tractable",
     likelihood="dequantised_bound",
@@ -58,7 +67,8 @@ class PCA(DensityEstimator):
     """Probabilistic principal component analysis.
 
     Args:
-        latent: q, dimensions of z, fewer than the data have; by default 20, or D - 1 where D is 20 or less.
+        latent: q, dimensions of z, fewer than the data have; by default 20, or D - 1 where D is 20
+            or less.
         algorithm: "eigen" (closed form) or "em".
     """
 
@@ -69,7 +79,10 @@ class PCA(DensityEstimator):
         if latent is None:
             latent = min(20, spec.dim - 1)
         if not 1 <= latent < spec.dim:
-            raise ValueError(f"pca's latent={latent} should lie between 1 and D - 1 = {spec.dim - 1} for {spec}; lower --model.latent")
+            raise ValueError(
+                f"pca's latent={latent} should lie between 1 and D - 1 = {spec.dim - 1} for "
+                f"{spec}; lower --model.latent"
+            )
         if algorithm not in ("eigen", "em"):
             raise ValueError(f"pca: algorithm is eigen or em, got {algorithm!r}")
         self.algorithm = algorithm
@@ -77,7 +90,7 @@ class PCA(DensityEstimator):
         self.W = nn.Parameter(0.1 * torch.randn(spec.dim, latent))
         self.sigma2 = nn.Parameter(torch.ones(()))
 
-    # -- estimation ----------------------------------------------------------------------------------------------------
+    # -- estimation -------------------------------------------------------------------------------
     def rows(self, x: Tensor) -> Tensor:
         return self.middle(x.double())
 
@@ -92,15 +105,30 @@ class PCA(DensityEstimator):
         else:
             w, sigma2 = em_step(s, self.W.double(), self.sigma2.double())
         if not sigma2 > 1e-12 * s.trace():
-            raise ValueError(f"pca's noise vanishes: the data lie in {self.W.shape[1]} dimensions or fewer; lower --model.latent")
+            raise ValueError(
+                f"pca's noise vanishes: the data lie in {self.W.shape[1]} dimensions or fewer; "
+                f"lower --model.latent"
+            )
         for parameter, value in ((self.mu, mu), (self.W, w), (self.sigma2, sigma2)):
             parameter.copy_(value)
         c = w @ w.T + sigma2 * torch.eye(len(w), dtype=w.dtype, device=w.device)
         constant = 0.0 if self.spec.levels is None else self.spec.dim * math.log(self.spec.levels)
-        nll = 0.5 * (len(c) * math.log(2 * math.pi) + torch.linalg.slogdet(c)[1] + torch.linalg.solve(c, s).trace()) + constant
-        return {"nll_nats": nll, "sigma2": sigma2, "explained_variance_ratio": 1 - len(c) * sigma2 / s.trace()}
+        nll = (
+            0.5
+            * (
+                len(c) * math.log(2 * math.pi)
+                + torch.linalg.slogdet(c)[1]
+                + torch.linalg.solve(c, s).trace()
+            )
+            + constant
+        )
+        return {
+            "nll_nats": nll,
+            "sigma2": sigma2,
+            "explained_variance_ratio": 1 - len(c) * sigma2 / s.trace(),
+        }
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def log_density(self, y: Tensor) -> Tensor:
         r = y.flatten(1) - self.mu
         d, q = self.W.shape
@@ -112,25 +140,33 @@ class PCA(DensityEstimator):
 
     def _m(self) -> Tensor:
         """M = WᵀW + σ² I, (q, q)."""
-        return self.W.T @ self.W + self.sigma2 * torch.eye(self.W.shape[1], dtype=self.W.dtype, device=self.W.device)
+        return self.W.T @ self.W + self.sigma2 * torch.eye(
+            self.W.shape[1], dtype=self.W.dtype, device=self.W.device
+        )
 
     @property
     def covariance(self) -> Tensor:
         """C, (D, D)."""
-        return self.W @ self.W.T + self.sigma2 * torch.eye(len(self.W), dtype=self.W.dtype, device=self.W.device)
+        return self.W @ self.W.T + self.sigma2 * torch.eye(
+            len(self.W), dtype=self.W.dtype, device=self.W.device
+        )
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Squared error per dimension of y against μ + W E[z | y]."""
         y = self.middle(batch["x"])
         return {"recon_mse": (y - self.mean_given(self.encode(batch["x"]))).square().mean(1)}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    # -- use --------------------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         return self.data_units(self._draw(n, generator))
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         d, q = self.W.shape
-        z, eps = torch.randn(n, q + d, generator=generator, device=self.device, dtype=self.float_dtype).split([q, d], 1)
+        z, eps = torch.randn(
+            n, q + d, generator=generator, device=self.device, dtype=self.float_dtype
+        ).split([q, d], 1)
         return self.mean_given(z) + self.sigma2.sqrt() * eps
 
     def mean_given(self, z: Tensor) -> Tensor:
@@ -157,9 +193,17 @@ class PCA(DensityEstimator):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line between the codes."""
-        return self.decode(path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)).unflatten(0, (len(a), frames))
+        return self.decode(
+            path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)
+        ).unflatten(0, (len(a), frames))
 
-    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the dimensions where ``known`` is False given the others: a gaussian conditional, levels taken at their middle."""
-        filled = given_known(self._draw(len(x), generator), self.middle(x), known.flatten(1), self.covariance)
+    def inpaint(
+        self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the dimensions where ``known`` is False given the others: a gaussian conditional,
+        levels taken at their middle.
+        """
+        filled = given_known(
+            self._draw(len(x), generator), self.middle(x), known.flatten(1), self.covariance
+        )
         return torch.where(known, x, self.data_units(filled))

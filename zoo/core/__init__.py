@@ -1,4 +1,6 @@
-"""Mechanics that no paper mentions, once for all: data specification, noise, the training loops, likelihood units, checkpoints."""
+"""Mechanics that no paper mentions, once for all: data specification, noise, the training loops,
+likelihood units, checkpoints.
+"""
 
 from zoo.core.adversarial import AdversarialModule, LoopOptions, Phase
 from zoo.core.autoregressive import AutoregressiveModule

@@ -1,4 +1,6 @@
-"""Autoregressive models: P(x) = Π_d P(x_d | x_<d), drawn one dimension after the other, with or without a cache."""
+"""Autoregressive models: P(x) = Π_d P(x_d | x_<d), drawn one dimension after the other, with or
+without a cache.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,15 @@ MAX_ROWS = 1024  # completions that are drawn together
 class AutoregressiveModule(LikelihoodModule):
     """Base of the models of integer levels whose conditionals come from one pass. Subclasses define
 
-    - ``conditionals(x, y)``: the parameters of all D conditionals, (B, D, P). P = 1 is the logit of a binary dimension, P = L the
-      logits of L levels; models of other distributions override ``log_conditionals`` and ``invert``;
-    - ``stream(n, y)``: the same conditionals one dimension at a time, each hidden value computed once. It is a Python generator: it
-      yields the parameters (n, P) of the next dimension of ``order`` and is sent that dimension's values (n,).
+    - ``conditionals(x, y)``: the parameters of all D conditionals, (B, D, P). P = 1 is the logit of
+      a binary dimension, P = L the logits of L levels; models of other distributions override
+      ``log_conditionals`` and ``invert``;
+    - ``stream(n, y)``: the same conditionals one dimension at a time, each hidden value computed
+      once. It is a Python generator: it yields the parameters (n, P) of the next dimension of
+      ``order`` and is sent that dimension's values (n,).
 
-    Each dimension of a sample consumes one uniform number, so both ways of drawing give the same integers from the same seed.
+    Each dimension of a sample consumes one uniform number, so both ways of drawing give the same
+    integers from the same seed.
     """
 
     conditional = False  # does the model take labels?
@@ -37,8 +42,8 @@ class AutoregressiveModule(LikelihoodModule):
 
     @property
     def order(self) -> Tensor:
-        """Flat (c, h, w) indices of the dimensions in the order of generation, (D,). Here: pixels in raster order, and the channels
-        of a pixel one after the other."""
+        """Flat (c, h, w) indices of the dimensions in the order of generation, (D,). Here: pixels
+        in raster order, and the channels of a pixel one after the other."""
         if not self.spec.is_image:
             return torch.arange(self.spec.dim)
         c, h, w = self.spec.shape
@@ -50,7 +55,9 @@ class AutoregressiveModule(LikelihoodModule):
         return self.spec.dim
 
     def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Parameters of P(x_d | x_<d) for every d in one pass, (B, D, P), from data in the units of ``spec``."""
+        """Parameters of P(x_d | x_<d) for every d in one pass, (B, D, P), from data in the units of
+        ``spec``.
+        """
         raise NotImplementedError
 
     def stream(self, n: int, y: Tensor | None) -> Stream:
@@ -67,19 +74,27 @@ class AutoregressiveModule(LikelihoodModule):
         return y
 
     def one_hot(self, y: Tensor | None) -> Tensor | None:
-        """One-hot labels as maps of one pixel, (B, classes, 1, 1); None for a model without labels."""
+        """One-hot labels as maps of one pixel, (B, classes, 1, 1); None for a model without
+        labels.
+        """
         if not self.conditional:
             return None
-        return F.one_hot(self.labels(y), self.spec.num_classes).to(self.float_dtype)[:, :, None, None]
+        return F.one_hot(self.labels(y), self.spec.num_classes).to(self.float_dtype)[
+            :, :, None, None
+        ]
 
     def marginals(self, x: Tensor, outputs: int) -> Tensor:
-        """Parameters (D, P) of independent dimensions with the smoothed frequencies of the levels of x, (count + 1/2) / (N + L/2)."""
+        """Parameters (D, P) of independent dimensions with the smoothed frequencies of the levels
+        of x, (count + 1/2) / (N + L/2).
+        """
         v = x.flatten(1)
-        counts = torch.stack([(v == level).sum(0) for level in range(self.spec.levels or 0)], 1) + 0.5
+        counts = (
+            torch.stack([(v == level).sum(0) for level in range(self.spec.levels or 0)], 1) + 0.5
+        )
         log_p = (counts / counts.sum(1, keepdim=True)).log()
         return log_p[:, 1:] - log_p[:, :1] if outputs == 1 else log_p
 
-    # -- one conditional -----------------------------------------------------------------------------------------------
+    # -- one conditional --------------------------------------------------------------------------
     def log_conditionals(self, params: Tensor, x: Tensor) -> Tensor:
         """log P(x_d | x_<d), shape (...), of values x (...) under parameters (..., P)."""
         if params.shape[-1] == 1:
@@ -87,21 +102,25 @@ class AutoregressiveModule(LikelihoodModule):
         return params.log_softmax(-1).gather(-1, x.long()[..., None])[..., 0]
 
     def invert(self, params: Tensor, u: Tensor) -> Tensor:
-        """Values (n,) from parameters (n, P) and uniform numbers (n,), by the inverse distribution function."""
+        """Values (n,) from parameters (n, P) and uniform numbers (n,), by the inverse distribution
+        function.
+        """
         if params.shape[-1] == 1:
             return (u < torch.sigmoid(params[:, 0])).to(params.dtype)
         cdf = params.softmax(-1).cumsum(-1)[:, :-1]
         return (u[:, None] >= cdf).sum(-1).to(params.dtype)
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+    # -- likelihood -------------------------------------------------------------------------------
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         return self.log_conditionals(self.conditionals(x, y), x.flatten(1)).sum(1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         bits = bits_per_dim(self.log_prob(batch["x"], batch.get("y")), self.spec.dim).mean()
         return {"loss": bits, "bits_per_dim": bits}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     @torch.no_grad()
     def sample(
         self,
@@ -115,25 +134,52 @@ class AutoregressiveModule(LikelihoodModule):
         """n draws, (n, *shape).
 
         Args:
-            cache: draw from ``stream``; otherwise by a full pass for each dimension. temperature: divides the logits.
+            cache: draw from ``stream``; otherwise by a full pass for each dimension. temperature:
+                divides the logits.
         """
         if temperature <= 0 or (temperature != 1 and self.spec.levels is None):
-            raise ValueError(f"temperature is positive, and 1 for real values, got {temperature} on {self.spec}; choose another")
-        u = torch.rand(self.uniforms, n, generator=generator, device=self.device, dtype=self.float_dtype)
-        return self.generate(u, y, cache=cache, temperature=temperature)[0].view(n, *self.spec.shape)
+            raise ValueError(
+                f"temperature is positive, and 1 for real values, got {temperature} on "
+                f"{self.spec}; choose another"
+            )
+        u = torch.rand(
+            self.uniforms, n, generator=generator, device=self.device, dtype=self.float_dtype
+        )
+        return self.generate(u, y, cache=cache, temperature=temperature)[0].view(
+            n, *self.spec.shape
+        )
 
     def generate(
-        self, u: Tensor, y: Tensor | None, *, given: Tensor | None = None, known: Tensor | None = None, **options: Any
+        self,
+        u: Tensor,
+        y: Tensor | None,
+        *,
+        given: Tensor | None = None,
+        known: Tensor | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """x (n, D) from uniform numbers u (uniforms, n), and the log-weights, as ``ancestral`` has it."""
+        """x (n, D) from uniform numbers u (uniforms, n), and the log-weights, as ``ancestral`` has
+        it.
+        """
         cache = options.pop("cache", True)
-        stream = self.stream(u.shape[1], y) if cache else AutoregressiveModule.stream(self, u.shape[1], y)
+        stream = (
+            self.stream(u.shape[1], y)
+            if cache
+            else AutoregressiveModule.stream(self, u.shape[1], y)
+        )
         return self.ancestral(stream, self.order, u, given, known, **options)
 
     def ancestral(
-        self, stream: Stream, order: Tensor, u: Tensor, given: Tensor | None, known: Tensor | None, temperature: float = 1.0
+        self,
+        stream: Stream,
+        order: Tensor,
+        u: Tensor,
+        given: Tensor | None,
+        known: Tensor | None,
+        temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Go through the dimensions in order, drawing each, or where ``known`` taking it from ``given``, both (n, D).
+        """Go through the dimensions in order, drawing each, or where ``known`` taking it from
+        ``given``, both (n, D).
 
         Returns:
             x, (n, D), and Σ log P(x_d | x_<d) over the known dimensions, (n,).
@@ -145,7 +191,9 @@ class AutoregressiveModule(LikelihoodModule):
             x[:, d] = self.invert(params / temperature if temperature != 1 else params, u[step])
             if given is not None and known is not None:
                 x[:, d] = torch.where(known[:, d], given[:, d], x[:, d])
-                log_weight = log_weight + torch.where(known[:, d], self.log_conditionals(params, x[:, d]), 0)
+                log_weight = log_weight + torch.where(
+                    known[:, d], self.log_conditionals(params, x[:, d]), 0
+                )
             if step + 1 < len(order):
                 params = stream.send(x[:, d])
         stream.close()
@@ -163,9 +211,10 @@ class AutoregressiveModule(LikelihoodModule):
     ) -> Tensor:
         """Draw the dimensions where ``known`` is False, given the others.
 
-        Exact where in the order no known dimension follows an unknown one. Otherwise ``candidates`` completions, each blind to what
-        is known further on, are drawn for each image, and one of them is taken with probability proportional to P of the known
-        dimensions given the earlier ones: importance resampling, exact in the limit of many candidates.
+        Exact where in the order no known dimension follows an unknown one. Otherwise ``candidates``
+        completions, each blind to what is known further on, are drawn for each image, and one of
+        them is taken with probability proportional to P of the known dimensions given the earlier
+        ones: importance resampling, exact in the limit of many candidates.
 
         Args:
             x: (B, *shape), read where known. known: booleans that broadcast to x.
@@ -176,12 +225,28 @@ class AutoregressiveModule(LikelihoodModule):
         if len(x) > rows:
             labels = [None] * len(x) if y is None else y.split(rows)
             parts = zip(x.split(rows), known.expand_as(x).split(rows), labels, strict=False)
-            return torch.cat([self.inpaint(a, m, y=label, generator=generator, candidates=candidates) for a, m, label in parts])
+            return torch.cat(
+                [
+                    self.inpaint(a, m, y=label, generator=generator, candidates=candidates)
+                    for a, m, label in parts
+                ]
+            )
         shown, given = shown.repeat_interleave(k, 0), given.repeat_interleave(k, 0)
-        u = torch.rand(self.uniforms, len(given), generator=generator, device=self.device, dtype=self.float_dtype)
-        drawn, log_weight = self.generate(u, None if y is None else y.repeat_interleave(k, 0), given=given, known=shown)
+        u = torch.rand(
+            self.uniforms,
+            len(given),
+            generator=generator,
+            device=self.device,
+            dtype=self.float_dtype,
+        )
+        drawn, log_weight = self.generate(
+            u, None if y is None else y.repeat_interleave(k, 0), given=given, known=shown
+        )
         share = log_weight.view(len(x), k).softmax(1).cumsum(1)[:, :-1]
-        choice = (torch.rand(len(x), 1, generator=generator, device=self.device, dtype=self.float_dtype) >= share).sum(1)
+        choice = (
+            torch.rand(len(x), 1, generator=generator, device=self.device, dtype=self.float_dtype)
+            >= share
+        ).sum(1)
         return drawn.view(len(x), k, -1)[torch.arange(len(x), device=x.device), choice].view_as(x)
 
     def leads(self, known: Tensor) -> bool:
@@ -191,9 +256,11 @@ class AutoregressiveModule(LikelihoodModule):
 
 
 class MixtureOfOrders(AutoregressiveModule):
-    """Base of the models of several orders: P(x) = (1/K) Σ_k P_k(x), the mean of probabilities, which again sums to one.
+    """Base of the models of several orders: P(x) = (1/K) Σ_k P_k(x), the mean of probabilities,
+    which again sums to one.
 
-    Subclasses define ``orders`` = K, ``order_of(k)``, and take k as the last argument of ``conditionals`` and ``stream``.
+    Subclasses define ``orders`` = K, ``order_of(k)``, and take k as the last argument of
+    ``conditionals`` and ``stream``.
     """
 
     orders = 1
@@ -223,22 +290,36 @@ class MixtureOfOrders(AutoregressiveModule):
         """log P_k(x), nats, (B,)."""
         return self.log_conditionals(self.conditionals(x, y, k), x.flatten(1)).sum(1)
 
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         each = torch.stack([self.log_prob_of(x, y, k) for k in range(self.orders)])
         return each.logsumexp(0) - math.log(len(each))
 
     def generate(
-        self, u: Tensor, y: Tensor | None, *, given: Tensor | None = None, known: Tensor | None = None, **options: Any
+        self,
+        u: Tensor,
+        y: Tensor | None,
+        *,
+        given: Tensor | None = None,
+        known: Tensor | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor]:
         """Each row in an order of its own, which the last uniform number chooses."""
-        stream = self.stream if options.pop("cache", True) else functools.partial(MixtureOfOrders.stream, self)
+        stream = (
+            self.stream
+            if options.pop("cache", True)
+            else functools.partial(MixtureOfOrders.stream, self)
+        )
         which = (u[-1] * self.orders).long()
         x, log_weight = u.new_zeros(u.shape[1], self.spec.dim), u.new_zeros(u.shape[1])
         for k in which.unique().tolist():
             rows = which == k
             label, clamped, shown = (None if t is None else t[rows] for t in (y, given, known))
             part = stream(int(rows.sum()), label, k)
-            x[rows], log_weight[rows] = self.ancestral(part, self.order_of(k), u[:, rows], clamped, shown, **options)
+            x[rows], log_weight[rows] = self.ancestral(
+                part, self.order_of(k), u[:, rows], clamped, shown, **options
+            )
         return x, log_weight
 
     def leads(self, known: Tensor) -> bool:

@@ -1,4 +1,6 @@
-"""Loading a model from a checkpoint: tensors and plain values only, and a clear error for anything else."""
+"""Loading a model from a checkpoint: tensors and plain values only, and a clear error for anything
+else.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ def read(path: str | Path) -> dict[str, Any]:
     """The checkpoint's content, on the CPU, unpickled with ``weights_only=True``.
 
     Raises:
-        FileNotFoundError: no such file. ValueError: the file is damaged, holds code, or was not written by this zoo.
+        FileNotFoundError: no such file. ValueError: the file is damaged, holds code, or was not
+            written by this zoo.
     """
     path = Path(path)
     if not path.is_file():
@@ -23,12 +26,17 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+        reason = (
+            str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+        )
         raise ValueError(
-            f"{path} is not a readable checkpoint ({reason}); use another, e.g. last.ckpt or best.ckpt of its folder"
+            f"{path} is not a readable checkpoint ({reason}); use another, e.g. last.ckpt or "
+            f"best.ckpt of its folder"
         ) from None
     if not isinstance(content, dict) or "zoo" not in content:
-        raise ValueError(f"{path} was not written by this zoo: it does not say which model it holds")
+        raise ValueError(
+            f"{path} was not written by this zoo: it does not say which model it holds"
+        )
     return content
 
 

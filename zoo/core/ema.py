@@ -1,4 +1,6 @@
-"""Averaged weights: what the EMA callback keeps, and the context in which the other callbacks evaluate with them."""
+"""Averaged weights: what the EMA callback keeps, and the context in which the other callbacks
+evaluate with them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ class Average:
 
     def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
         self.parameters = parameters
-        self.values = {k: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True) for k, p in parameters.items()}
+        self.values = {
+            k: p.detach().to(torch.promote_types(p.dtype, torch.float32), copy=True)
+            for k, p in parameters.items()
+        }
         self._inside = False
 
     def belongs_to(self, module: nn.Module) -> bool:
@@ -30,7 +35,9 @@ class Average:
     def update(self, decay: float) -> None:
         """v <- decay v + (1 - decay) p; decay 0 copies."""
         values = [*self.values.values()]
-        current = [p.detach().to(v.dtype) for p, v in zip(self.parameters.values(), values, strict=True)]
+        current = [
+            p.detach().to(v.dtype) for p, v in zip(self.parameters.values(), values, strict=True)
+        ]
         if decay == 0:
             for v, p in zip(values, current, strict=True):
                 v.copy_(p)
@@ -41,13 +48,18 @@ class Average:
     def load(self, values: dict[str, Tensor]) -> None:
         if set(values) != set(self.values):
             odd = sorted(set(values) ^ set(self.values))[:3]
-            raise ValueError(f"the checkpoint averages other parameters than this run ({', '.join(odd)}, ...); keep EMA's player")
+            raise ValueError(
+                f"the checkpoint averages other parameters than this run ({', '.join(odd)}, ...); "
+                f"keep EMA's player"
+            )
         for name, value in values.items():
             self.values[name].copy_(value)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model holds the averages inside, and afterwards its own weights again, bit for bit."""
+        """The model holds the averages inside, and afterwards its own weights again, bit for
+        bit.
+        """
         if self._inside:
             yield
             return
@@ -67,7 +79,9 @@ class Average:
 
 
 def average_of(trainer: Any, module: nn.Module) -> Average | None:
-    """The up-to-date average that one of the trainer's callbacks keeps, None without such a callback."""
+    """The up-to-date average that one of the trainer's callbacks keeps, None without such a
+    callback.
+    """
     for callback in getattr(trainer, "callbacks", []):
         if hasattr(callback, "current_average"):
             return callback.current_average(trainer, module)

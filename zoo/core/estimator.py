@@ -1,4 +1,6 @@
-"""The loop of models that are estimated, not descended: closed forms, EM, Lloyd. One training step is one iteration over all the data."""
+"""The loop of models that are estimated, not descended: closed forms, EM, Lloyd. One training step
+is one iteration over all the data.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ from zoo.core.spec import DataSpec
 
 
 class EstimatorModule(GenerativeModule):
-    """Base of the models without gradients. Subclasses define ``start`` and ``iterate``, which set parameters and buffers in place.
+    """Base of the models without gradients. Subclasses define ``start`` and ``iterate``, which set
+    parameters and buffers in place.
 
-    Every process holds all training examples and does the same iteration, so there is nothing to exchange; the minibatches only
-    tell the time. An iteration after convergence changes nothing, so ``max_steps`` is a limit and costs no accuracy.
+    Every process holds all training examples and does the same iteration, so there is nothing to
+    exchange; the minibatches only tell the time. An iteration after convergence changes nothing, so
+    ``max_steps`` is a limit and costs no accuracy.
     """
 
     def __init__(self, spec: DataSpec) -> None:
@@ -27,27 +31,35 @@ class EstimatorModule(GenerativeModule):
         self._rows: Tensor | None = None
         self._labels: Tensor | None = None
 
-    # -- what a model defines ------------------------------------------------------------------------------------------
+    # -- what a model defines ---------------------------------------------------------------------
     def rows(self, x: Tensor) -> Tensor:
-        """Examples (N, *shape) as the estimator reads them, (N, D) in float64: images in [0, 1], vectors as they are."""
+        """Examples (N, *shape) as the estimator reads them, (N, D) in float64: images in [0, 1],
+        vectors as they are.
+        """
         return self.spec.to_unit(x.double()).flatten(1)
 
     def start(self, rows: Tensor, y: Tensor | None = None) -> None:
         """First values, once before a run that starts from scratch.
 
         Args:
-            rows: all training examples as ``rows`` gives them. y: their labels, (N,), where there are any.
+            rows: all training examples as ``rows`` gives them. y: their labels, (N,), where there
+                are any.
         """
 
     def iterate(self, rows: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """One iteration over all training examples; returns named scalars of the new values, logged as ``train/NAME``."""
+        """One iteration over all training examples; returns named scalars of the new values, logged
+        as ``train/NAME``.
+        """
         raise NotImplementedError
 
-    # -- what the loop does --------------------------------------------------------------------------------------------
+    # -- what the loop does -----------------------------------------------------------------------
     def on_train_start(self) -> None:
         trainer: Any = self.trainer
         if not hasattr(trainer.datamodule, "examples"):
-            raise ValueError(f"{type(self).__name__} reads all training examples at once; train it on a data module of the zoo")
+            raise ValueError(
+                f"{type(self).__name__} reads all training examples at once; train it on a data "
+                f"module of the zoo"
+            )
         batch = trainer.datamodule.examples()
         with torch.no_grad():
             self._rows = self.rows(batch["x"].to(self.device))
@@ -67,27 +79,39 @@ class EstimatorModule(GenerativeModule):
         self._rows = self._labels = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.0)  # moves nothing: its steps are the trainer's clock
+        return torch.optim.SGD(
+            self.parameters(), lr=0.0
+        )  # moves nothing: its steps are the trainer's clock
 
 
 class DensityEstimator(EstimatorModule, DensityModule):
-    """Estimators of a density on R^D. Images are dequantised with noise that is drawn once for the run, so that EM is monotone."""
+    """Estimators of a density on R^D. Images are dequantised with noise that is drawn once for the
+    run, so that EM is monotone.
+    """
 
     def rows(self, x: Tensor) -> Tensor:
         if self.spec.levels is None:
             return x.flatten(1).double()
-        u = torch.rand(x.shape, generator=seeded(int(self.noise_seed), "dequantisation"), dtype=torch.float64)
+        u = torch.rand(
+            x.shape, generator=seeded(int(self.noise_seed), "dequantisation"), dtype=torch.float64
+        )
         return dequantise(x.double(), self.spec.levels, u.to(x.device))[0].flatten(1)
 
     def middle(self, x: Tensor) -> Tensor:
-        """Examples without noise, (B, D): vectors as they are, a level as the middle of its interval."""
+        """Examples without noise, (B, D): vectors as they are, a level as the middle of its
+        interval.
+        """
         return x.flatten(1) if self.spec.levels is None else (x.flatten(1) + 0.5) / self.spec.levels
 
     def data_units(self, y: Tensor) -> Tensor:
         """Back from (B, D) to examples: images in levels."""
-        return (y if self.spec.levels is None else quantise(y, self.spec.levels)).view(len(y), *self.spec.shape)
+        return (y if self.spec.levels is None else quantise(y, self.spec.levels)).view(
+            len(y), *self.spec.shape
+        )
 
     def nll(self, rows: Tensor) -> Tensor:
-        """Mean of -log p over rows, in nats; for images with the constant D ln L, as ``val/nll_nats``."""
+        """Mean of -log p over rows, in nats; for images with the constant D ln L, as
+        ``val/nll_nats``.
+        """
         constant = 0.0 if self.spec.levels is None else self.spec.dim * math.log(self.spec.levels)
         return constant - self.log_density(rows).mean()

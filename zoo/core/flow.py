@@ -1,4 +1,6 @@
-"""The mechanics of invertible models: densities through a bijection, samples and codes through its inverse."""
+"""The mechanics of invertible models: densities through a bijection, samples and codes through its
+inverse.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,11 @@ def standard_normal(z: Tensor) -> Tensor:
 
 
 class FlowModule(DensityModule):
-    """Base of the models z = f(v), log p(v) = log p(z) + log|det dz/dv|. Subclasses define ``forward_flow`` and ``inverse_flow``.
+    """Base of the models z = f(v), log p(v) = log p(z) + log|det dz/dv|. Subclasses define
+    ``forward_flow`` and ``inverse_flow``.
 
-    v are real-valued data as they are, or dequantised images y in [0, 1)^D after ``preprocess``. The base p(z) is N(0, I) unless
-    ``log_base`` and ``draw_codes`` say otherwise.
+    v are real-valued data as they are, or dequantised images y in [0, 1)^D after ``preprocess``.
+    The base p(z) is N(0, I) unless ``log_base`` and ``draw_codes`` say otherwise.
     """
 
     def forward_flow(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +51,7 @@ class FlowModule(DensityModule):
         """y of v."""
         return v
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def latent(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """z and log|det dz/dy| of y in [0, 1)^D for images, of the data themselves for vectors."""
         if self.spec.levels is None:
@@ -62,7 +65,9 @@ class FlowModule(DensityModule):
         return self.log_base(z) + log_det
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """For images, bits per dimension in two parts: the base's, and the rest (log-determinants and dequantisation)."""
+        """For images, bits per dimension in two parts: the base's, and the rest (log-determinants
+        and dequantisation).
+        """
         if self.spec.levels is None:
             return {}
         x, d = batch["x"], self.spec.dim
@@ -72,18 +77,34 @@ class FlowModule(DensityModule):
         for s in range(self.draws):
             y, constant = dequantise(x, self.spec.levels, u[:, s])
             z, log_det = self.latent(y)
-            prior, rest = prior + self.log_base(z, labels) / self.draws, rest + (log_det + constant) / self.draws
+            prior, rest = (
+                prior + self.log_base(z, labels) / self.draws,
+                rest + (log_det + constant) / self.draws,
+            )
         return {"prior_bpd": bits_per_dim(prior, d), "logdet_per_dim": bits_per_dim(rest, d)}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     @torch.no_grad()
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        *,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         """``temperature`` multiplies z."""
-        return self.decode(temperature * self.draw_codes(n, Draw(generator, self.device, self.float_dtype)))
+        return self.decode(
+            temperature * self.draw_codes(n, Draw(generator, self.device, self.float_dtype))
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """z, (B, D); images are taken at the middle of their levels, u = 1/2."""
-        y = x if self.spec.levels is None else dequantise(x, self.spec.levels, torch.full_like(x, 0.5))[0]
+        y = (
+            x
+            if self.spec.levels is None
+            else dequantise(x, self.spec.levels, torch.full_like(x, 0.5))[0]
+        )
         return self.latent(y)[0]
 
     def decode(self, z: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
-"""Games of a generator of codes, x = G(z), against one discriminator: what all of them share, and the options that stabilise them.
+"""Games of a generator of codes, x = G(z), against one discriminator: what all of them share, and
+the options that stabilise them.
 
-A model says which networks play and what D pays for a logit; the losses, Goodfellow et al.'s unless it says otherwise, the turns, the
-optimisers, drawing and the path between two codes follow. The options are those of ``LoopOptions``.
+A model says which networks play and what D pays for a logit; the losses, Goodfellow et al.'s unless
+it says otherwise, the turns, the optimisers, drawing and the path between two codes follow. The
+options are those of ``LoopOptions``.
 """
 
 from __future__ import annotations
@@ -26,14 +28,16 @@ from zoo.nn.prior import Draw, Source, check_prior, path, prior
 class GeneratorModule(AdversarialModule):
     """Base of the games with x = G(z), z from ``zoo.nn.prior``.
 
-    A constructor calls ``super().__init__`` and then ``build(generator, discriminator)``. What a model does differently it overrides:
-    ``price_real``, ``price_fake`` and ``price_generator`` for another objective, ``make`` and ``judge`` for networks that read a class,
-    a whole loss where these do not suffice.
+    A constructor calls ``super().__init__`` and then ``build(generator, discriminator)``. What a
+    model does differently it overrides: ``price_real``, ``price_fake`` and ``price_generator`` for
+    another objective, ``make`` and ``judge`` for networks that read a class, a whole loss where
+    these do not suffice.
 
     Attributes:
-        generator: (B, latent) to examples as D sees them, in [-1, 1]. discriminator: those to one logit each.
-        latent: dimensions of z. prior: "normal", "uniform" or "sphere". k: D's steps in a cycle. g_loss: what G minimises, one
-            of ``g_losses``, by default "nonsat" or "minimax".
+        generator: (B, latent) to examples as D sees them, in [-1, 1]. discriminator: those to one
+            logit each.
+        latent: dimensions of z. prior: "normal", "uniform" or "sphere". k: D's steps in a cycle.
+            g_loss: what G minimises, one of ``g_losses``, by default "nonsat" or "minimax".
 
     Args:
         latent: None is the data's dimension for vectors and 32 for images.
@@ -48,19 +52,37 @@ class GeneratorModule(AdversarialModule):
     replay_seen: Tensor
 
     def __init__(
-        self, spec: DataSpec, loop: LoopOptions = LoopOptions(), *, latent: int | None = None, prior: str = "normal", k: int = 1,
-        g_loss: str = "nonsat", lr_d: float = 5e-4, lr_g: float = 5e-4, betas: tuple[float, float] = (0.5, 0.999),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        loop: LoopOptions = LoopOptions(),
+        *,
+        latent: int | None = None,
+        prior: str = "normal",
+        k: int = 1,
+        g_loss: str = "nonsat",
+        lr_d: float = 5e-4,
+        lr_g: float = 5e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+    ) -> None:
         super().__init__(spec, loop)
         check_prior(prior)
         if g_loss not in self.g_losses:
-            raise ValueError(f"{self.model_name}: g_loss is one of {', '.join(self.g_losses)}, got {g_loss!r}")
+            raise ValueError(
+                f"{self.model_name}: g_loss is one of {', '.join(self.g_losses)}, got {g_loss!r}"
+            )
         if k < 1:
             raise ValueError(f"{self.model_name}: k is at least 1, got {k}")
         if latent is not None and latent < 1:
             raise ValueError(f"{self.model_name}: latent is at least 1, got {latent}")
         self.latent = latent or (32 if spec.is_image else spec.dim)
-        self.prior, self.k, self.g_loss, self.lr_d, self.lr_g, self.betas = prior, k, g_loss, lr_d, lr_g, betas
+        self.prior, self.k, self.g_loss, self.lr_d, self.lr_g, self.betas = (
+            prior,
+            k,
+            g_loss,
+            lr_d,
+            lr_g,
+            betas,
+        )
         if self.loop.replay:
             self.register_buffer("replay_x", torch.zeros(self.loop.replay, *spec.shape))
             self.register_buffer("replay_seen", torch.zeros((), dtype=torch.int64))
@@ -73,7 +95,7 @@ class GeneratorModule(AdversarialModule):
                     spectral_norm(m)
         self.generator, self.discriminator = generator, discriminator
 
-    # -- what a logit costs, one value for each ------------------------------------------------------------------------
+    # -- what a logit costs, one value for each ---------------------------------------------------
     def price_real(self, s: Tensor) -> Tensor:
         """What D pays for its logit of a real row: -log D."""
         return F.softplus(-s)
@@ -89,9 +111,13 @@ class GeneratorModule(AdversarialModule):
     def watch(self, real: Tensor, fake: Tensor) -> Terms:
         """Further values of a D step to log, from its logits."""
         bound = jsd_bound(self.price_real(real).mean() + self.price_fake(fake).mean())
-        return {"jsd_bound": bound, "d_acc_real": (real > 0).float().mean(), "d_acc_fake": (fake < 0).float().mean()}
+        return {
+            "jsd_bound": bound,
+            "d_acc_real": (real > 0).float().mean(),
+            "d_acc_fake": (fake < 0).float().mean(),
+        }
 
-    # -- what the networks read ----------------------------------------------------------------------------------------
+    # -- what the networks read -------------------------------------------------------------------
     def d_input(self, x: Tensor) -> Tensor:
         """Examples in the units of ``spec`` as D sees them."""
         return self.spec.to_signed(x)
@@ -101,10 +127,19 @@ class GeneratorModule(AdversarialModule):
         return batch["y"] if self.conditions_on == "class" else None
 
     def one_hot(self, y: Tensor | None) -> Tensor:
-        """Labels, (B,), or mixed ones as they are, (B, classes), for a network that is told the class."""
+        """Labels, (B,), or mixed ones as they are, (B, classes), for a network that is told the
+        class.
+        """
         if y is None:
-            raise ValueError(f"{self.model_name} is conditioned on the class; give labels y, 0 to {self.spec.num_classes - 1}")
-        return y.to(self.float_dtype) if y.ndim == 2 else F.one_hot(y, self.spec.num_classes).to(self.float_dtype)
+            raise ValueError(
+                f"{self.model_name} is conditioned on the class; give labels y, 0 to "
+                f"{self.spec.num_classes - 1}"
+            )
+        return (
+            y.to(self.float_dtype)
+            if y.ndim == 2
+            else F.one_hot(y, self.spec.num_classes).to(self.float_dtype)
+        )
 
     def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """G's examples of codes z, as D sees them."""
@@ -118,7 +153,7 @@ class GeneratorModule(AdversarialModule):
         """One value a row, higher for real ones: what R1 differentiates."""
         return self.judge(x, y)
 
-    # -- a minibatch of either kind, with the options ------------------------------------------------------------------
+    # -- a minibatch of either kind, with the options ---------------------------------------------
     def seen(self, x: Tensor) -> Tensor:
         """x as D sees it in training: with instance noise."""
         if not self.loop.instance_noise:
@@ -132,18 +167,24 @@ class GeneratorModule(AdversarialModule):
         return self.make(self.draw_codes(n, self.noise), y)
 
     def fakes_for_d(self, n: int, y: Tensor | None = None) -> Tensor:
-        """n examples of G that D's step does not differentiate, half of them from the store of past ones if there is one."""
+        """n examples of G that D's step does not differentiate, half of them from the store of past
+        ones if there is one.
+        """
         with torch.no_grad():
             fake = self.fakes(n, y)
             return self._replayed(fake) if self.loop.replay else fake
 
     def scores(self, batch: Batch, fake: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """D's logits of a real minibatch and of as many of G's examples (new ones, if none are given), for D's step."""
+        """D's logits of a real minibatch and of as many of G's examples (new ones, if none are
+        given), for D's step.
+        """
         x, y = self.d_input(batch["x"]), self.condition(batch)
         fake = self.fakes_for_d(len(x), y) if fake is None else fake
         if self.loop.separate_batches:
             return self.judge(self.seen(x), y), self.judge(self.seen(fake), y)
-        real, fake = self.judge(self.seen(torch.cat([x, fake])), None if y is None else torch.cat([y, y])).chunk(2)
+        real, fake = self.judge(
+            self.seen(torch.cat([x, fake])), None if y is None else torch.cat([y, y])
+        ).chunk(2)
         return real, fake
 
     def prices(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,14 +200,20 @@ class GeneratorModule(AdversarialModule):
         return on_real, on_fake
 
     def _replayed(self, fake: Tensor) -> Tensor:
-        """The second half of these rows after rows of the store, which then takes all new ones (of every process) in."""
+        """The second half of these rows after rows of the store, which then takes all new ones (of
+        every process) in.
+        """
         size, seen = self.loop.replay, int(self.replay_seen)
         rows = fake
         if seen:
-            past = self.replay_x[self.noise.integers(len(fake), high=min(seen, size))[: len(fake) // 2]]
+            past = self.replay_x[
+                self.noise.integers(len(fake), high=min(seen, size))[: len(fake) // 2]
+            ]
             rows = torch.cat([past.to(fake.dtype), fake[len(past) :]])
         new = self.everyone(fake)[-size:]
-        self.replay_x[(seen + torch.arange(len(new), device=new.device)) % size] = new.to(self.replay_x.dtype)
+        self.replay_x[(seen + torch.arange(len(new), device=new.device)) % size] = new.to(
+            self.replay_x.dtype
+        )
         self.replay_seen += len(new)
         return rows
 
@@ -174,10 +221,14 @@ class GeneratorModule(AdversarialModule):
         if not self.loop.r1 or phase.player != "d" or "loss" not in terms:
             return terms
         y = self.condition(batch)
-        r1 = self.loop.r1 / 2 * squared_gradient_norm(lambda v: self.realness(v, y), self.d_input(batch["x"])).mean()
+        r1 = (
+            self.loop.r1
+            / 2
+            * squared_gradient_norm(lambda v: self.realness(v, y), self.d_input(batch["x"])).mean()
+        )
         return terms | {"loss": terms["loss"] + r1, "r1": r1}
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> Terms:
         real, fake = self.scores(batch)
         on_real, on_fake = self.prices(real, fake)
@@ -187,22 +238,28 @@ class GeneratorModule(AdversarialModule):
         n, y = (batch, None) if isinstance(batch, int) else (len(batch["x"]), self.condition(batch))
         return {"loss": self.price_generator(self.judge(self.seen(self.fakes(n, y)), y)).mean()}
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module]:
         return {"d": self.discriminator, "g": self.generator}
 
     def phases(self) -> list[Phase]:
         reads = self.conditions_on == "class"  # its own minibatch of labels
-        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=reads)]
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k),
+            Phase("g", self.generator_loss, real=reads),
+        ]
 
     def optimisers(self) -> dict[str, Optimizer]:
         return self.one_each(torch.optim.Adam, betas=self.betas)
 
     def one_each(self, kind: Callable[..., Optimizer], **options: Any) -> dict[str, Optimizer]:
         """An optimiser of this kind for each of the two players, with its own rate."""
-        return {p: kind(self.parameters_of(p), rate, **options) for p, rate in (("d", self.lr_d), ("g", self.lr_g))}
+        return {
+            p: kind(self.parameters_of(p), rate, **options)
+            for p, rate in (("d", self.lr_d), ("g", self.lr_g))
+        }
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def draw_codes(self, n: int, source: Source) -> Tensor:
         """n codes of the prior, (n, latent)."""
         return prior(self.prior, n, self.latent, source)
@@ -211,13 +268,23 @@ class GeneratorModule(AdversarialModule):
         """G(z) in the units of ``spec``, (B, *shape)."""
         return self.spec.from_signed(self.make(z, y))
 
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         if self.conditions_on == "class" and y is None:
             y = torch.randint(self.spec.num_classes, (n,), generator=generator, device=self.device)
-        return self.from_codes(self.draw_codes(n, Draw(generator, self.device, self.float_dtype)), y)
+        return self.from_codes(
+            self.draw_codes(n, Draw(generator, self.device, self.float_dtype)), y
+        )
 
     @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None) -> Tensor:
-        """Examples along the path between codes a and b, (B, latent), of classes y for a conditional model: (B, frames, *shape)."""
+    def interpolate(
+        self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None
+    ) -> Tensor:
+        """Examples along the path between codes a and b, (B, latent), of classes y for a
+        conditional model: (B, frames, *shape).
+        """
         y = None if y is None else y.repeat_interleave(frames)
-        return self.from_codes(path(self.prior, a, b, frames).flatten(0, 1), y).unflatten(0, (len(a), frames))
+        return self.from_codes(path(self.prior, a, b, frames).flatten(0, 1), y).unflatten(
+            0, (len(a), frames)
+        )

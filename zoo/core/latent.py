@@ -1,7 +1,9 @@
-"""What a latent space holds, for every model that has one: interpolation, traversal, the manifold of two dimensions, arithmetic.
+"""What a latent space holds, for every model that has one: interpolation, traversal, the manifold
+of two dimensions, arithmetic.
 
-``Codes(model)`` is the space: codes drawn from the prior, images encoded, codes decoded, as far as the model can. The tools below
-return tensors of codes or images; the pictures stand in ``zoo.core.pictures``, the command is ``python -m zoo.explore``.
+``Codes(model)`` is the space: codes drawn from the prior, images encoded, codes decoded, as far as
+the model can. The tools below return tensors of codes or images; the pictures stand in
+``zoo.core.pictures``, the command is ``python -m zoo.explore``.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class Codes:
     """A model's latent space. Every call leaves the model and the random state as they were.
 
     Attributes:
-        draws: whether codes can be drawn from a prior. encodes: whether images have codes that can be decoded.
+        draws: whether codes can be drawn from a prior. encodes: whether images have codes that can
+            be decoded.
         uniform: whether the prior is U(-1, 1), so that paths are straight and codes stay within.
 
     Raises:
@@ -34,21 +37,37 @@ class Codes:
     """
 
     def __init__(self, model: GenerativeModule) -> None:
-        can = model.entry.can if model.entry is not None else {m for m in ("encode", "decode") if hasattr(model, m)}
+        can = (
+            model.entry.can
+            if model.entry is not None
+            else {m for m in ("encode", "decode") if hasattr(model, m)}
+        )
         self.model: Any = model
         self.draws = hasattr(model, "draw_codes")
-        self.inverts = self.draws and hasattr(model, "invert")  # images are encoded by search: the encoder's codes are not the generator's
+        self.inverts = self.draws and hasattr(
+            model, "invert"
+        )  # images are encoded by search: the encoder's codes are not the generator's
         self.encodes = self.inverts or {"encode", "decode"} <= can
         self.uniform = self.draws and getattr(model, "prior", "") == "uniform"
         if model.conditions_on not in ("", "class"):
-            raise ValueError(f"{model.model_name} here is conditioned on {model.conditions_on}: its codes alone say no image; use inpaint")
+            raise ValueError(
+                f"{model.model_name} here is conditioned on {model.conditions_on}: its codes "
+                f"alone say no image; use inpaint"
+            )
         if not (self.draws or self.encodes):
-            raise ValueError(f"{model.model_name} has no latent codes; python -m zoo.ls --can interpolate lists the models that have")
+            raise ValueError(
+                f"{model.model_name} has no latent codes; python -m zoo.ls --can interpolate "
+                f"lists the models that have"
+            )
 
     def draw(self, n: int, seed: int = 0) -> Tensor:
         """n codes of the prior, (n, latent), the first n of the seed's."""
         self._need(self.draws, "prior from which codes could be drawn")
-        source = Draw(generator(seed, "codes", device=self.model.device), self.model.device, self.model.float_dtype)
+        source = Draw(
+            generator(seed, "codes", device=self.model.device),
+            self.model.device,
+            self.model.float_dtype,
+        )
         with undisturbed(self.model):
             return torch.cat([self.model.draw_codes(1, source) for _ in range(n)])
 
@@ -59,8 +78,8 @@ class Codes:
         return self._chunks(method, x.to(self.model.device, self.model.float_dtype), y)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Examples in the units of ``spec``, on the CPU: (B, *shape) of codes (B, latent), (B, N, *shape) of (B, N, latent); a label, (B,),
-        goes with each of the N."""
+        """Examples in the units of ``spec``, on the CPU: (B, *shape) of codes (B, latent), (B, N,
+        *shape) of (B, N, latent); a label, (B,), goes with each of the N."""
         rows = z.flatten(0, -2)
         if y is not None:
             y = y.view(-1, *[1] * (z.ndim - 2)).expand(z.shape[:-1]).flatten()
@@ -72,7 +91,9 @@ class Codes:
         with undisturbed(self.model):
             for start in range(0, len(rows), CHUNK):
                 part = slice(start, start + CHUNK)
-                parts.append(method(rows[part], **given(self.model, method, None if y is None else y[part])))
+                parts.append(
+                    method(rows[part], **given(self.model, method, None if y is None else y[part]))
+                )
         return torch.cat(parts)
 
     def _need(self, there: bool, what: str) -> None:
@@ -89,7 +110,8 @@ def codes_of(model: GenerativeModule) -> Codes | None:
 
 
 def between(a: Tensor, b: Tensor, frames: int = 10, kind: str = "linear") -> Tensor:
-    """Codes from a to b, (B, frames, latent), ends included: along the straight line, or the great arc between them.
+    """Codes from a to b, (B, frames, latent), ends included: along the straight line, or the great
+    arc between them.
 
     Raises:
         ValueError: unknown kind, or two opposite codes, between which there are many arcs.
@@ -97,12 +119,17 @@ def between(a: Tensor, b: Tensor, frames: int = 10, kind: str = "linear") -> Ten
     if kind not in KINDS:
         raise ValueError(f"a path is {' or '.join(KINDS)}, got {kind!r}")
     if kind == "spherical" and (torch.cosine_similarity(a, b) < -1 + 1e-6).any():
-        raise ValueError("two codes point in opposite directions: no arc between them is shorter than the others; use a linear path")
+        raise ValueError(
+            "two codes point in opposite directions: no arc between them is shorter than the "
+            "others; use a linear path"
+        )
     return path("uniform" if kind == "linear" else "normal", a, b, frames)
 
 
 def traversal(z: Tensor, dims: Tensor | list[int], values: Tensor) -> Tensor:
-    """Codes z, (B, latent), with one dimension after the other set to each value: (len(dims), B, len(values), latent)."""
+    """Codes z, (B, latent), with one dimension after the other set to each value: (len(dims), B,
+    len(values), latent).
+    """
     codes = z[None, :, None].repeat(len(dims), 1, len(values), 1)
     for row, j in enumerate(dims):
         codes[row, :, :, int(j)] = values.to(z)
@@ -110,8 +137,9 @@ def traversal(z: Tensor, dims: Tensor | list[int], values: Tensor) -> Tensor:
 
 
 def manifold(n: int = 20) -> Tensor:
-    """Codes of a grid over N(0, I) in two dimensions, equally spaced in probability, (n, n, 2): z_ij = (Φ⁻¹(u_j), Φ⁻¹(u_i)) with u from
-    0.05 to 0.95, the second coordinate falling from row to row (Kingma and Welling 2014, appendix A)."""
+    """Codes of a grid over N(0, I) in two dimensions, equally spaced in probability, (n, n, 2):
+    z_ij = (Φ⁻¹(u_j), Φ⁻¹(u_i)) with u from 0.05 to 0.95, the second coordinate falling from row to
+    row (Kingma and Welling 2014, appendix A)."""
     if n < 2:
         raise ValueError(f"the grid has at least 2 rows, got {n}")
     inverse = statistics.NormalDist().inv_cdf
@@ -121,16 +149,20 @@ def manifold(n: int = 20) -> Tensor:
 
 
 def arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """mean(a) - mean(b) + mean(c) of three sets of codes, (latent,) (Radford et al. 2016, section 6.3.2)."""
+    """mean(a) - mean(b) + mean(c) of three sets of codes, (latent,) (Radford et al. 2016, section
+    6.3.2).
+    """
     return a.mean(0) - b.mean(0) + c.mean(0)
 
 
 def used(model: Any, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, str]:
-    """How much of the images each latent dimension carries, (latent,), and what the number is: the mean KL(q(z_j | x) ‖ p(z_j)) in nats
-    of a model that has it, else the variance of the codes."""
+    """How much of the images each latent dimension carries, (latent,), and what the number is: the
+    mean KL(q(z_j | x) ‖ p(z_j)) in nats of a model that has it, else the variance of the codes."""
     codes = Codes(model)
     if isinstance(model, Variational) and type(model).bound_terms is Variational.bound_terms:
         with undisturbed(model):
             given = None if y is None else y.to(model.device)
-            return model.kl(model.posterior(x.to(model.device, model.float_dtype), given)).mean(0).cpu(), "KL"
+            return model.kl(model.posterior(x.to(model.device, model.float_dtype), given)).mean(
+                0
+            ).cpu(), "KL"
     return codes.encode(x, y).var(0).cpu(), "variance"

@@ -1,4 +1,6 @@
-"""Likelihood units and preprocessing, once for every family: nats, bits per dimension, dequantisation, logit transform."""
+"""Likelihood units and preprocessing, once for every family: nats, bits per dimension,
+dequantisation, logit transform.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ KINDS = {
 
 
 def bits_per_dim(log_prob: Tensor, dim: int) -> Tensor:
-    """-log_prob / (D ln 2): nats of one example to bits per dimension, the only conversion of the project.
+    """-log_prob / (D ln 2): nats of one example to bits per dimension, the only conversion of the
+    project.
 
     Args:
         log_prob: nats, any shape. dim: D, the number of scalars of one example (sub-pixels count).
@@ -46,12 +49,15 @@ def dequantise(x: Tensor, levels: int, u: Tensor) -> tuple[Tensor, float]:
 
 
 def quantise(y: Tensor, levels: int) -> Tensor:
-    """y in [0, 1] back to levels, floor(L y) clamped to 0..L-1: the inverse of ``dequantise`` for any u."""
+    """y in [0, 1] back to levels, floor(L y) clamped to 0..L-1: the inverse of ``dequantise`` for
+    any u.
+    """
     return (y * levels).floor().clamp(0, levels - 1)
 
 
 def logit_transform(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """v = ln p - ln(1 - p) with p = α + (1 - 2α) y (Dinh et al. 2017 as their code has it; the printed α + (1-α) y overflows at white).
+    """v = ln p - ln(1 - p) with p = α + (1 - 2α) y (Dinh et al. 2017 as their code has it; the
+    printed α + (1-α) y overflows at white).
 
     Returns:
         v, and log|dv/dy| summed over dimensions, (B,).
@@ -62,7 +68,9 @@ def logit_transform(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 def inverse_logit_transform(v: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """y from v, a hair outside [0, 1] where sigmoid(v) is within α of an end, and log|dy/dv|, (B,)."""
+    """y from v, a hair outside [0, 1] where sigmoid(v) is within α of an end, and log|dy/dv|,
+    (B,).
+    """
     return (torch.sigmoid(v) - alpha) / (1 - 2 * alpha), -_logit_log_det(v, alpha)
 
 
@@ -73,15 +81,21 @@ def _logit_log_det(v: Tensor, alpha: float) -> Tensor:
 class RowNoise:
     """Noise of Monte Carlo estimates about each row of ``x``, with the methods of training noise.
 
-    Without a generator a row's noise is a fixed function of the row's content: the estimate is repeatable, and does not depend on
-    the batch in which the row comes. Later draws continue earlier ones.
+    Without a generator a row's noise is a fixed function of the row's content: the estimate is
+    repeatable, and does not depend on the batch in which the row comes. Later draws continue
+    earlier ones.
     """
 
-    def __init__(self, x: Tensor, generator: torch.Generator | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, x: Tensor, generator: torch.Generator | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         self.x, self.generator, self.dtype = x, generator, dtype or x.dtype
         self.rows: list[torch.Generator] = []
         if generator is None:
-            self.rows = [seeded("row noise", zlib.crc32(r.tobytes())) for r in x.detach().float().cpu().flatten(1).numpy()]
+            self.rows = [
+                seeded("row noise", zlib.crc32(r.tobytes()))
+                for r in x.detach().float().cpu().flatten(1).numpy()
+            ]
 
     def normal(self, n: int, *shape: int) -> Tensor:
         """(n, *shape) standard normal, n the rows of ``x``."""
@@ -93,8 +107,15 @@ class RowNoise:
 
     def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         if self.generator is not None:
-            return draw((len(self.x), *shape), generator=self.generator, device=self.x.device, dtype=self.dtype)
-        return torch.stack([draw(shape, generator=g, dtype=self.dtype) for g in self.rows]).to(self.x.device)
+            return draw(
+                (len(self.x), *shape),
+                generator=self.generator,
+                device=self.x.device,
+                dtype=self.dtype,
+            )
+        return torch.stack([draw(shape, generator=g, dtype=self.dtype) for g in self.rows]).to(
+            self.x.device
+        )
 
 
 def row_noise(
@@ -111,20 +132,28 @@ def row_noise(
 class LikelihoodModule(GenerativeModule):
     """Base of the models trained by one loss, as a rule the negative log-likelihood.
 
-    ``log_prob(x)`` (or ``elbo(x)`` where only a bound is to be had) returns nats, (B,), one value an example, never averaged.
+    ``log_prob(x)`` (or ``elbo(x)`` where only a bound is to be had) returns nats, (B,), one value
+    an example, never averaged.
     """
 
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """Log-likelihood in nats, (B,), of data in the units of ``spec``; ``likelihood_kind`` says what the number is.
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Log-likelihood in nats, (B,), of data in the units of ``spec``; ``likelihood_kind`` says
+        what the number is.
 
         Args:
             generator: source of randomness where the value is a Monte Carlo estimate.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no log_prob (likelihood: {self.likelihood_kind})")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no log_prob (likelihood: {self.likelihood_kind})"
+        )
 
     @property
     def likelihood_kind(self) -> str:
-        """One of ``KINDS``; travels with every number. Models whose kind depends on the data override it."""
+        """One of ``KINDS``; travels with every number. Models whose kind depends on the data
+        override it.
+        """
         return self.entry.likelihood if self.entry is not None else "none"
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -146,23 +175,29 @@ class LikelihoodModule(GenerativeModule):
 
 
 class DensityModule(LikelihoodModule):
-    """Base of the models of a density on R^D, trained by maximum likelihood. Subclasses define ``log_density``.
+    """Base of the models of a density on R^D, trained by maximum likelihood. Subclasses define
+    ``log_density``.
 
-    Images are dequantised, y = (x + u)/L; then ``log_prob`` is a lower bound of log P(x), one draw of u in training, the mean of
-    ``draws`` draws elsewhere. The loss is in bits per dimension with all its constants for images, in nats for vectors.
+    Images are dequantised, y = (x + u)/L; then ``log_prob`` is a lower bound of log P(x), one draw
+    of u in training, the mean of ``draws`` draws elsewhere. The loss is in bits per dimension with
+    all its constants for images, in nats for vectors.
     """
 
     draws = 4
 
     def log_density(self, y: Tensor) -> Tensor:
-        """log p(y) in nats, (B,), of y in [0, 1)^D for images, of the vectors themselves otherwise."""
+        """log p(y) in nats, (B,), of y in [0, 1)^D for images, of the vectors themselves
+        otherwise.
+        """
         raise NotImplementedError
 
     @property
     def likelihood_kind(self) -> str:
         return "exact_density" if self.spec.levels is None else "dequantised_bound"
 
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         if self.spec.levels is None:
             return self.log_density(x)
         u = row_noise(torch.rand, x, (self.draws, *self.spec.shape), generator)

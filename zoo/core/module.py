@@ -1,4 +1,6 @@
-"""The base of every model: the data specification, stateless noise, logging, and what a checkpoint must say of itself."""
+"""The base of every model: the data specification, stateless noise, logging, and what a checkpoint
+must say of itself.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,13 @@ class NonFiniteLoss(RuntimeError):
 
 
 class GenerativeModule(LightningModule):
-    """A model of the zoo. Subclasses write likelihood, losses, ``sample`` and optimisers; everything else stands here.
+    """A model of the zoo. Subclasses write likelihood, losses, ``sample`` and optimisers;
+    everything else stands here.
 
     Attributes:
         spec: the data this model is built for.
-        params: the constructor's arguments but ``spec``, as plain values; a checkpoint carries them.
+        params: the constructor's arguments but ``spec``, as plain values; a checkpoint carries
+            them.
         noise: the random numbers of the current training step (``zoo.core.noise``).
         terms: the last training step's named scalars, detached; what is logged as ``train/NAME``.
         first_examples: how many training examples ``initialise_from`` asks for; None is all.
@@ -41,7 +45,9 @@ class GenerativeModule(LightningModule):
         if args or kwargs:  # copy and pickle call without arguments
             bound = inspect.signature(cls.__init__).bind(module, *args, **kwargs)
             bound.apply_defaults()
-            module.__dict__["params"] = {k: _plain(v) for k, v in [*bound.arguments.items()][1:] if k != "spec"}
+            module.__dict__["params"] = {
+                k: _plain(v) for k, v in [*bound.arguments.items()][1:] if k != "spec"
+            }
         return module
 
     def __init__(self, spec: DataSpec) -> None:
@@ -49,7 +55,8 @@ class GenerativeModule(LightningModule):
         self.spec = spec
         self.terms: dict[str, Tensor] = {}
         self.noise = Noise(0)
-        # One seed for the whole run, the same on every process, saved with the weights: resuming continues the same noise.
+        # One seed for the whole run, the same on every process, saved with the weights: resuming
+        # continues the same noise.
         self.register_buffer("noise_seed", torch.tensor(mix(torch.initial_seed())))
 
     @property
@@ -57,31 +64,43 @@ class GenerativeModule(LightningModule):
         """The registry name, or the class's for a model that is not registered."""
         return self.entry.name if self.entry is not None else type(self).__name__
 
-    # -- what a data module asks ---------------------------------------------------------------------------------------
+    # -- what a data module asks ------------------------------------------------------------------
     def batches_per_step(self, step: int = 0) -> int:
         """Fresh minibatches of ``batch_size`` rows that training step ``step`` consumes."""
         return 1
 
-    # -- one training step ---------------------------------------------------------------------------------------------
+    # -- one training step ------------------------------------------------------------------------
     def on_fit_start(self) -> None:
         self._seed = int(self.noise_seed)
         trainer: Any = self.trainer  # its class does not declare all of its attributes
         self._log_every = max(trainer.log_every_n_steps, 1)
         self._step, self._micro = -1, 0
-        self._share = {"rank": self.global_rank, "world": trainer.world_size, "device": self.device, "dtype": self.float_dtype}
+        self._share = {
+            "rank": self.global_rank,
+            "world": trainer.world_size,
+            "device": self.device,
+            "dtype": self.float_dtype,
+        }
 
     def on_train_start(self) -> None:
         wanted = type(self).initialise_from is not GenerativeModule.initialise_from
         trainer: Any = self.trainer
         if wanted and trainer.global_step == 0 and hasattr(trainer.datamodule, "examples"):
             with torch.no_grad():
-                self.initialise_from(trainer.datamodule.examples(self.first_examples)["x"].to(self.device, self.float_dtype))
+                self.initialise_from(
+                    trainer.datamodule.examples(self.first_examples)["x"].to(
+                        self.device, self.float_dtype
+                    )
+                )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step = self.trainer.global_step
-        self._micro = self._micro + 1 if step == self._step else 0  # minibatches of one accumulated step
+        self._micro = (
+            self._micro + 1 if step == self._step else 0
+        )  # minibatches of one accumulated step
         self._step = step
-        # Dropout and other noise inside networks draws from the global generators: seed them for this step and process.
+        # Dropout and other noise inside networks draws from the global generators: seed them for
+        # this step and process.
         seed = mix(self._seed, "global", step, self._micro, self.global_rank)
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
@@ -89,7 +108,9 @@ class GenerativeModule(LightningModule):
 
     def start_noise(self, phase: str, draw: int = 0, part: int = 0, parts: int = 1) -> None:
         """Point ``self.noise`` at the rows of this step, phase and micro-batch."""
-        self.noise = Noise(self._seed, phase, self._step, self._micro, draw, part=part, parts=parts, **self._share)
+        self.noise = Noise(
+            self._seed, phase, self._step, self._micro, draw, part=part, parts=parts, **self._share
+        )
 
     @property
     def float_dtype(self) -> torch.dtype:
@@ -103,13 +124,15 @@ class GenerativeModule(LightningModule):
         return self.trainer.strategy.reduce(value, reduce_op="mean")
 
     def shared_mean(self, value: Tensor) -> Tensor:
-        """Mean over all processes of a tensor that a loss goes through. Its gradient is this process's own part, so that the average
-        of the gradients over processes is that of the whole batch, whatever the loss makes of the mean."""
+        """Mean over all processes of a tensor that a loss goes through. Its gradient is this
+        process's own part, so that the average of the gradients over processes is that of the whole
+        batch, whatever the loss makes of the mean."""
         own = value.detach()
         return value + (self.reduce(own.clone()) - own)
 
     def everyone(self, rows: Tensor, gradients: bool = False) -> Tensor:
-        """The rows of all processes from each one's share, in the order of ``self.noise``: row r of process p is row r W + p.
+        """The rows of all processes from each one's share, in the order of ``self.noise``: row r of
+        process p is row r W + p.
 
         Args:
             gradients: what a process makes of another's rows reaches that one's parameters.
@@ -118,11 +141,14 @@ class GenerativeModule(LightningModule):
             return rows
         gathered: Any = self.all_gather(rows, sync_grads=gradients)
         if gathered.requires_grad:
-            gathered.register_hook(lambda g: g.contiguous())  # its backward receives in the gradient's own layout, whatever that is
+            gathered.register_hook(
+                lambda g: g.contiguous()
+            )  # its backward receives in the gradient's own layout, whatever that is
         return gathered.transpose(0, 1).reshape(-1, *rows.shape[1:])
 
     def report(self, terms: dict[str, Tensor], step: int) -> None:
-        """Keep a step's scalars for the callbacks, and log them as ``train/NAME`` every ``log_every_n_steps`` generator steps.
+        """Keep a step's scalars for the callbacks, and log them as ``train/NAME`` every
+        ``log_every_n_steps`` generator steps.
 
         Args:
             step: generator steps done, this one included; the x-axis of every logger.
@@ -131,12 +157,17 @@ class GenerativeModule(LightningModule):
         if step % self._log_every == 0:
             losses = {k: v.float() for k, v in self.terms.items() if k.startswith("loss")}
             self.log_dict({f"train/{k}": v for k, v in losses.items()}, prog_bar=True, batch_size=1)
-            self.log_dict({f"train/{k}": v.float() for k, v in self.terms.items() if k not in losses}, batch_size=1)
+            self.log_dict(
+                {f"train/{k}": v.float() for k, v in self.terms.items() if k not in losses},
+                batch_size=1,
+            )
             self.log("step", float(step), batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.global_step >= self.trainer.max_steps > 0:
-            self.trainer.should_stop = True  # the last step is followed by a validation, whatever val_check_interval is
+            self.trainer.should_stop = (
+                True  # the last step is followed by a validation, whatever val_check_interval is
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: callbacks read the validation batches and ask the model what it can do."""
@@ -145,20 +176,26 @@ class GenerativeModule(LightningModule):
 
     @property
     def conditions_on(self) -> str:
-        """What ``sample`` must be told: "class", or "" for nothing. Models that leave the choice to an option override it."""
+        """What ``sample`` must be told: "class", or "" for nothing. Models that leave the choice to
+        an option override it.
+        """
         return self.entry.conditions_on if self.entry is not None else ""
 
-    # -- using a model -------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    # -- using a model ----------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draw n examples: (n, *spec.shape), integer levels for images, real values for vectors.
 
         Args:
-            y: class labels, (n,), for models with ``conditions_on="class"``. generator: source of all randomness, on the model's
-                device; None takes the global one.
+            y: class labels, (n,), for models with ``conditions_on="class"``. generator: source of
+                all randomness, on the model's device; None takes the global one.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot sample")
 
-    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def inpaint(
+        self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draw the dimensions where ``known`` is False, given the others: x completed, (B, *shape).
 
         Args:
@@ -167,42 +204,61 @@ class GenerativeModule(LightningModule):
         raise NotImplementedError(f"{type(self).__name__} cannot inpaint")
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Further named values of a validation batch, one for each example, (B,); their means are logged as ``val/NAME``."""
+        """Further named values of a validation batch, one for each example, (B,); their means are
+        logged as ``val/NAME``.
+        """
         return {}
 
     def initialise_from(self, x: Tensor) -> None:
-        """Called once, before a run that starts from scratch, with (the first) training examples (N, *shape):
-        data-dependent initialisation. The same on every process."""
+        """Called once, before a run that starts from scratch, with (the first) training examples
+        (N, *shape): data-dependent initialisation. The same on every process."""
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
+    # -- checkpoints ------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["zoo"] = {"model": self.model_name, "params": self.params, "spec": self.spec.asdict()}
+        checkpoint["zoo"] = {
+            "model": self.model_name,
+            "params": self.params,
+            "spec": self.spec.asdict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same(checkpoint, self)
 
 
 def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
-    """Raise a ``ValueError`` unless the checkpoint is of this model with these parameters and data. A parameter that is younger than the
-    checkpoint counts as its default there."""
+    """Raise a ``ValueError`` unless the checkpoint is of this model with these parameters and data.
+    A parameter that is younger than the checkpoint counts as its default there."""
     saved = checkpoint.get("zoo")
     if saved is None:
-        raise ValueError("the checkpoint was not written by this zoo: it does not say which model it holds")
+        raise ValueError(
+            "the checkpoint was not written by this zoo: it does not say which model it holds"
+        )
     if saved["model"] != module.model_name:
-        raise ValueError(f"the checkpoint holds {saved['model']!r}, this run trains {module.model_name!r}")
-    young = {k: _plain(p.default) for k, p in inspect.signature(type(module)).parameters.items() if p.default is not p.empty}
+        raise ValueError(
+            f"the checkpoint holds {saved['model']!r}, this run trains {module.model_name!r}"
+        )
+    young = {
+        k: _plain(p.default)
+        for k, p in inspect.signature(type(module)).parameters.items()
+        if p.default is not p.empty
+    }
 
     def filled(params: dict[str, Any]) -> dict[str, Any]:
         both = (young | params).items()
-        return {k: {**young[k], **v} if isinstance(v, dict) and isinstance(young.get(k), dict) else v for k, v in both}
+        return {
+            k: {**young[k], **v} if isinstance(v, dict) and isinstance(young.get(k), dict) else v
+            for k, v in both
+        }
 
     for kind, was, now in (
-        ("model", filled(saved["params"]), filled(module.params)), ("spec", saved["spec"], module.spec.asdict()),
-    ):  # fmt: skip
+        ("model", filled(saved["params"]), filled(module.params)),
+        ("spec", saved["spec"], module.spec.asdict()),
+    ):
         for key in {**was, **now}:
             if was.get(key) != now.get(key):
                 raise ValueError(
-                    f"the checkpoint was trained with {kind}.{key}={was.get(key)!r}, this run has {now.get(key)!r}; "
+                    f"the checkpoint was trained with {kind}.{key}={was.get(key)!r}, this run has "
+                    f"{now.get(key)!r}; "
                     "repeat the original options, or pass --config RUN_FOLDER/config.yaml"
                 )
 

@@ -6,7 +6,8 @@ import torch.distributed as dist
 
 
 def leave_group(together: bool = True) -> None:
-    """Close the connections between processes before Python goes down: gloo's threads, left to the exit of the process, can abort it.
+    """Close the connections between processes before Python goes down: gloo's threads, left to the
+    exit of the process, can abort it.
 
     Args:
         together: wait until every process is here; False after an error, when some may never come.

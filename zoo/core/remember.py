@@ -1,4 +1,6 @@
-"""Costly values that depend on the weights alone: computed once for a whole validation, and again after the next step."""
+"""Costly values that depend on the weights alone: computed once for a whole validation, and again
+after the next step.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Remembered(Generic[T]):
     @torch.no_grad()
     def __call__(self, tensors: Sequence[Tensor], compute: Callable[[], T]) -> T:
         same = len(self._of) == len(tensors) and all(
-            a.dtype == b.dtype and a.device == b.device and torch.equal(a, b) for a, b in zip(self._of, tensors, strict=True)
+            a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+            for a, b in zip(self._of, tensors, strict=True)
         )
         if not same:
             self._value = compute()

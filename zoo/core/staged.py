@@ -1,7 +1,8 @@
 """Games played in stages: when one is over its networks are kept as they are, and the next begins.
 
-The pair in training is ``generator`` and ``discriminator`` in every stage, so players, phases, optimisers and checkpoints are those of any
-game; what earlier stages left behind lies in ``past``. The stage is a buffer, the length of a stage a number of generator steps.
+The pair in training is ``generator`` and ``discriminator`` in every stage, so players, phases,
+optimisers and checkpoints are those of any game; what earlier stages left behind lies in ``past``.
+The stage is a buffer, the length of a stage a number of generator steps.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from zoo.core.generator import GeneratorModule
 
 
 class StagedModule(GeneratorModule):
-    """Base of the games of several stages. A constructor calls ``build_stages`` in the place of ``build``.
+    """Base of the games of several stages. A constructor calls ``build_stages`` in the place of
+    ``build``.
 
-    At the end of a stage the pair is copied into ``past``, the optimisers forget their moments and step counts, as new ones would, and
-    ``begin_stage`` makes of the pair what the next one starts from; without it, that is the pair as it stands.
+    At the end of a stage the pair is copied into ``past``, the optimisers forget their moments and
+    step counts, as new ones would, and ``begin_stage`` makes of the pair what the next one starts
+    from; without it, that is the pair as it stands.
 
     Attributes:
-        stages: how many there are. stage_steps: generator steps of each but the last, which has the rest of the run.
+        stages: how many there are. stage_steps: generator steps of each but the last, which has the
+            rest of the run.
         stage: int64, the present one, counted from 1.
-        past: the networks of the stages before, frozen and in evaluation mode; those still to come hold copies of the first weights.
-        kept: which networks of a stage ``past`` keeps, with the weights that were trained, not their averages.
+        past: the networks of the stages before, frozen and in evaluation mode; those still to come
+            hold copies of the first weights.
+        kept: which networks of a stage ``past`` keeps, with the weights that were trained, not
+            their averages.
         anew: whether a stage begins with new weights, so that averages of weights begin anew too.
     """
 
@@ -34,15 +40,23 @@ class StagedModule(GeneratorModule):
     past: nn.ModuleList
     stage: Tensor
 
-    def build_stages(self, generator: nn.Module, discriminator: nn.Module, stages: int, stage_steps: int) -> None:
+    def build_stages(
+        self, generator: nn.Module, discriminator: nn.Module, stages: int, stage_steps: int
+    ) -> None:
         """Set the two networks, and make room for what each stage but the last leaves behind."""
         if stages < 1 or stage_steps < 1:
-            raise ValueError(f"{self.model_name} takes stages and stage_steps of at least 1, got {stages} and {stage_steps}")
+            raise ValueError(
+                f"{self.model_name} takes stages and stage_steps of at least 1, got {stages} and "
+                f"{stage_steps}"
+            )
         self.build(generator, discriminator)
         self.stages, self.stage_steps = stages, stage_steps
         self.register_buffer("stage", torch.ones((), dtype=torch.int64))
         kept = {name: getattr(self, name) for name in self.kept}
-        self.past = nn.ModuleList(nn.ModuleDict({k: copy.deepcopy(net) for k, net in kept.items()}) for _ in range(stages - 1))
+        self.past = nn.ModuleList(
+            nn.ModuleDict({k: copy.deepcopy(net) for k, net in kept.items()})
+            for _ in range(stages - 1)
+        )
         self.past.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> StagedModule:
@@ -51,11 +65,13 @@ class StagedModule(GeneratorModule):
             self.past.eval()
         return self
 
-    # -- what a model defines ------------------------------------------------------------------------------------------
+    # -- what a model defines ---------------------------------------------------------------------
     def begin_stage(self) -> None:
-        """Make the pair, in place, and what else training changes, what the stage that begins starts from. Alike on every process."""
+        """Make the pair, in place, and what else training changes, what the stage that begins
+        starts from. Alike on every process.
+        """
 
-    # -- what it uses --------------------------------------------------------------------------------------------------
+    # -- what it uses -----------------------------------------------------------------------------
     def of_stage(self, stage: int, name: str = "generator") -> nn.Module:
         """A network as a stage left it; -1 is the present stage.
 
@@ -66,7 +82,10 @@ class StagedModule(GeneratorModule):
         if stage in (-1, present):
             return getattr(self, name)
         if not 1 <= stage < present:
-            raise ValueError(f"{self.model_name} has the stages 1 to {present} so far, and -1 for the present one, got {stage}")
+            raise ValueError(
+                f"{self.model_name} has the stages 1 to {present} so far, and -1 for the present "
+                f"one, got {stage}"
+            )
         return cast(nn.ModuleDict, self.past[stage - 1])[name]
 
     @property
@@ -74,7 +93,7 @@ class StagedModule(GeneratorModule):
         """Generator steps before the weights in training were new."""
         return (int(self.stage) - 1) * self.stage_steps if self.anew else 0
 
-    # -- what the loop does --------------------------------------------------------------------------------------------
+    # -- what the loop does -----------------------------------------------------------------------
     def before_cycle(self, step: int) -> None:
         over = step // self.stage_steps
         if step % self.stage_steps or over != int(self.stage) or over == self.stages:

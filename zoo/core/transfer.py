@@ -1,7 +1,9 @@
-"""What a generative model has learned, put to another use: its features, and a classifier made of them and a linear head.
+"""What a generative model has learned, put to another use: its features, and a classifier made of
+them and a linear head.
 
-Three modes share architecture, head, rows, batches and steps, so that their difference is that of the weights they start from:
-"finetune" starts from the model's weights, "frozen" keeps them, "scratch", the control, starts from new ones.
+Three modes share architecture, head, rows, batches and steps, so that their difference is that of
+the weights they start from: "finetune" starts from the model's weights, "frozen" keeps them,
+"scratch", the control, starts from new ones.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def features(model: GenerativeModule) -> Callable[[Tensor], Tensor]:
-    """The function from examples in the units of the data, (B, *shape), to the model's features, (B, F).
+    """The function from examples in the units of the data, (B, *shape), to the model's features,
+    (B, F).
 
-    They are the (mean) code where the model encodes. Of other adversarial models they are all the discriminator's hidden layers, as
-    in Radford et al. 2016, section 5.1: convolutional activations max-pooled to at most 4x4, activations of linear layers as they are.
+    They are the (mean) code where the model encodes. Of other adversarial models they are all the
+    discriminator's hidden layers, as in Radford et al. 2016, section 5.1: convolutional activations
+    max-pooled to at most 4x4, activations of linear layers as they are.
 
     Raises:
         ValueError: the model has neither, or they depend on the label.
@@ -42,38 +46,54 @@ def features(model: GenerativeModule) -> Callable[[Tensor], Tensor]:
     elif isinstance(model, AdversarialModule):
         d = model.players().get("d")
         if not isinstance(d, nn.Module):
-            raise ValueError(f"{name} has no single discriminator to take features from; it can {', '.join(can)}")
+            raise ValueError(
+                f"{name} has no single discriminator to take features from; it can {', '.join(can)}"
+            )
         _only_x(d.forward, f"{name}'s discriminator")
     else:
-        raise ValueError(f"{name} has no features: it can neither encode nor has a discriminator; it can {', '.join(can)}")
+        raise ValueError(
+            f"{name} has no features: it can neither encode nor has a discriminator; it can "
+            f"{', '.join(can)}"
+        )
     return functools.partial(_represent, model)
 
 
 @torch.no_grad()
 def extract(model: GenerativeModule, x: Tensor, rows: int = 512) -> Tensor:
-    """``features(model)`` of many examples in evaluation mode, ``rows`` at a time, (N, F) on the CPU; leaves no trace in the model."""
+    """``features(model)`` of many examples in evaluation mode, ``rows`` at a time, (N, F) on the
+    CPU; leaves no trace in the model.
+    """
     of = features(model)
     with undisturbed(model):
-        return torch.cat([of(part.to(model.device, model.float_dtype)).cpu() for part in x.split(rows)])
+        return torch.cat(
+            [of(part.to(model.device, model.float_dtype)).cpu() for part in x.split(rows)]
+        )
 
 
 def copied(model: GenerativeModule) -> GenerativeModule:
-    """The same model with the same weights, sharing no storage with it and knowing nothing of its trainer."""
+    """The same model with the same weights, sharing no storage with it and knowing nothing of its
+    trainer.
+    """
     made = fresh(model)
     made.load_state_dict(model.state_dict())
     return made
 
 
-def fresh(model: GenerativeModule, seed: int = 0, x: Tensor | None = None, **changes: Any) -> GenerativeModule:
+def fresh(
+    model: GenerativeModule, seed: int = 0, x: Tensor | None = None, **changes: Any
+) -> GenerativeModule:
     """The same architecture with new random weights, which depend on ``seed`` alone.
 
     Args:
-        x: training examples (N, *shape) for models whose initialisation depends on the data; None leaves that out.
+        x: training examples (N, *shape) for models whose initialisation depends on the data; None
+            leaves that out.
         changes: parameters that are to differ from the model's.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(mix(seed, "fresh"))
-        made = type(model)(model.spec, **{**model.params, **changes}).to(model.device, model.float_dtype)
+        made = type(model)(model.spec, **{**model.params, **changes}).to(
+            model.device, model.float_dtype
+        )
         if x is not None:
             with torch.no_grad():
                 made.initialise_from(x.to(made.device, made.float_dtype))
@@ -81,20 +101,28 @@ def fresh(model: GenerativeModule, seed: int = 0, x: Tensor | None = None, **cha
 
 
 class Classifier(LightningModule):
-    """A copy of a model's features under a new linear head, trained by cross-entropy. The model given is left alone.
+    """A copy of a model's features under a new linear head, trained by cross-entropy. The model
+    given is left alone.
 
     Args:
         model: any model with ``features``. classes: number of labels.
-        mode: "finetune" trains all weights that the features use; "frozen" only the head, on features in evaluation mode of which
-            nothing moves, running statistics neither; "scratch" is "finetune" from new weights.
+        mode: "finetune" trains all weights that the features use; "frozen" only the head, on
+            features in evaluation mode of which nothing moves, running statistics neither;
+            "scratch" is "finetune" from new weights.
         lr: of Adam; None is 1e-3, and 1e-2 for "frozen".
-        seed: of the head and of new weights. initial: training examples for "scratch", where initialisation depends on the data.
+        seed: of the head and of new weights. initial: training examples for "scratch", where
+            initialisation depends on the data.
     """
 
     def __init__(
-        self, model: GenerativeModule, classes: int, mode: str = "finetune", lr: float | None = None, seed: int = 0,
+        self,
+        model: GenerativeModule,
+        classes: int,
+        mode: str = "finetune",
+        lr: float | None = None,
+        seed: int = 0,
         initial: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
         if classes < 2:
@@ -105,7 +133,10 @@ class Classifier(LightningModule):
         self.body = fresh(model, seed, initial) if mode == "scratch" else copied(model)
         size, used = _used(self.body)
         if mode != "frozen" and not used:
-            raise ValueError(f"{model.model_name}'s features pass no gradient to any weight, so they cannot be trained; use mode=frozen")
+            raise ValueError(
+                f"{model.model_name}'s features pass no gradient to any weight, so they cannot be "
+                f"trained; use mode=frozen"
+            )
         for p in self.body.parameters():
             p.requires_grad_(mode != "frozen" and id(p) in used)
         with torch.random.fork_rng(devices=[]):
@@ -119,7 +150,9 @@ class Classifier(LightningModule):
         return self
 
     def represent(self, x: Tensor) -> Tensor:
-        """Features, (B, F), of examples in the units of the data; without gradients where the model is frozen."""
+        """Features, (B, F), of examples in the units of the data; without gradients where the model
+        is frozen.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.mode != "frozen"):
             return features(self.body)(x.to(self.body.float_dtype))
 
@@ -149,20 +182,33 @@ class Classifier(LightningModule):
 
 
 def fit_classifier(
-    model: GenerativeModule, x: Tensor, y: Tensor, classes: int, mode: str = "finetune", *, steps: int = 300, batch_size: int = 64,
-    lr: float | None = None, seed: int = 0, initial: Tensor | None = None,
-) -> Classifier:  # fmt: skip
-    """A classifier trained on labelled examples for a number of steps, without a trainer; in evaluation mode.
+    model: GenerativeModule,
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    mode: str = "finetune",
+    *,
+    steps: int = 300,
+    batch_size: int = 64,
+    lr: float | None = None,
+    seed: int = 0,
+    initial: Tensor | None = None,
+) -> Classifier:
+    """A classifier trained on labelled examples for a number of steps, without a trainer; in
+    evaluation mode.
 
-    The rows of each step depend on (seed, step) and the number of examples alone: every mode sees the same ones. A pass over the
-    data is a new permutation, its last rows dropped where they do not fill a minibatch.
+    The rows of each step depend on (seed, step) and the number of examples alone: every mode sees
+    the same ones. A pass over the data is a new permutation, its last rows dropped where they do
+    not fill a minibatch.
 
     Args:
-        x: (N, *shape) in the units of the data. y: labels, (N,). steps, batch_size: minibatches, of at most N rows.
+        x: (N, *shape) in the units of the data. y: labels, (N,). steps, batch_size: minibatches, of
+            at most N rows.
     """
     if steps < 1 or batch_size < 1 or len(x) != len(y) or not len(x):
         raise ValueError(
-            f"steps and batch_size are at least 1, and labels one an example: got {steps}, {batch_size}, {len(x)} and {len(y)}"
+            f"steps and batch_size are at least 1, and labels one an example: got {steps}, "
+            f"{batch_size}, {len(x)} and {len(y)}"
         )
     classifier = Classifier(model, classes, mode, lr, seed, initial)
     device = classifier.head.weight.device
@@ -173,10 +219,16 @@ def fit_classifier(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
         torch.manual_seed(mix(seed, "dropout"))
         classifier.train()
-        frozen = torch.cat([classifier.represent(part) for part in x.split(512)]) if mode == "frozen" else None  # once for all steps
+        frozen = (
+            torch.cat([classifier.represent(part) for part in x.split(512)])
+            if mode == "frozen"
+            else None
+        )  # once for all steps
         for step in range(steps):
             if step % per_pass == 0:
-                order = torch.randperm(len(x), generator=generator(seed, "rows", step // per_pass)).to(device)
+                order = torch.randperm(
+                    len(x), generator=generator(seed, "rows", step // per_pass)
+                ).to(device)
             rows = order[step % per_pass * size :][:size]
             optimiser.zero_grad(set_to_none=True)
             logits = classifier(x[rows]) if frozen is None else classifier.head(frozen[rows])
@@ -191,9 +243,16 @@ def _encodes(model: GenerativeModule) -> bool:
 
 def _only_x(function: Callable[..., Any], what: str) -> None:
     taken = [*inspect.signature(function).parameters.values()][1:]
-    needed = [p.name for p in taken if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    needed = [
+        p.name
+        for p in taken
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     if needed:
-        raise ValueError(f"{what} needs {', '.join(needed)} beside the example, so it is no feature of the example alone")
+        raise ValueError(
+            f"{what} needs {', '.join(needed)} beside the example, so it is no feature of the "
+            f"example alone"
+        )
 
 
 def _represent(model: GenerativeModule, x: Tensor) -> Tensor:
@@ -206,8 +265,9 @@ def _represent(model: GenerativeModule, x: Tensor) -> Tensor:
 
 
 def _hidden(d: nn.Module, x: Tensor) -> list[Tensor]:
-    """The hidden layers' outputs, shallow first, in one pass: each convolution or linear layer with the norm and activation *modules*
-    that follow it (what a forward method computes between modules is not seen). The last layer is D's verdict and left out."""
+    """The hidden layers' outputs, shallow first, in one pass: each convolution or linear layer with
+    the norm and activation *modules* that follow it (what a forward method computes between modules
+    is not seen). The last layer is D's verdict and left out."""
     outputs: list[Tensor] = []
 
     def note(module: nn.Module, _: Any, out: Any) -> None:
@@ -216,8 +276,14 @@ def _hidden(d: nn.Module, x: Tensor) -> list[Tensor]:
         elif outputs and isinstance(out, Tensor) and out.shape == outputs[-1].shape:
             outputs[-1] = out
 
-    leaves = [m for m in d.modules() if not [*m.children()] or isinstance(m, LAYERS)]  # a parametrised layer has children
-    hooks = [m.register_forward_hook(note) for m in leaves if type(m).__module__ != "torch.nn.utils.parametrizations"]
+    leaves = [
+        m for m in d.modules() if not [*m.children()] or isinstance(m, LAYERS)
+    ]  # a parametrised layer has children
+    hooks = [
+        m.register_forward_hook(note)
+        for m in leaves
+        if type(m).__module__ != "torch.nn.utils.parametrizations"
+    ]
     try:
         d(x)
     finally:
@@ -235,7 +301,9 @@ def _pooled(h: Tensor) -> Tensor:
 def _used(model: GenerativeModule) -> tuple[int, set[int]]:
     """The number of features, and the ids of the weights they depend on."""
     shape, levels = (2, *model.spec.shape), model.spec.levels or 2
-    x = torch.randint(levels, shape, generator=torch.Generator().manual_seed(0)).to(model.device, model.float_dtype)
+    x = torch.randint(levels, shape, generator=torch.Generator().manual_seed(0)).to(
+        model.device, model.float_dtype
+    )
     weights = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad():
         h = features(model)(x)

@@ -1,8 +1,10 @@
-"""The base of every data module: deterministic splits, and training batches that are a pure function of (seed, step).
+"""The base of every data module: deterministic splits, and training batches that are a pure
+function of (seed, step).
 
-Row order is a fresh permutation an epoch, dealt out to W processes in turn (process r takes rows r, r+W, ... of each global
-batch). The position follows from ``trainer.global_step`` alone, so resuming at any step continues the very same stream, with any
-number of workers, and W processes with batch B see the rows of one process with batch W·B.
+Row order is a fresh permutation an epoch, dealt out to W processes in turn (process r takes rows r,
+r+W, ... of each global batch). The position follows from ``trainer.global_step`` alone, so resuming
+at any step continues the very same stream, with any number of workers, and W processes with batch B
+see the rows of one process with batch W·B.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ Split = dict[str, Tensor]  # "x" (N, ...) raw, "y" (N,) labels where there are a
 
 
 class ZooDataModule(LightningDataModule):
-    """Serves splits of one dataset. Subclasses define ``spec`` and ``load``, and may override ``fetch`` and ``transform``.
+    """Serves splits of one dataset. Subclasses define ``spec`` and ``load``, and may override
+    ``fetch`` and ``transform``.
 
     Args:
         batch_size: rows of one minibatch on one process.
@@ -40,7 +43,7 @@ class ZooDataModule(LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self._splits: dict[str, Split] | None = None
 
-    # -- what a subclass defines ---------------------------------------------------------------------------------------
+    # -- what a subclass defines ------------------------------------------------------------------
     @property
     def spec(self) -> DataSpec:
         """Known from the constructor's arguments, before any data are read."""
@@ -51,7 +54,9 @@ class ZooDataModule(LightningDataModule):
         raise NotImplementedError
 
     def fetch(self, split: Split, rows: Tensor) -> Batch:
-        """The given rows of a split: ``x`` float in the units of ``spec``, ``y`` if labelled, ``index``."""
+        """The given rows of a split: ``x`` float in the units of ``spec``, ``y`` if labelled,
+        ``index``.
+        """
         batch = {"x": split["x"][rows].to(torch.get_default_dtype()), "index": rows}
         if "y" in split:
             batch["y"] = split["y"][rows]
@@ -61,7 +66,7 @@ class ZooDataModule(LightningDataModule):
         """Augmentation and random binarisation; every random number from ``noise``."""
         return x
 
-    # -- what callers use ----------------------------------------------------------------------------------------------
+    # -- what callers use -------------------------------------------------------------------------
     def split(self, name: str) -> Split:
         if self._splits is None:
             self._splits = self.load()
@@ -74,13 +79,19 @@ class ZooDataModule(LightningDataModule):
         """Rows start..start+n-1 of a split (all of them for None), as an evaluation batch."""
         data = self.split(split)
         size = len(data["x"])
-        return self.evaluation_batch(split, torch.arange(start, size if n is None else min(start + n, size)))
+        return self.evaluation_batch(
+            split, torch.arange(start, size if n is None else min(start + n, size))
+        )
 
     def evaluation_batch(self, split: str, rows: Tensor) -> Batch:
-        """Rows of a split, not augmented; random binarisation drawn once for each row, whatever the batching."""
+        """Rows of a split, not augmented; random binarisation drawn once for each row, whatever the
+        batching.
+        """
         batch = self.fetch(self.split(split), rows)
         noise = Noise(self.seed, "evaluation", split, dtype=batch["x"].dtype)
-        batch["x"] = self.transform(batch["x"], _RowNoise(noise, rows, len(self.split(split)["x"])), training=False)
+        batch["x"] = self.transform(
+            batch["x"], _RowNoise(noise, rows, len(self.split(split)["x"])), training=False
+        )
         return batch
 
     def train_dataloader(self) -> DataLoader:
@@ -113,13 +124,22 @@ class _Rows(Dataset):
             return self.data.evaluation_batch(self.split, rows)
         step, rows = rows
         batch = self.data.fetch(self.data.split("train"), rows)
-        noise = Noise(self.data.seed, "augmentation", step, rank=self.rank, world=self.world, dtype=batch["x"].dtype)
+        noise = Noise(
+            self.data.seed,
+            "augmentation",
+            step,
+            rank=self.rank,
+            world=self.world,
+            dtype=batch["x"].dtype,
+        )
         batch["x"] = self.data.transform(batch["x"], noise, training=True)
         return batch
 
 
 class _Dealt(DistributedSampler):
-    """A sampler that already holds this process's share; its class tells Lightning to leave it alone."""
+    """A sampler that already holds this process's share; its class tells Lightning to leave it
+    alone.
+    """
 
     def __init__(self, items: Sequence[Any]) -> None:
         self.items = items
@@ -135,14 +155,31 @@ class _Dealt(DistributedSampler):
 
 
 class TrainingRows(_Dealt):
-    """The endless sequence of (step, row numbers) of this process; element j depends on nothing but the seed and j.
+    """The endless sequence of (step, row numbers) of this process; element j depends on nothing but
+    the seed and j.
 
-    ``start`` is the step to begin with. A step takes ``batch_size * batches_per_step(step)`` rows on each process. An epoch's last rows
-    are dropped where they do not fill a step, so that no row comes twice in one.
+    ``start`` is the step to begin with. A step takes ``batch_size * batches_per_step(step)`` rows
+    on each process. An epoch's last rows are dropped where they do not fill a step, so that no row
+    comes twice in one.
     """
 
-    def __init__(self, size: int, batch_size: int, batches_per_step: Callable[[int], int], seed: int, rank: int, world: int) -> None:
-        self.size, self.batch_size, self.per_step, self.seed, self.rank, self.world = size, batch_size, batches_per_step, seed, rank, world
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        batches_per_step: Callable[[int], int],
+        seed: int,
+        rank: int,
+        world: int,
+    ) -> None:
+        self.size, self.batch_size, self.per_step, self.seed, self.rank, self.world = (
+            size,
+            batch_size,
+            batches_per_step,
+            seed,
+            rank,
+            world,
+        )
         self.start = 0
 
     def wanted(self, step: int) -> int:
@@ -158,8 +195,15 @@ class TrainingRows(_Dealt):
                 epoch, offset = epoch + 1, 0
             passes = -(-(offset + wanted) // self.size)
             if step >= self.start:
-                orders = {e: orders[e] if e in orders else self._order(e) for e in range(epoch, epoch + passes)}
-                rows = torch.cat([*orders.values()])[offset : offset + wanted] if passes > 1 else orders[epoch][offset : offset + wanted]
+                orders = {
+                    e: orders[e] if e in orders else self._order(e)
+                    for e in range(epoch, epoch + passes)
+                }
+                rows = (
+                    torch.cat([*orders.values()])[offset : offset + wanted]
+                    if passes > 1
+                    else orders[epoch][offset : offset + wanted]
+                )
                 yield step, rows[self.rank :: self.world]
             epoch, offset = (epoch + passes, 0) if passes > 1 else (epoch, offset + wanted)
 
@@ -170,23 +214,32 @@ class TrainingRows(_Dealt):
 class TrainingLoader(DataLoader):
     """Training batches that begin where the trainer's clock stands.
 
-    Its length is the whole run (``max_steps``), or one pass over the data where ``max_epochs`` is set.
+    Its length is the whole run (``max_steps``), or one pass over the data where ``max_epochs`` is
+    set.
     """
 
     sampler: TrainingRows
 
     def __init__(self, data: ZooDataModule, trainer: Any) -> None:
         module: Any = getattr(trainer, "lightning_module", None)
-        per_step = module.batches_per_step if hasattr(module, "batches_per_step") else lambda step: 1
+        per_step = (
+            module.batches_per_step if hasattr(module, "batches_per_step") else lambda step: 1
+        )
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         size = len(data.split("train")["x"])
         sampler = TrainingRows(size, data.batch_size, per_step, data.seed, rank, world)
-        super().__init__(_Rows(data, "train", rank, world), batch_size=None, sampler=sampler, num_workers=data.num_workers)
+        super().__init__(
+            _Rows(data, "train", rank, world),
+            batch_size=None,
+            sampler=sampler,
+            num_workers=data.num_workers,
+        )
         self._trainer = trainer
         wanted = sampler.wanted(0)
         if wanted > size:
             warnings.warn(
-                f"one training step takes {wanted} rows but there are {size}: rows repeat within a step; "
+                f"one training step takes {wanted} rows but there are {size}: rows repeat within "
+                f"a step; "
                 "lower --data.batch_size or --model.k to avoid it",
                 stacklevel=2,
             )
@@ -214,7 +267,9 @@ class TrainingLoader(DataLoader):
 
 
 class _RowNoise(Noise):
-    """Noise whose row i belongs to row i of the dataset, so that a validation example is the same in every batching."""
+    """Noise whose row i belongs to row i of the dataset, so that a validation example is the same
+    in every batching.
+    """
 
     def __init__(self, noise: Noise, rows: Tensor, size: int) -> None:
         super().__init__(*noise.key, dtype=noise.dtype)

@@ -1,4 +1,6 @@
-"""The embedded default: the 1,797 handwritten digits of scikit-learn (UCI), 8x8 with 17 grey levels. No download."""
+"""The embedded default: the 1,797 handwritten digits of scikit-learn (UCI), 8x8 with 17 grey
+levels. No download.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,18 @@ from zoo.registry import register
 LEVELS, SIZES = 17, (8, 16, 32)
 
 
-@register("digits", about="1,797 handwritten digits 8x8, 17 grey levels, 10 classes (scikit-learn); no download")
+@register(
+    "digits",
+    about="1,797 handwritten digits 8x8, 17 grey levels, 10 classes (scikit-learn); no download",
+)
 class Digits(ZooDataModule):
-    """1,437 training, 180 validation and 180 test digits, split by a fixed permutation (seed 0, whatever ``seed``).
+    """1,437 training, 180 validation and 180 test digits, split by a fixed permutation (seed 0,
+    whatever ``seed``).
 
     Args:
         size: 8, 16 or 32 pixels; larger ones are resized bilinearly and re-quantised to 17 levels.
-        binarize: "none"; "threshold" (x >= 8); "stochastic" (a fresh Bernoulli draw at each visit); "fixed" (one draw for good).
+        binarize: "none"; "threshold" (x >= 8); "stochastic" (a fresh Bernoulli draw at each visit);
+            "fixed" (one draw for good).
         shift: largest random translation in pixels, training only; 0 is off.
         batch_size: rows of one minibatch on one process.
         num_workers: loader processes.
@@ -28,7 +35,13 @@ class Digits(ZooDataModule):
     """
 
     def __init__(
-        self, size: int = 8, binarize: str = "none", shift: int = 0, batch_size: int = 64, num_workers: int = 0, seed: int = 0
+        self,
+        size: int = 8,
+        binarize: str = "none",
+        shift: int = 0,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if size not in SIZES:
@@ -39,7 +52,9 @@ class Digits(ZooDataModule):
     @property
     def spec(self) -> DataSpec:
         binary = self.binarize != "none"
-        name = f"digits {self.size}x{self.size}" + (f" binarised ({self.binarize})" if binary else "")
+        name = f"digits {self.size}x{self.size}" + (
+            f" binarised ({self.binarize})" if binary else ""
+        )
         return DataSpec((1, self.size, self.size), 2 if binary else LEVELS, 10, name)
 
     def load(self) -> dict[str, Split]:
@@ -52,7 +67,10 @@ class Digits(ZooDataModule):
         elif self.binarize == "fixed":
             x = binarise(x.float(), LEVELS, "stochastic", Noise(self.seed, "fixed binarisation"))
         x, y = x.to(torch.uint8), torch.from_numpy(labels).long()
-        return {name: {"x": x[rows], "y": y[rows]} for name, rows in split_rows(len(x), 0, 180, 180).items()}
+        return {
+            name: {"x": x[rows], "y": y[rows]}
+            for name, rows in split_rows(len(x), 0, 180, 180).items()
+        }
 
     def transform(self, x: Tensor, noise: Noise, training: bool) -> Tensor:
         if training and self.shift:

@@ -24,16 +24,21 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 IN_MEMORY = 1 << 30  # bytes of decoded images that are kept in memory
 
 
-@register("image_folder", about="your own images: --data.root=FOLDER, .zip or .tar; class folders give labels")
+@register(
+    "image_folder",
+    about="your own images: --data.root=FOLDER, .zip or .tar; class folders give labels",
+)
 class ImageFolder(ZooDataModule):
-    """Images under ``root``, each resized so that its shorter side is ``size`` and centre-cropped to size x size.
+    """Images under ``root``, each resized so that its shorter side is ``size`` and centre-cropped
+    to size x size.
 
-    Files that cannot be decoded are counted, listed in a warning and skipped; none readable is an error. Splits are cut from a fixed
-    permutation of the sorted file names, or are the top folders train, val and test, each in a fixed permutation: a split's first rows
-    are of any class.
+    Files that cannot be decoded are counted, listed in a warning and skipped; none readable is an
+    error. Splits are cut from a fixed permutation of the sorted file names, or are the top folders
+    train, val and test, each in a fixed permutation: a split's first rows are of any class.
 
     Args:
-        root: a folder, .zip or .tar(.gz) file of images. Where every image lies in a folder, the innermost folder's name is its class.
+        root: a folder, .zip or .tar(.gz) file of images. Where every image lies in a folder, the
+            innermost folder's name is its class.
         size: height and width after resizing.
         channels: 3 colour or 1 grey.
         crop: "centre" crops to a square; "none" resizes both sides, distorting what is not square.
@@ -43,16 +48,29 @@ class ImageFolder(ZooDataModule):
     """
 
     def __init__(
-        self, root: str, size: int = 32, channels: int = 3, crop: str = "centre", flip: bool = False, val: float = 0.1, test: float = 0.1,
-        batch_size: int = 64, num_workers: int = 0, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        root: str,
+        size: int = 32,
+        channels: int = 3,
+        crop: str = "centre",
+        flip: bool = False,
+        val: float = 0.1,
+        test: float = 0.1,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if size < 1 or channels not in (1, 3):
-            raise ValueError(f"size is positive and channels 1 or 3, got size={size}, channels={channels}")
+            raise ValueError(
+                f"size is positive and channels 1 or 3, got size={size}, channels={channels}"
+            )
         if crop not in ("centre", "none"):
             raise ValueError(f"crop is centre or none, got {crop!r}")
         if not (val > 0 and test > 0 and val + test < 1):
-            raise ValueError(f"val and test are positive shares below 1 together, got {val} and {test}")
+            raise ValueError(
+                f"val and test are positive shares below 1 together, got {val} and {test}"
+            )
         self.root, self.size, self.channels, self.crop, self.flip, self.shares = (
             Path(root).expanduser(),
             size,
@@ -65,7 +83,11 @@ class ImageFolder(ZooDataModule):
         self.names = self._source.names
         folders = [Path(n).parent.name for n in self.names]
         self.given_splits = _given_splits(self.names)
-        labelled = all(folders) and len(set(folders)) > 1 and not (self.given_splits and set(folders) <= {"train", "val", "test"})
+        labelled = (
+            all(folders)
+            and len(set(folders)) > 1
+            and not (self.given_splits and set(folders) <= {"train", "val", "test"})
+        )
         self.classes = sorted(set(folders)) if labelled else []
 
     @property
@@ -76,45 +98,79 @@ class ImageFolder(ZooDataModule):
     def load(self) -> dict[str, Split]:
         good, images, bad = [], [], []
         keep = len(self.names) * self.channels * self.size**2 <= IN_MEMORY
-        for i, name in enumerate(tqdm(self.names, desc="reading images", disable=len(self.names) < 2000)):
+        for i, name in enumerate(
+            tqdm(self.names, desc="reading images", disable=len(self.names) < 2000)
+        ):
             try:
                 image = self._decode(i)
-            except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except (
+                UnidentifiedImageError,
+                OSError,
+                ValueError,
+                SyntaxError,
+                Image.DecompressionBombError,
+            ) as error:
                 bad.append(f"{name} ({type(error).__name__})")
                 continue
             good.append(i)
             if keep:
                 images.append(image)
         if bad:
-            warnings.warn(f"{len(bad)} of {len(self.names)} images cannot be read and are skipped: {', '.join(bad[:10])}", stacklevel=2)
+            warnings.warn(
+                f"{len(bad)} of {len(self.names)} images cannot be read and are skipped: "
+                f"{', '.join(bad[:10])}",
+                stacklevel=2,
+            )
         if not good:
-            raise ValueError(f"none of the {len(self.names)} images under {self.root} can be read, e.g. {bad[0]}")
+            raise ValueError(
+                f"none of the {len(self.names)} images under {self.root} can be read, e.g. {bad[0]}"
+            )
         if len(good) < 3:
-            raise ValueError(f"{self.root} has {len(good)} readable images; train, val and test need at least 3")
+            raise ValueError(
+                f"{self.root} has {len(good)} readable images; train, val and test need at least 3"
+            )
         everything: Split = {"x": torch.stack(images) if keep else torch.tensor(good)}
         if self.classes:
             number = {name: i for i, name in enumerate(self.classes)}
             everything["y"] = torch.tensor([number[Path(self.names[i]).parent.name] for i in good])
-        return {s: {k: v[rows] for k, v in everything.items()} for s, rows in self._rows(good).items()}
+        return {
+            s: {k: v[rows] for k, v in everything.items()} for s, rows in self._rows(good).items()
+        }
 
     def _rows(self, good: list[int]) -> dict[str, Tensor]:
         if self.given_splits:
             of = [self.given_splits[self.names[i]] for i in good]
-            found = {s: torch.tensor([j for j, o in enumerate(of) if o == s], dtype=torch.long) for s in ("train", "val", "test")}
+            found = {
+                s: torch.tensor([j for j, o in enumerate(of) if o == s], dtype=torch.long)
+                for s in ("train", "val", "test")
+            }
             if len(found["train"]) and (len(found["val"]) or len(found["test"])):
                 for a, b in (("val", "test"), ("test", "val")):
                     found[a] = found[a] if len(found[a]) else found[b]
-                return {s: rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))] for s, rows in found.items()}
-        return split_rows(len(good), 0, *(max(1, round(share * len(good))) for share in self.shares))
+                return {
+                    s: rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+                    for s, rows in found.items()
+                }
+        return split_rows(
+            len(good), 0, *(max(1, round(share * len(good))) for share in self.shares)
+        )
 
     def fetch(self, split: Split, rows: Tensor) -> Batch:
         if split["x"].ndim > 1:
             return super().fetch(split, rows)
         x = torch.stack([self._decode(i) for i in split["x"][rows].tolist()])
-        return {"x": x.to(torch.get_default_dtype()), "index": rows, **({"y": split["y"][rows]} if "y" in split else {})}
+        return {
+            "x": x.to(torch.get_default_dtype()),
+            "index": rows,
+            **({"y": split["y"][rows]} if "y" in split else {}),
+        }
 
     def transform(self, x: Tensor, noise: Noise, training: bool) -> Tensor:
-        return torch.where(noise.uniform(len(x), 1, 1, 1) < 0.5, x.flip(-1), x) if training and self.flip else x
+        return (
+            torch.where(noise.uniform(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+            if training and self.flip
+            else x
+        )
 
     def _decode(self, i: int) -> Tensor:
         """Image i as uint8 levels, (C, size, size)."""
@@ -126,7 +182,11 @@ class ImageFolder(ZooDataModule):
             image = image.convert("RGB" if self.channels == 3 else "L")
             size = (self.size, self.size)
             resample = Image.Resampling.LANCZOS
-            image = ImageOps.fit(image, size, resample) if self.crop == "centre" else image.resize(size, resample)
+            image = (
+                ImageOps.fit(image, size, resample)
+                if self.crop == "centre"
+                else image.resize(size, resample)
+            )
             return pil_to_tensor(image)
 
 
@@ -135,7 +195,9 @@ class Source:
 
     def __init__(self, root: Path) -> None:
         if not root.exists():
-            raise FileNotFoundError(f"no images at {root}; --data.root takes a folder, a .zip or a .tar file")
+            raise FileNotFoundError(
+                f"no images at {root}; --data.root takes a folder, a .zip or a .tar file"
+            )
         self.root, self._local = root, threading.local()
         try:
             if root.is_dir():
@@ -147,17 +209,24 @@ class Source:
                 with tarfile.open(root) as archive:
                     names = [m.name for m in archive if m.isfile()]
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-            raise ValueError(f"{root} is neither a folder nor a readable zip or tar file ({error})") from None
-        self.names = sorted(n for n in names if n.lower().endswith(SUFFIXES) and not Path(n).name.startswith("."))
+            raise ValueError(
+                f"{root} is neither a folder nor a readable zip or tar file ({error})"
+            ) from None
+        self.names = sorted(
+            n for n in names if n.lower().endswith(SUFFIXES) and not Path(n).name.startswith(".")
+        )
         if not self.names:
-            raise ValueError(f"{root} holds no images ({len(names)} files, none ending in {' '.join(SUFFIXES)})")
+            raise ValueError(
+                f"{root} holds no images ({len(names)} files, none ending in {' '.join(SUFFIXES)})"
+            )
 
     def read(self, name: str) -> bytes:
         if self.root.is_dir():
             return (self.root / name).read_bytes()
         archive = getattr(self._local, "archive", None)
         if archive is None:
-            archive = zipfile.ZipFile(self.root) if zipfile.is_zipfile(self.root) else tarfile.open(self.root)  # noqa: SIM115
+            opened = zipfile.ZipFile if zipfile.is_zipfile(self.root) else tarfile.open
+            archive = opened(self.root)
             self._local.archive = archive
         if isinstance(archive, zipfile.ZipFile):
             return archive.read(name)
@@ -173,6 +242,14 @@ class Source:
 
 
 def _given_splits(names: list[str]) -> dict[str, str]:
-    """The split each name states by its top folder, if train and one more are there; empty otherwise."""
+    """The split each name states by its top folder, if train and one more are there; empty
+    otherwise.
+    """
     tops = {n: Path(n).parts[0] for n in names}
-    return tops if set(tops.values()) <= {"train", "val", "test"} and len({*tops.values()}) > 1 and "train" in tops.values() else {}
+    return (
+        tops
+        if set(tops.values()) <= {"train", "val", "test"}
+        and len({*tops.values()}) > 1
+        and "train" in tops.values()
+        else {}
+    )

@@ -1,4 +1,6 @@
-"""What the torchvision datasets have in common: finding or downloading the files, a validation split, binarisation, resizing."""
+"""What the torchvision datasets have in common: finding or downloading the files, a validation
+split, binarisation, resizing.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,16 @@ LEVELS = 256
 
 
 class TorchvisionImages(ZooDataModule):
-    """8-bit images of a torchvision dataset; its test split is the test split, of a fixed permutation of its training split the
-    last rows are validation, ``val_size`` of them but at most a sixth.
+    """8-bit images of a torchvision dataset; its test split is the test split, of a fixed
+    permutation of its training split the last rows are validation, ``val_size`` of them but at most
+    a sixth.
 
     Args:
-        root: folder that holds (or will hold) the files; ZOO_DATA or ~/.cache/generative-zoo/data by default.
+        root: folder that holds (or will hold) the files; ZOO_DATA or ~/.cache/generative-zoo/data
+            by default.
         size: resize to size x size pixels; 0 keeps the original.
-        binarize: none, threshold (x >= 128), stochastic (a fresh Bernoulli(x/255) draw at each visit), fixed (one draw for good).
+        binarize: none, threshold (x >= 128), stochastic (a fresh Bernoulli(x/255) draw at each
+            visit), fixed (one draw for good).
         flip: random horizontal flips in training.
         batch_size, num_workers, seed: as for every data module.
     """
@@ -36,9 +41,15 @@ class TorchvisionImages(ZooDataModule):
     val_size = 10_000
 
     def __init__(
-        self, root: str | None = None, size: int = 0, binarize: str = "none", flip: bool = False, batch_size: int = 64,
-        num_workers: int = 0, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        root: str | None = None,
+        size: int = 0,
+        binarize: str = "none",
+        flip: bool = False,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
         super().__init__(batch_size, num_workers, seed)
         check_binarise(binarize)
         if size < 0:
@@ -57,13 +68,22 @@ class TorchvisionImages(ZooDataModule):
         train, test = self._open(True), self._open(False)
         order = torch.randperm(len(train["x"]), generator=torch.Generator().manual_seed(0))
         cut = len(order) - min(self.val_size, len(order) // 6)
-        parts = {"train": (train, order[:cut]), "val": (train, order[cut:]), "test": (test, torch.arange(len(test["x"])))}
-        return {name: {key: value[rows] for key, value in split.items()} for name, (split, rows) in parts.items()}
+        parts = {
+            "train": (train, order[:cut]),
+            "val": (train, order[cut:]),
+            "test": (test, torch.arange(len(test["x"]))),
+        }
+        return {
+            name: {key: value[rows] for key, value in split.items()}
+            for name, (split, rows) in parts.items()
+        }
 
     def _open(self, train: bool) -> Split:
         import torchvision
 
-        root = Path(self.root or os.environ.get("ZOO_DATA") or "~/.cache/generative-zoo/data").expanduser()
+        root = Path(
+            self.root or os.environ.get("ZOO_DATA") or "~/.cache/generative-zoo/data"
+        ).expanduser()
         build: Any = getattr(torchvision.datasets, self.dataset)
         try:
             source = build(root, train=train, download=False)
@@ -72,8 +92,10 @@ class TorchvisionImages(ZooDataModule):
                 source = build(root, train=train, download=True)
             except Exception as error:
                 raise FileNotFoundError(
-                    f"{self.name} is not under {root} and cannot be downloaded ({str(error).splitlines()[0][:120]}); "
-                    f"point --data.root or ZOO_DATA at a folder that torchvision.datasets.{self.dataset} can read"
+                    f"{self.name} is not under {root} and cannot be downloaded "
+                    f"({str(error).splitlines()[0][:120]}); "
+                    f"point --data.root or ZOO_DATA at a folder that "
+                    f"torchvision.datasets.{self.dataset} can read"
                 ) from None
         x = torch.as_tensor(source.data)
         x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
@@ -81,7 +103,12 @@ class TorchvisionImages(ZooDataModule):
             x = resize_levels(x, self.size, LEVELS)
         if self.binarize in ("threshold", "fixed"):
             how = "threshold" if self.binarize == "threshold" else "stochastic"
-            x = torch.cat([binarise(b.float(), LEVELS, how, Noise(0, "fixed", train, i)) for i, b in enumerate(x.split(1000))])
+            x = torch.cat(
+                [
+                    binarise(b.float(), LEVELS, how, Noise(0, "fixed", train, i))
+                    for i, b in enumerate(x.split(1000))
+                ]
+            )
         return {"x": x.to(torch.uint8), "y": torch.as_tensor(source.targets).long()}
 
     def transform(self, x: Tensor, noise: Noise, training: bool) -> Tensor:

@@ -1,11 +1,14 @@
-"""A drawn scene and what can be said of it: one sampled world, of which images, factors and labels are functions.
+"""A drawn scene and what can be said of it: one sampled world, of which images, factors and labels
+are functions.
 
-Item i of a split depends on (seed, split, i) and the options alone: each group of random numbers of an item has a generator of its
-own, ``SeedSequence(seed, spawn_key=(split, i, group))``, and takes every number of the group in a fixed order whether it is used or
-not. So neither the number of items nor their order nor an option that is switched off changes another factor.
+Item i of a split depends on (seed, split, i) and the options alone: each group of random numbers of
+an item has a generator of its own, ``SeedSequence(seed, spawn_key=(split, i, group))``, and takes
+every number of the group in a fixed order whether it is used or not. So neither the number of items
+nor their order nor an option that is switched off changes another factor.
 
-Coordinates: x to the right, y down, both in [0, 1]; pixel (row i, column j) of S covers [j/S, (j+1)/S] x [i/S, (i+1)/S]. Images are
-evaluated at the centres of 4x4 sub-pixels, painted back to front, averaged, and rounded to 8 bits (half up) once.
+Coordinates: x to the right, y down, both in [0, 1]; pixel (row i, column j) of S covers [j/S,
+(j+1)/S] x [i/S, (i+1)/S]. Images are evaluated at the centres of 4x4 sub-pixels, painted back to
+front, averaged, and rounded to 8 bits (half up) once.
 """
 
 from __future__ import annotations
@@ -32,7 +35,14 @@ COLOURS = {
     "white": (240, 240, 240),
     "orange": (240, 140, 40),
 }
-MUTED = ((70, 80, 95), (190, 175, 145), (130, 150, 120), (150, 125, 150), (205, 210, 215), (95, 75, 65))  # backgrounds
+MUTED = (
+    (70, 80, 95),
+    (190, 175, 145),
+    (130, 150, 120),
+    (150, 125, 150),
+    (205, 210, 215),
+    (95, 75, 65),
+)  # backgrounds
 BACKGROUNDS = ("plain", "gradient", "stripes", "checker", "horizon")
 TRANSIENTS = ("night", "fog", "warm", "snow", "wet")
 SPLITS = ("train", "val", "test")
@@ -43,7 +53,9 @@ CANDIDATES = 20  # centres tried for an object
 SMALL, MEDIUM = 0.18, 0.24  # radii below which an object is small, medium
 RADII = (0.12, 0.30)
 REACH = {"square": 1.0, "cross": math.hypot(1, 0.33)}  # largest |q| inside, where it is not 1
-TOP = {"square": 0.7071}  # height of the upright shape above its centre, in radii, where it is not 1
+TOP = {
+    "square": 0.7071
+}  # height of the upright shape above its centre, in radii, where it is not 1
 PER_OBJECT = 3 + 2 * CANDIDATES + 4
 
 
@@ -52,8 +64,9 @@ class Options:
     """What may be in a scene.
 
     Args:
-        objects: least and largest number of objects. background: one of ``BACKGROUNDS``. transients: night, fog, warm light, snow and
-            wet ground act on the image (snow and wet on a horizon's ground only). hats, stripes, outlines: whether objects have them.
+        objects: least and largest number of objects. background: one of ``BACKGROUNDS``.
+            transients: night, fog, warm light, snow and wet ground act on the image (snow and wet
+                on a horizon's ground only). hats, stripes, outlines: whether objects have them.
             pointer: a white dot in each object that shows its angle.
     """
 
@@ -67,14 +80,20 @@ class Options:
 
     def __post_init__(self) -> None:
         if len(self.objects) != 2 or not 1 <= self.objects[0] <= self.objects[1]:
-            raise ValueError(f"objects are a least and a largest number, at least 1, got {[*self.objects]}")
+            raise ValueError(
+                f"objects are a least and a largest number, at least 1, got {[*self.objects]}"
+            )
         if self.background not in BACKGROUNDS:
-            raise ValueError(f"background is one of {', '.join(BACKGROUNDS)}, got {self.background!r}")
+            raise ValueError(
+                f"background is one of {', '.join(BACKGROUNDS)}, got {self.background!r}"
+            )
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is, its circumscribed circle, its angle (radians, clockwise on the screen), what it wears."""
+    """One object: what it is, its circumscribed circle, its angle (radians, clockwise on the
+    screen), what it wears.
+    """
 
     shape: int
     colour: int
@@ -89,7 +108,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Objects from back to front, before a background. ``transients`` are the strengths in the order of ``TRANSIENTS``."""
+    """Objects from back to front, before a background. ``transients`` are the strengths in the
+    order of ``TRANSIENTS``.
+    """
 
     things: tuple[Thing, ...]
     background: str
@@ -99,7 +120,7 @@ class Scene:
     pointer: bool = False
 
 
-# -- drawing ---------------------------------------------------------------------------------------------------------------
+# -- drawing -------------------------------------------------------------------------------------
 def numbers(seed: int, split: int, index: int, group: int, n: int) -> Array:
     """The first n uniform numbers of a group of an item."""
     sequence = np.random.SeedSequence(entropy=seed, spawn_key=(split, index, group))
@@ -107,7 +128,9 @@ def numbers(seed: int, split: int, index: int, group: int, n: int) -> Array:
 
 
 def draw(seed: int, split: int, index: int, options: Options = Options()) -> Scene:
-    """Item ``index`` of a split. Each number is one uniform draw; of n things the u-th part of n is taken."""
+    """Item ``index`` of a split. Each number is one uniform draw; of n things the u-th part of n is
+    taken.
+    """
     low, high = options.objects
     u = numbers(seed, split, index, SCENE, 1 + high * PER_OBJECT)
     things: list[Thing] = []
@@ -118,28 +141,46 @@ def draw(seed: int, split: int, index: int, options: Options = Options()) -> Sce
         x, y = _place(r + (1 - 2 * r) * np.reshape(centres, (-1, 2)), r, things)
         things.append(
             Thing(
-                int(shape * len(SHAPES)), int(colour * len(COLOURS)), r, x, y, float(angle * math.tau),
-                bool(options.hats and hat < 0.5), bool(options.stripes and striped < 0.3), bool(options.outlines and outlined < 0.3),
+                int(shape * len(SHAPES)),
+                int(colour * len(COLOURS)),
+                r,
+                x,
+                y,
+                float(angle * math.tau),
+                bool(options.hats and hat < 0.5),
+                bool(options.stripes and striped < 0.3),
+                bool(options.outlines and outlined < 0.3),
             )
-        )  # fmt: skip
+        )
     b = numbers(seed, split, index, BACKGROUND, 3 + 2 * len(TRANSIENTS))
     first = int(b[0] * len(MUTED))
     second = (first + 1 + int(b[1] * (len(MUTED) - 1))) % len(MUTED)  # another one
-    strengths = tuple(float(value) if present >= 0.5 else 0.0 for present, value in b[3:].reshape(-1, 2))
+    strengths = tuple(
+        float(value) if present >= 0.5 else 0.0 for present, value in b[3:].reshape(-1, 2)
+    )
     transients = strengths if options.transients else (0.0,) * len(TRANSIENTS)
-    return Scene(tuple(things), options.background, (first, second), float(0.45 + 0.3 * b[2]), transients, options.pointer)
+    return Scene(
+        tuple(things),
+        options.background,
+        (first, second),
+        float(0.45 + 0.3 * b[2]),
+        transients,
+        options.pointer,
+    )
 
 
 def _place(centres: Array, r: float, things: Sequence[Thing]) -> tuple[float, float]:
     """The candidate that keeps farthest from the objects that are there; the first of equals."""
     room = np.full(len(centres), np.inf)
     for other in things:
-        room = np.minimum(room, np.hypot(centres[:, 0] - other.x, centres[:, 1] - other.y) - (r + other.radius))
+        room = np.minimum(
+            room, np.hypot(centres[:, 0] - other.x, centres[:, 1] - other.y) - (r + other.radius)
+        )
     x, y = centres[int(room.argmax())]
     return float(x), float(y)
 
 
-# -- geometry --------------------------------------------------------------------------------------------------------------
+# -- geometry ------------------------------------------------------------------------------------
 def inside(shape: str, qx: Array, qy: Array) -> Array:
     """Whether points, in the upright shape's own coordinates with radius 1, lie in it."""
     if shape in ("circle", "ring"):
@@ -148,7 +189,9 @@ def inside(shape: str, qx: Array, qy: Array) -> Array:
     if shape == "square":
         return np.maximum(abs(qx), abs(qy)) <= 0.7071
     if shape == "triangle":
-        return np.logical_and.reduce([math.cos(a) * qx + math.sin(a) * qy <= 0.5 for a in np.radians([90, 210, 330])])
+        return np.logical_and.reduce(
+            [math.cos(a) * qx + math.sin(a) * qy <= 0.5 for a in np.radians([90, 210, 330])]
+        )
     if shape == "cross":
         ax, ay = abs(qx), abs(qy)
         return ((ax <= 0.33) & (ay <= 1)) | ((ay <= 0.33) & (ax <= 1))
@@ -185,7 +228,7 @@ def mask(thing: Thing, x: Array, y: Array) -> Array:
     return inside(SHAPES[thing.shape], *own(thing, x, y))
 
 
-# -- rendering -------------------------------------------------------------------------------------------------------------
+# -- rendering -----------------------------------------------------------------------------------
 def render(scene: Scene, size: int) -> Array:
     """The image, (3, S, S) uint8."""
     fine = size * SUB
@@ -219,7 +262,9 @@ def backdrop(scene: Scene, n: int) -> Array:
 
 
 def _light(image: Array, scene: Scene) -> Array:
-    """Warm light, fog and night over (H, W, 3). They act on a pixel's mean as on its parts: but for the clip at 1 they are affine."""
+    """Warm light, fog and night over (H, W, 3). They act on a pixel's mean as on its parts: but for
+    the clip at 1 they are affine.
+    """
     night, fog, warm = scene.transients[:3]
     image = image * np.array([1 + 0.3 * warm, 1, 1 - 0.3 * warm])
     image = (1 - 0.7 * fog) * image + 0.56 * fog
@@ -245,37 +290,75 @@ def _paint(canvas: Array, thing: Thing, at: Array, pointer: bool) -> None:
         base = thing.y - TOP.get(shape, 1.0) * r  # the hat's lower edge
         rows, columns = _window(at, base - 0.3 * r, 0.3 * r), _window(at, thing.x, 0.45 * r)
         up = (base - at[rows, None]) / (0.6 * r)  # 0 at the base, 1 at the tip
-        canvas[rows, columns][(up >= 0) & (up <= 1) & (abs(at[None, columns] - thing.x) <= 0.45 * r * (1 - up))] = 0.0
+        canvas[rows, columns][
+            (up >= 0) & (up <= 1) & (abs(at[None, columns] - thing.x) <= 0.45 * r * (1 - up))
+        ] = 0.0
 
 
 def _window(at: Array, centre: float, reach: float) -> slice:
     return slice(*np.searchsorted(at, [centre - reach - 1e-9, centre + reach + 1e-9]))
 
 
-# -- fields ----------------------------------------------------------------------------------------------------------------
+# -- fields --------------------------------------------------------------------------------------
 def image(scene: Scene, size: int) -> Array:
     """(3, S, S) float32 in [0, 1], multiples of 1/255."""
     return render(scene, size).astype(np.float32) / np.float32(255)
 
 
 def factors(scene: Scene, size: int) -> dict[str, Array]:
-    """All that was drawn: one value an object (shape, colour, radius, x, y, angle, hat, striped, outlined), and the background's."""
-    each = {name: np.array([getattr(t, name) for t in scene.things]) for name in Thing.__dataclass_fields__}
-    ground = {"background": BACKGROUNDS.index(scene.background), "colours": scene.colours, "horizon": scene.horizon}
+    """All that was drawn: one value an object (shape, colour, radius, x, y, angle, hat, striped,
+    outlined), and the background's.
+    """
+    each = {
+        name: np.array([getattr(t, name) for t in scene.things])
+        for name in Thing.__dataclass_fields__
+    }
+    ground = {
+        "background": BACKGROUNDS.index(scene.background),
+        "colours": scene.colours,
+        "horizon": scene.horizon,
+    }
     return each | {k: np.array(v) for k, v in {**ground, "transients": scene.transients}.items()}
 
 
-ATTRIBUTES = (*SHAPES, *COLOURS, "small", "medium", "large", "hat", "striped", "outlined", "dark background", "left", "top", "several")
+ATTRIBUTES = (
+    *SHAPES,
+    *COLOURS,
+    "small",
+    "medium",
+    "large",
+    "hat",
+    "striped",
+    "outlined",
+    "dark background",
+    "left",
+    "top",
+    "several",
+)
 
 
 def attributes(scene: Scene, size: int) -> Array:
-    """0/1 for each of ``ATTRIBUTES``, (24,) float32, of the first object; dark: the background's mean luminance is below 1/2."""
+    """0/1 for each of ``ATTRIBUTES``, (24,) float32, of the first object; dark: the background's
+    mean luminance is below 1/2.
+    """
     thing = scene.things[0]
     n = size * SUB
     luminance = float((_light(backdrop(scene, n), scene) @ np.array([0.299, 0.587, 0.114])).mean())
     word = 0 if thing.radius < SMALL else 1 if thing.radius < MEDIUM else 2
-    one_hot = [i == k for k, of in ((thing.shape, SHAPES), (thing.colour, COLOURS), (word, range(3))) for i in range(len(of))]
-    rest = [thing.hat, thing.striped, thing.outlined, luminance < 0.5, thing.x < 0.5, thing.y < 0.5, len(scene.things) > 1]
+    one_hot = [
+        i == k
+        for k, of in ((thing.shape, SHAPES), (thing.colour, COLOURS), (word, range(3)))
+        for i in range(len(of))
+    ]
+    rest = [
+        thing.hat,
+        thing.striped,
+        thing.outlined,
+        luminance < 0.5,
+        thing.x < 0.5,
+        thing.y < 0.5,
+        len(scene.things) > 1,
+    ]
     return np.array([*one_hot, *rest], np.float32)
 
 
@@ -299,22 +382,43 @@ FIELDS: dict[str, Callable[[Scene, int], Any]] = {
 
 
 class ShapesDataset(Dataset):
-    """Items of a split as dicts of the fields asked for, each computed from the item's scene when it is read.
+    """Items of a split as dicts of the fields asked for, each computed from the item's scene when
+    it is read.
 
     Args:
-        n: number of items. size: 16, 32, 64 or 128 pixels. split: train, val or test. fields: names in ``FIELDS``.
+        n: number of items. size: 16, 32, 64 or 128 pixels. split: train, val or test. fields: names
+            in ``FIELDS``.
         seed: of the scenes. options: what may be in them.
     """
 
     def __init__(
-        self, n: int, size: int = 32, split: str = "train", fields: Sequence[str] = ("image",), seed: int = 0, options: Options = Options()
+        self,
+        n: int,
+        size: int = 32,
+        split: str = "train",
+        fields: Sequence[str] = ("image",),
+        seed: int = 0,
+        options: Options = Options(),
     ) -> None:
-        for value, of, allowed in ((split, "split", SPLITS), (size, "size", SIZES), *((f, "a field", FIELDS) for f in fields)):
+        for value, of, allowed in (
+            (split, "split", SPLITS),
+            (size, "size", SIZES),
+            *((f, "a field", FIELDS) for f in fields),
+        ):
             if value not in allowed:
                 raise ValueError(f"{of} is one of {', '.join(map(str, allowed))}, got {value!r}")
         if n < 1 or seed < 0:
-            raise ValueError(f"there is at least 1 scene, from a seed of at least 0, got {n} and {seed}")
-        self.n, self.size, self.split, self.fields, self.seed, self.options = n, size, split, (*fields,), seed, options
+            raise ValueError(
+                f"there is at least 1 scene, from a seed of at least 0, got {n} and {seed}"
+            )
+        self.n, self.size, self.split, self.fields, self.seed, self.options = (
+            n,
+            size,
+            split,
+            (*fields,),
+            seed,
+            options,
+        )
 
     def __len__(self) -> int:
         return self.n

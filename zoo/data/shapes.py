@@ -17,9 +17,13 @@ LEVELS = 256
 SLOW = 30_000_000  # pixels from which a progress bar is shown
 
 
-@register("shapes", about="drawn scenes of coloured shapes 32x32 RGB, 6 classes, every factor known; no download")
+@register(
+    "shapes",
+    about="drawn scenes of coloured shapes 32x32 RGB, 6 classes, every factor known; no download",
+)
 class Shapes(ZooDataModule):
-    """Scenes of circles, squares, triangles, crosses, stars and rings; the class is the first object's shape.
+    """Scenes of circles, squares, triangles, crosses, stars and rings; the class is the first
+    object's shape.
 
     Args:
         size: 16, 32, 64 or 128 pixels.
@@ -27,7 +31,8 @@ class Shapes(ZooDataModule):
         objects: least and largest number of objects in a scene.
         background: plain, gradient, stripes, checker or horizon (sky and ground).
         transients: night, fog, warm light, snow and wet ground, each in half of the scenes.
-        hats: half of the objects wear a hat. stripes: three in ten are striped. outlines: three in ten have a black rim.
+        hats: half of the objects wear a hat. stripes: three in ten are striped. outlines: three in
+            ten have a black rim.
         pointer: a white dot in each object that shows its angle.
         batch_size: rows of one minibatch on one process.
         num_workers: loader processes.
@@ -35,18 +40,34 @@ class Shapes(ZooDataModule):
     """
 
     def __init__(
-        self, size: int = 32, n: int = 4096, n_val: int = 512, n_test: int = 512, objects: tuple[int, int] = (1, 1),
-        background: str = "plain", transients: bool = False, hats: bool = True, stripes: bool = True, outlines: bool = True,
-        pointer: bool = False, batch_size: int = 64, num_workers: int = 0, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        size: int = 32,
+        n: int = 4096,
+        n_val: int = 512,
+        n_test: int = 512,
+        objects: tuple[int, int] = (1, 1),
+        background: str = "plain",
+        transients: bool = False,
+        hats: bool = True,
+        stripes: bool = True,
+        outlines: bool = True,
+        pointer: bool = False,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if size not in SIZES:
             raise ValueError(f"shapes come in sizes {', '.join(map(str, SIZES))}, got {size}")
         if min(n, n_val, n_test) < 1:
-            raise ValueError(f"every split has at least 1 scene, got n={n}, n_val={n_val}, n_test={n_test}")
+            raise ValueError(
+                f"every split has at least 1 scene, got n={n}, n_val={n_val}, n_test={n_test}"
+            )
         self.size, self.sizes = size, {"train": n, "val": n_val, "test": n_test}
         low, high = objects
-        self.options = Options((low, high), background, transients, hats, stripes, outlines, pointer)
+        self.options = Options(
+            (low, high), background, transients, hats, stripes, outlines, pointer
+        )
 
     @property
     def spec(self) -> DataSpec:
@@ -60,10 +81,17 @@ class Shapes(ZooDataModule):
             "pointer" if o.pointer else "",
         ]
         how = ", ".join(filter(None, said))
-        return DataSpec((3, self.size, self.size), LEVELS, len(SHAPES), f"shapes {self.size}x{self.size}" + (f" ({how})" if how else ""))
+        return DataSpec(
+            (3, self.size, self.size),
+            LEVELS,
+            len(SHAPES),
+            f"shapes {self.size}x{self.size}" + (f" ({how})" if how else ""),
+        )
 
     def dataset(self, split: str = "train", fields: Sequence[str] = ("image",)) -> ShapesDataset:
-        """The same scenes with any fields of ``zoo.data.scene.FIELDS``: factors, attributes, identity ..."""
+        """The same scenes with any fields of ``zoo.data.scene.FIELDS``: factors, attributes,
+        identity ...
+        """
         return ShapesDataset(self.sizes[split], self.size, split, fields, self.seed, self.options)
 
     def load(self) -> dict[str, Split]:

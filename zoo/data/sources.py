@@ -1,4 +1,6 @@
-"""Mixtures of independent sources, x = A s: the data of independent component analysis, with the truth known."""
+"""Mixtures of independent sources, x = A s: the data of independent component analysis, with the
+truth known.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,20 @@ from zoo.registry import register
 KINDS = ("laplace", "logistic", "uniform", "gaussian")
 
 
-@register("sources", about="linear mixtures x = A s of independent sources: laplace, logistic, uniform, gaussian")
+@register(
+    "sources",
+    about="linear mixtures x = A s of independent sources: laplace, logistic, uniform, gaussian",
+)
 class Sources(ZooDataModule):
-    """Samples of x = A s with independent s_i, the same for the same ``seed``; train, validation and test are drawn independently.
+    """Samples of x = A s with independent s_i, the same for the same ``seed``; train, validation
+    and test are drawn independently.
 
-    A = Q₁ diag(½ .. 2) Q₂ with random rotations: |det A| = 1 and a condition number of 4 whatever the seed.
+    A = Q₁ diag(½ .. 2) Q₂ with random rotations: |det A| = 1 and a condition number of 4 whatever
+    the seed.
 
     Args:
-        kind: of every source: laplace or logistic (of scale 1), uniform on [-1, 1], or gaussian (of variance 1).
+        kind: of every source: laplace or logistic (of scale 1), uniform on [-1, 1], or gaussian (of
+            variance 1).
         dim: number of sources and of their mixtures.
         size: training points; validation and test have a fifth of it each.
         batch_size: rows of one minibatch on one process.
@@ -31,7 +39,13 @@ class Sources(ZooDataModule):
     """
 
     def __init__(
-        self, kind: str = "laplace", dim: int = 4, size: int = 50_000, batch_size: int = 256, num_workers: int = 0, seed: int = 0
+        self,
+        kind: str = "laplace",
+        dim: int = 4,
+        size: int = 50_000,
+        batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if kind not in KINDS:
@@ -47,18 +61,34 @@ class Sources(ZooDataModule):
     @property
     def mixing(self) -> Tensor:
         """A, (D, D)."""
-        rotations = torch.linalg.qr(torch.randn(2, self.dim, self.dim, generator=generator(self.seed, "mixing"), dtype=torch.float64))[0]
-        return (rotations[0] * torch.logspace(-1, 1, self.dim, base=2, dtype=torch.float64) @ rotations[1]).float()
+        rotations = torch.linalg.qr(
+            torch.randn(
+                2, self.dim, self.dim, generator=generator(self.seed, "mixing"), dtype=torch.float64
+            )
+        )[0]
+        return (
+            rotations[0]
+            * torch.logspace(-1, 1, self.dim, base=2, dtype=torch.float64)
+            @ rotations[1]
+        ).float()
 
     @property
     def entropy(self) -> float:
         """-E log p(x) in nats: the sum of the sources' entropies, since ln|det A| = 0."""
-        each = {"laplace": 1 + math.log(2), "logistic": 2.0, "uniform": math.log(2), "gaussian": 0.5 * math.log(2 * math.pi * math.e)}
+        each = {
+            "laplace": 1 + math.log(2),
+            "logistic": 2.0,
+            "uniform": math.log(2),
+            "gaussian": 0.5 * math.log(2 * math.pi * math.e),
+        }
         return self.dim * each[self.kind]
 
     def load(self) -> dict[str, Split]:
         sizes = {"train": self.size, "val": self.size // 5, "test": self.size // 5}
-        return {name: {"x": self.draw(n, generator(self.seed, "sources", name)) @ self.mixing.T} for name, n in sizes.items()}
+        return {
+            name: {"x": self.draw(n, generator(self.seed, "sources", name)) @ self.mixing.T}
+            for name, n in sizes.items()
+        }
 
     def draw(self, n: int, g: torch.Generator) -> Tensor:
         """(n, D) unmixed sources."""

@@ -1,4 +1,6 @@
-"""Two-dimensional densities drawn on the spot: the ring of 8 gaussians, the grid of 25, swiss roll, moons, checkerboard, 1-d mixture."""
+"""Two-dimensional densities drawn on the spot: the ring of 8 gaussians, the grid of 25, swiss roll,
+moons, checkerboard, 1-d mixture.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,20 @@ HIGH_QUALITY_RADIUS = 0.3  # a sample this near a centre counts as of high quali
 MIXTURE_1D = ((-1.5, 0.2, 0.3), (0.0, 0.4, 0.4), (1.5, 0.2, 0.3))  # mean, std, weight
 
 
-@register("toy2d", about="points of the plane: ring (8 gaussians), grid (25), swiss roll, moons, checkerboard, 1-d mixture")
+@register(
+    "toy2d",
+    about="points of the plane: ring (8 gaussians), grid (25), swiss roll, moons, checkerboard, "
+    "1-d mixture",
+)
 class Toy2D(ZooDataModule):
-    """Samples of a toy density, the same for the same ``seed``; train, validation and test are drawn independently.
+    """Samples of a toy density, the same for the same ``seed``; train, validation and test are
+    drawn independently.
 
     Args:
-        kind: ring (8 gaussians on radius 2), grid (25 gaussians on {-2,-1,0,1,2}²), swiss_roll, moons, checkerboard ([-2,2]²), or
-            mixture1d (three gaussians on the line, D = 1).
-        std: standard deviation of each gaussian of ring and grid, and the noise of moons and swiss_roll.
+        kind: ring (8 gaussians on radius 2), grid (25 gaussians on {-2,-1,0,1,2}²), swiss_roll,
+            moons, checkerboard ([-2,2]²), or mixture1d (three gaussians on the line, D = 1).
+        std: standard deviation of each gaussian of ring and grid, and the noise of moons and
+            swiss_roll.
         size: training points; validation and test have a fifth of it each.
         labelled: the component's number is the class of each point (ring, grid).
         batch_size: rows of one minibatch on one process.
@@ -33,9 +41,15 @@ class Toy2D(ZooDataModule):
     """
 
     def __init__(
-        self, kind: str = "ring", std: float = 0.05, size: int = 50_000, labelled: bool = False, batch_size: int = 256,
-        num_workers: int = 0, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        kind: str = "ring",
+        std: float = 0.05,
+        size: int = 50_000,
+        labelled: bool = False,
+        batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if kind not in KINDS:
             raise ValueError(f"toy2d's kind is one of {', '.join(KINDS)}, got {kind!r}")
@@ -48,7 +62,12 @@ class Toy2D(ZooDataModule):
     @property
     def spec(self) -> DataSpec:
         classes = len(self.centres) if self.labelled and self.centres is not None else 0
-        return DataSpec((1 if self.kind == "mixture1d" else 2,), None, classes, f"toy2d {self.kind} (std {self.std:g})")
+        return DataSpec(
+            (1 if self.kind == "mixture1d" else 2,),
+            None,
+            classes,
+            f"toy2d {self.kind} (std {self.std:g})",
+        )
 
     @property
     def centres(self) -> Tensor | None:
@@ -66,7 +85,9 @@ class Toy2D(ZooDataModule):
         for name, n in sizes.items():
             splits[name] = {"x": self.draw(n, generator(self.seed, "toy2d", name))}
             if self.labelled and self.centres is not None:  # the same draw of the components
-                splits[name]["y"] = torch.randint(len(self.centres), (n,), generator=generator(self.seed, "toy2d", name))
+                splits[name]["y"] = torch.randint(
+                    len(self.centres), (n,), generator=generator(self.seed, "toy2d", name)
+                )
         return splits
 
     def draw(self, n: int, g: torch.Generator) -> Tensor:

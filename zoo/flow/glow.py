@@ -1,22 +1,31 @@
 """Glow: generative flow with invertible 1x1 convolutions.
 
-Paper      Kingma, Dhariwal. Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS 2018. arXiv:1807.03039.
-Model      z = f(v), z ~ N(0, I), v = y - 1/2 of dequantised y = (x + u)/L. ``scales`` levels; each squeezes (C, H, W) -> (4C, H/2, W/2)
-           and takes ``depth`` = K steps of flow (table 1), h <- coupling(W actnorm(h)):
-               actnorm   (h + b) exp(s) for each channel,                                   log|det| = H W Σ s;
-               1x1       W h at every pixel, W first a random rotation,                     log|det| = H W ln|det W|;
-                         ``lu``: W = P L (U + diag(sign e^log_s)), P and sign fixed,          H W Σ log_s;
-               coupling  (a, b) = halves of the channels, (t, r) = NN(a), b <- (b + t) σ(r + 2),  Σ ln σ(r + 2);  or b <- b + t.
-           All levels but the last give half of their channels away: ε = (h₂ - μ(h₁)) exp(-log σ(h₁)), log|det| = -Σ log σ. This is the
-           learned prior N(h₂; μ(h₁), σ(h₁)²) written as a step of the flow; the top has one with constants for each channel. So every
-           part of z is N(0, 1), and a temperature scales them all alike.
+Paper      Kingma, Dhariwal. Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS 2018.
+           arXiv:1807.03039.
+Model      z = f(v), z ~ N(0, I), v = y - 1/2 of dequantised y = (x + u)/L. ``scales`` levels; each
+           squeezes (C, H, W) -> (4C, H/2, W/2) and takes ``depth`` = K steps of flow (table 1), h
+           <- coupling(W actnorm(h)):
+               actnorm   (h + b) exp(s) for each channel,                                   log|det|
+                         = H W Σ s;
+               1x1       W h at every pixel, W first a random rotation,                     log|det|
+                         = H W ln|det W|;
+                         ``lu``: W = P L (U + diag(sign e^log_s)), P and sign fixed,          H W Σ
+                         log_s;
+               coupling  (a, b) = halves of the channels, (t, r) = NN(a), b <- (b + t) σ(r + 2),  Σ
+                         ln σ(r + 2);  or b <- b + t.
+           All levels but the last give half of their channels away: ε = (h₂ - μ(h₁)) exp(-log
+           σ(h₁)), log|det| = -Σ log σ. This is the learned prior N(h₂; μ(h₁), σ(h₁)²) written as a
+           step of the flow; the top has one with constants for each channel. So every part of z is
+           N(0, 1), and a temperature scales them all alike.
 Objective  -log p(y) = -log N(f(y); 0, I) - Σ log|det|, in bits per dimension (Σ includes D ln L).
-Labels     ``conditional``: the top part of z is N(m_c, exp(l_c)²) for class c, learned, for each channel; without a label log p(x) is
-           ln 1/C Σ_c p(x|c). ``classifier_weight`` adds the cross-entropy (in bits) of a linear classifier on the top's pixel means.
+Labels     ``conditional``: the top part of z is N(m_c, exp(l_c)²) for class c, learned, for each
+           channel; without a label log p(x) is ln 1/C Σ_c p(x|c). ``classifier_weight`` adds the
+           cross-entropy (in bits) of a linear classifier on the top's pixel means.
 Sampling   z ~ N(0, T²), inverted; W⁻¹ is computed once for each call. x = floor(L y).
-Notes      Actnorm starts from the first 256 training examples, pushed through layer by layer: mean 0 and variance 1 in each channel.
-           Actnorm and 1x1 convolution run as one convolution, and so do each convolution of NN and its actnorm. The released code
-           stores s divided by three; this one does not, except in the gain of the zero convolutions.
+Notes      Actnorm starts from the first 256 training examples, pushed through layer by layer: mean
+           0 and variance 1 in each channel. Actnorm and 1x1 convolution run as one convolution, and
+           so do each convolution of NN and its actnorm. The released code stores s divided by
+           three; this one does not, except in the gain of the zero convolutions.
 """
 
 from __future__ import annotations
@@ -59,7 +68,12 @@ class NormConv(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         gain = self.s.exp()
-        return F.conv2d(h, self.weight * gain[:, None, None, None], self.b * gain, padding=self.weight.shape[-1] // 2)
+        return F.conv2d(
+            h,
+            self.weight * gain[:, None, None, None],
+            self.b * gain,
+            padding=self.weight.shape[-1] // 2,
+        )
 
 
 class ZeroConv(nn.Module):
@@ -131,7 +145,10 @@ class LUMixing(nn.Module):
 
     def __init__(self, depth: int, channels: int) -> None:
         super().__init__()
-        self.lower, self.upper, self.log_s = (nn.Parameter(torch.zeros(depth, channels, *more)) for more in ((channels,), (channels,), ()))
+        self.lower, self.upper, self.log_s = (
+            nn.Parameter(torch.zeros(depth, channels, *more))
+            for more in ((channels,), (channels,), ())
+        )
         self.register_buffer("p", torch.zeros(depth, channels, channels))
         self.register_buffer("sign", torch.ones(depth, channels))
         self.set(torch.linalg.qr(torch.randn(depth, channels, channels))[0])
@@ -142,7 +159,9 @@ class LUMixing(nn.Module):
         p, lower, upper = torch.linalg.lu(w)
         diagonal = upper.diagonal(dim1=1, dim2=2)
         values = (p, lower, upper, diagonal.sign(), diagonal.abs().log())
-        for own, value in zip((self.p, self.lower, self.upper, self.sign, self.log_s), values, strict=True):
+        for own, value in zip(
+            (self.p, self.lower, self.upper, self.sign, self.log_s), values, strict=True
+        ):
             own.copy_(value)
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -152,7 +171,9 @@ class LUMixing(nn.Module):
 
 
 def squeeze(h: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, 4C, H/2, W/2), channels last in memory: convolutions on a CPU are a third quicker so."""
+    """(B, C, H, W) to (B, 4C, H/2, W/2), channels last in memory: convolutions on a CPU are a third
+    quicker so.
+    """
     return F.pixel_unshuffle(h, 2).contiguous(memory_format=torch.channels_last)
 
 
@@ -186,7 +207,9 @@ class Level(nn.Module):
         w = w * self.s.exp()[:, None, :]  # W actnorm(h) = (W e^s) h + (W e^s) b
         bias = (w @ self.b[:, :, None])[:, :, 0]
         total = (h.shape[2] * h.shape[3] * (log_det + self.s.sum())).expand(len(h))
-        for coupling, weight, shift in zip(self.couplings, w[..., None, None].unbind(), bias.unbind(), strict=True):
+        for coupling, weight, shift in zip(
+            self.couplings, w[..., None, None].unbind(), bias.unbind(), strict=True
+        ):
             h, term = coupling(F.conv2d(h, weight, shift))
             total = total + term
         return h, total
@@ -203,8 +226,14 @@ class Level(nn.Module):
 
 @register(
     "glow",
-    paper=Paper("Kingma, Dhariwal", "Glow: Generative Flow with Invertible 1x1 Convolutions", 2018, "1807.03039"),
-    about="actnorm, invertible 1x1 convolutions and affine couplings, with learned priors at every scale",
+    paper=Paper(
+        "Kingma, Dhariwal",
+        "Glow: Generative Flow with Invertible 1x1 Convolutions",
+        2018,
+        "1807.03039",
+    ),
+    about="actnorm, invertible 1x1 convolutions and affine couplings, with learned priors at "
+    "every scale",
     taxonomy="explicit tractable",
     likelihood="dequantised_bound",
     can={"sample", "log_prob", "encode", "decode", "reconstruct", "interpolate"},
@@ -250,16 +279,31 @@ class Glow(FlowModule):
         super().__init__(spec)
         spec.require("glow", image=True, levels=True)
         if min(scales, depth, width, draws) < 1:
-            raise ValueError(f"glow: scales, depth, width and draws are at least 1, got {scales}, {depth}, {width}, {draws}")
+            raise ValueError(
+                f"glow: scales, depth, width and draws are at least 1, got {scales}, {depth}, "
+                f"{width}, {draws}"
+            )
         c, h, w = spec.shape
         if h % 2**scales or w % 2**scales:
-            raise ValueError(f"glow with scales={scales} needs sides divisible by {2**scales}, got {spec}; lower scales, or resize")
+            raise ValueError(
+                f"glow with scales={scales} needs sides divisible by {2**scales}, got {spec}; "
+                f"lower scales, or resize"
+            )
         if coupling not in ("affine", "additive") or optimiser not in ("adam", "adamax"):
-            raise ValueError(f"glow: coupling is affine or additive, and optimiser adam or adamax, got {coupling!r}, {optimiser!r}")
+            raise ValueError(
+                f"glow: coupling is affine or additive, and optimiser adam or adamax, got "
+                f"{coupling!r}, {optimiser!r}"
+            )
         if (conditional or classifier_weight) and not spec.num_classes:
-            raise ValueError(f"glow: conditional and classifier_weight need labelled data, got {spec}; choose digits, or leave them out")
+            raise ValueError(
+                f"glow: conditional and classifier_weight need labelled data, got {spec}; choose "
+                f"digits, or leave them out"
+            )
         if classifier_weight < 0 or warmup < 0:
-            raise ValueError(f"glow: classifier_weight and warmup are not negative, got {classifier_weight}, {warmup}")
+            raise ValueError(
+                f"glow: classifier_weight and warmup are not negative, got {classifier_weight}, "
+                f"{warmup}"
+            )
         self.conditional, self.classifier_weight, self.draws = conditional, classifier_weight, draws
         self.optimiser, self.lr, self.warmup = optimiser, lr, warmup
         self.levels, self.splits = nn.ModuleList(), nn.ModuleList()
@@ -273,7 +317,9 @@ class Glow(FlowModule):
                 self.sizes.append(c * h * w)
         self.top = (c, h, w)  # what remains
         self.prior = nn.Parameter(torch.zeros(2, c, 1, 1))  # mean and log σ of the top
-        self.class_prior = nn.Parameter(torch.zeros(2, spec.num_classes, c)) if conditional else None  # m_c and l_c
+        self.class_prior = (
+            nn.Parameter(torch.zeros(2, spec.num_classes, c)) if conditional else None
+        )  # m_c and l_c
         self.classifier = nn.Linear(c, spec.num_classes) if classifier_weight else None
 
     @property
@@ -283,13 +329,15 @@ class Glow(FlowModule):
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
         x = x[: self.first_examples]
-        u = torch.rand(x.shape, generator=seeded(int(self.noise_seed), "actnorm"), dtype=x.dtype).to(x.device)
+        u = torch.rand(
+            x.shape, generator=seeded(int(self.noise_seed), "actnorm"), dtype=x.dtype
+        ).to(x.device)
         h = self.preprocess(dequantise(x, self.spec.levels or 0, u)[0])[0]
         for level in self.levels:
             h = level.initialise(F.pixel_unshuffle(h, 2))
             h = h.chunk(2, 1)[0]
 
-    # -- the flow ------------------------------------------------------------------------------------------------------
+    # -- the flow ---------------------------------------------------------------------------------
     def forward_flow(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(v), (B, D), with the parts that left first in front, and log|det dz/dv|, (B,)."""
         h, log_det = v, v.new_zeros(len(v))
@@ -327,7 +375,7 @@ class Glow(FlowModule):
     def postprocess(self, v: Tensor) -> Tensor:
         return v + 0.5
 
-    # -- labels --------------------------------------------------------------------------------------------------------
+    # -- labels -----------------------------------------------------------------------------------
     def _class_prior(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """m_c and l_c of every dimension of the top part, (B, D_top)."""
         assert self.class_prior is not None
@@ -352,8 +400,10 @@ class Glow(FlowModule):
             raise ValueError("glow was built without a classifier; set classifier_weight > 0")
         return self.classifier(z[:, -math.prod(self.top) :].view(len(z), self.top[0], -1).mean(2))
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+    # -- likelihood -------------------------------------------------------------------------------
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """log p(x | y), or log p(x) without labels."""
         u = row_noise(torch.rand, x, (self.draws, *self.spec.shape), generator)
         return torch.stack([self._bound(x, u[:, s], y)[0] for s in range(self.draws)]).mean(0)
@@ -366,34 +416,64 @@ class Glow(FlowModule):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"]
-        log_prob, z = self._bound(x, self.noise.uniform(*x.shape), batch["y"] if self.conditional else None)
+        log_prob, z = self._bound(
+            x, self.noise.uniform(*x.shape), batch["y"] if self.conditional else None
+        )
         bits = bits_per_dim(log_prob, self.spec.dim).mean()
         if self.classifier is None:
             return {"loss": bits, "bits_per_dim": bits}
         cross_entropy = F.cross_entropy(self.class_logits(z), batch["y"]) / math.log(2)
-        return {"loss": bits + self.classifier_weight * cross_entropy, "bits_per_dim": bits, "cross_entropy": cross_entropy}
+        return {
+            "loss": bits + self.classifier_weight * cross_entropy,
+            "bits_per_dim": bits,
+            "cross_entropy": cross_entropy,
+        }
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     @torch.no_grad()
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """Of the given classes, or of classes drawn uniformly. ``temperature`` multiplies every ε; T = 0.7 looks best in the paper."""
+    def sample(
+        self,
+        n: int,
+        *,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Of the given classes, or of classes drawn uniformly. ``temperature`` multiplies every ε;
+        T = 0.7 looks best in the paper.
+        """
         z = temperature * self.draw_codes(n, Draw(generator, self.device, self.float_dtype))
         if self.conditional:
-            y = torch.randint(self.spec.num_classes, (n,), generator=generator, device=self.device) if y is None else y
+            y = (
+                torch.randint(self.spec.num_classes, (n,), generator=generator, device=self.device)
+                if y is None
+                else y
+            )
             m, log_s = self._class_prior(y)
             rest, top = z.split([z.shape[1] - m.shape[1], m.shape[1]], 1)
             z = torch.cat([rest, top * log_s.exp() + m], 1)
         return self.decode(z)
 
     @torch.no_grad()
-    def manipulate(self, x: Tensor, positive: Tensor, negative: Tensor, amount: float = 1.0) -> Tensor:
-        """x with an attribute added (section 5): z moved by the difference of the mean z of examples with and without it."""
-        return self.decode(self.encode(x) + amount * (self.encode(positive).mean(0) - self.encode(negative).mean(0)))
+    def manipulate(
+        self, x: Tensor, positive: Tensor, negative: Tensor, amount: float = 1.0
+    ) -> Tensor:
+        """x with an attribute added (section 5): z moved by the difference of the mean z of
+        examples with and without it.
+        """
+        return self.decode(
+            self.encode(x)
+            + amount * (self.encode(positive).mean(0) - self.encode(negative).mean(0))
+        )
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
-        optimiser = (torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adamax)(self.parameters(), self.lr)
+        optimiser = (torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adamax)(
+            self.parameters(), self.lr
+        )
         if not self.warmup:
             return optimiser
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min((step + 1) / self.warmup, 1.0))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: min((step + 1) / self.warmup, 1.0)
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

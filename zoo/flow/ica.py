@@ -1,18 +1,23 @@
 """ICA: independent component analysis by maximum likelihood, linear and nonlinear.
 
-Paper      Bell, Sejnowski. An information-maximization approach to blind separation and blind deconvolution.
-           Neural Computation 7(6), 1995; as maximum likelihood: Cardoso 1997; natural gradient: Amari et al. 1996; adaptive prior: after
-           Lee et al. 1999.
-Model      s = W (x - μ), W a square matrix, μ the data's mean (fixed); the s_i are independent: logistic, laplace, gaussian or
-           Student t with learned degrees of freedom. With ``layers`` = K > 0 the map is nonlinear: K times a matrix W_k and a
-           sinh-arcsinh function with learned δ_i > 0 and ε_i, g(t) = sinh(δ (asinh t + ε)), then W.
+Paper      Bell, Sejnowski. An information-maximization approach to blind separation and blind
+           deconvolution. Neural Computation 7(6), 1995; as maximum likelihood: Cardoso 1997;
+           natural gradient: Amari et al. 1996; adaptive prior: after Lee et al. 1999.
+Model      s = W (x - μ), W a square matrix, μ the data's mean (fixed); the s_i are independent:
+           logistic, laplace, gaussian or Student t with learned degrees of freedom. With ``layers``
+           = K > 0 the map is nonlinear: K times a matrix W_k and a sinh-arcsinh function with
+           learned δ_i > 0 and ε_i, g(t) = sinh(δ (asinh t + ε)), then W.
 Objective  -log p(x) = -Σ_i log p(s_i) - ln|det W| - Σ_k (ln|det W_k| + Σ_i ln g'_k(t_i)),
-           ln g'(t) = ln δ + ln cosh(δ (asinh t + ε)) - ½ ln(1 + t²). Nats for vectors; bits per dimension of dequantised images.
-Natural    ``optimiser="natural_gradient"``: W <- W + lr (I - E φ(s) sᵀ) W with φ = -d log p/ds; it is the gradient times WᵀW.
-Adaptive   ``adaptive_prior``: a component whose running kurtosis is negative has the sub-gaussian prior ½ N(-1, 1) + ½ N(1, 1).
+           ln g'(t) = ln δ + ln cosh(δ (asinh t + ε)) - ½ ln(1 + t²). Nats for vectors; bits per
+           dimension of dequantised images.
+Natural    ``optimiser="natural_gradient"``: W <- W + lr (I - E φ(s) sᵀ) W with φ = -d log p/ds; it
+           is the gradient times WᵀW.
+Adaptive   ``adaptive_prior``: a component whose running kurtosis is negative has the sub-gaussian
+           prior ½ N(-1, 1) + ½ N(1, 1).
 Sampling   s from the prior, x = μ + W⁻¹ s (and the layers undone).
-Notes      W, or the first W_k, starts as the whitening matrix of the data, the others as the identity; g starts as the identity.
-           Only the linear model with non-gaussian sources is identifiable (up to order, sign and scale): ``amari_index`` measures it.
+Notes      W, or the first W_k, starts as the whitening matrix of the data, the others as the
+           identity; g starts as the identity. Only the linear model with non-gaussian sources is
+           identifiable (up to order, sign and scale): ``amari_index`` measures it.
 """
 
 from __future__ import annotations
@@ -35,7 +40,9 @@ OPTIMISERS = ("adam", "sgd", "natural_gradient")
 
 
 def amari_index(q: Tensor) -> Tensor:
-    """Distance of Q = W A from a scaled permutation, 0 (separated) to 1, for D >= 2 (Amari et al. 1996, normalised)."""
+    """Distance of Q = W A from a scaled permutation, 0 (separated) to 1, for D >= 2 (Amari et al.
+    1996, normalised).
+    """
     q, d = q.abs(), len(q)
     rows, columns = q / q.amax(1, keepdim=True), q / q.amax(0, keepdim=True)
     return (rows.sum() + columns.sum() - 2 * d) / (2 * d * (d - 1))
@@ -56,7 +63,9 @@ def sinh_arcsinh_inverse(v: Tensor, delta: Tensor, eps: Tensor) -> Tensor:
 
 
 def log_prior(kind: str, s: Tensor, df: Tensor | None = None) -> Tensor:
-    """log p(s_i), elementwise; ``bimodal`` is the sub-gaussian ½ N(-1, 1) + ½ N(1, 1), ``df`` the degrees of freedom of student."""
+    """log p(s_i), elementwise; ``bimodal`` is the sub-gaussian ½ N(-1, 1) + ½ N(1, 1), ``df`` the
+    degrees of freedom of student.
+    """
     if kind == "logistic":
         return -F.softplus(s) - F.softplus(-s)
     if kind == "laplace":
@@ -92,7 +101,8 @@ def draw_prior(kind: str, u: Tensor, v: Tensor, df: Tensor | None = None) -> Ten
         1995,
         "Neural Computation 7(6)",
     ),
-    about="independent sources behind one matrix, or behind matrices and elementwise nonlinearities",
+    about="independent sources behind one matrix, or behind matrices and elementwise "
+    "nonlinearities",
     taxonomy="explicit tractable",
     likelihood="exact_density",
     can={"sample", "log_prob", "encode", "decode", "reconstruct", "interpolate"},
@@ -105,7 +115,8 @@ class ICA(FlowModule):
     Args:
         layers: K nonlinear layers before W; 0 is linear ICA.
         prior: of the sources: logistic, laplace, gaussian, or student.
-        adaptive_prior: with the logistic prior, choose a sub-gaussian one for components of negative kurtosis.
+        adaptive_prior: with the logistic prior, choose a sub-gaussian one for components of
+            negative kurtosis.
         optimiser: adam, sgd (the paper's), or natural_gradient (linear only).
         draws: draws of u in the evaluated bound of images.
         lr: learning rate.
@@ -129,22 +140,38 @@ class ICA(FlowModule):
     ) -> None:
         super().__init__(spec)
         if spec.is_image and spec.levels is None:
-            raise ValueError(f"ica models images with levels, or vectors, got {spec}; choose data with levels")
+            raise ValueError(
+                f"ica models images with levels, or vectors, got {spec}; choose data with levels"
+            )
         if layers < 0 or draws < 1:
-            raise ValueError(f"ica: layers is at least 0 and draws at least 1, got {layers}, {draws}")
+            raise ValueError(
+                f"ica: layers is at least 0 and draws at least 1, got {layers}, {draws}"
+            )
         if prior not in PRIORS:
             raise ValueError(f"ica: prior is one of {', '.join(PRIORS)}, got {prior!r}")
         if adaptive_prior and prior != "logistic":
             raise ValueError(
-                f"ica: adaptive_prior chooses between the logistic and a sub-gaussian prior, got prior={prior!r}; leave one out"
+                f"ica: adaptive_prior chooses between the logistic and a sub-gaussian prior, got "
+                f"prior={prior!r}; leave one out"
             )
         if optimiser not in OPTIMISERS:
             raise ValueError(f"ica: optimiser is one of {', '.join(OPTIMISERS)}, got {optimiser!r}")
         if optimiser == "natural_gradient" and layers:
-            raise ValueError(f"ica: the natural gradient is that of the linear model, got layers={layers}; use adam, or layers=0")
-        self.prior, self.adaptive_prior, self.optimiser, self.draws, self.lr = prior, adaptive_prior, optimiser, draws, lr
+            raise ValueError(
+                f"ica: the natural gradient is that of the linear model, got layers={layers}; use "
+                f"adam, or layers=0"
+            )
+        self.prior, self.adaptive_prior, self.optimiser, self.draws, self.lr = (
+            prior,
+            adaptive_prior,
+            optimiser,
+            draws,
+            lr,
+        )
         d = spec.dim
-        self.matrices = nn.ParameterList(torch.eye(d) for _ in range(layers + 1))  # W_1, ..., W_K, W
+        self.matrices = nn.ParameterList(
+            torch.eye(d) for _ in range(layers + 1)
+        )  # W_1, ..., W_K, W
         self.log_delta = nn.ParameterList(torch.zeros(d) for _ in range(layers))
         self.eps = nn.ParameterList(torch.zeros(d) for _ in range(layers))
         self.log_df = nn.Parameter(torch.full((d,), math.log(5.0))) if prior == "student" else None
@@ -153,14 +180,19 @@ class ICA(FlowModule):
 
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
-        """μ and the whitening matrix Σ^-½ of the data; uniform u adds 1/12 to the variance of a level."""
+        """μ and the whitening matrix Σ^-½ of the data; uniform u adds 1/12 to the variance of a
+        level.
+        """
         v, levels = x.flatten(1).double(), self.spec.levels
         scale, extra = (1.0, 0.0) if levels is None else (1.0 / levels, 1 / 12)
         self.mu.copy_((v.mean(0) + (0 if levels is None else 0.5)) * scale)
-        values, vectors = torch.linalg.eigh(torch.cov(v.T).view(self.spec.dim, -1) + extra * torch.eye(self.spec.dim, device=x.device))
+        values, vectors = torch.linalg.eigh(
+            torch.cov(v.T).view(self.spec.dim, -1)
+            + extra * torch.eye(self.spec.dim, device=x.device)
+        )
         self.matrices[0].copy_(vectors / (values.clamp(min=1e-8).sqrt() * scale) @ vectors.T)
 
-    # -- the flow ------------------------------------------------------------------------------------------------------
+    # -- the flow ---------------------------------------------------------------------------------
     def forward_flow(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """s, (B, D), and log|det ds/dv|, (B,)."""
         h, log_det = v.flatten(1) - self.mu, v.new_zeros(len(v))
@@ -181,7 +213,7 @@ class ICA(FlowModule):
             h, log_det = torch.linalg.solve(w, h.T).T, log_det - torch.linalg.slogdet(w)[1]
         return (h + self.mu).view(-1, *self.spec.shape), log_det
 
-    # -- the prior -----------------------------------------------------------------------------------------------------
+    # -- the prior --------------------------------------------------------------------------------
     def log_base(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         if self.prior == "gaussian":
             return standard_normal(z)
@@ -193,9 +225,13 @@ class ICA(FlowModule):
     def draw_codes(self, n: int, source: Source) -> Tensor:
         u, v = source.uniform(n, 2, self.spec.dim).unbind(1)
         s = draw_prior(self.prior, u, v, None if self.log_df is None else self.log_df.exp())
-        return torch.where(self.kurtosis < 0, draw_prior("bimodal", u, v), s) if self.adaptive_prior else s
+        return (
+            torch.where(self.kurtosis < 0, draw_prior("bimodal", u, v), s)
+            if self.adaptive_prior
+            else s
+        )
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def log_density(self, y: Tensor) -> Tensor:
         z, log_det = self.latent(y)
         if self.training and self.adaptive_prior:
@@ -213,7 +249,7 @@ class ICA(FlowModule):
             terms["cond_number"] = torch.linalg.cond(self.matrices[0]).expand(len(batch["x"]))
         return terms
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.optimiser == "natural_gradient":
             w = self.matrices[0]
@@ -221,4 +257,6 @@ class ICA(FlowModule):
             w.grad = w.grad @ w.detach().T @ w.detach()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return (torch.optim.Adam if self.optimiser == "adam" else torch.optim.SGD)(self.parameters(), self.lr)
+        return (torch.optim.Adam if self.optimiser == "adam" else torch.optim.SGD)(
+            self.parameters(), self.lr
+        )

@@ -1,17 +1,24 @@
 """NICE: non-linear independent components estimation.
 
-Paper      Dinh, Krueger, Bengio. NICE: Non-linear Independent Components Estimation. ICLR 2015 (workshop). arXiv:1410.8516.
-Model      z = exp(s) ⊙ h(v): h a stack of additive couplings on the even coordinates I₁ and the odd ones I₂, which swap their roles,
+Paper      Dinh, Krueger, Bengio. NICE: Non-linear Independent Components Estimation. ICLR 2015
+           (workshop). arXiv:1410.8516.
+Model      z = exp(s) ⊙ h(v): h a stack of additive couplings on the even coordinates I₁ and the odd
+           ones I₂, which swap their roles,
                h_I₁ = v_I₁,   h_I₂ = v_I₂ + m(v_I₁)   (volume is preserved),
-           m an MLP with ReLU, s a learned diagonal scaling; the z_d are independent, logistic or gaussian.
-           v = y - 1/2 of dequantised images y = (x + u)/L; vectors are taken as they are.
-Objective  -log p(y) = -Σ_d log p(z_d) - Σ_d s_d, in bits per dimension for images (Σ includes D ln L), in nats for vectors.
+           m an MLP with ReLU, s a learned diagonal scaling; the z_d are independent, logistic or
+           gaussian. v = y - 1/2 of dequantised images y = (x + u)/L; vectors are taken as they are.
+Objective  -log p(y) = -Σ_d log p(z_d) - Σ_d s_d, in bits per dimension for images (Σ includes D ln
+           L), in nats for vectors.
 Sampling   z from the prior, divided by exp(s), the couplings undone last to first; x = floor(L y).
-Inpainting Section 5.2: gradient ascent of log p(y) on the missing pixels y_H from uniform noise, projected to [0, 1],
-               y_H <- y_H + α_i (∂ log p / ∂ y_H + ε),  ε ~ N(0, I), α_i = inpaint_step · 10/(100 + i).
-Logs       val/nll_density = -log p(y) in nats, without the D ln L: the number of the paper's table (there with the other sign).
-Notes      s starts at 3 for images, about -ln of a pixel's standard deviation: from zero, a run spends most of its time growing it.
-           The last layers of m start at zero. ``inpaint_step`` = 1 is the paper's α_i = 10/(100 + i), which needs thousands of steps.
+Inpainting Section 5.2: gradient ascent of log p(y) on the missing pixels y_H from uniform noise,
+projected to [0, 1],
+               y_H <- y_H + α_i (∂ log p / ∂ y_H + ε),  ε ~ N(0, I), α_i = inpaint_step · 10/(100 +
+               i).
+Logs       val/nll_density = -log p(y) in nats, without the D ln L: the number of the paper's table
+           (there with the other sign).
+Notes      s starts at 3 for images, about -ln of a pixel's standard deviation: from zero, a run
+           spends most of its time growing it. The last layers of m start at zero. ``inpaint_step``
+           = 1 is the paper's α_i = 10/(100 + i), which needs thousands of steps.
 """
 
 from __future__ import annotations
@@ -30,7 +37,9 @@ from zoo.registry import Paper, register
 
 
 def mlp(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
-    """m: ``layers`` hidden layers with ReLU and a zero end, so that a coupling starts as the identity."""
+    """m: ``layers`` hidden layers with ReLU and a zero end, so that a coupling starts as the
+    identity.
+    """
     steps: list[nn.Module] = []
     for i in range(layers):
         steps += [nn.Linear(hidden if i else inputs, hidden), nn.ReLU()]
@@ -47,7 +56,12 @@ def log_logistic(z: Tensor) -> Tensor:
 
 @register(
     "nice",
-    paper=Paper("Dinh, Krueger, Bengio", "NICE: Non-linear Independent Components Estimation", 2015, "1410.8516"),
+    paper=Paper(
+        "Dinh, Krueger, Bengio",
+        "NICE: Non-linear Independent Components Estimation",
+        2015,
+        "1410.8516",
+    ),
     about="additive couplings, which keep volume, and one diagonal scaling",
     taxonomy="explicit tractable",
     likelihood="dequantised_bound",
@@ -63,7 +77,8 @@ class NICE(FlowModule):
         layers: hidden layers of m.
         couplings: additive couplings; from three on, every z_d depends on every coordinate.
         prior: of z_d, "logistic" or "gaussian".
-        inpaint_steps: steps of gradient ascent in ``inpaint``. inpaint_step: their size in units of the paper's.
+        inpaint_steps: steps of gradient ascent in ``inpaint``. inpaint_step: their size in units of
+            the paper's.
         draws: draws of u in the evaluated bound.
         lr: Adam's learning rate. beta2, eps: Adam's.
     """
@@ -86,9 +101,13 @@ class NICE(FlowModule):
     ) -> None:
         super().__init__(spec)
         if spec.is_image and spec.levels is None:
-            raise ValueError(f"nice models images with levels, or vectors, got {spec}; choose data with levels")
+            raise ValueError(
+                f"nice models images with levels, or vectors, got {spec}; choose data with levels"
+            )
         if spec.dim < 2:
-            raise ValueError(f"nice's couplings need at least two dimensions, got {spec}; choose other data")
+            raise ValueError(
+                f"nice's couplings need at least two dimensions, got {spec}; choose other data"
+            )
         if min(hidden, layers, couplings, inpaint_steps, draws) < 1:
             raise ValueError(
                 "nice: hidden, layers, couplings, inpaint_steps and draws are at least 1, "
@@ -98,14 +117,21 @@ class NICE(FlowModule):
             raise ValueError(f"nice: inpaint_step is positive, got {inpaint_step}")
         if prior not in ("logistic", "gaussian"):
             raise ValueError(f"nice: prior is logistic or gaussian, got {prior!r}")
-        self.prior, self.inpaint_steps, self.inpaint_step, self.draws = prior, inpaint_steps, inpaint_step, draws
+        self.prior, self.inpaint_steps, self.inpaint_step, self.draws = (
+            prior,
+            inpaint_steps,
+            inpaint_step,
+            draws,
+        )
         self.lr, self.beta2, self.eps = lr, beta2, eps
         even, odd = (spec.dim + 1) // 2, spec.dim // 2
         sides = [(even, odd) if i % 2 == 0 else (odd, even) for i in range(couplings)]
         self.couplings = nn.ModuleList(mlp(a, hidden, layers, b) for a, b in sides)
-        self.s = nn.Parameter(torch.full((spec.dim,), 0.0 if spec.levels is None else 3.0))  # exp(-3): a pixel's deviation, roughly
+        self.s = nn.Parameter(
+            torch.full((spec.dim,), 0.0 if spec.levels is None else 3.0)
+        )  # exp(-3): a pixel's deviation, roughly
 
-    # -- the flow ------------------------------------------------------------------------------------------------------
+    # -- the flow ---------------------------------------------------------------------------------
     def forward_flow(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(v), (B, D), and log|det dz/dv| = Σ s_d, (B,)."""
         h = v.flatten(1)
@@ -143,7 +169,7 @@ class NICE(FlowModule):
             return super().draw_codes(n, source)
         return torch.logit(source.uniform(n, self.spec.dim), eps=1e-7)
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         terms = super().evaluate(batch, generator)
         if self.spec.levels is not None:
@@ -151,19 +177,25 @@ class NICE(FlowModule):
             terms["nll_density"] = bits * self.spec.dim * math.log(2)
         return terms
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def spectrum(self) -> Tensor:
         """exp(-s_d) from the most important component to the least, (D,)."""
         return (-self.s).exp().sort(descending=True).values
 
     @torch.no_grad()
-    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """A likely completion of the dimensions where ``known`` is False, (B, *shape): gradient ascent with decaying noise."""
+    def inpaint(
+        self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """A likely completion of the dimensions where ``known`` is False, (B, *shape): gradient
+        ascent with decaying noise.
+        """
         levels = self.spec.levels
         y = x if levels is None else (x + 0.5) / levels
         known = known.expand_as(x)
         draw = torch.randn if levels is None else torch.rand
-        y = torch.where(known, y, draw(x.shape, generator=generator, device=x.device, dtype=x.dtype))
+        y = torch.where(
+            known, y, draw(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        )
         for i in range(self.inpaint_steps):
             with torch.enable_grad():
                 y.requires_grad_()
@@ -171,8 +203,10 @@ class NICE(FlowModule):
             eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             moved = y + self.inpaint_step * 10 / (100 + i) * (gradient + eps)
             y = torch.where(known, y, moved if levels is None else moved.clamp(0, 1)).detach()
-        return torch.where(known, x, y if levels is None else (y * levels).floor().clamp(0, levels - 1))
+        return torch.where(
+            known, x, y if levels is None else (y * levels).floor().clamp(0, levels - 1)
+        )
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), self.lr, betas=(0.9, self.beta2), eps=self.eps)

@@ -1,19 +1,26 @@
 """RealNVP: real-valued non-volume-preserving transformations.
 
-Paper      Dinh, Sohl-Dickstein, Bengio. Density estimation using Real NVP. ICLR 2017. arXiv:1605.08803.
+Paper      Dinh, Sohl-Dickstein, Bengio. Density estimation using Real NVP. ICLR 2017.
+           arXiv:1605.08803.
 Model      z = f(y), z ~ N(0, I), f a stack of affine couplings with a binary mask b (equation 9):
-               z = b y + (1 - b) (y exp(s(b y)) + t(b y)),   log|det| = Σ (1 - b) s,   s = γ tanh(r), γ learned for each channel.
-           Images: v = logit(α + (1 - 2α) y) of dequantised y = (x + u)/L; a scale is 3 couplings with checkerboard masks, a squeeze
-           (C, H, W) -> (4C, H/2, W/2), 3 with channel masks, and half of the channels leave for z; the last scale is 4 checkerboard
-           couplings. Vectors: ``couplings`` couplings that keep the even and the odd coordinates in turn, no preprocessing.
-Objective  -log p(y) = -log N(f(y); 0, I) - Σ log|det| - log|det logit|, in bits per dimension for images (Σ includes D ln L).
+               z = b y + (1 - b) (y exp(s(b y)) + t(b y)),   log|det| = Σ (1 - b) s,   s = γ
+               tanh(r), γ learned for each channel.
+           Images: v = logit(α + (1 - 2α) y) of dequantised y = (x + u)/L; a scale is 3 couplings
+           with checkerboard masks, a squeeze (C, H, W) -> (4C, H/2, W/2), 3 with channel masks, and
+           half of the channels leave for z; the last scale is 4 checkerboard couplings. Vectors:
+           ``couplings`` couplings that keep the even and the odd coordinates in turn, no
+           preprocessing.
+Objective  -log p(y) = -log N(f(y); 0, I) - Σ log|det| - log|det logit|, in bits per dimension for
+           images (Σ includes D ln L).
 Sampling   z ~ N(0, T²), inverted; x = floor(L y).
-Notes      The released code computes (y + t) exp(s); this is the paper's form. α + (1 - 2α) y is the released code's, because the
-           printed α + (1 - α) y sends white to infinity. Half of the channels leave after a plain squeeze, as printed; the released
-           code orders them so that the kept half is a smaller image. ``interpolate`` is the paper's arc z = cos φ z_a + sin φ z_b.
-           The default coupling network is 3x3-1x1-3x3 convolutions; ``blocks`` > 0 gives the residual network with weight
-           normalisation, and ``batch_norm`` the paper's normalisation in it and after every coupling: batch statistics
-           in training (each process its own), running ones in evaluation and in the inverse.
+Notes      The released code computes (y + t) exp(s); this is the paper's form. α + (1 - 2α) y is
+           the released code's, because the printed α + (1 - α) y sends white to infinity. Half of
+           the channels leave after a plain squeeze, as printed; the released code orders them so
+           that the kept half is a smaller image. ``interpolate`` is the paper's arc z = cos φ z_a +
+           sin φ z_b. The default coupling network is 3x3-1x1-3x3 convolutions; ``blocks`` > 0 gives
+           the residual network with weight normalisation, and ``batch_norm`` the paper's
+           normalisation in it and after every coupling: batch statistics in training (each process
+           its own), running ones in evaluation and in the inverse.
 """
 
 from __future__ import annotations
@@ -33,7 +40,9 @@ from zoo.registry import Paper, register
 
 
 class ResidualNet(nn.Module):
-    """Appendix's coupling network: normalised input as [relu(v), relu(-v), mask], weight-normalised blocks, summed skips."""
+    """Appendix's coupling network: normalised input as [relu(v), relu(-v), mask], weight-normalised
+    blocks, summed skips.
+    """
 
     def __init__(self, channels: int, width: int, blocks: int, batch_norm: bool) -> None:
         super().__init__()
@@ -47,7 +56,14 @@ class ResidualNet(nn.Module):
         self.normalise = norm(channels)
         self.first = conv(3 * channels, width, 3)
         self.blocks = nn.ModuleList(
-            nn.Sequential(norm(width), nn.ReLU(), conv(width, width, 3), norm(width), nn.ReLU(), conv(width, width, 3))
+            nn.Sequential(
+                norm(width),
+                nn.ReLU(),
+                conv(width, width, 3),
+                norm(width),
+                nn.ReLU(),
+                conv(width, width, 3),
+            )
             for _ in range(blocks)
         )
         self.skips = nn.ModuleList(conv(width, width, 1) for _ in range(blocks + 1))
@@ -83,7 +99,9 @@ def zeroed(layer: nn.Module) -> nn.Module:
 
 
 class Coupling(nn.Module):
-    """Affine coupling: where the mask is 1 the input passes through and determines scale and shift of the rest."""
+    """Affine coupling: where the mask is 1 the input passes through and determines scale and shift
+    of the rest.
+    """
 
     mask: Tensor
 
@@ -108,7 +126,9 @@ class Coupling(nn.Module):
 
 
 class VectorCoupling(nn.Module):
-    """The same of vectors, whose mask is 1 on their first (or last) part: only that part is read, only the rest computed."""
+    """The same of vectors, whose mask is 1 on their first (or last) part: only that part is read,
+    only the rest computed.
+    """
 
     def __init__(self, net: nn.Module, sizes: list[int], first: bool) -> None:
         super().__init__()
@@ -139,7 +159,9 @@ class VectorCoupling(nn.Module):
 
 
 class FlowBatchNorm(nn.Module):
-    """(y - μ)/sqrt(var + ε) for each channel over the positions a coupling transformed; log|det| = -½ Σ ln(var + ε) over them."""
+    """(y - μ)/sqrt(var + ε) for each channel over the positions a coupling transformed; log|det| =
+    -½ Σ ln(var + ε) over them.
+    """
 
     mean: Tensor
     var: Tensor
@@ -154,7 +176,9 @@ class FlowBatchNorm(nn.Module):
         self.register_buffer("var", torch.ones(shape))
 
     def statistics(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the moved positions; gradients flow through them. Channels that did not move get 0 and 1."""
+        """Mean and variance of the moved positions; gradients flow through them. Channels that did
+        not move get 0 and 1.
+        """
         over = (0, *range(2, y.ndim))
         count = (self.moved.sum(over, keepdim=True) * len(y)).clamp(min=1)
         mean = (y * self.moved).sum(over, keepdim=True) / count
@@ -169,11 +193,15 @@ class FlowBatchNorm(nn.Module):
                 self.mean.lerp_(mean, self.momentum)
                 self.var.lerp_(var, self.momentum)
         half_log = 0.5 * (var + self.eps).log() * self.moved
-        return torch.where(self.moved > 0, (y - mean) * (-half_log).exp(), y), -half_log.sum().expand(len(y))
+        return torch.where(
+            self.moved > 0, (y - mean) * (-half_log).exp(), y
+        ), -half_log.sum().expand(len(y))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         half_log = 0.5 * (self.var + self.eps).log() * self.moved
-        return torch.where(self.moved > 0, z * half_log.exp() + self.mean, z), half_log.sum().expand(len(z))
+        return torch.where(
+            self.moved > 0, z * half_log.exp() + self.mean, z
+        ), half_log.sum().expand(len(z))
 
 
 class Squeeze(nn.Module):
@@ -188,7 +216,9 @@ class Squeeze(nn.Module):
 
 def checkerboard(c: int, h: int, w: int, parity: int) -> Tensor:
     """1 where row + column has the given parity, (C, H, W)."""
-    return ((torch.arange(h)[:, None] + torch.arange(w)) % 2 == parity).float().expand(c, h, w).clone()
+    return (
+        ((torch.arange(h)[:, None] + torch.arange(w)) % 2 == parity).float().expand(c, h, w).clone()
+    )
 
 
 def channel_mask(c: int, h: int, w: int, first: bool) -> Tensor:
@@ -198,7 +228,9 @@ def channel_mask(c: int, h: int, w: int, first: bool) -> Tensor:
 
 @register(
     "realnvp",
-    paper=Paper("Dinh, Sohl-Dickstein, Bengio", "Density estimation using Real NVP", 2017, "1605.08803"),
+    paper=Paper(
+        "Dinh, Sohl-Dickstein, Bengio", "Density estimation using Real NVP", 2017, "1605.08803"
+    ),
     about="a multi-scale stack of affine couplings with masks",
     taxonomy="explicit tractable",
     likelihood="dequantised_bound",
@@ -211,7 +243,8 @@ class RealNVP(FlowModule):
 
     Args:
         width: maps (images) or units (vectors) of the coupling networks.
-        scales: multi-scale levels of images; each but the last halves the image and lets half of the dimensions go.
+        scales: multi-scale levels of images; each but the last halves the image and lets half of
+            the dimensions go.
         couplings: couplings of vectors.
         blocks: residual blocks of a coupling network; 0 is the small one of three convolutions.
         batch_norm: normalise in the residual networks and after every coupling.
@@ -238,34 +271,52 @@ class RealNVP(FlowModule):
     ) -> None:
         super().__init__(spec)
         if spec.is_image and spec.levels is None:
-            raise ValueError(f"realnvp models images with levels, or vectors, got {spec}; choose data with levels")
+            raise ValueError(
+                f"realnvp models images with levels, or vectors, got {spec}; choose data with "
+                f"levels"
+            )
         if min(width, scales, couplings, draws) < 1:
-            raise ValueError(f"realnvp: width, scales, couplings and draws are at least 1, got {width}, {scales}, {couplings}, {draws}")
+            raise ValueError(
+                f"realnvp: width, scales, couplings and draws are at least 1, got {width}, "
+                f"{scales}, {couplings}, {draws}"
+            )
         if not 0 < alpha < 0.5:
-            raise ValueError(f"realnvp: alpha lies between 0 and 0.5, got {alpha}; the paper has 0.05")
+            raise ValueError(
+                f"realnvp: alpha lies between 0 and 0.5, got {alpha}; the paper has 0.05"
+            )
         if spec.dim < 2:
-            raise ValueError(f"realnvp's couplings need at least two dimensions, got {spec}; choose other data")
+            raise ValueError(
+                f"realnvp's couplings need at least two dimensions, got {spec}; choose other data"
+            )
         if spec.is_image and any(side % 2 ** (scales - 1) for side in spec.shape[1:]):
             raise ValueError(
-                f"realnvp with scales={scales} needs sides divisible by {2 ** (scales - 1)}, got {spec}; lower scales, or resize"
+                f"realnvp with scales={scales} needs sides divisible by {2 ** (scales - 1)}, got "
+                f"{spec}; lower scales, or resize"
             )
         self.width, self.blocks, self.batch_norm = width, blocks, batch_norm
         self.alpha, self.l2, self.draws, self.lr = alpha, l2, draws, lr
         if blocks and not spec.is_image:
             raise ValueError(f"realnvp: blocks={blocks} is for images, got {spec}; leave it at 0")
         self.scales = nn.ModuleList()
-        self.sizes, self.top = [], spec.shape  # dimensions that leave after each scale, and the shape of those that remain
+        self.sizes, self.top = (
+            [],
+            spec.shape,
+        )  # dimensions that leave after each scale, and the shape of those that remain
         if not spec.is_image:
             self.scales.append(self._vector_steps(couplings))
             return
         c, h, w = spec.shape
         for i in range(scales):
             last = i == scales - 1
-            steps = self._steps([checkerboard(c, h, w, parity) for parity in (0, 1, 0, 1)[: 4 if last else 3]])
+            steps = self._steps(
+                [checkerboard(c, h, w, parity) for parity in (0, 1, 0, 1)[: 4 if last else 3]]
+            )
             if not last:
                 c, h, w = 4 * c, h // 2, w // 2
                 steps.append(Squeeze())
-                steps.extend(self._steps([channel_mask(c, h, w, first) for first in (True, False, True)]))
+                steps.extend(
+                    self._steps([channel_mask(c, h, w, first) for first in (True, False, True)])
+                )
                 c //= 2
                 self.sizes.append(c * h * w)
             self.scales.append(steps)
@@ -290,19 +341,26 @@ class RealNVP(FlowModule):
             net = PlainNet([nn.Linear(kept, n), nn.Linear(n, n), nn.Linear(n, 2 * moved)])
             steps.append(VectorCoupling(net, sizes, first))
             if self.batch_norm:
-                steps.append(FlowBatchNorm(((torch.arange(self.spec.dim) < sizes[0]) == first).float()))
+                steps.append(
+                    FlowBatchNorm(((torch.arange(self.spec.dim) < sizes[0]) == first).float())
+                )
         return steps
 
     def _net(self, c: int) -> nn.Module:
         n = self.width
         if self.blocks:
             return ResidualNet(c, n, self.blocks, self.batch_norm)
-        return PlainNet([nn.Conv2d(c, n, 3, padding=1), nn.Conv2d(n, n, 1), nn.Conv2d(n, 2 * c, 3, padding=1)])
+        return PlainNet(
+            [nn.Conv2d(c, n, 3, padding=1), nn.Conv2d(n, n, 1), nn.Conv2d(n, 2 * c, 3, padding=1)]
+        )
 
-    # -- the flow ------------------------------------------------------------------------------------------------------
+    # -- the flow ---------------------------------------------------------------------------------
     def forward_flow(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(y), (B, D), and log|det dz/dy|, (B,); for images, y are logits."""
-        h, log_det = y if self.spec.is_image else torch.cat([y[:, ::2], y[:, 1::2]], 1), y.new_zeros(len(y))
+        h, log_det = (
+            y if self.spec.is_image else torch.cat([y[:, ::2], y[:, 1::2]], 1),
+            y.new_zeros(len(y)),
+        )
         parts: list[Tensor] = []
         for i, scale in enumerate(self.scales):
             for step in scale:
@@ -335,15 +393,19 @@ class RealNVP(FlowModule):
     def postprocess(self, v: Tensor) -> Tensor:
         return inverse_logit_transform(v, self.alpha)[0]
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         terms = super().loss(batch)
         if self.l2:
-            penalised = [p for name, p in self.named_parameters() if name.endswith(("gamma", "weight.original0"))]
+            penalised = [
+                p
+                for name, p in self.named_parameters()
+                if name.endswith(("gamma", "weight.original0"))
+            ]
             terms["l2"] = sum((p.square().sum() for p in penalised), terms["loss"].new_zeros(()))
             terms["loss"] = terms["loss"] + self.l2 * terms["l2"]
         return terms
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), self.lr)

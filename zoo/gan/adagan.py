@@ -1,23 +1,32 @@
 """AdaGAN: boosting generators, each trained on what the mixture of those before it has missed.
 
-Paper      Tolstikhin, Gelly, Bousquet, Simon-Gabriel, Schölkopf. AdaGAN: Boosting Generative Models. NIPS 2017. arXiv:1701.02386.
-Model      A mixture P_t = (1 - β_t) P_{t-1} + β_t Q_t, β_1 = 1, of generators x = G_t(z), one for each stage.
-Objective  In stage t, with a new pair, the game of Goodfellow et al. 2014 on rows drawn with replacement with probabilities w:
+Paper      Tolstikhin, Gelly, Bousquet, Simon-Gabriel, Schölkopf. AdaGAN: Boosting Generative
+           Models. NIPS 2017. arXiv:1701.02386.
+Model      A mixture P_t = (1 - β_t) P_{t-1} + β_t Q_t, β_1 = 1, of generators x = G_t(z), one for
+           each stage.
+Objective  In stage t, with a new pair, the game of Goodfellow et al. 2014 on rows drawn with
+           replacement with probabilities w:
            D:  -E_w log D(x) - E log(1 - D(G(z_D))), G(z_D) detached.
            G:  -E log D(G(z_G)) (g_loss="nonsat"), or E log(1 - D(G(z_G))) (g_loss="minimax").
-Weights    w_n = 1/N in the first stage. Before another, with β = β_t, a classifier C is trained to tell the N training examples from
-           samples of P_{t-1}; h_n = (1 - C(x_n))/C(x_n) estimates dP_{t-1}/dP_data, and by ``rule``
-           "theory_star":    w_n = [λ - (1 - β) h_n]₊ / (Nβ), which minimises JSD((1 - β) P_{t-1} + β Q ‖ P_data) over Q (theorem 2);
+Weights    w_n = 1/N in the first stage. Before another, with β = β_t, a classifier C is trained to
+           tell the N training examples from samples of P_{t-1}; h_n = (1 - C(x_n))/C(x_n) estimates
+           dP_{t-1}/dP_data, and by ``rule``
+           "theory_star":    w_n = [λ - (1 - β) h_n]₊ / (Nβ), which minimises JSD((1 - β) P_{t-1} +
+           β Q ‖ P_data) over Q (theorem 2);
            "theory_dagger":  w_n = [1 - λ (1 - β) h_n]₊ / (Nβ) (theorem 3);
-           "topk":           uniform on the share ``top`` of the examples with the smallest h (section 3.3),
-           λ being the number with which Σ w_n = 1.
-Sampling   The generator is drawn for each sample, with probability β_i Π_{j>i} (1 - β_j) that of stage i; then G_i(z), quantised.
-Logs       train/ess = 1/(N Σ w²), the effective share of the examples; train/unused, the share whose weight is 0.
-Notes      β_t = 1/t (beta="uniform") makes a uniform mixture. As h is an estimate, theory_dagger's λ may be below 1, and where no λ
-           will do, more than Nβ examples having h = 0, these share the weight. C is a network like D, trained for ``mix_steps`` steps
-           on quantised samples and then thrown away, without the loop's options; only w stays. From the second stage on rows are read as
-           they are, not augmented. Codes and the paths between them are those of the generator in training. The mass of the data under
-           the model's 95 % support, the paper's coverage, is not logged; val/modes and val/recall say as much.
+           "topk":           uniform on the share ``top`` of the examples with the smallest h
+           (section 3.3), λ being the number with which Σ w_n = 1.
+Sampling   The generator is drawn for each sample, with probability β_i Π_{j>i} (1 - β_j) that of
+           stage i; then G_i(z), quantised.
+Logs       train/ess = 1/(N Σ w²), the effective share of the examples; train/unused, the share
+           whose weight is 0.
+Notes      β_t = 1/t (beta="uniform") makes a uniform mixture. As h is an estimate, theory_dagger's
+           λ may be below 1, and where no λ will do, more than Nβ examples having h = 0, these share
+           the weight. C is a network like D, trained for ``mix_steps`` steps on quantised samples
+           and then thrown away, without the loop's options; only w stays. From the second stage on
+           rows are read as they are, not augmented. Codes and the paths between them are those of
+           the generator in training. The mass of the data under the model's 95 % support, the
+           paper's coverage, is not logged; val/modes and val/recall say as much.
 """
 
 from __future__ import annotations
@@ -44,7 +53,9 @@ ROWS = 256  # of either kind in one step of the classifier
 
 
 def theory_star(h: Tensor, beta: float) -> Tensor:
-    """[λ - (1 - β) h]₊ / (Nβ), which sums to 1. The r smallest values a_1 <= ... <= a_r of (1 - β) h are below λ = (Nβ + Σ a)/r."""
+    """[λ - (1 - β) h]₊ / (Nβ), which sums to 1. The r smallest values a_1 <= ... <= a_r of (1 - β)
+    h are below λ = (Nβ + Σ a)/r.
+    """
     a, order = ((1 - beta) * h).sort()
     count = torch.arange(1, len(a) + 1, device=a.device)
     r = int((count * a - a.cumsum(0) < len(a) * beta).sum())
@@ -52,7 +63,9 @@ def theory_star(h: Tensor, beta: float) -> Tensor:
 
 
 def theory_dagger(h: Tensor, beta: float) -> Tensor:
-    """[1 - λ (1 - β) h]₊ / (Nβ), which sums to 1: of the r smallest values a_i of (1 - β) h, λ = (r - Nβ)/Σ a."""
+    """[1 - λ (1 - β) h]₊ / (Nβ), which sums to 1: of the r smallest values a_i of (1 - β) h, λ = (r
+    - Nβ)/Σ a.
+    """
     a, order = ((1 - beta) * h).sort()
     count = torch.arange(1, len(a) + 1, device=a.device)
     r = int((count * a - a.cumsum(0) <= len(a) * beta * a).sum())
@@ -80,8 +93,14 @@ def mixture_weights(betas: Sequence[float]) -> list[float]:
 
 @register(
     "adagan",
-    paper=Paper("Tolstikhin, Gelly, Bousquet, Simon-Gabriel, Schölkopf", "AdaGAN: Boosting Generative Models", 2017, "1701.02386"),
-    about="generators trained one after another on data reweighted towards what their mixture has missed",
+    paper=Paper(
+        "Tolstikhin, Gelly, Bousquet, Simon-Gabriel, Schölkopf",
+        "AdaGAN: Boosting Generative Models",
+        2017,
+        "1701.02386",
+    ),
+    about="generators trained one after another on data reweighted towards what their mixture has "
+    "missed",
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate"},
@@ -96,11 +115,14 @@ class AdaGAN(StagedModule):
         latent: dimension of z; None is that of the data for vectors and 32 for images.
         width: hidden units for vectors (None is 128), filters for images (32).
         prior: "normal", "uniform" or "sphere". g_loss: "nonsat" or "minimax".
-        stages: generators of the mixture. stage_steps: generator steps of each but the last, which has the rest of the run.
-        rule: "theory_star", "theory_dagger" or "topk". top: the share of the examples that topk keeps.
+        stages: generators of the mixture. stage_steps: generator steps of each but the last, which
+            has the rest of the run.
+        rule: "theory_star", "theory_dagger" or "topk". top: the share of the examples that topk
+            keeps.
         beta: "uniform" for β_t = 1/t, or "constant" for β_t = ``beta_constant``.
         mix_steps: steps of the classifier C. lr_mix: its learning rate.
-        k: discriminator steps per generator step. lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay.
+        k: discriminator steps per generator step. lr_d: learning rate of D. lr_g: of G. beta1:
+            Adam's first decay.
         loop: options of the adversarial loop.
     """
 
@@ -109,25 +131,62 @@ class AdaGAN(StagedModule):
     w: Tensor
 
     def __init__(
-        self, spec: DataSpec, latent: int | None = None, width: int | None = None, prior: str = "normal", g_loss: str = "nonsat",
-        stages: int = 4, stage_steps: int = 700, rule: str = "theory_star", top: float = 0.5, beta: str = "uniform",
-        beta_constant: float = 0.5, mix_steps: int = 300, lr_mix: float = 1e-3, k: int = 1, lr_d: float = 5e-4, lr_g: float = 5e-4,
-        beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        latent: int | None = None,
+        width: int | None = None,
+        prior: str = "normal",
+        g_loss: str = "nonsat",
+        stages: int = 4,
+        stage_steps: int = 700,
+        rule: str = "theory_star",
+        top: float = 0.5,
+        beta: str = "uniform",
+        beta_constant: float = 0.5,
+        mix_steps: int = 300,
+        lr_mix: float = 1e-3,
+        k: int = 1,
+        lr_d: float = 5e-4,
+        lr_g: float = 5e-4,
+        beta1: float = 0.5,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         if rule not in RULES:
             raise ValueError(f"adagan: rule is one of {', '.join(RULES)}, got {rule!r}")
         if beta not in ("uniform", "constant"):
             raise ValueError(f"adagan: beta is uniform or constant, got {beta!r}")
         if not (0 < beta_constant < 1 and 0 < top <= 1) or mix_steps < 1:
             raise ValueError(
-                f"adagan: beta_constant and top are shares, mix_steps is at least 1, got {beta_constant}, {top} and {mix_steps}"
+                f"adagan: beta_constant and top are shares, mix_steps is at least 1, got "
+                f"{beta_constant}, {top} and {mix_steps}"
             )
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
-        self.width, self.rule, self.top, self.beta, self.beta_constant = width, rule, top, beta, beta_constant
+        super().__init__(
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            g_loss=g_loss,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
+        )
+        self.width, self.rule, self.top, self.beta, self.beta_constant = (
+            width,
+            rule,
+            top,
+            beta,
+            beta_constant,
+        )
         self.mix_steps, self.lr_mix = mix_steps, lr_mix
-        networks = small.generator(self.latent, spec.shape, width), small.discriminator(spec.shape, width)
+        networks = (
+            small.generator(self.latent, spec.shape, width),
+            small.discriminator(spec.shape, width),
+        )
         self.build_stages(*networks, stages, stage_steps)
-        self.register_buffer("w", torch.ones(1, dtype=torch.float64))  # as many as there are training examples, once they are known
+        self.register_buffer(
+            "w", torch.ones(1, dtype=torch.float64)
+        )  # as many as there are training examples, once they are known
 
     def initialise_from(self, x: Tensor) -> None:
         self.w = self.w.new_full((len(x),), 1 / len(x))
@@ -138,7 +197,7 @@ class AdaGAN(StagedModule):
             return 1.0
         return 1 / stage if self.beta == "uniform" else self.beta_constant
 
-    # -- a stage begins ------------------------------------------------------------------------------------------------
+    # -- a stage begins ---------------------------------------------------------------------------
     def begin_stage(self) -> None:
         stage, data = int(self.stage), self._data()
         x = data.examples()["x"].to(self.device, self.float_dtype)
@@ -146,14 +205,18 @@ class AdaGAN(StagedModule):
         if self.rule == "topk":
             w = topk(h, self.top)
         else:
-            w = (theory_star if self.rule == "theory_star" else theory_dagger)(h, self.beta_of(stage))
+            w = (theory_star if self.rule == "theory_star" else theory_dagger)(
+                h, self.beta_of(stage)
+            )
         self.w = self.reduce(w)  # the same to the last bit on every process
         made = fresh(self, mix(int(self.noise_seed), "networks", stage))
         for name in ("generator", "discriminator"):
             getattr(self, name).load_state_dict(getattr(made, name).state_dict())
 
     def ratio(self, x: Tensor, stages: int) -> Tensor:
-        """h, (N,) float64, of all training examples: a new classifier's estimate of the mixture's density over the data's."""
+        """h, (N,) float64, of all training examples: a new classifier's estimate of the mixture's
+        density over the data's.
+        """
         seed = int(self.noise_seed)
         source = seeded(seed, "mix", stages, device=self.device)
         new: Any = fresh(self, mix(seed, "classifier", stages), loop=LoopOptions())
@@ -179,29 +242,36 @@ class AdaGAN(StagedModule):
     def _data(self) -> Any:
         trainer: Any = self.trainer
         if not hasattr(trainer.datamodule, "evaluation_batch"):
-            raise ValueError("adagan reads training examples by their weights; train it on a data module of the zoo")
+            raise ValueError(
+                "adagan reads training examples by their weights; train it on a data module of "
+                "the zoo"
+            )
         return trainer.datamodule
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> Terms:
         if int(self.stage) > 1:
             u = self.noise.uniform(len(batch["x"])).double()
             rows = torch.searchsorted(self.w.cumsum(0), u, right=True).clamp(max=len(self.w) - 1)
             drawn = self._data().evaluation_batch("train", rows.cpu())
-            batch.update({name: value.to(batch[name]) for name, value in drawn.items()})  # in place: R1 is taken at the same rows
+            batch.update(
+                {name: value.to(batch[name]) for name, value in drawn.items()}
+            )  # in place: R1 is taken at the same rows
         return super().discriminator_loss(batch)
 
     def after_cycle(self, terms: Terms) -> None:
         terms["ess"] = 1 / (len(self.w) * self.w.square().sum())
         terms["unused"] = (self.w == 0).double().mean()
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     @torch.no_grad()
     def draw_from(self, n: int, stages: int, generator: torch.Generator | None = None) -> Tensor:
         """n examples of the mixture as it was after this many stages."""
         source = Draw(generator, self.device, self.float_dtype)
         z, u = self.draw_codes(n, source), source.uniform(n)
-        edges = torch.tensor(mixture_weights([self.beta_of(t) for t in range(1, stages + 1)])).cumsum(0)[:-1]
+        edges = torch.tensor(
+            mixture_weights([self.beta_of(t) for t in range(1, stages + 1)])
+        ).cumsum(0)[:-1]
         which = torch.bucketize(u, edges.to(u), right=True)
         x = z.new_empty(n, *self.spec.shape)
         for i in range(stages):
@@ -210,10 +280,12 @@ class AdaGAN(StagedModule):
                 x[rows] = self.of_stage(i + 1)(z[rows])
         return self.spec.from_signed(x)
 
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         return self.draw_from(n, int(self.stage), generator)
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------------
+    # -- checkpoints ------------------------------------------------------------------------------
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         if prefix + "w" in state:  # as many as the checkpoint holds
             self.w = torch.empty_like(state[prefix + "w"], device=self.device)

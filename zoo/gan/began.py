@@ -1,22 +1,31 @@
 """BEGAN: boundary-equilibrium GAN.
 
-Paper      Berthelot, Schumm, Metz. BEGAN: Boundary Equilibrium Generative Adversarial Networks. 2017. arXiv:1703.10717.
-Model      x = G(z), z ~ U(-1, 1)^n. D is an auto-encoder, D(v) = Dec(Enc(v)); L(v) = mean |v - D(v)|^η over pixels.
+Paper      Berthelot, Schumm, Metz. BEGAN: Boundary Equilibrium Generative Adversarial Networks.
+           2017. arXiv:1703.10717.
+Model      x = G(z), z ~ U(-1, 1)^n. D is an auto-encoder, D(v) = Dec(Enc(v)); L(v) = mean |v -
+           D(v)|^η over pixels.
 Objective  D:  L(x) - k_t L(G(z_D)), G(z_D) detached; both terms flow through encoder and decoder.
-           G:  L(G(z_G)), through both appearances of G(z_G): as D's input and as the target of its reconstruction.
-Controller k_{t+1} = clip(k_t + λ (γ L(x) - L(G(z_G))), 0, 1) once a cycle, k_0 = 0, from losses averaged over all processes, with
-           the L(x) of the last D step. k_t is a float64 buffer. γ = E L(G(z)) / E L(x) is the diversity ratio.
-Logs       train/m_global = L(x) + |γ L(x) - L(G(z))|, the paper's convergence measure; train/k_t; train/balance.
-Schedule   Both learning rates are halved every ``halve_every`` cycles; and, where ``interval`` > 0, whenever the running mean of
-           m_global (decay 0.99) has not improved by 1 % for two intervals of so many cycles (paper: when it stalls).
+           G:  L(G(z_G)), through both appearances of G(z_G): as D's input and as the target of its
+           reconstruction.
+Controller k_{t+1} = clip(k_t + λ (γ L(x) - L(G(z_G))), 0, 1) once a cycle, k_0 = 0, from losses
+averaged over all processes, with
+           the L(x) of the last D step. k_t is a float64 buffer. γ = E L(G(z)) / E L(x) is the
+           diversity ratio.
+Logs       train/m_global = L(x) + |γ L(x) - L(G(z))|, the paper's convergence measure; train/k_t;
+           train/balance.
+Schedule   Both learning rates are halved every ``halve_every`` cycles; and, where ``interval`` > 0,
+           whenever the running mean of m_global (decay 0.99) has not improved by 1 % for two
+           intervals of so many cycles (paper: when it stalls).
 Sampling   z ~ U(-1, 1)^n, G(z) clamped to [-1, 1] and quantised.
-Notes      No tanh anywhere: G's and the decoder's ends are linear. z_D and z_G are drawn separately, as Algorithm 1 writes; the
-           widely used code takes one. ``interpolate`` finds z by gradient descent on |G(z) - x|, as section 4.3 does.
-           The default is an MLP; ``arch="conv"`` is the paper's network (filters grow linearly, nearest upsampling, stride-2
-           convolutions without activation), with its two options ``skip`` and ``vanishing_residual``.
-           The defaults are for small data, where the paper's setting collapses (docs/began.md): a fast auto-encoder memorises, the
-           controller then keeps k_t near 0, and G may sit wherever reconstruction is easy. γ = 1, a G ten times as fast as D, a wide
-           code and falling rates keep k_t above 1/2, and G reaches every class.
+Notes      No tanh anywhere: G's and the decoder's ends are linear. z_D and z_G are drawn
+           separately, as Algorithm 1 writes; the widely used code takes one. ``interpolate`` finds
+           z by gradient descent on |G(z) - x|, as section 4.3 does. The default is an MLP;
+           ``arch="conv"`` is the paper's network (filters grow linearly, nearest upsampling,
+           stride-2 convolutions without activation), with its two options ``skip`` and
+           ``vanishing_residual``. The defaults are for small data, where the paper's setting
+           collapses (docs/began.md): a fast auto-encoder memorises, the controller then keeps k_t
+           near 0, and G may sit wherever reconstruction is easy. γ = 1, a G ten times as fast as D,
+           a wide code and falling rates keep k_t above 1/2, and G reaches every class.
 """
 
 from __future__ import annotations
@@ -42,7 +51,9 @@ def mlp(*widths: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """3x3 convolutions with ELU, filters n, 2n, ..., mn; a stride-2 convolution without activation between stages; linear code."""
+    """3x3 convolutions with ELU, filters n, 2n, ..., mn; a stride-2 convolution without activation
+    between stages; linear code.
+    """
 
     def __init__(self, channels: int, size: int, n: int, code: int, base: int) -> None:
         super().__init__()
@@ -50,7 +61,11 @@ class Encoder(nn.Module):
         self.pairs, self.downs = nn.ModuleList(), nn.ModuleList()
         width = n
         for i in range(1, _stages(size, base) + 1):
-            self.pairs.append(nn.ModuleList([nn.Conv2d(width, i * n, 3, padding=1), nn.Conv2d(i * n, i * n, 3, padding=1)]))
+            self.pairs.append(
+                nn.ModuleList(
+                    [nn.Conv2d(width, i * n, 3, padding=1), nn.Conv2d(i * n, i * n, 3, padding=1)]
+                )
+            )
             width = i * n
             if i < _stages(size, base):
                 self.downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
@@ -66,14 +81,21 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Linear to (n, b, b), then stages of two 3x3 convolutions with ELU and nearest upsampling; linear image. Also the generator."""
+    """Linear to (n, b, b), then stages of two 3x3 convolutions with ELU and nearest upsampling;
+    linear image. Also the generator.
+    """
 
     def __init__(self, channels: int, size: int, n: int, code: int, base: int, skip: bool) -> None:
         super().__init__()
         self.n, self.base, self.skip = n, base, skip
         self.code = nn.Linear(code, base * base * n)
         self.pairs = nn.ModuleList(
-            nn.ModuleList([nn.Conv2d(n * (2 if skip and i else 1), n, 3, padding=1), nn.Conv2d(n, n, 3, padding=1)])
+            nn.ModuleList(
+                [
+                    nn.Conv2d(n * (2 if skip and i else 1), n, 3, padding=1),
+                    nn.Conv2d(n, n, 3, padding=1),
+                ]
+            )
             for i in range(_stages(size, base))
         )
         self.image = nn.Conv2d(n, channels, 3, padding=1)
@@ -90,7 +112,9 @@ class Decoder(nn.Module):
 
 
 def _residual(pair: nn.Module, h: Tensor, carry: Tensor | float) -> Tensor:
-    """Two convolutions with ELU; a layer that keeps the shape becomes c·in + (1 - c)·out (vanishing residual, section 3.5)."""
+    """Two convolutions with ELU; a layer that keeps the shape becomes c·in + (1 - c)·out (vanishing
+    residual, section 3.5).
+    """
     for conv in pair.children():
         out = F.elu(conv(h))
         h = carry * h + (1 - carry) * out if out.shape == h.shape else out
@@ -106,7 +130,9 @@ def reconstruction_loss(v: Tensor, reconstruction: Tensor, eta: int) -> Tensor:
     return (v - reconstruction).abs().pow(eta).flatten(1).mean(1)
 
 
-def control(k: Tensor, loss_real: Tensor, loss_fake: Tensor, gamma: float, lambda_k: float) -> Tensor:
+def control(
+    k: Tensor, loss_real: Tensor, loss_fake: Tensor, gamma: float, lambda_k: float
+) -> Tensor:
     """The next k_t: clip(k + λ (γ L(x) - L(G(z))), 0, 1), equation 2.4 of the paper's algorithm."""
     return (k + lambda_k * (gamma * loss_real - loss_fake)).clamp(0, 1)
 
@@ -118,13 +144,23 @@ def convergence(loss_real: Tensor, loss_fake: Tensor, gamma: float) -> Tensor:
 
 @register(
     "began",
-    paper=Paper("Berthelot, Schumm, Metz", "BEGAN: Boundary Equilibrium Generative Adversarial Networks", 2017, "1703.10717"),
-    about="the discriminator is an auto-encoder; a controller balances its losses on real and generated images",
+    paper=Paper(
+        "Berthelot, Schumm, Metz",
+        "BEGAN: Boundary Equilibrium Generative Adversarial Networks",
+        2017,
+        "1703.10717",
+    ),
+    about="the discriminator is an auto-encoder; a controller balances its losses on real and "
+    "generated images",
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate", "encode", "decode", "reconstruct"},
     data="digits",
-    learns=(("val/classes_pixels", ">", 9.5), ("val/precision_pixels", ">", 0.45), ("val/recall_pixels", ">", 0.2)),
+    learns=(
+        ("val/classes_pixels", ">", 9.5),
+        ("val/precision_pixels", ">", 0.45),
+        ("val/recall_pixels", ">", 0.2),
+    ),
 )
 class BEGAN(AdversarialModule):
     """See the module's docstring.
@@ -132,12 +168,16 @@ class BEGAN(AdversarialModule):
     Args:
         spec: image data.
         arch: "mlp", or "conv" for the paper's network (square images of base·2^m pixels).
-        latent: dimension of z. code: dimension of D's code h. width: hidden units (mlp) or filters n (conv). base: b of conv.
-        gamma: diversity ratio γ in (0, 1]. lambda_k: the controller's gain. k: discriminator steps per generator step.
+        latent: dimension of z. code: dimension of D's code h. width: hidden units (mlp) or filters
+            n (conv). base: b of conv.
+        gamma: diversity ratio γ in (0, 1]. lambda_k: the controller's gain. k: discriminator steps
+            per generator step.
         eta: exponent η of the reconstruction error, 1 or 2.
         lr_d: learning rate of D. lr_g: of G. beta1, beta2: Adam's decays.
-        halve_every: cycles after which both rates are halved. interval: cycles between two looks of the plateau schedule. 0 is off.
-        skip: skip connections from h0 (conv). vanishing_residual: cycles over which the carry falls from 1 to 0 (conv); 0 is off.
+        halve_every: cycles after which both rates are halved. interval: cycles between two looks of
+            the plateau schedule. 0 is off.
+        skip: skip connections from h0 (conv). vanishing_residual: cycles over which the carry falls
+            from 1 to 0 (conv); 0 is off.
         loop: options of the adversarial loop.
     """
 
@@ -148,11 +188,27 @@ class BEGAN(AdversarialModule):
     stalled: Tensor
 
     def __init__(
-        self, spec: DataSpec, arch: str = "mlp", latent: int = 32, code: int = 64, width: int = 256, base: int = 4,
-        gamma: float = 1.0, lambda_k: float = 0.05, k: int = 1, eta: int = 1, lr_d: float = 1.5e-4, lr_g: float = 1.5e-3,
-        beta1: float = 0.0, beta2: float = 0.999, halve_every: int = 1500, interval: int = 0, skip: bool = False,
-        vanishing_residual: int = 0, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        arch: str = "mlp",
+        latent: int = 32,
+        code: int = 64,
+        width: int = 256,
+        base: int = 4,
+        gamma: float = 1.0,
+        lambda_k: float = 0.05,
+        k: int = 1,
+        eta: int = 1,
+        lr_d: float = 1.5e-4,
+        lr_g: float = 1.5e-3,
+        beta1: float = 0.0,
+        beta2: float = 0.999,
+        halve_every: int = 1500,
+        interval: int = 0,
+        skip: bool = False,
+        vanishing_residual: int = 0,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         spec.require("began", image=True)
         if not 0 < gamma <= 1:
             raise ValueError(f"began: gamma is a ratio in (0, 1], got {gamma}")
@@ -161,17 +217,31 @@ class BEGAN(AdversarialModule):
         if arch not in ("mlp", "conv"):
             raise ValueError(f"began: arch is mlp or conv, got {arch!r}")
         super().__init__(spec, loop)
-        self.arch, self.latent, self.gamma, self.lambda_k, self.k, self.eta = arch, latent, gamma, lambda_k, k, eta
+        self.arch, self.latent, self.gamma, self.lambda_k, self.k, self.eta = (
+            arch,
+            latent,
+            gamma,
+            lambda_k,
+            k,
+            eta,
+        )
         self.lr_d, self.lr_g, self.betas, self.halve_every = lr_d, lr_g, (beta1, beta2), halve_every
         self.interval, self.carry_steps = interval, vanishing_residual
         if arch == "mlp":
             self.encoder: nn.Module = nn.Sequential(nn.Flatten(), mlp(spec.dim, width, width, code))
-            self.decoder: nn.Module = nn.Sequential(mlp(code, width, width, spec.dim), nn.Unflatten(1, spec.shape))
-            self.generator: nn.Module = nn.Sequential(mlp(latent, width, width, spec.dim), nn.Unflatten(1, spec.shape))
+            self.decoder: nn.Module = nn.Sequential(
+                mlp(code, width, width, spec.dim), nn.Unflatten(1, spec.shape)
+            )
+            self.generator: nn.Module = nn.Sequential(
+                mlp(latent, width, width, spec.dim), nn.Unflatten(1, spec.shape)
+            )
         else:
             channels, size, wide = spec.shape
             if size != wide or size % base or (size // base) & (size // base - 1):
-                raise ValueError(f"began's conv networks take square images of {base}·2^m pixels, got {spec}; resize them or set base")
+                raise ValueError(
+                    f"began's conv networks take square images of {base}·2^m pixels, got {spec}; "
+                    f"resize them or set base"
+                )
             self.encoder = Encoder(channels, size, width, code, base)
             self.decoder = Decoder(channels, size, width, code, base, skip)
             self.generator = Decoder(channels, size, width, latent, base, skip)
@@ -180,7 +250,7 @@ class BEGAN(AdversarialModule):
         self.register_buffer("m_best", torch.full((), float("inf"), dtype=torch.float64))
         self.register_buffer("stalled", torch.zeros((), dtype=torch.int64))
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     @property
     def carry(self) -> float:
         """The vanishing residual's c: 1 at first, 0 from ``vanishing_residual`` cycles on."""
@@ -213,12 +283,15 @@ class BEGAN(AdversarialModule):
         loss = self.energy(self._net(self.generator, self.draw_codes(n, self.noise))).mean()
         return {"loss": loss, "recon_fake": loss}
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module | list[nn.Module]]:
         return {"d": [self.encoder, self.decoder], "g": self.generator}
 
     def phases(self) -> list[Phase]:
-        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k),
+            Phase("g", self.generator_loss, real=False),
+        ]
 
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
         real, fake = self.reduce(torch.stack([terms["recon_real"], terms["recon_fake"]]).double())
@@ -241,8 +314,10 @@ class BEGAN(AdversarialModule):
                 for group in optimiser.param_groups:
                     group["lr"] = max(group["lr"] / 2, 1e-6)
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    # -- use --------------------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         return self.from_codes(self.draw_codes(n, Draw(generator, self.device, self.float_dtype)))
 
     def from_codes(self, z: Tensor) -> Tensor:
@@ -263,10 +338,15 @@ class BEGAN(AdversarialModule):
 
     @torch.enable_grad()
     def invert(self, x: Tensor, steps: int = 200, lr: float = 1e-2) -> Tensor:
-        """z with G(z) near each image, (B, latent), by Adam on mean |G(z) - x| (section 4.3); G is left as it is."""
+        """z with G(z) near each image, (B, latent), by Adam on mean |G(z) - x| (section 4.3); G is
+        left as it is.
+        """
         target = self.spec.to_signed(x)
         g = torch.Generator(x.device).manual_seed(0)
-        z = (torch.rand(len(x), self.latent, generator=g, device=x.device, dtype=target.dtype) * 2 - 1).requires_grad_()
+        z = (
+            torch.rand(len(x), self.latent, generator=g, device=x.device, dtype=target.dtype) * 2
+            - 1
+        ).requires_grad_()
         optimiser = torch.optim.Adam([z], lr)
         for _ in range(steps):
             loss = (self._net(self.generator, z) - target).abs().flatten(1).mean(1).sum()
@@ -277,7 +357,9 @@ class BEGAN(AdversarialModule):
         return z.detach()
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
-        """Images between two images, (B, frames, *shape) in levels: both inverted, then linear in z."""
+        """Images between two images, (B, frames, *shape) in levels: both inverted, then linear in
+        z.
+        """
         za, zb = self.invert(a), self.invert(b)
         t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
         z = (1 - t) * za[:, None] + t * zb[:, None]
@@ -285,11 +367,19 @@ class BEGAN(AdversarialModule):
             images = self.from_codes(z.flatten(0, 1))
         return images.view(len(a), frames, *self.spec.shape)
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: torch.optim.Adam(self.parameters_of(p), lr, self.betas, fused=True) for p, lr in rates.items()}
+        return {
+            p: torch.optim.Adam(self.parameters_of(p), lr, self.betas, fused=True)
+            for p, lr in rates.items()
+        }
 
-    def schedulers(self, optimisers: dict[str, torch.optim.Optimizer]) -> dict[str, torch.optim.lr_scheduler.LRScheduler]:
+    def schedulers(
+        self, optimisers: dict[str, torch.optim.Optimizer]
+    ) -> dict[str, torch.optim.lr_scheduler.LRScheduler]:
         steps = {"d": self.halve_every * self.k, "g": self.halve_every} if self.halve_every else {}
-        return {p: torch.optim.lr_scheduler.StepLR(optimisers[p], n, gamma=0.5) for p, n in steps.items()}
+        return {
+            p: torch.optim.lr_scheduler.StepLR(optimisers[p], n, gamma=0.5)
+            for p, n in steps.items()
+        }

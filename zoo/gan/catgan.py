@@ -1,20 +1,27 @@
-"""CatGAN: a discriminator of K categories and no "real": sure about data, unsure about samples, and using all categories alike.
+"""CatGAN: a discriminator of K categories and no "real": sure about data, unsure about samples, and
+using all categories alike.
 
-Paper      Springenberg. Unsupervised and Semi-supervised Learning with Categorical Generative Adversarial Networks. ICLR 2016.
-           arXiv:1511.06390.
+Paper      Springenberg. Unsupervised and Semi-supervised Learning with Categorical Generative
+           Adversarial Networks. ICLR 2016. arXiv:1511.06390.
 Model      x = G(z); D gives logits of p(k | v), k = 1..K; nothing in it says real or fake.
-Objective  Hc(V) = E_v H[p(k | v)], Hm(V) = H[E_v p(k | v)]: entropies of the conditional, and of the marginal over the minibatch (nats).
-           D:  -Hm(X) + Hc(X) - Hc(G(Z_D)), G(Z_D) detached (equation 7); in mode "semi" + λ E -log p(y | x) of labelled rows (equation 9).
+Objective  Hc(V) = E_v H[p(k | v)], Hm(V) = H[E_v p(k | v)]: entropies of the conditional, and of
+           the marginal over the minibatch (nats).
+           D:  -Hm(X) + Hc(X) - Hc(G(Z_D)), G(Z_D) detached (equation 7); in mode "semi" + λ E -log
+           p(y | x) of labelled rows (equation 9).
            G:  -Hm(G(Z_G)) + Hc(G(Z_G)) (equation 8): no data in it.
            D wants Hm(X) = log K, Hc(X) = 0 and Hc(G) = log K; G wants Hm(G) = log K and Hc(G) = 0.
-Logs       train/hm_real, hc_real, hm_fake, hc_fake; train/nmi between category and label on recent training rows.
-           val/cluster_acc: share of held-out rows whose likeliest category's label is theirs. A category's label is the one that most
-           recent training rows of that category have, so no held-out label has a say in it. Mode "semi": val/acc.
+Logs       train/hm_real, hc_real, hm_fake, hc_fake; train/nmi between category and label on recent
+           training rows. val/cluster_acc: share of held-out rows whose likeliest category's label
+           is theirs. A category's label is the one that most recent training rows of that category
+           have, so no held-out label has a say in it. Mode "semi": val/acc.
 Sampling   z from the prior, G(z) quantised.
-Notes      The minibatch must hold many more rows than K. Hm is of the rows of all processes (cross_rank="gather"), or of each process's
-           own ("local"); with loop.accumulate it is of each micro-batch alone, which must then be that large itself. Labelled are the
-           training rows with ``index`` < ``labels``, each standing for N/labels rows of the mean cross-entropy; in mode "unsup" they only
-           give the categories their labels (``zoo.nn.votes``). As in the paper, the inputs of D's layers get gaussian noise in training.
+Notes      The minibatch must hold many more rows than K. Hm is of the rows of all processes
+           (cross_rank="gather"), or of each process's own ("local"); with loop.accumulate it is of
+           each micro-batch alone, which must then be that large itself. Labelled are the training
+           rows with ``index`` < ``labels``, each standing for N/labels rows of the mean
+           cross-entropy; in mode "unsup" they only give the categories their labels
+           (``zoo.nn.votes``). As in the paper, the inputs of D's layers get gaussian noise in
+           training.
 """
 
 from __future__ import annotations
@@ -44,12 +51,16 @@ def conditional_entropy(logits: Tensor) -> Tensor:
 
 
 def marginal_entropy(p: Tensor) -> Tensor:
-    """H of a mean of probabilities, (K,); a scalar. Of a category that underflowed to 0 the gradient is 0, not infinite."""
+    """H of a mean of probabilities, (K,); a scalar. Of a category that underflowed to 0 the
+    gradient is 0, not infinite.
+    """
     return torch.special.entr(p.clamp(min=torch.finfo(p.dtype).tiny)).sum()
 
 
 class Discriminator(nn.Module):
-    """x -> logits, (B, K), through stages whose inputs get gaussian noise from ``source`` where one is given."""
+    """x -> logits, (B, K), through stages whose inputs get gaussian noise from ``source`` where one
+    is given.
+    """
 
     def __init__(self, stages: Sequence[nn.Module], noise: float) -> None:
         super().__init__()
@@ -57,16 +68,28 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, source: Source | None = None) -> Tensor:
         for stage in self.stages:
-            x = stage(x if source is None or not self.noise else x + self.noise * source.normal(*x.shape))
+            x = stage(
+                x if source is None or not self.noise else x + self.noise * source.normal(*x.shape)
+            )
         return small.full(x)
 
 
 def layers(inputs: int, hidden: Sequence[int], outputs: int, norm: str) -> list[nn.Module]:
-    """Stages of a linear layer, a norm ("none", "batch" or "layer") and leaky ReLU, and a last linear one."""
-    norms: dict[str, list[type[nn.Module]]] = {"none": [], "batch": [nn.BatchNorm1d], "layer": [nn.LayerNorm]}
+    """Stages of a linear layer, a norm ("none", "batch" or "layer") and leaky ReLU, and a last
+    linear one.
+    """
+    norms: dict[str, list[type[nn.Module]]] = {
+        "none": [],
+        "batch": [nn.BatchNorm1d],
+        "layer": [nn.LayerNorm],
+    }
     stages: list[nn.Module] = []
     for width in hidden:
-        stages.append(nn.Sequential(nn.Linear(inputs, width), *(kind(width) for kind in norms[norm]), nn.LeakyReLU(0.1)))
+        stages.append(
+            nn.Sequential(
+                nn.Linear(inputs, width), *(kind(width) for kind in norms[norm]), nn.LeakyReLU(0.1)
+            )
+        )
         inputs = width
     return [*stages, nn.Linear(inputs, outputs)]
 
@@ -74,51 +97,92 @@ def layers(inputs: int, hidden: Sequence[int], outputs: int, norm: str) -> list[
 @register(
     "catgan",
     paper=Paper(
-        "Springenberg", "Unsupervised and Semi-supervised Learning with Categorical Generative Adversarial Networks", 2016, "1511.06390"
+        "Springenberg",
+        "Unsupervised and Semi-supervised Learning with Categorical Generative Adversarial "
+        "Networks",
+        2016,
+        "1511.06390",
     ),
     about="a discriminator that clusters: sure and balanced on data, unsure on samples",
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate", "classify"},
     data="digits",
-    learns=(("val/cluster_acc", ">", 0.75), ("val/classes_pixels", ">", 7.5), ("val/fid_pixels", "<", 1.2)),
+    learns=(
+        ("val/cluster_acc", ">", 0.75),
+        ("val/classes_pixels", ">", 7.5),
+        ("val/fid_pixels", "<", 1.2),
+    ),
     waive={"accumulation_equals_one_batch": "the marginal entropy is that of a micro-batch"},
 )
 class CatGAN(FewLabels, GeneratorModule):
     """See the module's docstring.
 
     Args:
-        spec: any data; images for arch="conv" (height and width multiples of 4, at least 8); labelled in mode "semi".
-        mode: "unsup", or "semi" for a few labels. classes: K; 0 is the data's number of classes in mode "semi", else 20.
+        spec: any data; images for arch="conv" (height and width multiples of 4, at least 8);
+            labelled in mode "semi".
+        mode: "unsup", or "semi" for a few labels. classes: K; 0 is the data's number of classes in
+            mode "semi", else 20.
         labels: training rows whose labels are used; None for all. lam: λ.
-        arch: "mlp" or "conv". hidden_d, hidden_g: hidden units ("mlp"). width: filters ("conv"). norm_d, norm_g: "none", "batch", "layer".
+        arch: "mlp" or "conv". hidden_d, hidden_g: hidden units ("mlp"). width: filters ("conv").
+            norm_d, norm_g: "none", "batch", "layer".
         noise: standard deviation of the noise on the inputs of D's layers in training.
-        latent: dimension of z; None is that of the data for vectors and 32 for images. prior: "normal", "uniform" or "sphere".
+        latent: dimension of z; None is that of the data for vectors and 32 for images. prior:
+            "normal", "uniform" or "sphere".
         k: discriminator steps per generator step. cross_rank: "gather" or "local".
-        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay. loop: options of the adversarial loop.
+        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay. loop: options of the
+            adversarial loop.
     """
 
     toolkit = TOOLKIT - {"label_smooth", "label_flip"}  # there are no targets
 
     def __init__(
-        self, spec: DataSpec, mode: str = "unsup", classes: int = 0, labels: int | None = None, lam: float = 1.0, arch: str = "mlp",
-        hidden_d: Sequence[int] = (128, 128), hidden_g: Sequence[int] = (128, 128), width: int | None = None, norm_d: str = "none",
-        norm_g: str = "layer", noise: float = 0.3, latent: int | None = None, prior: str = "normal", k: int = 1, cross_rank: str = "gather",
-        lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        mode: str = "unsup",
+        classes: int = 0,
+        labels: int | None = None,
+        lam: float = 1.0,
+        arch: str = "mlp",
+        hidden_d: Sequence[int] = (128, 128),
+        hidden_g: Sequence[int] = (128, 128),
+        width: int | None = None,
+        norm_d: str = "none",
+        norm_g: str = "layer",
+        noise: float = 0.3,
+        latent: int | None = None,
+        prior: str = "normal",
+        k: int = 1,
+        cross_rank: str = "gather",
+        lr_d: float = 5e-4,
+        lr_g: float = 5e-4,
+        beta1: float = 0.5,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         for name, value, allowed in (
-            ("mode", mode, ("unsup", "semi")), ("arch", arch, ("mlp", "conv")), ("cross_rank", cross_rank, ("gather", "local")),
-            ("norm_d", norm_d, small.NORMS), ("norm_g", norm_g, small.NORMS),
-        ):  # fmt: skip
+            ("mode", mode, ("unsup", "semi")),
+            ("arch", arch, ("mlp", "conv")),
+            ("cross_rank", cross_rank, ("gather", "local")),
+            ("norm_d", norm_d, small.NORMS),
+            ("norm_g", norm_g, small.NORMS),
+        ):
             if value not in allowed:
                 raise ValueError(f"catgan's {name} is one of {', '.join(allowed)}, got {value!r}")
         if mode == "semi" and not spec.num_classes:
-            raise ValueError(f"catgan's mode semi needs labels, got {spec}; choose labelled data such as digits, or mode=unsup")
+            raise ValueError(
+                f"catgan's mode semi needs labels, got {spec}; choose labelled data such as "
+                f"digits, or mode=unsup"
+            )
         if mode == "semi" and classes not in (0, spec.num_classes):
-            raise ValueError(f"catgan's classes is free in mode unsup only, got {classes} for {spec.num_classes} classes")
+            raise ValueError(
+                f"catgan's classes is free in mode unsup only, got {classes} for "
+                f"{spec.num_classes} classes"
+            )
         if noise < 0:
             raise ValueError(f"catgan's noise is not negative, got {noise}")
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        super().__init__(
+            spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999)
+        )
         self.mode, self.lam, self.cross_rank = mode, lam, cross_rank
         self.classes = classes or (spec.num_classes if mode == "semi" else FREE)
         if self.classes < 2:
@@ -126,18 +190,22 @@ class CatGAN(FewLabels, GeneratorModule):
         if arch == "conv":
             spec.require("catgan with arch=conv", image=True)
             g: nn.Module = small.ConvGenerator(self.latent, spec.shape, width or 32, norm=norm_g)
-            net = small.ConvDiscriminator(spec.shape, width or 32, norm=norm_d, outputs=self.classes)
+            net = small.ConvDiscriminator(
+                spec.shape, width or 32, norm=norm_d, outputs=self.classes
+            )
             stages = [*net.stages, nn.Sequential(net.end, nn.Flatten())]
         else:
             end = [nn.Tanh()] if spec.levels is not None else []
-            g = nn.Sequential(*layers(self.latent, hidden_g, spec.dim, norm_g), *end, nn.Unflatten(1, spec.shape))
+            g = nn.Sequential(
+                *layers(self.latent, hidden_g, spec.dim, norm_g), *end, nn.Unflatten(1, spec.shape)
+            )
             stages = layers(spec.dim, hidden_d, self.classes, norm_d)
             stages[0] = nn.Sequential(nn.Flatten(), stages[0])
         self.build(g, Discriminator(stages, noise))
         self.votes = Votes(self.classes, spec.num_classes)
         self.use_labels(labels)
 
-    # -- networks ------------------------------------------------------------------------------------------------------
+    # -- networks ---------------------------------------------------------------------------------
     def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits of the categories, (B, K)."""
         return self.discriminator(x, self.noise if self.training else None)
@@ -146,11 +214,13 @@ class CatGAN(FewLabels, GeneratorModule):
         """How sure D is: -H[p(k | x)]."""
         return -conditional_entropy(self.judge(x))
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def entropies(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Hm and Hc of a minibatch."""
         p = logits.softmax(1).mean(0)
-        return marginal_entropy(self.shared_mean(p) if self.cross_rank == "gather" else p), conditional_entropy(logits).mean()
+        return marginal_entropy(
+            self.shared_mean(p) if self.cross_rank == "gather" else p
+        ), conditional_entropy(logits).mean()
 
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         real, fake = self.scores(batch)
@@ -171,21 +241,33 @@ class CatGAN(FewLabels, GeneratorModule):
         hm, hc = self.entropies(self.judge(self.seen(self.fakes(n))))
         return {"loss": hc - hm}
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
-        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=False)]
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k),
+            Phase("g", self.generator_loss, real=False),
+        ]
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def categories(self, x: Tensor) -> Tensor:
         """p(k | x), (B, K), of examples in the units of ``spec``."""
         return self.judge(self.d_input(x)).softmax(1)
 
     def classify(self, x: Tensor) -> Tensor:
-        """P(y | x), (B, num_classes): in mode "unsup" each category's probability goes to its label."""
+        """P(y | x), (B, num_classes): in mode "unsup" each category's probability goes to its
+        label.
+        """
         if not self.spec.num_classes:
-            raise ValueError(f"catgan needs labels to name its categories, got {self.spec}; choose labelled data such as digits")
+            raise ValueError(
+                f"catgan needs labels to name its categories, got {self.spec}; choose labelled "
+                f"data such as digits"
+            )
         p = self.categories(x)
-        return p if self.mode == "semi" else p @ F.one_hot(self.votes.names(), self.spec.num_classes).to(p.dtype)
+        return (
+            p
+            if self.mode == "semi"
+            else p @ F.one_hot(self.votes.names(), self.spec.num_classes).to(p.dtype)
+        )
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         x = batch["x"]
@@ -193,5 +275,7 @@ class CatGAN(FewLabels, GeneratorModule):
         values = {"hc_real": conditional_entropy(logits)}
         if self.spec.num_classes:
             said = logits.argmax(1) if self.mode == "semi" else self.votes.names()[logits.argmax(1)]
-            values["acc" if self.mode == "semi" else "cluster_acc"] = (said == batch["y"]).to(logits.dtype)
+            values["acc" if self.mode == "semi" else "cluster_acc"] = (said == batch["y"]).to(
+                logits.dtype
+            )
         return values

@@ -2,18 +2,23 @@
 
 Paper      Mirza, Osindero. Conditional Generative Adversarial Nets. 2014. arXiv:1411.1784.
 Model      x = G(z | y); D(v | y) = σ(s(v | y)) is the probability that v is real, given its class.
-Objective  Equation 2, with the labels of real examples for the generated ones too, so that both sides have the data's marginal of y:
+Objective  Equation 2, with the labels of real examples for the generated ones too, so that both
+           sides have the data's marginal of y:
            D:  -E log D(x | y) - E log(1 - D(G(z_D | y) | y)), G(z_D | y) detached.
-           G:  -E log D(G(z_G | y) | y) (g_loss="nonsat"), or E log(1 - D(G(z_G | y) | y)) (g_loss="minimax"), y of a minibatch of its own.
-           mismatch=True adds -E log(1 - D(x | y')) to D's, y' uniform over the other classes: real examples with a wrong label.
-           For fixed G the optimum is s* = log p(x, y)/q(x, y): a right x with a wrong y is told from real.
-Logs       train/jsd_bound = (log 4 - loss_d)/2 without the mismatched term, a lower bound of JSD(p(x, y)‖q(x, y)) in nats.
+           G:  -E log D(G(z_G | y) | y) (g_loss="nonsat"), or E log(1 - D(G(z_G | y) | y))
+           (g_loss="minimax"), y of a minibatch of its own. mismatch=True adds -E log(1 - D(x | y'))
+           to D's, y' uniform over the other classes: real examples with a wrong label. For fixed G
+           the optimum is s* = log p(x, y)/q(x, y): a right x with a wrong y is told from real.
+Logs       train/jsd_bound = (log 4 - loss_d)/2 without the mismatched term, a lower bound of
+           JSD(p(x, y)‖q(x, y)) in nats.
 Sampling   z from the prior, y given or uniform, G(z | y) quantised.
-Notes      ``arch="mlp"`` has the paper's shape: in G the code and the class each have a layer of rectified linear units, joined by a
-           third; in D each a maxout layer, joined by a third; images in [0, 1]. ``arch="conv"`` gives the class to the convolutional
-           pair of the zoo, to G beside z and to D as constant maps; images in [-1, 1]. ``dropout`` is before each layer that reads
-           hidden units. ``optimiser="sgd"`` is the paper's training: the rate divided by ``lr_decay`` after every step, the momentum
-           rising linearly to ``momentum_end``. Where a label is taken, mixed ones, (B, classes), are too.
+Notes      ``arch="mlp"`` has the paper's shape: in G the code and the class each have a layer of
+           rectified linear units, joined by a third; in D each a maxout layer, joined by a third;
+           images in [0, 1]. ``arch="conv"`` gives the class to the convolutional pair of the zoo,
+           to G beside z and to D as constant maps; images in [-1, 1]. ``dropout`` is before each
+           layer that reads hidden units. ``optimiser="sgd"`` is the paper's training: the rate
+           divided by ``lr_decay`` after every step, the momentum rising linearly to
+           ``momentum_end``. Where a label is taken, mixed ones, (B, classes), are too.
 """
 
 from __future__ import annotations
@@ -34,14 +39,36 @@ from zoo.registry import Paper, register
 
 
 class Generator(nn.Module):
-    """(z, c) -> (B, *shape): a ReLU layer for each, joined by a third; sigmoid end for images, linear for vectors."""
+    """(z, c) -> (B, *shape): a ReLU layer for each, joined by a third; sigmoid end for images,
+    linear for vectors.
+    """
 
-    def __init__(self, latent: int, classes: int, shape: tuple[int, ...], widths: tuple[int, int, int], dropout: float) -> None:
+    def __init__(
+        self,
+        latent: int,
+        classes: int,
+        shape: tuple[int, ...],
+        widths: tuple[int, int, int],
+        dropout: float,
+    ) -> None:
         super().__init__()
         of_z, of_y, joined = widths
-        self.of_z, self.of_y = nn.Sequential(nn.Linear(latent, of_z), nn.ReLU()), nn.Sequential(nn.Linear(classes, of_y), nn.ReLU())
-        end = [nn.Linear(joined, torch.Size(shape).numel()), *([nn.Sigmoid()] if len(shape) == 3 else []), nn.Unflatten(1, shape)]
-        self.joined = nn.Sequential(nn.Dropout(dropout), nn.Linear(of_z + of_y, joined), nn.ReLU(), nn.Dropout(dropout), *end)
+        self.of_z, self.of_y = (
+            nn.Sequential(nn.Linear(latent, of_z), nn.ReLU()),
+            nn.Sequential(nn.Linear(classes, of_y), nn.ReLU()),
+        )
+        end = [
+            nn.Linear(joined, torch.Size(shape).numel()),
+            *([nn.Sigmoid()] if len(shape) == 3 else []),
+            nn.Unflatten(1, shape),
+        ]
+        self.joined = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(of_z + of_y, joined),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            *end,
+        )
 
     def forward(self, z: Tensor, c: Tensor) -> Tensor:
         return self.joined(torch.cat([self.of_z(z), self.of_y(c)], 1))
@@ -51,11 +78,19 @@ class Discriminator(nn.Module):
     """(x, c) -> logits, (B,): a maxout layer for each, joined by a third."""
 
     def __init__(
-        self, dim: int, classes: int, units: tuple[int, int, int], pieces: tuple[int, int, int], dropout: float
-    ) -> None:  # fmt: skip
+        self,
+        dim: int,
+        classes: int,
+        units: tuple[int, int, int],
+        pieces: tuple[int, int, int],
+        dropout: float,
+    ) -> None:
         super().__init__()
         (of_x, of_y, joined), (k_x, k_y, k_joined) = units, pieces
-        self.of_x, self.of_y = nn.Sequential(nn.Flatten(), Maxout(dim, of_x, k_x)), Maxout(classes, of_y, k_y)
+        self.of_x, self.of_y = (
+            nn.Sequential(nn.Flatten(), Maxout(dim, of_x, k_x)),
+            Maxout(classes, of_y, k_y),
+        )
         self.joined = nn.Sequential(nn.Dropout(dropout), Maxout(of_x + of_y, joined, k_joined))
         self.end = nn.Sequential(nn.Dropout(dropout), nn.Linear(joined, 1))
 
@@ -68,7 +103,9 @@ class Discriminator(nn.Module):
 
 
 class Joined(nn.Module):
-    """A network of one input that is given the class too, as further entries of a code or constant maps of an image."""
+    """A network of one input that is given the class too, as further entries of a code or constant
+    maps of an image.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -88,37 +125,66 @@ class Joined(nn.Module):
     can={"sample", "interpolate"},
     conditions_on="class",
     data="digits",
-    learns=(("val/cond_acc_digitsnet", ">", 0.88), ("val/fid_pixels", "<", 0.5), ("val/precision_pixels", ">", 0.6)),
+    learns=(
+        ("val/cond_acc_digitsnet", ">", 0.88),
+        ("val/fid_pixels", "<", 0.5),
+        ("val/precision_pixels", ">", 0.6),
+    ),
 )
 class CGAN(GeneratorModule):
     """See the module's docstring.
 
     Args:
-        spec: labelled vectors or images (with "conv": images, height and width multiples of 4, at least 8).
+        spec: labelled vectors or images (with "conv": images, height and width multiples of 4, at
+            least 8).
         arch: "mlp" or "conv".
-        latent: dimension of z; None is that of the data for vectors and 32 for images. prior: "uniform", "normal" or "sphere".
-        g_widths: units of G's layers for z, for the class, and for both. d_units: of D's for x, for the class, and for both.
-        d_pieces: linear maps of a maxout unit in each of D's layers. dropout: the share of units dropped (mlp).
+        latent: dimension of z; None is that of the data for vectors and 32 for images. prior:
+            "uniform", "normal" or "sphere".
+        g_widths: units of G's layers for z, for the class, and for both. d_units: of D's for x, for
+            the class, and for both.
+        d_pieces: linear maps of a maxout unit in each of D's layers. dropout: the share of units
+            dropped (mlp).
         width: filters before the image and after it (conv).
-        g_loss: "nonsat" or "minimax". mismatch: whether real examples with wrong labels count as fake.
-        k: discriminator steps per generator step. optimiser: "adam", or "sgd" for the paper's training.
-        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay, or SGD's momentum at the start.
-        lr_decay: what SGD's rates are divided by after each step. momentum_end: SGD's momentum after ``momentum_steps`` generator steps.
+        g_loss: "nonsat" or "minimax". mismatch: whether real examples with wrong labels count as
+            fake.
+        k: discriminator steps per generator step. optimiser: "adam", or "sgd" for the paper's
+            training.
+        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay, or SGD's momentum at the
+            start.
+        lr_decay: what SGD's rates are divided by after each step. momentum_end: SGD's momentum
+            after ``momentum_steps`` generator steps.
         loop: options of the adversarial loop.
     """
 
     toolkit = TOOLKIT - {"replay"}  # the store does not know its rows' classes
 
     def __init__(
-        self, spec: DataSpec, arch: str = "mlp", latent: int | None = None, prior: str = "normal",
-        g_widths: tuple[int, int, int] = (64, 64, 128), d_units: tuple[int, int, int] = (64, 32, 64),
-        d_pieces: tuple[int, int, int] = (3, 3, 3), dropout: float = 0.0, width: int = 32, g_loss: str = "nonsat",
-        mismatch: bool = False, k: int = 1, optimiser: str = "adam", lr_d: float = 1e-3, lr_g: float = 1e-3, beta1: float = 0.5,
-        lr_decay: float = 1.00004, momentum_end: float = 0.7, momentum_steps: int = 125_000, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        arch: str = "mlp",
+        latent: int | None = None,
+        prior: str = "normal",
+        g_widths: tuple[int, int, int] = (64, 64, 128),
+        d_units: tuple[int, int, int] = (64, 32, 64),
+        d_pieces: tuple[int, int, int] = (3, 3, 3),
+        dropout: float = 0.0,
+        width: int = 32,
+        g_loss: str = "nonsat",
+        mismatch: bool = False,
+        k: int = 1,
+        optimiser: str = "adam",
+        lr_d: float = 1e-3,
+        lr_g: float = 1e-3,
+        beta1: float = 0.5,
+        lr_decay: float = 1.00004,
+        momentum_end: float = 0.7,
+        momentum_steps: int = 125_000,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         if spec.num_classes < 2:
             raise ValueError(
-                f"cgan is conditioned on the class, got {spec}; choose labelled data such as digits, or toy2d with labelled=true"
+                f"cgan is conditioned on the class, got {spec}; choose labelled data such as "
+                f"digits, or toy2d with labelled=true"
             )
         if arch not in ("mlp", "conv"):
             raise ValueError(f"cgan: arch is mlp or conv, got {arch!r}")
@@ -126,9 +192,23 @@ class CGAN(GeneratorModule):
             raise ValueError(f"cgan: optimiser is adam or sgd, got {optimiser!r}")
         if not 0 <= dropout < 1:
             raise ValueError(f"cgan: dropout is a share of the units below 1, got {dropout}")
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        super().__init__(
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            g_loss=g_loss,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
+        )
         self.arch, self.mismatch, self.optimiser = arch, mismatch, optimiser
-        self.lr_decay, self.momentum_end, self.momentum_steps = lr_decay, momentum_end, momentum_steps
+        self.lr_decay, self.momentum_end, self.momentum_steps = (
+            lr_decay,
+            momentum_end,
+            momentum_steps,
+        )
         classes, shape = spec.num_classes, spec.shape
         if arch == "mlp":
             generator: nn.Module = Generator(self.latent, classes, shape, g_widths, dropout)
@@ -136,9 +216,11 @@ class CGAN(GeneratorModule):
         else:
             spec.require("cgan with arch=conv", image=True)
             generator = Joined(ConvGenerator(self.latent + classes, shape, width, norm="layer"))
-            self.build(generator, Joined(ConvDiscriminator((shape[0] + classes, *shape[1:]), width)))
+            self.build(
+                generator, Joined(ConvDiscriminator((shape[0] + classes, *shape[1:]), width))
+            )
 
-    # -- what the networks read ----------------------------------------------------------------------------------------
+    # -- what the networks read -------------------------------------------------------------------
     def d_input(self, x: Tensor) -> Tensor:
         """Examples as D sees them."""
         return (self.spec.to_unit if self.arch == "mlp" else self.spec.to_signed)(x)
@@ -149,7 +231,7 @@ class CGAN(GeneratorModule):
     def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.discriminator(x, self.one_hot(y))
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> Terms:
         terms = super().discriminator_loss(batch)
         if not self.mismatch:
@@ -157,26 +239,48 @@ class CGAN(GeneratorModule):
         others = self.noise.integers(len(batch["y"]), high=self.spec.num_classes - 1)
         wrong = (batch["y"] + 1 + others) % self.spec.num_classes
         s = self.judge(self.seen(self.d_input(batch["x"])), wrong)
-        return terms | {"loss": terms["loss"] + self.price_fake(s).mean(), "d_acc_mismatched": (s < 0).float().mean()}
+        return terms | {
+            "loss": terms["loss"] + self.price_fake(s).mean(),
+            "d_acc_mismatched": (s < 0).float().mean(),
+        }
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """G(z | y) in the units of ``spec``, (B, *shape)."""
-        return (self.spec.from_unit if self.arch == "mlp" else self.spec.from_signed)(self.make(z, y))
+        return (self.spec.from_unit if self.arch == "mlp" else self.spec.from_signed)(
+            self.make(z, y)
+        )
 
     @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None, to: Tensor | None = None) -> Tensor:
-        """Examples along the path between codes a and b, (B, latent), and along the line from classes y to classes ``to`` (None: the
-        same), (B, frames, *shape)."""
+    def interpolate(
+        self,
+        a: Tensor,
+        b: Tensor,
+        frames: int = 10,
+        y: Tensor | None = None,
+        to: Tensor | None = None,
+    ) -> Tensor:
+        """Examples along the path between codes a and b, (B, latent), and along the line from
+        classes y to classes ``to`` (None: the same), (B, frames, *shape)."""
         z, first = path(self.prior, a, b, frames), self.one_hot(y)
         c = path("uniform", first, first if to is None else self.one_hot(to), frames)
         return self.from_codes(z.flatten(0, 1), c.flatten(0, 1)).unflatten(0, (len(a), frames))
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        return super().optimisers() if self.optimiser == "adam" else self.one_each(torch.optim.SGD, momentum=self.betas[0])
+        return (
+            super().optimisers()
+            if self.optimiser == "adam"
+            else self.one_each(torch.optim.SGD, momentum=self.betas[0])
+        )
 
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":
             return {}
-        return goodfellow(optimisers, self.lr_decay, (self.betas[0], self.momentum_end), self.momentum_steps, self.k)
+        return goodfellow(
+            optimisers,
+            self.lr_decay,
+            (self.betas[0], self.momentum_end),
+            self.momentum_steps,
+            self.k,
+        )

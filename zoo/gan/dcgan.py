@@ -1,19 +1,23 @@
 """DCGAN: deep convolutional GAN.
 
-Paper      Radford, Metz, Chintala. Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks.
-           ICLR 2016. arXiv:1511.06434.
-Model      x = G(z), z ~ U(-1, 1)^n. G: projection to a 4x4 grid and transposed convolutions of stride 2; D: convolutions of stride 2.
-           The paper's rules: no pooling, no hidden fully connected layer, batch norm everywhere but at G's end and D's beginning, ReLU
-           in G with a tanh end, leaky ReLU 0.2 in D; weights N(0, 0.02²), batch-norm gains N(1, 0.02²).
+Paper      Radford, Metz, Chintala. Unsupervised Representation Learning with Deep Convolutional
+           Generative Adversarial Networks. ICLR 2016. arXiv:1511.06434.
+Model      x = G(z), z ~ U(-1, 1)^n. G: projection to a 4x4 grid and transposed convolutions of
+           stride 2; D: convolutions of stride 2. The paper's rules: no pooling, no hidden fully
+           connected layer, batch norm everywhere but at G's end and D's beginning, ReLU in G with a
+           tanh end, leaky ReLU 0.2 in D; weights N(0, 0.02²), batch-norm gains N(1, 0.02²).
 Objective  That of Goodfellow et al. 2014, from logits s:
            D:  -E log D(x) - E log(1 - D(G(z_D))), G(z_D) detached.
            G:  -E log D(G(z_G)) (g_loss="nonsat"), or E log(1 - D(G(z_G))) (g_loss="minimax").
 Logs       train/jsd_bound = (log 4 - loss_d)/2; train/d_acc_real, train/d_acc_fake.
-Sampling   z ~ U(-1, 1)^n, G(z) quantised, with batch norm's running statistics (they are updated by D's and by G's steps).
-Features   ``d_features(x)``: all of D's convolutional activations, max-pooled to a 4x4 grid, flattened and joined (section 5.1).
-Notes      Real and generated images pass through D separately, each normalised by its own batch statistics; loop.separate_batches=False
-           joins them. The network of figure 1 is width=128, kernel=5 at 64x64. The projection is a transposed convolution of the base
-           grid's size, which is the same linear map.
+Sampling   z ~ U(-1, 1)^n, G(z) quantised, with batch norm's running statistics (they are updated by
+           D's and by G's steps).
+Features   ``d_features(x)``: all of D's convolutional activations, max-pooled to a 4x4 grid,
+           flattened and joined (section 5.1).
+Notes      Real and generated images pass through D separately, each normalised by its own batch
+           statistics; loop.separate_batches=False joins them. The network of figure 1 is width=128,
+           kernel=5 at 64x64. The projection is a transposed convolution of the base grid's size,
+           which is the same linear map.
 """
 
 from __future__ import annotations
@@ -31,16 +35,22 @@ from zoo.registry import Paper, register
     "dcgan",
     paper=Paper(
         "Radford, Metz, Chintala",
-        "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks",
+        "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial "
+        "Networks",
         2016,
         "1511.06434",
     ),
-    about="strided convolutions, batch norm and no pooling: the architecture that made GANs train on images",
+    about="strided convolutions, batch norm and no pooling: the architecture that made GANs train "
+    "on images",
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate"},
     data="digits",
-    learns=(("val/fid_pixels", "<", 2.0), ("val/is_pixels", ">", 2.5), ("val/classes_pixels", ">", 7.5)),
+    learns=(
+        ("val/fid_pixels", "<", 2.0),
+        ("val/is_pixels", ">", 2.5),
+        ("val/classes_pixels", ">", 7.5),
+    ),
     waive={
         "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
         "ddp_equal": "batch norm's statistics are those of one process",
@@ -51,27 +61,49 @@ class DCGAN(GeneratorModule):
 
     Args:
         spec: images, height and width multiples of 4 and at least 8.
-        latent: dimension of z. width: filters of D's first layer and of G's last hidden one, doubled towards the 4x4 grid.
+        latent: dimension of z. width: filters of D's first layer and of G's last hidden one,
+            doubled towards the 4x4 grid.
         kernel: of all convolutions, 4 or 5 (the paper's).
         prior: "uniform", "normal" or "sphere". g_loss: "nonsat" or "minimax".
-        k: discriminator steps per generator step. lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay.
+        k: discriminator steps per generator step. lr_d: learning rate of D. lr_g: of G. beta1:
+            Adam's first decay.
         loop: options of the adversarial loop.
     """
 
     discriminator: ConvDiscriminator
 
     def __init__(
-        self, spec: DataSpec, latent: int = 32, width: int = 32, kernel: int = 4, prior: str = "uniform", g_loss: str = "nonsat",
-        k: int = 1, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        latent: int = 32,
+        width: int = 32,
+        kernel: int = 4,
+        prior: str = "uniform",
+        g_loss: str = "nonsat",
+        k: int = 1,
+        lr_d: float = 5e-4,
+        lr_g: float = 5e-4,
+        beta1: float = 0.5,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         spec.require("dcgan", image=True)
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        super().__init__(
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            g_loss=g_loss,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
+        )
         self.build(
             initialise(ConvGenerator(latent, spec.shape, width, kernel, norm="batch")),
             initialise(ConvDiscriminator(spec.shape, width, kernel, norm="batch")),
         )
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def d_features(self, x: Tensor) -> Tensor:
         """Features of images in levels for a linear classifier, (B, 16 · number of D's filters)."""
         hidden = self.discriminator.activations(self.spec.to_signed(x))

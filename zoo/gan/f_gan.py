@@ -1,25 +1,34 @@
 """f-GAN: a generator that descends an f-divergence of one's choice.
 
-Paper      Nowozin, Cseke, Tomioka. f-GAN: Training Generative Neural Samplers using Variational Divergence Minimization. NIPS 2016.
-           arXiv:1606.00709.
-Model      x = G(z); T(x) = g_f(V(x)), where V is a network with a linear end and g_f an increasing map onto the domain of f*.
-Objective  F = E_p T(x) - E_q f*(T(x)) ≤ D_f(p‖q) = ∫ q f(p/q), with equality at T* = f'(p/q).                  (equations 4, 6)
+Paper      Nowozin, Cseke, Tomioka. f-GAN: Training Generative Neural Samplers using Variational
+           Divergence Minimization. NIPS 2016. arXiv:1606.00709.
+Model      x = G(z); T(x) = g_f(V(x)), where V is a network with a linear end and g_f an increasing
+           map onto the domain of f*.
+Objective  F = E_p T(x) - E_q f*(T(x)) ≤ D_f(p‖q) = ∫ q f(p/q), with equality at T* = f'(p/q).
+           (equations 4, 6)
            V:  -F, G(z) detached.
            G:  -E_q f*(T(G(z))) (g_loss="minimax"), or -E_q T(G(z)) (g_loss="nonsat", section 3.2).
-Divergences  "tv", "kl", "rkl", "pearson", "neyman", "hellinger", "jeffrey", "js", "gan", "alpha": the table ``DIVERGENCES``. "kl" is
-           KL(p‖q) of data and samples, "js" is 2 JSD and "gan" 2 JSD - log 4: Goodfellow et al.'s game.
-Training   Algorithm 1, the single-step method: both gradients from the same weights and the same samples, then both steps. So G plays
-           first, and V learns from the samples that G made before it moved. ``simultaneous=False``: k steps of V, then one of G; with
-           "js" or "gan" that is Goodfellow et al.'s training, step for step, so that the paper's own method is the default.
-Logs       train/div_lb and val/div_lb = F, a lower bound of D_f(p‖q) in nats; train/d_acc_real, train/d_acc_fake: a row is taken for real
-           where T > f'(1). train/clamped: see the notes; for maps with an exponential only.
+Divergences  "tv", "kl", "rkl", "pearson", "neyman", "hellinger", "jeffrey", "js", "gan", "alpha":
+             the table ``DIVERGENCES``. "kl" is
+           KL(p‖q) of data and samples, "js" is 2 JSD and "gan" 2 JSD - log 4: Goodfellow et al.'s
+           game.
+Training   Algorithm 1, the single-step method: both gradients from the same weights and the same
+           samples, then both steps. So G plays first, and V learns from the samples that G made
+           before it moved. ``simultaneous=False``: k steps of V, then one of G; with "js" or "gan"
+           that is Goodfellow et al.'s training, step for step, so that the paper's own method is
+           the default.
+Logs       train/div_lb and val/div_lb = F, a lower bound of D_f(p‖q) in nats; train/d_acc_real,
+           train/d_acc_fake: a row is taken for real where T > f'(1). train/clamped: see the notes;
+           for maps with an exponential only.
 Sampling   z from the prior, G(z), quantised.
-Notes      E_q f*(T) is computed from V's output, never from T. Where g_f or f* is exponential V's output is clamped to ±30 (for
-           "alpha" to ±30/max(1, |α|, |α - 1|), within single precision). Printings of the paper differ in the sign of v in some g_f;
-           here every g_f increases, so that T grows with p/q. The map for "alpha" is ours, g_f(v) = f'(e^v). The default networks are
-           MLPs for vectors and small convolutional nets for images. ``arch="paper"`` is the MNIST model of section 4 in [0, 1] (weights
-           U(-0.05, 0.05), a reading of "weight scale"); ``arch="line"`` is the experiment of section 2.4, G(z) = μ + σz against a tanh
-           network, with toy2d's kind=mixture1d.
+Notes      E_q f*(T) is computed from V's output, never from T. Where g_f or f* is exponential V's
+           output is clamped to ±30 (for "alpha" to ±30/max(1, |α|, |α - 1|), within single
+           precision). Printings of the paper differ in the sign of v in some g_f; here every g_f
+           increases, so that T grows with p/q. The map for "alpha" is ours, g_f(v) = f'(e^v). The
+           default networks are MLPs for vectors and small convolutional nets for images.
+           ``arch="paper"`` is the MNIST model of section 4 in [0, 1] (weights U(-0.05, 0.05), a
+           reading of "weight scale"); ``arch="line"`` is the experiment of section 2.4, G(z) = μ +
+           σz against a tanh network, with toy2d's kind=mixture1d.
 """
 
 from __future__ import annotations
@@ -46,8 +55,10 @@ class Divergence:
     """One row of the paper's tables: a convex f and what goes with it, elementwise.
 
     Attributes:
-        f: of u = p/q. conjugate: f*(t). g: g_f(v), onto the domain of f*. composite: f*(g_f(v)) in a stable form. threshold: f'(1).
-        exponential: whether g or the composite holds an exponential of v. largest: |v| within which they then are finite.
+        f: of u = p/q. conjugate: f*(t). g: g_f(v), onto the domain of f*. composite: f*(g_f(v)) in
+            a stable form. threshold: f'(1).
+        exponential: whether g or the composite holds an exponential of v. largest: |v| within which
+            they then are finite.
     """
 
     f: Callable[[Tensor], Tensor]
@@ -60,12 +71,18 @@ class Divergence:
 
 
 def omega(y: Tensor) -> Tensor:
-    """The w with w + log w = y (Lambert's W of e^y), by Newton's method on log w; differentiable once."""
+    """The w with w + log w = y (Lambert's W of e^y), by Newton's method on log w; differentiable
+    once.
+    """
     with torch.no_grad():
-        a = torch.where(y > 1, y.clamp(min=1).log(), y)  # above the root, whence the steps fall monotonically
+        a = torch.where(
+            y > 1, y.clamp(min=1).log(), y
+        )  # above the root, whence the steps fall monotonically
         for _ in range(8):
             a = a - (a.exp() + a - y) / (a.exp() + 1)
-    return (a - (a.exp() + a - y) / (a.exp() + 1)).exp()  # one more step, which carries the derivative w/(1 + w)
+    return (
+        a - (a.exp() + a - y) / (a.exp() + 1)
+    ).exp()  # one more step, which carries the derivative w/(1 + w)
 
 
 def jeffrey_conjugate(t: Tensor) -> Tensor:
@@ -77,7 +94,9 @@ def jeffrey_conjugate(t: Tensor) -> Tensor:
 def alpha_divergence(alpha: float) -> Divergence:
     """f(u) = (u^α - 1 - α(u - 1))/(α(α - 1)); the limits α → 1 and α → 0 are "kl" and "rkl"."""
     if alpha in (0.0, 1.0):
-        raise ValueError(f"f_gan: alpha is neither 0 nor 1, got {alpha:g}; those are the divergences rkl and kl")
+        raise ValueError(
+            f"f_gan: alpha is neither 0 nor 1, got {alpha:g}; those are the divergences rkl and kl"
+        )
     return Divergence(
         f=lambda u: (u**alpha - 1 - alpha * (u - 1)) / (alpha * (alpha - 1)),
         conjugate=lambda t: ((t * (alpha - 1) + 1) ** (alpha / (alpha - 1)) - 1) / alpha,
@@ -91,24 +110,66 @@ def alpha_divergence(alpha: float) -> Divergence:
 
 LOG2 = math.log(2.0)
 DIVERGENCES: dict[str, Divergence] = {  # f, f*, g_f, f*(g_f(v)), f'(1)
-    "tv": Divergence(lambda u: (u - 1).abs() / 2, lambda t: t, lambda v: v.tanh() / 2, lambda v: v.tanh() / 2, 0.0),
-    "kl": Divergence(lambda u: u * u.log(), lambda t: (t - 1).exp(), lambda v: v, lambda v: (v - 1).exp(), 1.0, True),
-    "rkl": Divergence(lambda u: -u.log(), lambda t: -1 - (-t).log(), lambda v: -(-v).exp(), lambda v: v - 1, -1.0, True),
-    "pearson": Divergence(lambda u: (u - 1) ** 2, lambda t: t**2 / 4 + t, lambda v: v, lambda v: v**2 / 4 + v, 0.0),
-    "neyman": Divergence(
-        lambda u: (1 - u) ** 2 / u, lambda t: 2 - 2 * (1 - t).sqrt(), lambda v: -torch.expm1(-v), lambda v: -2 * torch.expm1(-v / 2),
-        0.0, True,
+    "tv": Divergence(
+        lambda u: (u - 1).abs() / 2,
+        lambda t: t,
+        lambda v: v.tanh() / 2,
+        lambda v: v.tanh() / 2,
+        0.0,
     ),
-    "hellinger": Divergence(lambda u: (u.sqrt() - 1) ** 2, lambda t: t / (1 - t), lambda v: -torch.expm1(-v), torch.expm1, 0.0, True),
-    "jeffrey": Divergence(lambda u: (u - 1) * u.log(), jeffrey_conjugate, lambda v: v, jeffrey_conjugate, 0.0, True),
+    "kl": Divergence(
+        lambda u: u * u.log(),
+        lambda t: (t - 1).exp(),
+        lambda v: v,
+        lambda v: (v - 1).exp(),
+        1.0,
+        True,
+    ),
+    "rkl": Divergence(
+        lambda u: -u.log(),
+        lambda t: -1 - (-t).log(),
+        lambda v: -(-v).exp(),
+        lambda v: v - 1,
+        -1.0,
+        True,
+    ),
+    "pearson": Divergence(
+        lambda u: (u - 1) ** 2, lambda t: t**2 / 4 + t, lambda v: v, lambda v: v**2 / 4 + v, 0.0
+    ),
+    "neyman": Divergence(
+        lambda u: (1 - u) ** 2 / u,
+        lambda t: 2 - 2 * (1 - t).sqrt(),
+        lambda v: -torch.expm1(-v),
+        lambda v: -2 * torch.expm1(-v / 2),
+        0.0,
+        True,
+    ),
+    "hellinger": Divergence(
+        lambda u: (u.sqrt() - 1) ** 2,
+        lambda t: t / (1 - t),
+        lambda v: -torch.expm1(-v),
+        torch.expm1,
+        0.0,
+        True,
+    ),
+    "jeffrey": Divergence(
+        lambda u: (u - 1) * u.log(), jeffrey_conjugate, lambda v: v, jeffrey_conjugate, 0.0, True
+    ),
     "js": Divergence(
-        lambda u: u * u.log() - (u + 1) * ((u + 1) / 2).log(), lambda t: -(2 - t.exp()).log(), lambda v: LOG2 - F.softplus(-v),
-        lambda v: F.softplus(v) - LOG2, 0.0,
+        lambda u: u * u.log() - (u + 1) * ((u + 1) / 2).log(),
+        lambda t: -(2 - t.exp()).log(),
+        lambda v: LOG2 - F.softplus(-v),
+        lambda v: F.softplus(v) - LOG2,
+        0.0,
     ),
     "gan": Divergence(
-        lambda u: u * u.log() - (u + 1) * (u + 1).log(), lambda t: -(-torch.expm1(t)).log(), lambda v: -F.softplus(-v), F.softplus, -LOG2,
+        lambda u: u * u.log() - (u + 1) * (u + 1).log(),
+        lambda t: -(-torch.expm1(t)).log(),
+        lambda v: -F.softplus(-v),
+        F.softplus,
+        -LOG2,
     ),
-}  # fmt: skip
+}
 
 
 class SigmoidGenerator(nn.Module):
@@ -117,8 +178,17 @@ class SigmoidGenerator(nn.Module):
     def __init__(self, latent: int, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
         widths = [latent, width, width]
-        hidden = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())]
-        self.net = nn.Sequential(*hidden, nn.Linear(width, torch.Size(shape).numel()), nn.Sigmoid(), nn.Unflatten(1, shape))
+        hidden = [
+            m
+            for a, b in zip(widths, widths[1:], strict=False)
+            for m in (nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())
+        ]
+        self.net = nn.Sequential(
+            *hidden,
+            nn.Linear(width, torch.Size(shape).numel()),
+            nn.Sigmoid(),
+            nn.Unflatten(1, shape),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net(z)
@@ -140,7 +210,9 @@ class Variational(nn.Module):
 
     def __init__(self, dim: int, width: int, activation: type[nn.Module]) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(dim, width), activation(), nn.Linear(width, width), activation())
+        self.hidden = nn.Sequential(
+            nn.Flatten(), nn.Linear(dim, width), activation(), nn.Linear(width, width), activation()
+        )
         self.end = nn.Linear(width, 1)
 
     def features(self, x: Tensor) -> Tensor:
@@ -159,63 +231,110 @@ class Variational(nn.Module):
         2016,
         "1606.00709",
     ),
-    about="a discriminator bounds an f-divergence of one's choice from below, and the generator descends the bound",
+    about="a discriminator bounds an f-divergence of one's choice from below, and the generator "
+    "descends the bound",
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate"},
     data="toy2d",
     learns=(("val/modes", ">", 6.5), ("val/hq", ">", 0.6), ("val/div_lb", "<", 0.3)),
-    waive={"fresh_data_and_noise": "in the single-step method V learns from the samples of G's turn"},
+    waive={
+        "fresh_data_and_noise": "in the single-step method V learns from the samples of G's turn"
+    },
 )
 class FGAN(GeneratorModule):
     """See the module's docstring.
 
     Args:
         spec: vectors, or images (with "small": height and width multiples of 4, at least 8).
-        divergence: a name of the module's docstring. alpha: α of the divergence "alpha", not 0 or 1.
+        divergence: a name of the module's docstring. alpha: α of the divergence "alpha", not 0 or
+            1.
         arch: "small", "paper" (images), or "line" (data on the line).
         latent: dimension of z; None is that of the data for vectors and 32 for images.
-        width: hidden units for vectors (None is 128; 64 of "line") and of G in "paper" (1200; V has a fifth of it); filters of "small" on
-            images (32).
+        width: hidden units for vectors (None is 128; 64 of "line") and of G in "paper" (1200; V has
+            a fifth of it); filters of "small" on images (32).
         prior: "normal", "uniform" or "sphere". g_loss: "nonsat" or "minimax".
         simultaneous: both players step from the same weights and samples; else in turn.
-        k: steps of V per generator step, 1 where they are simultaneous. lr_d: learning rate of V. lr_g: of G. beta1: Adam's first decay.
+        k: steps of V per generator step, 1 where they are simultaneous. lr_d: learning rate of V.
+            lr_g: of G. beta1: Adam's first decay.
         loop: options of the adversarial loop.
     """
 
     def __init__(
-        self, spec: DataSpec, divergence: str = "js", alpha: float = 1.5, arch: str = "small", latent: int | None = None,
-        width: int | None = None, prior: str = "normal", g_loss: str = "nonsat", simultaneous: bool = True, k: int = 1,
-        lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        divergence: str = "js",
+        alpha: float = 1.5,
+        arch: str = "small",
+        latent: int | None = None,
+        width: int | None = None,
+        prior: str = "normal",
+        g_loss: str = "nonsat",
+        simultaneous: bool = True,
+        k: int = 1,
+        lr_d: float = 5e-4,
+        lr_g: float = 5e-4,
+        beta1: float = 0.5,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         if divergence not in (*DIVERGENCES, "alpha"):
-            raise ValueError(f"f_gan: divergence is one of {', '.join(DIVERGENCES)}, alpha, got {divergence!r}")
+            raise ValueError(
+                f"f_gan: divergence is one of {', '.join(DIVERGENCES)}, alpha, got {divergence!r}"
+            )
         if arch not in ("small", "paper", "line"):
             raise ValueError(f"f_gan: arch is small, paper or line, got {arch!r}")
         if simultaneous and k > 1:
-            raise ValueError(f"f_gan: simultaneous steps leave one to each player, got k={k}; set k=1, or simultaneous=false")
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
-        self.divergence = alpha_divergence(alpha) if divergence == "alpha" else DIVERGENCES[divergence]
+            raise ValueError(
+                f"f_gan: simultaneous steps leave one to each player, got k={k}; set k=1, or "
+                f"simultaneous=false"
+            )
+        super().__init__(
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            g_loss=g_loss,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
+        )
+        self.divergence = (
+            alpha_divergence(alpha) if divergence == "alpha" else DIVERGENCES[divergence]
+        )
         self.arch, self.simultaneous = arch, simultaneous
-        self.held: list[Tensor] = []  # the samples of G's turn, one tensor a micro-batch, for V's turn after it
+        self.held: list[
+            Tensor
+        ] = []  # the samples of G's turn, one tensor a micro-batch, for V's turn after it
         if arch == "small":
-            self.build(small.generator(self.latent, spec.shape, width), small.discriminator(spec.shape, width))
+            self.build(
+                small.generator(self.latent, spec.shape, width),
+                small.discriminator(spec.shape, width),
+            )
         elif arch == "paper":
             spec.require("f_gan with arch=paper", image=True)
             width = width or 1200
-            nets = SigmoidGenerator(self.latent, spec.shape, width), Variational(spec.dim, width // 5, nn.ELU)
+            nets = (
+                SigmoidGenerator(self.latent, spec.shape, width),
+                Variational(spec.dim, width // 5, nn.ELU),
+            )
             self.build(*(small.uniform(net, 0.05) for net in nets))
         else:
             if spec.shape != (1,) or self.latent != 1:
                 raise ValueError(
-                    f"f_gan with arch=line models points of the line with one latent, got {spec} and latent={self.latent}; "
+                    f"f_gan with arch=line models points of the line with one latent, got {spec} "
+                    f"and latent={self.latent}; "
                     "set --data.kind=mixture1d and --model.latent=1"
                 )
             self.build(LinearGenerator(), Variational(1, width or 64, nn.Tanh))
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def bounded(self, v: Tensor) -> Tensor:
-        return v.clamp(-self.divergence.largest, self.divergence.largest) if self.divergence.exponential else v
+        return (
+            v.clamp(-self.divergence.largest, self.divergence.largest)
+            if self.divergence.exponential
+            else v
+        )
 
     def price_real(self, s: Tensor) -> Tensor:
         """-T."""
@@ -236,7 +355,9 @@ class FGAN(GeneratorModule):
             "d_acc_fake": (g(self.bounded(fake)) <= middle).float().mean(),
         }
         if self.divergence.exponential:
-            terms["clamped"] = (torch.cat([real, fake]).abs() > self.divergence.largest).float().mean()
+            terms["clamped"] = (
+                (torch.cat([real, fake]).abs() > self.divergence.largest).float().mean()
+            )
         return terms
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -245,7 +366,7 @@ class FGAN(GeneratorModule):
         fake = self.make(self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype)))
         return {"div_lb": -self.price_real(self.judge(x)) - self.price_fake(self.judge(fake))}
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
         return super().phases()[::-1] if self.simultaneous else super().phases()
 
@@ -261,12 +382,16 @@ class FGAN(GeneratorModule):
     def fakes_for_d(self, n: int, y: Tensor | None = None) -> Tensor:
         if not self.simultaneous:
             return super().fakes_for_d(n, y)
-        fake = self.held.pop(0) if self.held else super().fakes(n, y).detach()  # none are held outside a cycle
+        fake = (
+            self.held.pop(0) if self.held else super().fakes(n, y).detach()
+        )  # none are held outside a cycle
         return self._replayed(fake) if self.loop.replay else fake
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def d_input(self, x: Tensor) -> Tensor:
         return (self.spec.to_unit if self.arch == "paper" else self.spec.to_signed)(x)
 
     def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return (self.spec.from_unit if self.arch == "paper" else self.spec.from_signed)(self.make(z, y))
+        return (self.spec.from_unit if self.arch == "paper" else self.spec.from_signed)(
+            self.make(z, y)
+        )

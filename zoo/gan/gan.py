@@ -1,19 +1,25 @@
 """GAN: the original generative adversarial net.
 
-Paper      Goodfellow, Pouget-Abadie, Mirza, Xu, Warde-Farley, Ozair, Courville, Bengio. Generative Adversarial Nets. NIPS 2014.
-           arXiv:1406.2661.
-Model      x = G(z); D(v) = σ(s(v)) is the probability that v is real. All losses are computed from the logit s.
-Objective  D:  -E log D(x) - E log(1 - D(G(z_D))), G(z_D) detached: ascent of the value function V, equation 1.
-           G:  -E log D(G(z_G)) (g_loss="nonsat", what the authors train, section 3), or E log(1 - D(G(z_G))) (g_loss="minimax").
-           For fixed G the optimum is D* = p/(p + q), where V = -log 4 + 2 JSD(p‖q) (theorem 1).
+Paper      Goodfellow, Pouget-Abadie, Mirza, Xu, Warde-Farley, Ozair, Courville, Bengio. Generative
+           Adversarial Nets. NIPS 2014. arXiv:1406.2661.
+Model      x = G(z); D(v) = σ(s(v)) is the probability that v is real. All losses are computed from
+           the logit s.
+Objective  D:  -E log D(x) - E log(1 - D(G(z_D))), G(z_D) detached: ascent of the value function V,
+           equation 1.
+           G:  -E log D(G(z_G)) (g_loss="nonsat", what the authors train, section 3), or E log(1 -
+           D(G(z_G))) (g_loss="minimax"). For fixed G the optimum is D* = p/(p + q), where V = -log
+           4 + 2 JSD(p‖q) (theorem 1).
 Training   Algorithm 1: k steps of D, each with fresh data and fresh noise, then one of G.
-Logs       train/jsd_bound = (log 4 - loss_d)/2, a lower bound of JSD(p‖q) in nats, whatever D is; train/d_acc_real, train/d_acc_fake.
+Logs       train/jsd_bound = (log 4 - loss_d)/2, a lower bound of JSD(p‖q) in nats, whatever D is;
+           train/d_acc_real, train/d_acc_fake.
 Sampling   z from the prior, G(z), quantised.
-Notes      The default is Adam on MLPs for vectors, and on small convolutional nets for images. ``arch="maxout"`` is the paper's MNIST
-           model as the authors' code has it: ReLU generator with sigmoid end in [0, 1], whose last bias starts at the log-odds of the
-           mean pixels; maxout discriminator with dropout (input kept with 0.8, hidden layers with 0.5). ``optimiser="sgd"`` is its
-           training: the rate divided by ``lr_decay`` after every step, momentum rising linearly. The paper leaves the prior open;
-           here it is N(0, I), or ``prior="uniform"``.
+Notes      The default is Adam on MLPs for vectors, and on small convolutional nets for images.
+           ``arch="maxout"`` is the paper's MNIST model as the authors' code has it: ReLU generator
+           with sigmoid end in [0, 1], whose last bias starts at the log-odds of the mean pixels;
+           maxout discriminator with dropout (input kept with 0.8, hidden layers with 0.5).
+           ``optimiser="sgd"`` is its training: the rate divided by ``lr_decay`` after every step,
+           momentum rising linearly. The paper leaves the prior open; here it is N(0, I), or
+           ``prior="uniform"``.
 """
 
 from __future__ import annotations
@@ -37,7 +43,9 @@ class SigmoidGenerator(nn.Module):
 
     def __init__(self, latent: int, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(nn.Linear(latent, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+        self.hidden = nn.Sequential(
+            nn.Linear(latent, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        )
         self.pixels = nn.Linear(width, torch.Size(shape).numel())
         self.shape = shape
         small.uniform(self, 0.05)
@@ -51,7 +59,9 @@ class MaxoutDiscriminator(nn.Module):
 
     def __init__(self, dim: int, units: int) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), Maxout(dim, units), nn.Dropout(0.5), Maxout(units, units))
+        self.hidden = nn.Sequential(
+            nn.Flatten(), nn.Dropout(0.2), Maxout(dim, units), nn.Dropout(0.5), Maxout(units, units)
+        )
         self.end = nn.Sequential(nn.Dropout(0.5), nn.Linear(units, 1))
         small.uniform(self, 0.005)
 
@@ -66,7 +76,10 @@ class MaxoutDiscriminator(nn.Module):
 @register(
     "gan",
     paper=Paper(
-        "Goodfellow, Pouget-Abadie, Mirza, Xu, Warde-Farley, Ozair, Courville, Bengio", "Generative Adversarial Nets", 2014, "1406.2661"
+        "Goodfellow, Pouget-Abadie, Mirza, Xu, Warde-Farley, Ozair, Courville, Bengio",
+        "Generative Adversarial Nets",
+        2014,
+        "1406.2661",
     ),
     about="the original game: a discriminator tells data from samples, a generator makes it err",
     taxonomy="implicit direct",
@@ -82,33 +95,69 @@ class GAN(GeneratorModule):
         spec: vectors, or images (with "small": height and width multiples of 4, at least 8).
         arch: "small", or "maxout" for the paper's network (images).
         latent: dimension of z; None is that of the data for vectors and 32 for images.
-        width: hidden units for vectors (None is 128) and of G in maxout (256; D has a fifth of it, of 5 pieces each); filters of "small"
-            on images (32).
-        prior: "normal", "uniform" or "sphere". g_loss: "nonsat" or "minimax". k: discriminator steps per generator step.
+        width: hidden units for vectors (None is 128) and of G in maxout (256; D has a fifth of it,
+            of 5 pieces each); filters of "small" on images (32).
+        prior: "normal", "uniform" or "sphere". g_loss: "nonsat" or "minimax". k: discriminator
+            steps per generator step.
         optimiser: "adam", or "sgd" for the paper's training.
-        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay, or SGD's momentum at the start.
-        lr_decay: what SGD's rates are divided by after each step. momentum_end: SGD's momentum after ``momentum_steps`` generator steps.
+        lr_d: learning rate of D. lr_g: of G. beta1: Adam's first decay, or SGD's momentum at the
+            start.
+        lr_decay: what SGD's rates are divided by after each step. momentum_end: SGD's momentum
+            after ``momentum_steps`` generator steps.
         loop: options of the adversarial loop.
     """
 
     def __init__(
-        self, spec: DataSpec, arch: str = "small", latent: int | None = None, width: int | None = None, prior: str = "normal",
-        g_loss: str = "nonsat", k: int = 1, optimiser: str = "adam", lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.5,
-        lr_decay: float = 1.000004, momentum_end: float = 0.7, momentum_steps: int = 125_000, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        arch: str = "small",
+        latent: int | None = None,
+        width: int | None = None,
+        prior: str = "normal",
+        g_loss: str = "nonsat",
+        k: int = 1,
+        optimiser: str = "adam",
+        lr_d: float = 5e-4,
+        lr_g: float = 5e-4,
+        beta1: float = 0.5,
+        lr_decay: float = 1.000004,
+        momentum_end: float = 0.7,
+        momentum_steps: int = 125_000,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         if arch not in ("small", "maxout"):
             raise ValueError(f"gan: arch is small or maxout, got {arch!r}")
         if optimiser not in ("adam", "sgd"):
             raise ValueError(f"gan: optimiser is adam or sgd, got {optimiser!r}")
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        super().__init__(
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            g_loss=g_loss,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
+        )
         self.arch, self.optimiser = arch, optimiser
-        self.lr_decay, self.momentum_end, self.momentum_steps = lr_decay, momentum_end, momentum_steps
+        self.lr_decay, self.momentum_end, self.momentum_steps = (
+            lr_decay,
+            momentum_end,
+            momentum_steps,
+        )
         if arch == "small":
-            self.build(small.generator(self.latent, spec.shape, width), small.discriminator(spec.shape, width))
+            self.build(
+                small.generator(self.latent, spec.shape, width),
+                small.discriminator(spec.shape, width),
+            )
         else:
             spec.require("gan with arch=maxout", image=True)
             width = width or 256
-            self.build(SigmoidGenerator(self.latent, spec.shape, width), MaxoutDiscriminator(spec.dim, width // PIECES))
+            self.build(
+                SigmoidGenerator(self.latent, spec.shape, width),
+                MaxoutDiscriminator(spec.dim, width // PIECES),
+            )
 
     def initialise_from(self, x: Tensor) -> None:
         """The sigmoid generator starts at the mean image."""
@@ -116,19 +165,31 @@ class GAN(GeneratorModule):
             mean = self.spec.to_unit(x).mean(0).flatten().clamp(1e-7, 1 - 1e-7)
             self.generator.pixels.bias.copy_(torch.logit(mean))
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def d_input(self, x: Tensor) -> Tensor:
         """Examples as D sees them."""
         return (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(x)
 
     def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(self.generator(z))
+        return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(
+            self.generator(z)
+        )
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        return super().optimisers() if self.optimiser == "adam" else self.one_each(torch.optim.SGD, momentum=self.betas[0])
+        return (
+            super().optimisers()
+            if self.optimiser == "adam"
+            else self.one_each(torch.optim.SGD, momentum=self.betas[0])
+        )
 
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":
             return {}
-        return goodfellow(optimisers, self.lr_decay, (self.betas[0], self.momentum_end), self.momentum_steps, self.k)
+        return goodfellow(
+            optimisers,
+            self.lr_decay,
+            (self.betas[0], self.momentum_end),
+            self.momentum_steps,
+            self.k,
+        )

@@ -1,26 +1,35 @@
-"""Improved GAN: semi-supervised learning with a discriminator of K + 1 classes, and five techniques that steady the game.
+"""Improved GAN: semi-supervised learning with a discriminator of K + 1 classes, and five techniques
+that steady the game.
 
-Paper      Salimans, Goodfellow, Zaremba, Cheung, Radford, Chen. Improved Techniques for Training GANs. NIPS 2016. arXiv:1606.03498.
-Model      x = G(z). D gives K logits l; the logit of the class "generated" is fixed at 0. Z(v) = Σ_k e^{l_k}, D(v) = Z/(Z + 1): the logit
-           of being real is LSE(v) = log Z.
-Objective  D:  L_sup + w_u L_unl (section 5), where L_sup = E -log p(y | x, not generated) = E LSE(x) - l_y(x) over labelled rows,
+Paper      Salimans, Goodfellow, Zaremba, Cheung, Radford, Chen. Improved Techniques for Training
+           GANs. NIPS 2016. arXiv:1606.03498.
+Model      x = G(z). D gives K logits l; the logit of the class "generated" is fixed at 0. Z(v) =
+           Σ_k e^{l_k}, D(v) = Z/(Z + 1): the logit of being real is LSE(v) = log Z.
+Objective  D:  L_sup + w_u L_unl (section 5), where L_sup = E -log p(y | x, not generated) = E
+           LSE(x) - l_y(x) over labelled rows,
                L_unl = -½ E log D(x) - ½ E log(1 - D(G(z_D))), G(z_D) detached.
-           G:  g_loss="fm", feature matching (3.1): mean_j |E f_j(x) - E f_j(G(z_G))| (fm_norm="l1", the authors' code) or
-               ‖E f(x) - E f(G(z_G))‖² ("l2", the paper), f D's last hidden layer, its data a fresh minibatch and without gradient;
-               "nonsat" -E log D(G(z_G)), or "minimax".
-Techniques, each an option of its own: feature matching, above; ``kernels`` > 0, minibatch discrimination (3.2) beside f under D's last
-           layer; ``history_d``, ``history_g``, historical averaging (3.3): + λ ‖θ - mean of θ after each past step‖² for a player;
-           loop.label_smooth=0.9, one-sided label smoothing (3.4); norm_g="virtual", virtual batch norm in G (3.5).
-Logs       train/sup, train/unl, train/fm; val/acc with D's averaged weights where ``ema.player`` is d. ``w_u=0`` is the baseline: the same
-           net on the labels alone.
+           G:  g_loss="fm", feature matching (3.1): mean_j |E f_j(x) - E f_j(G(z_G))| (fm_norm="l1",
+           the authors' code) or
+               ‖E f(x) - E f(G(z_G))‖² ("l2", the paper), f D's last hidden layer, its data a fresh
+               minibatch and without gradient; "nonsat" -E log D(G(z_G)), or "minimax".
+Techniques, each an option of its own: feature matching, above; ``kernels`` > 0, minibatch
+discrimination (3.2) beside f under D's last
+           layer; ``history_d``, ``history_g``, historical averaging (3.3): + λ ‖θ - mean of θ after
+           each past step‖² for a player; loop.label_smooth=0.9, one-sided label smoothing (3.4);
+           norm_g="virtual", virtual batch norm in G (3.5).
+Logs       train/sup, train/unl, train/fm; val/acc with D's averaged weights where ``ema.player`` is
+           d. ``w_u=0`` is the baseline: the same net on the labels alone.
 Sampling   z from the prior, G(z) quantised.
-Notes      Labelled are the training rows with ``index`` < ``labels``, each standing for N/labels rows of the mean; every row is an
-           unlabelled one too. Without labels in the data K = 1 and L_sup is absent. Means of features and pairs of minibatch
-           discrimination are over all processes' rows (cross_rank="gather") or each process's own ("local"); in evaluation over the
-           minibatch at hand: with ``kernels``, D's answers depend on how many rows are seen together. D is weight-normalised, scaled at
-           the start by 500 training rows, with ``kernels`` in minibatches; ``arch="paper"`` is the authors' CIFAR net, whose dropout each
-           process draws on its own. ``noise`` is the gaussian noise before D's layers of their MNIST net. G's last layer is not
-           weight-normalised, and its uniform prior is on (-1, 1), theirs on (0, 1).
+Notes      Labelled are the training rows with ``index`` < ``labels``, each standing for N/labels
+           rows of the mean; every row is an unlabelled one too. Without labels in the data K = 1
+           and L_sup is absent. Means of features and pairs of minibatch discrimination are over all
+           processes' rows (cross_rank="gather") or each process's own ("local"); in evaluation over
+           the minibatch at hand: with ``kernels``, D's answers depend on how many rows are seen
+           together. D is weight-normalised, scaled at the start by 500 training rows, with
+           ``kernels`` in minibatches; ``arch="paper"`` is the authors' CIFAR net, whose dropout
+           each process draws on its own. ``noise`` is the gaussian noise before D's layers of their
+           MNIST net. G's last layer is not weight-normalised, and its uniform prior is on (-1, 1),
+           theirs on (0, 1).
 """
 
 from __future__ import annotations
@@ -52,7 +61,9 @@ START = 500  # training rows that scale D's layers
 class WNConv(WeightNormed):
     """Weight-normalised convolution."""
 
-    def __init__(self, a: int, b: int, size: int | tuple[int, int] = 1, stride: int = 1, padding: int = 0) -> None:
+    def __init__(
+        self, a: int, b: int, size: int | tuple[int, int] = 1, stride: int = 1, padding: int = 0
+    ) -> None:
         super().__init__(a, b, (size, size) if isinstance(size, int) else size)
         self.stride, self.padding = stride, padding
 
@@ -61,14 +72,25 @@ class WNConv(WeightNormed):
 
 
 class Discriminator(nn.Module):
-    """x -> K logits. Hidden stages to f, (B, F); beside f, under the last layer, what minibatch discrimination makes of it.
+    """x -> K logits. Hidden stages to f, (B, F); beside f, under the last layer, what minibatch
+    discrimination makes of it.
 
     Args:
-        stages: images (vectors as 1x1 ones) to (B, F, h, w), averaged over places. kernels, dims: of minibatch discrimination; 0 is none.
-        noise: standard deviation of what is added to each stage's input where there is a source of it.
+        stages: images (vectors as 1x1 ones) to (B, F, h, w), averaged over places. kernels, dims:
+            of minibatch discrimination; 0 is none.
+        noise: standard deviation of what is added to each stage's input where there is a source of
+            it.
     """
 
-    def __init__(self, stages: list[nn.Module], width: int, classes: int, kernels: int, dims: int, noise: float) -> None:
+    def __init__(
+        self,
+        stages: list[nn.Module],
+        width: int,
+        classes: int,
+        kernels: int,
+        dims: int,
+        noise: float,
+    ) -> None:
         super().__init__()
         self.stages, self.noise = nn.ModuleList(stages), noise
         self.minibatch = MinibatchDiscrimination(width, kernels, dims) if kernels else None
@@ -78,25 +100,42 @@ class Discriminator(nn.Module):
         """f, (B, F)."""
         h = x if x.ndim == 4 else x[..., None, None]
         for stage in self.stages:
-            h = stage(h if source is None or not self.noise else h + self.noise * source.normal(*h.shape))
+            h = stage(
+                h if source is None or not self.noise else h + self.noise * source.normal(*h.shape)
+            )
         return h.mean((2, 3))
 
     def forward(
-        self, x: Tensor, source: Source | None = None, gather: Callable[[Tensor], Tensor] | None = None, together: int = 0
-    ) -> Tensor:  # fmt: skip
+        self,
+        x: Tensor,
+        source: Source | None = None,
+        gather: Callable[[Tensor], Tensor] | None = None,
+        together: int = 0,
+    ) -> Tensor:
         """The K logits, (B, K).
 
         Args:
-            together: rows that are a minibatch of their own to minibatch discrimination; 0 is all of them.
+            together: rows that are a minibatch of their own to minibatch discrimination; 0 is all
+                of them.
         """
         f = self.features(x, source)
         if self.minibatch is not None:
-            f = torch.cat([f, torch.cat([self.minibatch(part, gather) for part in f.split(together or len(f))])], 1)
+            f = torch.cat(
+                [
+                    f,
+                    torch.cat(
+                        [self.minibatch(part, gather) for part in f.split(together or len(f))]
+                    ),
+                ],
+                1,
+            )
         return small.full(self.end(f[..., None, None]).flatten(1))
 
 
 def small_stages(shape: tuple[int, ...], width: int) -> tuple[list[nn.Module], int]:
-    """Convolutions of stride 2 to the base grid and one over it, or three layers for vectors; and how many features they give."""
+    """Convolutions of stride 2 to the base grid and one over it, or three layers for vectors; and
+    how many features they give.
+    """
     convs: list[nn.Module]
     if len(shape) == 1:
         convs = [WNConv(shape[0], width), WNConv(width, width), WNConv(width, width)]
@@ -110,28 +149,56 @@ def small_stages(shape: tuple[int, ...], width: int) -> tuple[list[nn.Module], i
     return [nn.Sequential(conv, nn.LeakyReLU(0.2)) for conv in convs], width
 
 
-def paper_stages(channels: int, width: int, dropout: tuple[float, float]) -> tuple[list[nn.Module], int]:
-    """The authors' CIFAR net (train_cifar_feature_matching.py): 96, 192, 192 filters at width 96."""
+def paper_stages(
+    channels: int, width: int, dropout: tuple[float, float]
+) -> tuple[list[nn.Module], int]:
+    """The authors' CIFAR net (train_cifar_feature_matching.py): 96, 192, 192 filters at width
+    96.
+    """
     wide = 2 * width
     stages: list[nn.Module] = []
-    plan = [(channels, width, 3, 1, 1), (width, width, 3, 1, 1), (width, width, 3, 2, 1), (width, wide, 3, 1, 1), (wide, wide, 3, 1, 1),
-            (wide, wide, 3, 2, 1), (wide, wide, 3, 1, 0), (wide, wide, 1, 1, 0), (wide, wide, 1, 1, 0)]  # fmt: skip
+    plan = [
+        (channels, width, 3, 1, 1),
+        (width, width, 3, 1, 1),
+        (width, width, 3, 2, 1),
+        (width, wide, 3, 1, 1),
+        (wide, wide, 3, 1, 1),
+        (wide, wide, 3, 2, 1),
+        (wide, wide, 3, 1, 0),
+        (wide, wide, 1, 1, 0),
+        (wide, wide, 1, 1, 0),
+    ]
     for i, (a, b, size, stride, padding) in enumerate(plan):
         before = [nn.Dropout(dropout[i > 0])] if i in (0, 3, 6) else []
-        stages.append(nn.Sequential(*before, WNConv(a, b, size, stride, padding), nn.LeakyReLU(0.2)))
+        stages.append(
+            nn.Sequential(*before, WNConv(a, b, size, stride, padding), nn.LeakyReLU(0.2))
+        )
     return stages, wide
 
 
 @register(
     "improved_gan",
-    paper=Paper("Salimans, Goodfellow, Zaremba, Cheung, Radford, Chen", "Improved Techniques for Training GANs", 2016, "1606.03498"),
-    about="semi-supervised K + 1 classes, feature matching, minibatch discrimination, historical averaging, virtual batch norm",
+    paper=Paper(
+        "Salimans, Goodfellow, Zaremba, Cheung, Radford, Chen",
+        "Improved Techniques for Training GANs",
+        2016,
+        "1606.03498",
+    ),
+    about="semi-supervised K + 1 classes, feature matching, minibatch discrimination, historical "
+    "averaging, virtual batch norm",
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate", "classify"},
     data="digits",
-    learns=(("val/acc", ">", 0.885), ("val/classes_pixels", ">", 7.5), ("val/fid_pixels", "<", 0.8)),
-    waive={"accumulation_equals_one_batch": "the mean features that are matched are those of a micro-batch"},
+    learns=(
+        ("val/acc", ">", 0.885),
+        ("val/classes_pixels", ">", 7.5),
+        ("val/fid_pixels", "<", 0.8),
+    ),
+    waive={
+        "accumulation_equals_one_batch": "the mean features that are matched are those of a "
+        "micro-batch"
+    },
 )
 class ImprovedGAN(FewLabels, GeneratorModule):
     """See the module's docstring.
@@ -139,15 +206,20 @@ class ImprovedGAN(FewLabels, GeneratorModule):
     Args:
         spec: vectors, or images (height and width multiples of 4, at least 8).
         labels: training rows whose labels are used; None for all. w_u: weight of L_unl.
-        arch: D is "small" or "paper" (images). latent: dimension of z; None is that of the data for vectors and 32 for images.
-        width: hidden units for vectors (None is 128), filters for images (32): of G before the image, of D's first layer.
-        width_d: of D's, where it differs. kernel: of G's convolutions, 4 or 5. noise: before D's layers. dropout: before the image and
-            between D's blocks ("paper").
-        norm_g: of G, "layer", "batch", "none", or "virtual" (images). reference: rows of virtual batch norm's reference batch.
-        kernels, dims: of minibatch discrimination; 0 kernels is none. history_d, history_g: λ of historical averaging.
+        arch: D is "small" or "paper" (images). latent: dimension of z; None is that of the data for
+            vectors and 32 for images.
+        width: hidden units for vectors (None is 128), filters for images (32): of G before the
+            image, of D's first layer.
+        width_d: of D's, where it differs. kernel: of G's convolutions, 4 or 5. noise: before D's
+            layers. dropout: before the image and between D's blocks ("paper").
+        norm_g: of G, "layer", "batch", "none", or "virtual" (images). reference: rows of virtual
+            batch norm's reference batch.
+        kernels, dims: of minibatch discrimination; 0 kernels is none. history_d, history_g: λ of
+            historical averaging.
         g_loss: "fm", "nonsat" or "minimax". fm_norm: "l1" or "l2". cross_rank: "gather" or "local".
         prior: "normal", "uniform" or "sphere". k: discriminator steps per generator step.
-        lr_d: learning rate of D. lr_g: of G. decay_start, decay_end: generator steps between which both fall linearly to 0; 0, 0 is never.
+        lr_d: learning rate of D. lr_g: of G. decay_start, decay_end: generator steps between which
+            both fall linearly to 0; 0, 0 is never.
         beta1: Adam's first decay. loop: options of the adversarial loop.
     """
 
@@ -155,42 +227,95 @@ class ImprovedGAN(FewLabels, GeneratorModule):
     discriminator: Discriminator
 
     def __init__(
-        self, spec: DataSpec, labels: int | None = 100, w_u: float = 1.0, arch: str = "small", latent: int | None = None,
-        width: int | None = None, width_d: int | None = None, kernel: int = 4, noise: float = 0.0,
-        dropout: tuple[float, float] = (0.2, 0.5), norm_g: str = "layer", reference: int = 64, kernels: int = 0, dims: int = 5,
-        history_d: float = 0.0, history_g: float = 0.0, g_loss: str = "fm", fm_norm: str = "l1", cross_rank: str = "gather",
-        prior: str = "normal", k: int = 1, lr_d: float = 1e-3, lr_g: float = 1e-3, decay_start: int = 0, decay_end: int = 0,
-        beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        labels: int | None = 100,
+        w_u: float = 1.0,
+        arch: str = "small",
+        latent: int | None = None,
+        width: int | None = None,
+        width_d: int | None = None,
+        kernel: int = 4,
+        noise: float = 0.0,
+        dropout: tuple[float, float] = (0.2, 0.5),
+        norm_g: str = "layer",
+        reference: int = 64,
+        kernels: int = 0,
+        dims: int = 5,
+        history_d: float = 0.0,
+        history_g: float = 0.0,
+        g_loss: str = "fm",
+        fm_norm: str = "l1",
+        cross_rank: str = "gather",
+        prior: str = "normal",
+        k: int = 1,
+        lr_d: float = 1e-3,
+        lr_g: float = 1e-3,
+        decay_start: int = 0,
+        decay_end: int = 0,
+        beta1: float = 0.5,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         for name, value, allowed in (
-            ("arch", arch, ("small", "paper")), ("fm_norm", fm_norm, ("l1", "l2")), ("cross_rank", cross_rank, ("gather", "local")),
-            ("norm_g", norm_g, (*small.NORMS, "virtual")), ("g_loss", g_loss, ("fm", "nonsat", "minimax")),
-        ):  # fmt: skip
+            ("arch", arch, ("small", "paper")),
+            ("fm_norm", fm_norm, ("l1", "l2")),
+            ("cross_rank", cross_rank, ("gather", "local")),
+            ("norm_g", norm_g, (*small.NORMS, "virtual")),
+            ("g_loss", g_loss, ("fm", "nonsat", "minimax")),
+        ):
             if value not in allowed:
-                raise ValueError(f"improved_gan's {name} is one of {', '.join(allowed)}, got {value!r}")
+                raise ValueError(
+                    f"improved_gan's {name} is one of {', '.join(allowed)}, got {value!r}"
+                )
         if min(w_u, noise, kernels, history_d, history_g) < 0 or min(reference, dims) < 1:
             raise ValueError(
-                "improved_gan: reference and dims are at least 1; w_u, noise, kernels, history_d and history_g not negative; got "
+                "improved_gan: reference and dims are at least 1; w_u, noise, kernels, history_d "
+                "and history_g not negative; got "
                 f"{reference}, {dims}; {w_u}, {noise}, {kernels}, {history_d}, {history_g}"
             )
         if (decay_start or decay_end) and not 0 <= decay_start < decay_end:
             raise ValueError(
-                f"improved_gan's rates fall from decay_start to a later decay_end, got {decay_start} and {decay_end}; both 0 is never"
+                f"improved_gan's rates fall from decay_start to a later decay_end, got "
+                f"{decay_start} and {decay_end}; both 0 is never"
             )
         if arch == "paper" or norm_g == "virtual":
-            spec.require(f"improved_gan with {'arch=paper' if arch == 'paper' else 'norm_g=virtual'}", image=True)
+            spec.require(
+                f"improved_gan with {'arch=paper' if arch == 'paper' else 'norm_g=virtual'}",
+                image=True,
+            )
         if arch == "paper" and min(spec.shape[1:]) < 12:  # D's takes 9; G makes multiples of 4
-            raise ValueError(f"improved_gan with arch=paper takes images of 12x12 or more, got {spec}; resize them, e.g. --data.size=16")
+            raise ValueError(
+                f"improved_gan with arch=paper takes images of 12x12 or more, got {spec}; resize "
+                f"them, e.g. --data.size=16"
+            )
         matched = g_loss == "fm"
         loss = "nonsat" if matched else g_loss  # the base prices logits
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, g_loss=loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
+        super().__init__(
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            g_loss=loss,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
+        )
         if kernels and self.loop.r1:
-            raise ValueError("improved_gan: loop.r1 differentiates each row alone, which minibatch discrimination couples; set one to 0")
+            raise ValueError(
+                "improved_gan: loop.r1 differentiates each row alone, which minibatch "
+                "discrimination couples; set one to 0"
+            )
         if kernels and not self.loop.separate_batches:
-            raise ValueError("improved_gan: minibatch discrimination counts rows of one kind; set loop.separate_batches=true or kernels=0")
+            raise ValueError(
+                "improved_gan: minibatch discrimination counts rows of one kind; set "
+                "loop.separate_batches=true or kernels=0"
+            )
         self.matched, self.fm_norm, self.cross_rank = matched, fm_norm, cross_rank
         self.w_u, self.decay_start, self.decay_end = w_u, decay_start, decay_end
-        g = small.generator(self.latent, spec.shape, width, kernel, "batch" if norm_g == "virtual" else norm_g)
+        g = small.generator(
+            self.latent, spec.shape, width, kernel, "batch" if norm_g == "virtual" else norm_g
+        )
         if norm_g == "virtual":
             g = Referenced(g, draw_prior(prior, reference, self.latent, Draw(None)))
         wide = width_d or width
@@ -201,12 +326,16 @@ class ImprovedGAN(FewLabels, GeneratorModule):
             stages, features = paper_stages(spec.shape[0], wide or 96, dropout)
         else:
             stages, features = small_stages(spec.shape, wide or (32 if spec.is_image else 128))
-        self.build(g, Discriminator(stages, features, max(spec.num_classes, 1), kernels, dims, noise))
+        self.build(
+            g, Discriminator(stages, features, max(spec.num_classes, 1), kernels, dims, noise)
+        )
         self.use_labels(labels)
         self.history = {player: lam for player, lam in (("d", history_d), ("g", history_g)) if lam}
         for player in self.history:
             size = sum(p.numel() for p in self.parameters_of(player))
-            self.register_buffer(f"past_{player}", torch.zeros(size))  # mean of the parameters after each step
+            self.register_buffer(
+                f"past_{player}", torch.zeros(size)
+            )  # mean of the parameters after each step
             self.register_buffer(f"steps_{player}", torch.zeros((), dtype=torch.long))
 
     def initialise_from(self, x: Tensor) -> None:
@@ -218,18 +347,26 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         self.discriminator.train(training)
 
     def together(self) -> int:
-        """Rows that minibatch discrimination will count at once; START without it, and outside of a run."""
+        """Rows that minibatch discrimination will count at once; START without it, and outside of a
+        run.
+        """
         if self.discriminator.minibatch is None or self._trainer is None:
             return START
         trainer: Any = self.trainer
-        return trainer.datamodule.batch_size // self.loop.accumulate * (trainer.world_size if self.cross_rank == "gather" else 1)
+        return (
+            trainer.datamodule.batch_size
+            // self.loop.accumulate
+            * (trainer.world_size if self.cross_rank == "gather" else 1)
+        )
 
-    # -- networks ------------------------------------------------------------------------------------------------------
+    # -- networks ---------------------------------------------------------------------------------
     def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The K logits, (B, K)."""
         if not self.training:
             return self.discriminator(x)
-        return self.discriminator(x, self.noise, self.all_rows if self.cross_rank == "gather" else None)
+        return self.discriminator(
+            x, self.noise, self.all_rows if self.cross_rank == "gather" else None
+        )
 
     def all_rows(self, rows: Tensor) -> Tensor:
         return self.everyone(rows, gradients=True)
@@ -242,7 +379,7 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         """f, (B, F), of examples as D sees them, in training."""
         return self.discriminator.features(self.seen(x), self.noise)
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         logits, of_fake = self.scores(batch)
         real, fake = logits.logsumexp(1), of_fake.logsumexp(1)
@@ -258,12 +395,16 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         """The distance of mean features, from f of data (a target) and of samples, (B, F) each."""
         gather = self.cross_rank == "gather"
         target, mean = real.detach().mean(0), made.mean(0)
-        apart = (self.reduce(target) if gather else target) - (self.shared_mean(mean) if gather else mean)
+        apart = (self.reduce(target) if gather else target) - (
+            self.shared_mean(mean) if gather else mean
+        )
         return apart.abs().mean() if self.fm_norm == "l1" else apart.square().sum()
 
     def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
         if isinstance(batch, int):
-            return {"loss": self.price_generator(self.realness(self.seen(self.fakes(batch)))).mean()}
+            return {
+                "loss": self.price_generator(self.realness(self.seen(self.fakes(batch)))).mean()
+            }
         with torch.no_grad():
             real = self.features(self.d_input(batch["x"]))
         fm = self.matching(real, self.features(self.fakes(len(real))))
@@ -274,16 +415,21 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         lam = self.history.get(phase.player, 0.0)
         if not lam or not self.get_buffer(f"steps_{phase.player}"):
             return terms
-        cost = lam * (self.flat(phase.player) - self.get_buffer(f"past_{phase.player}")).square().sum()
+        cost = (
+            lam * (self.flat(phase.player) - self.get_buffer(f"past_{phase.player}")).square().sum()
+        )
         return terms | {"loss": terms["loss"] + cost, f"history_{phase.player}": cost}
 
     def flat(self, player: str) -> Tensor:
         """θ, all parameters of a player in one vector."""
         return torch.cat([p.flatten() for p in self.parameters_of(player)])
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
-        return [Phase("d", self.discriminator_loss, repeat=self.k), Phase("g", self.generator_loss, real=self.matched)]
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k),
+            Phase("g", self.generator_loss, real=self.matched),
+        ]
 
     @torch.no_grad()
     def after_step(self, player: str) -> None:
@@ -292,11 +438,14 @@ class ImprovedGAN(FewLabels, GeneratorModule):
             steps += 1
             past += (self.flat(player) - past) / steps
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def classify(self, x: Tensor) -> Tensor:
         """P(y | x, not generated), (B, classes), by D."""
         if not self.spec.num_classes:
-            raise ValueError(f"improved_gan needs labels to classify, got {self.spec}; choose labelled data such as digits")
+            raise ValueError(
+                f"improved_gan needs labels to classify, got {self.spec}; choose labelled data "
+                f"such as digits"
+            )
         return self.judge(self.d_input(x)).softmax(1)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -306,13 +455,15 @@ class ImprovedGAN(FewLabels, GeneratorModule):
             values["acc"] = (logits.argmax(1) == batch["y"]).to(logits.dtype)
         return values
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         """Each player's rate by its own steps, of which D makes k in one of the generator's."""
         if not self.decay_end:
             return {}
 
         def falling(each: int) -> Callable[[int], float]:
-            return lambda n: min(1.0, max(0.0, (self.decay_end - n / each) / (self.decay_end - self.decay_start)))
+            return lambda n: min(
+                1.0, max(0.0, (self.decay_end - n / each) / (self.decay_end - self.decay_start))
+            )
 
         return {p: LambdaLR(o, falling(self.k if p == "d" else 1)) for p, o in optimisers.items()}

@@ -1,24 +1,33 @@
 """InfoGAN: a GAN whose samples tell a part of their code, found without labels.
 
-Paper      Chen, Duan, Houthooft, Schulman, Sutskever, Abbeel. InfoGAN: Interpretable Representation Learning by Information Maximizing
-           Generative Adversarial Nets. NIPS 2016. arXiv:1606.03657.
-Model      x = G(z, c): noise z, a category and continuous codes in (-1, 1). D and Q are two heads on one trunk: s(v), the logit of v being
-           real, and Q(c | v), a categorical and, independent of it, gaussians.
-Objective  L_I = E_{c, x = G(z, c)} log Q(c | x) + H(c) ≤ I(c; G(z, c)), nats; H(c) = log K and log 2 for each continuous code (equation 5).
-           D and Q:  -E log D(x) - E log(1 - D(G)) - λ L_I, G detached: Q's head and the trunk learn L_I in D's turn.
+Paper      Chen, Duan, Houthooft, Schulman, Sutskever, Abbeel. InfoGAN: Interpretable Representation
+           Learning by Information Maximizing Generative Adversarial Nets. NIPS 2016.
+           arXiv:1606.03657.
+Model      x = G(z, c): noise z, a category and continuous codes in (-1, 1). D and Q are two heads
+           on one trunk: s(v), the logit of v being real, and Q(c | v), a categorical and,
+           independent of it, gaussians.
+Objective  L_I = E_{c, x = G(z, c)} log Q(c | x) + H(c) ≤ I(c; G(z, c)), nats; H(c) = log K and log
+           2 for each continuous code (equation 5).
+           D and Q:  -E log D(x) - E log(1 - D(G)) - λ L_I, G detached: Q's head and the trunk learn
+           L_I in D's turn.
            G:        -E log D(G) (g_loss="nonsat"; "minimax" is the paper's V) - λ L_I.
-           Two weights λ: lam_cat for the category, lam_cont for the continuous codes (section 6: small where their scale is not 1).
-Logs       train/mi_cat, val/mi_cat: the category's part of L_I, at most log K; mi_cont: the continuous codes' part.
-           val/cluster_acc: share of held-out rows whose most probable category has their label; the labels of categories are those of
-           recent training rows (``zoo.nn.votes``); train/nmi. No label enters a loss.
-Sampling   z and c from their priors, G(z, c) quantised; ``switched`` gives the codes of the paper's figures: every category, or a
-           continuous code from -2 to 2, wider than in training, all else held.
-Notes      A code is the row (z, one-hot category, continuous). ``encode`` gives Q's probabilities and means. ``interpolate`` takes z along
-           the prior's path, an arc where that is normal, and mixes categories and continuous codes along the line, which keeps them in
-           the simplex and the cube. With fixed_std=True the gaussians have deviation 1 (the paper on MNIST), and their part of L_I cannot
-           be positive. How far a code stands for a known factor of the data is not logged: ``zoo.probe`` says it (MIG, FactorVAE score) of
-           a model of ``factor_grid``.
-           ``arch="paper"`` is the MNIST network of appendix C.1. The default has no batch norm: layer norm in G, none in D and Q.
+           Two weights λ: lam_cat for the category, lam_cont for the continuous codes (section 6:
+           small where their scale is not 1).
+Logs       train/mi_cat, val/mi_cat: the category's part of L_I, at most log K; mi_cont: the
+           continuous codes' part. val/cluster_acc: share of held-out rows whose most probable
+           category has their label; the labels of categories are those of recent training rows
+           (``zoo.nn.votes``); train/nmi. No label enters a loss.
+Sampling   z and c from their priors, G(z, c) quantised; ``switched`` gives the codes of the paper's
+           figures: every category, or a continuous code from -2 to 2, wider than in training, all
+           else held.
+Notes      A code is the row (z, one-hot category, continuous). ``encode`` gives Q's probabilities
+           and means. ``interpolate`` takes z along the prior's path, an arc where that is normal,
+           and mixes categories and continuous codes along the line, which keeps them in the simplex
+           and the cube. With fixed_std=True the gaussians have deviation 1 (the paper on MNIST),
+           and their part of L_I cannot be positive. How far a code stands for a known factor of the
+           data is not logged: ``zoo.probe`` says it (MIG, FactorVAE score) of a model of
+           ``factor_grid``. ``arch="paper"`` is the MNIST network of appendix C.1. The default has
+           no batch norm: layer norm in G, none in D and Q.
 """
 
 from __future__ import annotations
@@ -40,7 +49,9 @@ from zoo.registry import Paper, register
 
 
 class Discriminator(nn.Module):
-    """x -> (B, 1 + Q's): the logit of being real, then what Q says, by two heads on one trunk's features."""
+    """x -> (B, 1 + Q's): the logit of being real, then what Q says, by two heads on one trunk's
+    features.
+    """
 
     def __init__(self, trunk: nn.Module, features: int, q: nn.Module) -> None:
         super().__init__()
@@ -55,32 +66,60 @@ class Discriminator(nn.Module):
         return small.full(torch.cat([self.source(h), self.q(h)], 1))
 
 
-def small_nets(codes: int, shape: tuple[int, ...], width: int | None, outputs: int) -> tuple[nn.Module, Discriminator]:
+def small_nets(
+    codes: int, shape: tuple[int, ...], width: int | None, outputs: int
+) -> tuple[nn.Module, Discriminator]:
     """The zoo's small pair, D with one more hidden layer for its two heads."""
     trunk, features = small.trunk(shape, width)
     if len(shape) == 3:
-        trunk, features = nn.Sequential(trunk, nn.Flatten(), nn.Linear(features, 128), nn.LeakyReLU(0.1)), 128
+        trunk, features = (
+            nn.Sequential(trunk, nn.Flatten(), nn.Linear(features, 128), nn.LeakyReLU(0.1)),
+            128,
+        )
     q = nn.Sequential(nn.Linear(features, 64), nn.LeakyReLU(0.1), nn.Linear(64, outputs))
     return small.generator(codes, shape, width, norm="layer"), Discriminator(trunk, features, q)
 
 
-def paper_nets(codes: int, shape: tuple[int, ...], width: int, outputs: int) -> tuple[nn.Module, Discriminator]:
-    """Appendix C.1, width 64: two transposed convolutions after two linear layers; two convolutions before one, and Q's own of 128."""
+def paper_nets(
+    codes: int, shape: tuple[int, ...], width: int, outputs: int
+) -> tuple[nn.Module, Discriminator]:
+    """Appendix C.1, width 64: two transposed convolutions after two linear layers; two convolutions
+    before one, and Q's own of 128.
+    """
     channels, height, breadth = shape
     base = (2 * width, height // 4, breadth // 4)
     cells, hidden = torch.Size(base).numel(), 16 * width
     generator = nn.Sequential(
-        nn.Linear(codes, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-        nn.Linear(hidden, cells), nn.BatchNorm1d(cells), nn.ReLU(), nn.Unflatten(1, base),
-        nn.ConvTranspose2d(2 * width, width, 4, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
-        nn.ConvTranspose2d(width, channels, 4, 2, 1), nn.Sigmoid(),
-    )  # fmt: skip
+        nn.Linear(codes, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, cells),
+        nn.BatchNorm1d(cells),
+        nn.ReLU(),
+        nn.Unflatten(1, base),
+        nn.ConvTranspose2d(2 * width, width, 4, 2, 1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, channels, 4, 2, 1),
+        nn.Sigmoid(),
+    )
     trunk = nn.Sequential(
-        nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.1),
-        nn.Conv2d(width, 2 * width, 4, 2, 1), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.1),
-        nn.Flatten(), nn.Linear(cells, hidden), nn.BatchNorm1d(hidden), nn.LeakyReLU(0.1),
-    )  # fmt: skip
-    q = nn.Sequential(nn.Linear(hidden, 2 * width), nn.BatchNorm1d(2 * width), nn.LeakyReLU(0.1), nn.Linear(2 * width, outputs))
+        nn.Conv2d(channels, width, 4, 2, 1),
+        nn.LeakyReLU(0.1),
+        nn.Conv2d(width, 2 * width, 4, 2, 1),
+        nn.BatchNorm2d(2 * width),
+        nn.LeakyReLU(0.1),
+        nn.Flatten(),
+        nn.Linear(cells, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.LeakyReLU(0.1),
+    )
+    q = nn.Sequential(
+        nn.Linear(hidden, 2 * width),
+        nn.BatchNorm1d(2 * width),
+        nn.LeakyReLU(0.1),
+        nn.Linear(2 * width, outputs),
+    )
     return generator, Discriminator(trunk, hidden, q)
 
 
@@ -88,11 +127,13 @@ def paper_nets(codes: int, shape: tuple[int, ...], width: int, outputs: int) -> 
     "infogan",
     paper=Paper(
         "Chen, Duan, Houthooft, Schulman, Sutskever, Abbeel",
-        "InfoGAN: Interpretable Representation Learning by Information Maximizing Generative Adversarial Nets",
+        "InfoGAN: Interpretable Representation Learning by Information Maximizing Generative "
+        "Adversarial Nets",
         2016,
         "1606.03657",
     ),
-    about="a part of the generator's code must be readable from its samples, which finds classes and styles without labels",
+    about="a part of the generator's code must be readable from its samples, which finds classes "
+    "and styles without labels",
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate", "encode"},
@@ -105,32 +146,67 @@ class InfoGAN(GeneratorModule):
     Args:
         spec: vectors, or images (height and width multiples of 4, at least 8).
         arch: "small", or "paper" (images).
-        categories: K; 0 is the data's number of classes, or 10. continuous: number of continuous codes. noise: dimensions of z.
+        categories: K; 0 is the data's number of classes, or 10. continuous: number of continuous
+            codes. noise: dimensions of z.
         fixed_std: Q's gaussians have deviation 1. lam_cat, lam_cont: weights λ.
         width: hidden units for vectors (None is 128), filters for images (32; 64 of "paper").
-        prior: of z, "normal", "uniform" or "sphere". g_loss: "nonsat" or "minimax". k: discriminator steps per generator step.
-        lr_d: learning rate of D and Q. lr_g: of G. beta1: Adam's first decay. loop: options of the adversarial loop.
+        prior: of z, "normal", "uniform" or "sphere". g_loss: "nonsat" or "minimax". k:
+            discriminator steps per generator step.
+        lr_d: learning rate of D and Q. lr_g: of G. beta1: Adam's first decay. loop: options of the
+            adversarial loop.
     """
 
     toolkit = TOOLKIT - {"replay"}  # the store does not know its rows' codes
 
     def __init__(
-        self, spec: DataSpec, arch: str = "small", categories: int = 0, continuous: int = 2, noise: int = 20, fixed_std: bool = False,
-        lam_cat: float = 1.0, lam_cont: float = 0.1, width: int | None = None, prior: str = "normal", g_loss: str = "nonsat", k: int = 1,
-        lr_d: float = 5e-4, lr_g: float = 1e-3, beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        arch: str = "small",
+        categories: int = 0,
+        continuous: int = 2,
+        noise: int = 20,
+        fixed_std: bool = False,
+        lam_cat: float = 1.0,
+        lam_cont: float = 0.1,
+        width: int | None = None,
+        prior: str = "normal",
+        g_loss: str = "nonsat",
+        k: int = 1,
+        lr_d: float = 5e-4,
+        lr_g: float = 1e-3,
+        beta1: float = 0.5,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         if arch not in ("small", "paper"):
             raise ValueError(f"infogan's arch is small or paper, got {arch!r}")
         categories = categories or spec.num_classes or 10
         if categories < 2 or continuous < 0 or noise < 0:
             raise ValueError(
-                f"infogan takes 2 categories or more, continuous and noise of at least 0, got {categories}, {continuous}, {noise}"
+                f"infogan takes 2 categories or more, continuous and noise of at least 0, got "
+                f"{categories}, {continuous}, {noise}"
             )
         if min(lam_cat, lam_cont) < 0:
-            raise ValueError(f"infogan's lam_cat and lam_cont are at least 0, got {lam_cat} and {lam_cont}")
+            raise ValueError(
+                f"infogan's lam_cat and lam_cont are at least 0, got {lam_cat} and {lam_cont}"
+            )
         codes = noise + categories + continuous
-        super().__init__(spec, loop, latent=codes, prior=prior, k=k, g_loss=g_loss, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
-        self.arch, self.categories, self.continuous, self.dim_z = arch, categories, continuous, noise
+        super().__init__(
+            spec,
+            loop,
+            latent=codes,
+            prior=prior,
+            k=k,
+            g_loss=g_loss,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
+        )
+        self.arch, self.categories, self.continuous, self.dim_z = (
+            arch,
+            categories,
+            continuous,
+            noise,
+        )
         self.fixed_std, self.lam_cat, self.lam_cont = fixed_std, lam_cat, lam_cont
         outputs = categories + continuous * (1 if fixed_std else 2)
         if arch == "small":
@@ -141,7 +217,7 @@ class InfoGAN(GeneratorModule):
             self.build(*paper_nets(codes, spec.shape, width or 64, outputs))
         self.votes = Votes(categories, spec.num_classes)
 
-    # -- codes ---------------------------------------------------------------------------------------------------------
+    # -- codes ------------------------------------------------------------------------------------
     def draw_codes(self, n: int, source: Source) -> Tensor:
         """n codes (z, one-hot category, continuous), (n, latent)."""
         z = [prior(self.prior, n, self.dim_z, source)] if self.dim_z else []
@@ -151,22 +227,31 @@ class InfoGAN(GeneratorModule):
 
     def parts(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """The one-hot category, (B, K), and the continuous codes, (B, C)."""
-        return codes[:, self.dim_z : self.dim_z + self.categories], codes[:, self.dim_z + self.categories :]
+        return codes[:, self.dim_z : self.dim_z + self.categories], codes[
+            :, self.dim_z + self.categories :
+        ]
 
     def information(self, q: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """The parts of L_I for each row from Q's outputs: log Q(category | x) + log K, and log Q(continuous | x) + C log 2, (B,) each."""
+        """The parts of L_I for each row from Q's outputs: log Q(category | x) + log K, and log
+        Q(continuous | x) + C log 2, (B,) each.
+        """
         category, continuous = self.parts(codes)
         said, rest = q[:, : self.categories].log_softmax(1), q[:, self.categories :]
         mu, log_var = (rest, torch.zeros_like(rest)) if self.fixed_std else rest.chunk(2, 1)
         of_continuous = log_normal(continuous, mu, soft_clamp(log_var)).sum(1)
-        return (said * category).sum(1) + math.log(self.categories), of_continuous + self.continuous * math.log(2)
+        return (said * category).sum(1) + math.log(
+            self.categories
+        ), of_continuous + self.continuous * math.log(2)
 
     def told(self, q: Tensor, codes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """λ L_I of a minibatch, and its parts."""
         of_category, of_continuous = (v.mean() for v in self.information(q, codes))
-        return self.lam_cat * of_category + self.lam_cont * of_continuous, {"mi_cat": of_category, "mi_cont": of_continuous}
+        return self.lam_cat * of_category + self.lam_cont * of_continuous, {
+            "mi_cat": of_category,
+            "mi_cont": of_continuous,
+        }
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.judge(x)[:, 0]
 
@@ -180,7 +265,11 @@ class InfoGAN(GeneratorModule):
         if self.spec.num_classes:  # to name the categories; no gradient
             self.votes.add(real[:, 1 : 1 + self.categories].argmax(1), batch["y"], self.reduce)
             parts["nmi"] = self.votes.nmi()
-        return {"loss": on_real.mean() + on_fake.mean() - known, **self.watch(real[:, 0], fake[:, 0]), **parts}
+        return {
+            "loss": on_real.mean() + on_fake.mean() - known,
+            **self.watch(real[:, 0], fake[:, 0]),
+            **parts,
+        }
 
     def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
         codes = self.draw_codes(batch if isinstance(batch, int) else len(batch["x"]), self.noise)
@@ -188,12 +277,14 @@ class InfoGAN(GeneratorModule):
         known, _ = self.told(out[:, 1:], codes)
         return {"loss": self.price_generator(out[:, 0]).mean() - known}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def d_input(self, x: Tensor) -> Tensor:
         return (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(x)
 
     def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(self.make(z))
+        return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(
+            self.make(z)
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """Q's probabilities of the categories and means of the continuous codes, (B, K + C)."""
@@ -201,7 +292,9 @@ class InfoGAN(GeneratorModule):
         return torch.cat([q[:, : self.categories].softmax(1), q[:, self.categories :]], 1)
 
     @torch.no_grad()
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None) -> Tensor:
+    def interpolate(
+        self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None
+    ) -> Tensor:
         z = path(self.prior, a[:, : self.dim_z], b[:, : self.dim_z], frames)
         c = path("uniform", a[:, self.dim_z :], b[:, self.dim_z :], frames)
         return self.from_codes(torch.cat([z, c], 2).flatten(0, 1)).unflatten(0, (len(a), frames))
@@ -212,13 +305,17 @@ class InfoGAN(GeneratorModule):
         return 1 + self.continuous
 
     def switched(self, z: Tensor, variable: int) -> Tensor:
-        """Codes with variable 0, the category, set to each of its K values in turn, or with a continuous one at K values from -2 to 2:
-        (B, K, latent)."""
+        """Codes with variable 0, the category, set to each of its K values in turn, or with a
+        continuous one at K values from -2 to 2: (B, K, latent)."""
         codes = z[:, None].repeat(1, self.categories, 1)
         if variable == 0:
-            codes[:, :, self.dim_z : self.dim_z + self.categories] = torch.eye(self.categories).to(z)
+            codes[:, :, self.dim_z : self.dim_z + self.categories] = torch.eye(self.categories).to(
+                z
+            )
         else:
-            codes[:, :, self.dim_z + self.categories + variable - 1] = torch.linspace(-2, 2, self.categories).to(z)
+            codes[:, :, self.dim_z + self.categories + variable - 1] = torch.linspace(
+                -2, 2, self.categories
+            ).to(z)
         return codes
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:

@@ -1,18 +1,23 @@
 """WGAN-GP: Wasserstein GAN with gradient penalty.
 
-Paper      Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville. Improved Training of Wasserstein GANs. NIPS 2017. arXiv:1704.00028.
+Paper      Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville. Improved Training of Wasserstein GANs.
+           NIPS 2017. arXiv:1704.00028.
 Model      x = G(z); a critic f kept near 1-Lipschitz by a penalty instead of clipping.
-Objective  critic:  E f(x̃) - E f(x) + λ E (‖∇_x̂ f(x̂)‖₂ - 1)² (equation 3), where x̃ = G(z_D) is detached, x̂ = ε x + (1 - ε) x̃ with
-                    one ε ~ U(0, 1) for each example, and the norm is over all dimensions of an example.
+Objective  critic:  E f(x̃) - E f(x) + λ E (‖∇_x̂ f(x̂)‖₂ - 1)² (equation 3), where x̃ = G(z_D) is
+           detached, x̂ = ε x + (1 - ε) x̃ with
+                    one ε ~ U(0, 1) for each example, and the norm is over all dimensions of an
+                    example.
            G:       -E f(G(z_G)).
 Training   Algorithm 1: k critic steps for one of G; Adam with β = (0, 0.9).
-Logs       train/w_est and val/w_est = E f(x) - E f(G(z)); train/gp, the penalty with λ; train/grad_norm, the mean of ‖∇f(x̂)‖.
+Logs       train/w_est and val/w_est = E f(x) - E f(G(z)); train/gp, the penalty with λ;
+           train/grad_norm, the mean of ‖∇f(x̂)‖.
 Sampling   z from the prior, G(z), quantised.
-Notes      The penalty is of each example's own input, so batch norm in the critic is refused (section 4); layer norm is allowed. It is
-           computed in single precision with autocast off. The critic's last layer has no bias, as no loss would move it. The default
-           networks are MLPs for vectors and small convolutional nets for images; ``arch="resnet"`` is the CIFAR-10 network of
-           appendix F. Not done here: its class-conditional variant with an auxiliary classifier, and its generator batches of twice
-           the critic's size.
+Notes      The penalty is of each example's own input, so batch norm in the critic is refused
+           (section 4); layer norm is allowed. It is computed in single precision with autocast off.
+           The critic's last layer has no bias, as no loss would move it. The default networks are
+           MLPs for vectors and small convolutional nets for images; ``arch="resnet"`` is the
+           CIFAR-10 network of appendix F. Not done here: its class-conditional variant with an
+           auxiliary classifier, and its generator batches of twice the critic's size.
 """
 
 from __future__ import annotations
@@ -35,18 +40,34 @@ from zoo.registry import Paper, register
 
 
 class ResidualBlock(nn.Module):
-    """Norm, ReLU, 3x3 convolution, twice, beside a shortcut; "up" doubles the size before the convolution, "down" halves it after.
+    """Norm, ReLU, 3x3 convolution, twice, beside a shortcut; "up" doubles the size before the
+    convolution, "down" halves it after.
 
-    ``first`` is the critic's first block: no activation before its first convolution, the shortcut pooled before its 1x1 convolution.
+    ``first`` is the critic's first block: no activation before its first convolution, the shortcut
+    pooled before its 1x1 convolution.
     """
 
-    def __init__(self, inputs: int, outputs: int, resample: str = "", norm: str = "none", first: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, resample: str = "", norm: str = "none", first: bool = False
+    ) -> None:
         super().__init__()
         norms: dict[str, Callable[[int], nn.Module]]
-        norms = {"none": nn.Identity, "batch": nn.BatchNorm2d, "layer": lambda width: nn.GroupNorm(1, width)}
-        self.norm1, self.norm2 = nn.Identity() if first else norms[norm](inputs), norms[norm](outputs)
-        self.conv1, self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1) if resample or inputs != outputs else nn.Identity()
+        norms = {
+            "none": nn.Identity,
+            "batch": nn.BatchNorm2d,
+            "layer": lambda width: nn.GroupNorm(1, width),
+        }
+        self.norm1, self.norm2 = (
+            nn.Identity() if first else norms[norm](inputs),
+            norms[norm](outputs),
+        )
+        self.conv1, self.conv2 = (
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.Conv2d(outputs, outputs, 3, padding=1),
+        )
+        self.shortcut = (
+            nn.Conv2d(inputs, outputs, 1) if resample or inputs != outputs else nn.Identity()
+        )
         self.resample, self.first = resample, first
         for conv in (self.conv1, self.conv2):
             nn.init.kaiming_uniform_(conv.weight, nonlinearity="relu")
@@ -62,7 +83,9 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """Linear to the base grid, residual blocks of doubling size with batch norm, then norm, ReLU, 3x3 convolution, tanh."""
+    """Linear to the base grid, residual blocks of doubling size with batch norm, then norm, ReLU,
+    3x3 convolution, tanh.
+    """
 
     def __init__(self, latent: int, shape: tuple[int, ...], width: int) -> None:
         super().__init__()
@@ -70,15 +93,25 @@ class ResNetGenerator(nn.Module):
         m = small.doublings(height, breadth)
         base = (width, height >> m, breadth >> m)
         blocks = [ResidualBlock(width, width, "up", "batch") for _ in range(m)]
-        self.project = nn.Sequential(nn.Linear(latent, torch.Size(base).numel()), nn.Unflatten(1, base))
-        self.blocks = nn.Sequential(*blocks, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+        self.project = nn.Sequential(
+            nn.Linear(latent, torch.Size(base).numel()), nn.Unflatten(1, base)
+        )
+        self.blocks = nn.Sequential(
+            *blocks,
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, channels, 3, padding=1),
+            nn.Tanh(),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.blocks(self.project(z))
 
 
 class ResNetCritic(nn.Module):
-    """Four residual blocks, the first two halving the size, ReLU, mean over pixels, one linear value, (B,)."""
+    """Four residual blocks, the first two halving the size, ReLU, mean over pixels, one linear
+    value, (B,).
+    """
 
     def __init__(self, shape: tuple[int, ...], width: int, norm: str) -> None:
         super().__init__()
@@ -112,7 +145,12 @@ def penalty(norm: Tensor) -> Tensor:
 
 @register(
     "wgan_gp",
-    paper=Paper("Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville", "Improved Training of Wasserstein GANs", 2017, "1704.00028"),
+    paper=Paper(
+        "Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville",
+        "Improved Training of Wasserstein GANs",
+        2017,
+        "1704.00028",
+    ),
     about="a Wasserstein critic whose input gradient is drawn to norm one between data and samples",
     taxonomy="implicit direct",
     likelihood="none",
@@ -129,44 +167,70 @@ class WGANGP(GeneratorModule):
         latent: dimension of z; None is that of the data for vectors and 32 for images.
         width: hidden units for vectors (None is 128), filters of "small" (32) or of "resnet" (128).
         norm: of the critic, "none" or "layer".
-        prior: "normal", "uniform" or "sphere". lam: weight λ of the penalty. k: critic steps per generator step.
+        prior: "normal", "uniform" or "sphere". lam: weight λ of the penalty. k: critic steps per
+            generator step.
         lr_d: learning rate of the critic. lr_g: of G. beta1, beta2: Adam's decays.
-        decay_steps: generator steps over which both rates fall linearly to 0; 0 keeps them constant.
+        decay_steps: generator steps over which both rates fall linearly to 0; 0 keeps them
+            constant.
         loop: options of the adversarial loop.
     """
 
-    toolkit = TOOLKIT - {"label_smooth", "label_flip", "separate_batches"}  # a critic has no targets, and no batch statistics here
+    toolkit = TOOLKIT - {
+        "label_smooth",
+        "label_flip",
+        "separate_batches",
+    }  # a critic has no targets, and no batch statistics here
 
     def __init__(
-        self, spec: DataSpec, arch: str = "small", latent: int | None = None, width: int | None = None, norm: str = "none",
-        prior: str = "normal", lam: float = 1.0, k: int = 5, lr_d: float = 5e-4, lr_g: float = 5e-4, beta1: float = 0.0,
-        beta2: float = 0.9, decay_steps: int = 0, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        arch: str = "small",
+        latent: int | None = None,
+        width: int | None = None,
+        norm: str = "none",
+        prior: str = "normal",
+        lam: float = 1.0,
+        k: int = 5,
+        lr_d: float = 5e-4,
+        lr_g: float = 5e-4,
+        beta1: float = 0.0,
+        beta2: float = 0.9,
+        decay_steps: int = 0,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         if lam < 0:
             raise ValueError(f"wgan_gp: lam is not negative, got {lam}")
         if arch not in ("small", "resnet"):
             raise ValueError(f"wgan_gp: arch is small or resnet, got {arch!r}")
         if norm not in ("none", "layer"):
             raise ValueError(
-                f"wgan_gp penalises the critic's gradient at each example, so its norm is none or layer, never batch norm; got {norm!r}"
+                f"wgan_gp penalises the critic's gradient at each example, so its norm is none or "
+                f"layer, never batch norm; got {norm!r}"
             )
-        super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, beta2))
+        super().__init__(
+            spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, beta2)
+        )
         self.lam, self.decay_steps = lam, decay_steps
         if arch == "small":
             generator = small.generator(self.latent, spec.shape, width)
             self.build(generator, small.discriminator(spec.shape, width, norm=norm, bias=False))
         else:
             spec.require("wgan_gp with arch=resnet", image=True)
-            self.build(ResNetGenerator(self.latent, spec.shape, width or 128), ResNetCritic(spec.shape, width or 128, norm))
+            self.build(
+                ResNetGenerator(self.latent, spec.shape, width or 128),
+                ResNetCritic(spec.shape, width or 128, norm),
+            )
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.d_input(batch["x"])
         fake = self.fakes_for_d(len(x))
         x, fake = self.seen(x), self.seen(fake)
         w = self.judge(x).mean() - self.judge(fake).mean()
         x_hat = between(x, fake, self.noise.uniform(len(x)))
-        norm = (squared_gradient_norm(self.judge, x_hat) + 1e-12).sqrt()  # a finite slope at a gradient of zero
+        norm = (
+            squared_gradient_norm(self.judge, x_hat) + 1e-12
+        ).sqrt()  # a finite slope at a gradient of zero
         gp = self.lam * penalty(norm).mean()
         return {"loss": gp - w, "w_est": w, "gp": gp, "grad_norm": norm.mean()}
 
@@ -179,11 +243,13 @@ class WGANGP(GeneratorModule):
         z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
         return {"w_est": self.judge(x) - self.judge(self.generator(z))}
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if not self.decay_steps:
             return {}
         return {
-            "d": LambdaLR(optimisers["d"], lambda n: max(0.0, 1 - n / (self.decay_steps * self.k))),  # k steps for one of G
+            "d": LambdaLR(
+                optimisers["d"], lambda n: max(0.0, 1 - n / (self.decay_steps * self.k))
+            ),  # k steps for one of G
             "g": LambdaLR(optimisers["g"], lambda n: max(0.0, 1 - n / self.decay_steps)),
         }

@@ -1,25 +1,33 @@
 """AAE: adversarial auto-encoder.
 
-Paper      Makhzani, Shlens, Jaitly, Goodfellow, Frey. Adversarial Autoencoders. ICLR 2016 workshop. arXiv:1511.05644.
-Model      z = Enc(x), x̂ = Dec(z); the codes' distribution q(z) is drawn to a prior p(z), of which only draws are needed: a gaussian, a
-           mixture of ten 2-d gaussians on a circle, or a Swiss roll. Enc is deterministic, gaussian, or a function of x + noise (``q``).
+Paper      Makhzani, Shlens, Jaitly, Goodfellow, Frey. Adversarial Autoencoders. ICLR 2016 workshop.
+           arXiv:1511.05644.
+Model      z = Enc(x), x̂ = Dec(z); the codes' distribution q(z) is drawn to a prior p(z), of which
+           only draws are needed: a gaussian, a mixture of ten 2-d gaussians on a circle, or a Swiss
+           roll. Enc is deterministic, gaussian, or a function of x + noise (``q``).
            mode        what else (section)
            unsup       nothing (2)
-           label_reg   D also sees a label, or "none"; label k's codes come from the prior's component k (2.3)
+           label_reg   D also sees a label, or "none"; label k's codes come from the prior's
+                       component k (2.3)
            sup         Dec also gets the label, so z is left the style (4)
-           semi        Enc also gives ŷ = softmax; Dec gets (ŷ, z); a second D draws ŷ to one-hot draws; a few labels (5)
+           semi        Enc also gives ŷ = softmax; Dec gets (ŷ, z); a second D draws ŷ to one-hot
+                       draws; a few labels (5)
            cluster     semi without labels (6)
 Objective  In this order, each with its own minibatch and optimiser:
            Enc, Dec:  ½ ‖x - x̂‖² summed over dimensions, or binary cross-entropy.
-           D:         -log D(z') - log(1 - D(Enc(x))), z' ~ p(z), Enc(x) without gradient; semi, cluster: the same of ŷ for the second D.
-           Enc:       -log D(Enc(x)), Dec and D untouched. Enc's two roles have separate optimiser states.
+           D:         -log D(z') - log(1 - D(Enc(x))), z' ~ p(z), Enc(x) without gradient; semi,
+           cluster: the same of ŷ for the second D.
+           Enc:       -log D(Enc(x)), Dec and D untouched. Enc's two roles have separate optimiser
+           states.
            Enc:       semi only, -log ŷ_y of labelled rows.
 Sampling   z ~ p(z), Dec(z); where Dec or the prior takes a label, the one given, or a uniform one.
-Notes      Labelled are the training rows with ``index`` < ``labels``; each stands for N/labels rows of the cross-entropy's mean, so that
-           a minibatch's number of labels does not matter. The mixture's components have means 2 (cos 2πk/10, sin 2πk/10) and deviations
-           0.5 along the radius and 0.1 across. The Swiss roll is t (cos t, sin t)/5, t = 3π/2 (1 + 2u); its component k is u in
-           [k/10, (k+1)/10). ``std`` scales each prior. Default networks are narrower than the paper's and learn with Adam.
-           val/code_std_*, val/code_mean_max and val/code_mmd are statistics of the codes of one validation minibatch, averaged over
+Notes      Labelled are the training rows with ``index`` < ``labels``; each stands for N/labels rows
+           of the cross-entropy's mean, so that a minibatch's number of labels does not matter. The
+           mixture's components have means 2 (cos 2πk/10, sin 2πk/10) and deviations 0.5 along the
+           radius and 0.1 across. The Swiss roll is t (cos t, sin t)/5, t = 3π/2 (1 + 2u); its
+           component k is u in [k/10, (k+1)/10). ``std`` scales each prior. Default networks are
+           narrower than the paper's and learn with Adam. val/code_std_*, val/code_mean_max and
+           val/code_mmd are statistics of the codes of one validation minibatch, averaged over
            minibatches.
 """
 
@@ -53,7 +61,9 @@ def draw_labels(n: int, classes: int, source: Source) -> Tensor:
 
 
 def draw_of(kind: str, n: int, dim: int, source: Source, k: Tensor | None = None) -> Tensor:
-    """(n, dim) draws of a prior; of its component ``k``, (n,), where that is given (mixture, swiss_roll)."""
+    """(n, dim) draws of a prior; of its component ``k``, (n,), where that is given (mixture,
+    swiss_roll).
+    """
     if kind == "gaussian":
         return source.normal(n, dim)
     k = draw_labels(n, COMPONENTS, source) if k is None else k
@@ -67,7 +77,9 @@ def draw_of(kind: str, n: int, dim: int, source: Source, k: Tensor | None = None
 
 
 def mmd(a: Tensor, b: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy, unbiased, of two samples of equal size; gaussian kernel with the median distance as bandwidth."""
+    """Squared maximum mean discrepancy, unbiased, of two samples of equal size; gaussian kernel
+    with the median distance as bandwidth.
+    """
     n, both = len(a), torch.cat([a, b])
     distance = torch.cdist(both, both).square()
     kernel = (-distance / (2 * distance[distance > 0].median())).exp()
@@ -77,62 +89,114 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
 
 @register(
     "aae",
-    paper=Paper("Makhzani, Shlens, Jaitly, Goodfellow, Frey", "Adversarial Autoencoders", 2015, "1511.05644"),
+    paper=Paper(
+        "Makhzani, Shlens, Jaitly, Goodfellow, Frey", "Adversarial Autoencoders", 2015, "1511.05644"
+    ),
     about="an auto-encoder whose codes a discriminator draws to a prior of any shape",
     taxonomy="hybrid",
     likelihood="none",
     can={"sample", "encode", "decode", "reconstruct", "interpolate"},
     data="digits",
-    learns=(("val/mse_ratio", "<", 0.25), ("val/code_std_min", ">", 0.6), ("val/code_std_max", "<", 1.5), ("val/code_mean_max", "<", 0.4)),
+    learns=(
+        ("val/mse_ratio", "<", 0.25),
+        ("val/code_std_min", ">", 0.6),
+        ("val/code_std_max", "<", 1.5),
+        ("val/code_mean_max", "<", 0.4),
+    ),
 )
 class AAE(FewLabels, AdversarialModule):
     """See the module's docstring.
 
     Args:
-        mode: "unsup", "label_reg", "sup", "semi" or "cluster". prior: "gaussian", "mixture" or "swiss_roll" (the last two in 2-d).
-        std: scale of the prior. latent: dimension of z. q: Enc is a "point", "gaussian", or a function of x + "noise".
-        classes: categories of ŷ; 0 is the data's number of classes, in "cluster" mode 16. labels: training rows whose labels are used
-            (label_reg, semi); None for all.
+        mode: "unsup", "label_reg", "sup", "semi" or "cluster". prior: "gaussian", "mixture" or
+            "swiss_roll" (the last two in 2-d).
+        std: scale of the prior. latent: dimension of z. q: Enc is a "point", "gaussian", or a
+            function of x + "noise".
+        classes: categories of ŷ; 0 is the data's number of classes, in "cluster" mode 16. labels:
+            training rows whose labels are used (label_reg, semi); None for all.
         width, layers: hidden units and layers of every network. recon: "l2" or "bce".
-        optimiser: "adam", or the paper's "sgd" with momentum 0.9 for the auto-encoder and the classifier, 0.1 for the game.
+        optimiser: "adam", or the paper's "sgd" with momentum 0.9 for the auto-encoder and the
+            classifier, 0.1 for the game.
         lr: of Enc and Dec. lr_adv: of D, and of Enc against D. lr_label: of Enc on labels.
-        decay_every: cycles after which all rates are divided by ten; 0 is never. loop: options of the adversarial loop.
+        decay_every: cycles after which all rates are divided by ten; 0 is never. loop: options of
+            the adversarial loop.
     """
 
     mean_error: Tensor
 
     def __init__(
-        self, spec: DataSpec, mode: str = "unsup", prior: str = "gaussian", std: float = 1.0, latent: int = 8, q: str = "point",
-        classes: int = 0, labels: int | None = None, width: int = 200, layers: int = 2, recon: str = "l2", optimiser: str = "adam",
-        lr: float = 1e-3, lr_adv: float = 2e-4, lr_label: float = 1e-3, decay_every: int = 1500, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        mode: str = "unsup",
+        prior: str = "gaussian",
+        std: float = 1.0,
+        latent: int = 8,
+        q: str = "point",
+        classes: int = 0,
+        labels: int | None = None,
+        width: int = 200,
+        layers: int = 2,
+        recon: str = "l2",
+        optimiser: str = "adam",
+        lr: float = 1e-3,
+        lr_adv: float = 2e-4,
+        lr_label: float = 1e-3,
+        decay_every: int = 1500,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         for name, value, allowed in (
-            ("mode", mode, MODES), ("prior", prior, PRIORS), ("q", q, POSTERIORS), ("recon", recon, ("l2", "bce")),
+            ("mode", mode, MODES),
+            ("prior", prior, PRIORS),
+            ("q", q, POSTERIORS),
+            ("recon", recon, ("l2", "bce")),
             ("optimiser", optimiser, ("adam", "sgd")),
-        ):  # fmt: skip
+        ):
             if value not in allowed:
                 raise ValueError(f"aae: {name} is one of {', '.join(allowed)}, got {value!r}")
         if prior != "gaussian" and latent != 2:
-            raise ValueError(f"aae: the prior {prior} lies in the plane, got latent={latent}; set latent=2, or prior=gaussian")
+            raise ValueError(
+                f"aae: the prior {prior} lies in the plane, got latent={latent}; set latent=2, or "
+                f"prior=gaussian"
+            )
         if mode in ("label_reg", "sup", "semi") and not spec.num_classes:
-            raise ValueError(f"aae's mode {mode} needs labels, got {spec}; choose labelled data such as digits, or mode=unsup")
+            raise ValueError(
+                f"aae's mode {mode} needs labels, got {spec}; choose labelled data such as "
+                f"digits, or mode=unsup"
+            )
         if mode == "label_reg" and (prior == "gaussian" or spec.num_classes > COMPONENTS):
-            raise ValueError(f"aae: label_reg gives each of {spec.num_classes} classes one of {COMPONENTS} components; set prior=mixture")
+            raise ValueError(
+                f"aae: label_reg gives each of {spec.num_classes} classes one of {COMPONENTS} "
+                f"components; set prior=mixture"
+            )
         if recon == "bce" and spec.levels is None:
             raise ValueError(f"aae's recon=bce is for values in [0, 1], got {spec}; set recon=l2")
         if classes and mode != "cluster" and classes != spec.num_classes:
-            raise ValueError(f"aae: classes is free in mode cluster only, got {classes} for {spec.num_classes} classes")
+            raise ValueError(
+                f"aae: classes is free in mode cluster only, got {classes} for {spec.num_classes} "
+                f"classes"
+            )
         super().__init__(spec, loop)
-        self.mode, self.prior, self.std, self.latent, self.q, self.recon = mode, prior, std, latent, q, recon
+        self.mode, self.prior, self.std, self.latent, self.q, self.recon = (
+            mode,
+            prior,
+            std,
+            latent,
+            q,
+            recon,
+        )
         self.optimiser, self.decay_every = optimiser, decay_every
-        self.rates = {"ae": lr, "d": lr_adv, "g": lr_adv} | ({"c": lr_label} if mode == "semi" else {})
+        self.rates = {"ae": lr, "d": lr_adv, "g": lr_adv} | (
+            {"c": lr_label} if mode == "semi" else {}
+        )
         self.classes = classes or (16 if mode == "cluster" else spec.num_classes)
         self.categorical = mode in ("semi", "cluster")
         told = self.classes if self.categorical or mode == "sup" else 0  # what Dec is told beside z
         code = latent * (2 if q == "gaussian" else 1) + (self.classes if self.categorical else 0)
         self.encoder = mlp(spec.dim, code, width, layers)
         self.decoder = mlp(latent + told, spec.dim, width, layers)
-        self.discriminator = mlp(latent + (self.classes + 1 if mode == "label_reg" else 0), 1, width, layers)
+        self.discriminator = mlp(
+            latent + (self.classes + 1 if mode == "label_reg" else 0), 1, width, layers
+        )
         self.label_discriminator = mlp(self.classes, 1, width, layers) if self.categorical else None
         self.register_buffer("mean_error", torch.ones(()))  # of the mean image, per pixel
         self.use_labels(labels)
@@ -142,9 +206,11 @@ class AAE(FewLabels, AdversarialModule):
         self.mean_error.copy_((v - v.mean(0)).square().mean())
         super().initialise_from(x)
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def codes(self, x: Tensor, source: Source | None) -> tuple[Tensor, Tensor | None]:
-        """z, (B, latent), of examples in the units of ``spec``, and logits of ŷ, (B, classes), or None; without source, no noise."""
+        """z, (B, latent), of examples in the units of ``spec``, and logits of ŷ, (B, classes), or
+        None; without source, no noise.
+        """
         v = self.spec.to_unit(x).flatten(1)
         if self.q == "noise" and source is not None:
             v = v + source.normal(*v.shape)
@@ -152,7 +218,9 @@ class AAE(FewLabels, AdversarialModule):
         logits = h[:, -self.classes :] if self.categorical else None
         z = h[:, : self.latent]
         if self.q == "gaussian" and source is not None:
-            z = reparameterise(z, soft_clamp(h[:, self.latent : 2 * self.latent]), source.normal(*z.shape))
+            z = reparameterise(
+                z, soft_clamp(h[:, self.latent : 2 * self.latent]), source.normal(*z.shape)
+            )
         return z, logits
 
     def told(self, logits: Tensor | None, y: Tensor | None) -> Tensor | None:
@@ -182,14 +250,20 @@ class AAE(FewLabels, AdversarialModule):
         """label_reg: the one-hot label that D sees, its last entry "none", (B, classes + 1)."""
         if self.mode != "label_reg":
             return None
-        return self.one_hot(torch.where(self.labelled(batch), batch["y"], self.classes), self.classes + 1)
+        return self.one_hot(
+            torch.where(self.labelled(batch), batch["y"], self.classes), self.classes + 1
+        )
 
     def autoencoder_loss(self, batch: Batch) -> dict[str, Tensor]:
         v = self.spec.to_unit(batch["x"]).flatten(1)
         z, logits = self.codes(batch["x"], self.noise)
         out = self.decoded(z, self.told(logits, batch.get("y")))
         error = (self.end(out) - v).square()
-        cost = 0.5 * error if self.recon == "l2" else F.binary_cross_entropy_with_logits(out, v, reduction="none")
+        cost = (
+            0.5 * error
+            if self.recon == "l2"
+            else F.binary_cross_entropy_with_logits(out, v, reduction="none")
+        )
         return {"loss": cost.sum(1).mean(), "mse": error.mean()}
 
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -198,11 +272,16 @@ class AAE(FewLabels, AdversarialModule):
             z, logits = self.codes(batch["x"], self.noise)
             k = None
             if tag is not None:
-                k = torch.where(self.labelled(batch), batch["y"], draw_labels(n, COMPONENTS, self.noise))
+                k = torch.where(
+                    self.labelled(batch), batch["y"], draw_labels(n, COMPONENTS, self.noise)
+                )
             real = self.prior_codes(n, self.noise, k)
         on_real, on_code = self.judged(real, tag), self.judged(z, tag)
         loss = (F.softplus(-on_real) + F.softplus(on_code)).mean()
-        terms = {"loss": loss, "d_acc": 0.5 * ((on_real > 0).float() + (on_code < 0).float()).mean()}
+        terms = {
+            "loss": loss,
+            "d_acc": 0.5 * ((on_real > 0).float() + (on_code < 0).float()).mean(),
+        }
         if self.label_discriminator is not None and logits is not None:
             one_hot = self.one_hot(draw_labels(n, self.classes, self.noise))
             on_real, on_code = (self.label_discriminator(v) for v in (one_hot, logits.softmax(1)))
@@ -223,17 +302,27 @@ class AAE(FewLabels, AdversarialModule):
         assert logits is not None
         return {"loss": self.label_cost(logits, batch)}
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module | list[nn.Module]]:
-        d: list[nn.Module] = [net for net in (self.discriminator, self.label_discriminator) if net is not None]
-        roles: dict[str, nn.Module | list[nn.Module]] = {"ae": [self.encoder, self.decoder], "d": d, "g": self.encoder}
+        d: list[nn.Module] = [
+            net for net in (self.discriminator, self.label_discriminator) if net is not None
+        ]
+        roles: dict[str, nn.Module | list[nn.Module]] = {
+            "ae": [self.encoder, self.decoder],
+            "d": d,
+            "g": self.encoder,
+        }
         return roles | ({"c": self.encoder} if self.mode == "semi" else {})
 
     def phases(self) -> list[Phase]:
-        game = [Phase("ae", self.autoencoder_loss), Phase("d", self.discriminator_loss), Phase("g", self.generator_loss)]
+        game = [
+            Phase("ae", self.autoencoder_loss),
+            Phase("d", self.discriminator_loss),
+            Phase("g", self.generator_loss),
+        ]
         return game + ([Phase("c", self.label_loss)] if self.mode == "semi" else [])
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     @property
     def conditions_on(self) -> str:
         return "class" if self.mode in ("label_reg", "sup", "semi") else ""
@@ -245,10 +334,14 @@ class AAE(FewLabels, AdversarialModule):
     def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """``decode``; where Dec takes a label and none is given, the first class."""
         told = self.categorical or self.mode == "sup"
-        return self.decode(z, torch.zeros(len(z), dtype=torch.long, device=z.device) if told and y is None else y)
+        return self.decode(
+            z, torch.zeros(len(z), dtype=torch.long, device=z.device) if told and y is None else y
+        )
 
     @torch.no_grad()
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         source = Draw(generator, self.device, self.float_dtype)
         if y is None and self.mode != "unsup":
             y = draw_labels(n, self.classes, source)
@@ -260,7 +353,9 @@ class AAE(FewLabels, AdversarialModule):
         return self.codes(x, None)[0]
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Examples in the units of ``spec`` from codes and, where Dec takes them, labels (B,) or probabilities (B, classes)."""
+        """Examples in the units of ``spec`` from codes and, where Dec takes them, labels (B,) or
+        probabilities (B, classes).
+        """
         told = None
         if self.categorical or self.mode == "sup":
             if y is None:
@@ -278,8 +373,12 @@ class AAE(FewLabels, AdversarialModule):
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.decode(self.encode(x), self.probabilities(x) if self.categorical else y)
 
-    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None) -> Tensor:
-        """(B, frames, *shape), decoded along the line between the codes (and ŷ); in mode sup with the labels y, (B,)."""
+    def interpolate(
+        self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None
+    ) -> Tensor:
+        """(B, frames, *shape), decoded along the line between the codes (and ŷ); in mode sup with
+        the labels y, (B,).
+        """
         if self.categorical:
             y = path("uniform", self.probabilities(a), self.probabilities(b), frames).flatten(0, 1)
         elif y is not None:
@@ -297,21 +396,33 @@ class AAE(FewLabels, AdversarialModule):
             values["accuracy"] = (self.probabilities(x).argmax(1) == batch["y"]).to(mse.dtype)
         if n > 1:
             std, mean = z.std(0) / self.std, z.mean(0) / self.std
-            of_batch = {"code_std_min": std.min(), "code_std_max": std.max(), "code_mean_max": mean.abs().max()}
+            of_batch = {
+                "code_std_min": std.min(),
+                "code_std_max": std.max(),
+                "code_mean_max": mean.abs().max(),
+            }
             of_batch["code_mmd"] = mmd(z, self.prior_codes(n, Draw(generator, z.device, z.dtype)))
             values |= {name: value.expand(n) for name, value in of_batch.items()}
         return values
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
         made: dict[str, Optimizer] = {}
         for player, lr in self.rates.items():
             game = player in ("d", "g")
             if self.optimiser == "sgd":
-                made[player] = torch.optim.SGD(self.parameters_of(player), lr, momentum=0.1 if game else 0.9)
+                made[player] = torch.optim.SGD(
+                    self.parameters_of(player), lr, momentum=0.1 if game else 0.9
+                )
             else:
-                made[player] = torch.optim.Adam(self.parameters_of(player), lr, (0.5 if game else 0.9, 0.999))
+                made[player] = torch.optim.Adam(
+                    self.parameters_of(player), lr, (0.5 if game else 0.9, 0.999)
+                )
         return made
 
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
-        return {p: StepLR(o, self.decay_every, gamma=0.1) for p, o in optimisers.items()} if self.decay_every else {}
+        return (
+            {p: StepLR(o, self.decay_every, gamma=0.1) for p, o in optimisers.items()}
+            if self.decay_every
+            else {}
+        )

@@ -1,25 +1,33 @@
-"""CVAE-GAN: a conditional variational auto-encoder and GAN, trained asymmetrically by matching mean features.
+"""CVAE-GAN: a conditional variational auto-encoder and GAN, trained asymmetrically by matching mean
+features.
 
-Paper      Bao, Chen, Wen, Li, Hua. CVAE-GAN: Fine-Grained Image Generation through Asymmetric Training. ICCV 2017. arXiv:1703.10155.
-Model      x = G(z, c), z ~ N(0, I), c a class; q(z | x, c) = N(μ, σ²) by E; D tells real from made, C tells classes. f_D, f_C are
-           their last hidden activations. x_r, c_r: data; x_f = G(z, c_r), z ~ q(z | x_r, c_r); x_p = G(z_p, c_p), z_p ~ N(0, I), c_p
-           the labels of the minibatch.
+Paper      Bao, Chen, Wen, Li, Hua. CVAE-GAN: Fine-Grained Image Generation through Asymmetric
+           Training. ICCV 2017. arXiv:1703.10155.
+Model      x = G(z, c), z ~ N(0, I), c a class; q(z | x, c) = N(μ, σ²) by E; D tells real from made,
+           C tells classes. f_D, f_C are their last hidden activations. x_r, c_r: data; x_f = G(z,
+           c_r), z ~ q(z | x_r, c_r); x_p = G(z_p, c_p), z_p ~ N(0, I), c_p the labels of the
+           minibatch.
 Objective  In this order, each with its own minibatch:
            C:  L_C = -log P(c_r | x_r), real images only.
            D:  L_D = -log D(x_r) - log(1 - D(x_f)) - log(1 - D(x_p)), x_f and x_p without gradient.
            G:  λ2 L_G + λ3 L_GD + λ4 L_GC.          E:  λ1 L_KL + λ2 L_G.
            L_KL = KL(q(z | x_r, c_r) ‖ N(0, I)).
-           L_G  = ½ (‖x_r - x_f‖² + ‖f_D(x_r) - f_D(x_f)‖² + ‖f_C(x_r) - f_C(x_f)‖²), image by image.
-           L_GD = ½ ‖mean f_D(x_r) - mean f_D(x_p)‖²,   L_GC = ½ Σ_c ‖mean f_C(x_r | c) - mean f_C(x_p | c)‖².
-           Features of real images are targets without gradient; G never sees -log D, which is the asymmetry.
+           L_G  = ½ (‖x_r - x_f‖² + ‖f_D(x_r) - f_D(x_f)‖² + ‖f_C(x_r) - f_C(x_f)‖²), image by
+                image.
+           L_GD = ½ ‖mean f_D(x_r) - mean f_D(x_p)‖²,   L_GC = ½ Σ_c ‖mean f_C(x_r | c) - mean
+           f_C(x_p | c)‖². Features of real images are targets without gradient; G never sees -log
+           D, which is the asymmetry.
 Sampling   z ~ N(0, I), G(z, c) quantised; c uniform where none is given.
-Notes      A minibatch lacks classes, so L_GC's means of real images are running ones (``fc_mean``, momentum 0.9, a class's first mean
-           taken as it is), kept where C is trained, and its sum is over the classes that the minibatch holds. Means are over all
-           processes' rows. Where ``encode`` and the methods that use it are given no label, it is C's. ``inpaint`` completes with
-           G(z, c), z ~ q(z | x, c) of the image completed so far, a few times over. Networks are those of
-           zoo.nn.small with layer norm, and λ3 and λ4 larger than the paper's 0.001, with which 400 steps on digits leave half of
-           the draws to other classes. val/mse_ratio is the reconstruction's error over the mean image's; val/c_consistency the share
-           of images G(z, c) that C finds to be of class c; val/diversity the mean squared difference of two draws of one class.
+Notes      A minibatch lacks classes, so L_GC's means of real images are running ones (``fc_mean``,
+           momentum 0.9, a class's first mean taken as it is), kept where C is trained, and its sum
+           is over the classes that the minibatch holds. Means are over all processes' rows. Where
+           ``encode`` and the methods that use it are given no label, it is C's. ``inpaint``
+           completes with G(z, c), z ~ q(z | x, c) of the image completed so far, a few times over.
+           Networks are those of zoo.nn.small with layer norm, and λ3 and λ4 larger than the paper's
+           0.001, with which 400 steps on digits leave half of the draws to other classes.
+           val/mse_ratio is the reconstruction's error over the mean image's; val/c_consistency the
+           share of images G(z, c) that C finds to be of class c; val/diversity the mean squared
+           difference of two draws of one class.
 """
 
 from __future__ import annotations
@@ -49,25 +57,42 @@ def class_sums(f: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
 
 @register(
     "cvae_gan",
-    paper=Paper("Bao, Chen, Wen, Li, Hua", "CVAE-GAN: Fine-Grained Image Generation through Asymmetric Training", 2017, "1703.10155"),
-    about="a conditional variational auto-encoder whose decoder also matches mean features of a discriminator and a classifier",
+    paper=Paper(
+        "Bao, Chen, Wen, Li, Hua",
+        "CVAE-GAN: Fine-Grained Image Generation through Asymmetric Training",
+        2017,
+        "1703.10155",
+    ),
+    about="a conditional variational auto-encoder whose decoder also matches mean features of a "
+    "discriminator and a classifier",
     taxonomy="hybrid",
     likelihood="none",
     can={"sample", "encode", "decode", "reconstruct", "interpolate", "inpaint", "classify"},
     conditions_on="class",
     data="digits",
-    learns=(("val/c_consistency", ">", 0.9), ("val/mse_ratio", "<", 0.2), ("val/c_accuracy", ">", 0.9), ("val/fid_pixels", "<", 0.3)),
-    waive={"accumulation_equals_one_batch": "the mean features that are matched are those of a micro-batch"},
+    learns=(
+        ("val/c_consistency", ">", 0.9),
+        ("val/mse_ratio", "<", 0.2),
+        ("val/c_accuracy", ">", 0.9),
+        ("val/fid_pixels", "<", 0.3),
+    ),
+    waive={
+        "accumulation_equals_one_batch": "the mean features that are matched are those of a "
+        "micro-batch"
+    },
 )
 class CVAEGAN(AdversarialModule):
     """See the module's docstring.
 
     Args:
         spec: labelled images, height and width multiples of 4 and at least 8.
-        latent: dimension of z. width: filters of the first layer of E, D and C, and of G's last hidden one. kernel: 4 or 5.
+        latent: dimension of z. width: filters of the first layer of E, D and C, and of G's last
+            hidden one. kernel: 4 or 5.
         norm: of all networks, "layer", "batch" or "none".
-        lambda_kl, lambda_g, lambda_gd, lambda_gc: λ1, λ2, λ3, λ4. momentum: of the running class means.
-        lr: of each network's optimiser. beta1: Adam's first decay. loop: options of the adversarial loop.
+        lambda_kl, lambda_g, lambda_gd, lambda_gc: λ1, λ2, λ3, λ4. momentum: of the running class
+            means.
+        lr: of each network's optimiser. beta1: Adam's first decay. loop: options of the adversarial
+            loop.
     """
 
     fc_mean: Tensor
@@ -75,20 +100,40 @@ class CVAEGAN(AdversarialModule):
     mean_image: Tensor
 
     def __init__(
-        self, spec: DataSpec, latent: int = 16, width: int = 16, kernel: int = 4, norm: str = "layer", lambda_kl: float = 3.0,
-        lambda_g: float = 1.0, lambda_gd: float = 0.03, lambda_gc: float = 0.03, momentum: float = 0.9, lr: float = 5e-4,
-        beta1: float = 0.5, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        latent: int = 16,
+        width: int = 16,
+        kernel: int = 4,
+        norm: str = "layer",
+        lambda_kl: float = 3.0,
+        lambda_g: float = 1.0,
+        lambda_gd: float = 0.03,
+        lambda_gc: float = 0.03,
+        momentum: float = 0.9,
+        lr: float = 5e-4,
+        beta1: float = 0.5,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         spec.require("cvae_gan", image=True)
         if spec.num_classes < 2:
-            raise ValueError(f"cvae_gan models labelled images, got {spec}; choose labelled data such as digits")
+            raise ValueError(
+                f"cvae_gan models labelled images, got {spec}; choose labelled data such as digits"
+            )
         if not 0 <= momentum < 1:
             raise ValueError(f"cvae_gan: momentum is in [0, 1), got {momentum}")
         super().__init__(spec, loop)
         self.latent, self.momentum, self.lr, self.beta1 = latent, momentum, lr, beta1
-        self.lambda_kl, self.lambda_g, self.lambda_gd, self.lambda_gc = lambda_kl, lambda_g, lambda_gd, lambda_gc
+        self.lambda_kl, self.lambda_g, self.lambda_gd, self.lambda_gc = (
+            lambda_kl,
+            lambda_g,
+            lambda_gd,
+            lambda_gc,
+        )
         k, (channels, *sides) = spec.num_classes, spec.shape
-        self.encoder = ConvDiscriminator((channels + k, *sides), width, kernel, norm, outputs=2 * latent)
+        self.encoder = ConvDiscriminator(
+            (channels + k, *sides), width, kernel, norm, outputs=2 * latent
+        )
         self.generator = ConvGenerator(latent + k, spec.shape, width, kernel, norm)
         self.discriminator = ConvDiscriminator(spec.shape, width, kernel, norm)
         self.classifier = ConvDiscriminator(spec.shape, width, kernel, norm, outputs=k)
@@ -100,12 +145,14 @@ class CVAEGAN(AdversarialModule):
     def initialise_from(self, x: Tensor) -> None:
         self.mean_image.copy_(self.spec.to_signed(x).mean(0))
 
-    # -- networks ------------------------------------------------------------------------------------------------------
+    # -- networks ---------------------------------------------------------------------------------
     def one_hot(self, y: Tensor) -> Tensor:
         return F.one_hot(y, self.spec.num_classes).to(self.float_dtype)
 
     def posterior(self, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """μ and log σ², (B, latent) each, of images in [-1, 1] and one-hot classes, which E sees as constant maps."""
+        """μ and log σ², (B, latent) each, of images in [-1, 1] and one-hot classes, which E sees as
+        constant maps.
+        """
         maps = c[:, :, None, None].expand(*c.shape, *v.shape[2:])
         mu, log_var = self.encoder(torch.cat([v, maps], 1)).chunk(2, 1)
         return mu, soft_clamp(log_var)
@@ -121,12 +168,16 @@ class CVAEGAN(AdversarialModule):
     def f_c(self, v: Tensor) -> Tensor:
         return self.classifier.features(v).flatten(1)
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def pairwise(self, v: Tensor, made: Tensor) -> Tensor:
         """L_G, (B,)."""
         with torch.no_grad():
             target_d, target_c = self.f_d(v), self.f_c(v)
-        return half_square(v, made) + half_square(target_d, self.f_d(made)) + half_square(target_c, self.f_c(made))
+        return (
+            half_square(v, made)
+            + half_square(target_d, self.f_d(made))
+            + half_square(target_c, self.f_c(made))
+        )
 
     def mean_matching(self, f_real: Tensor, f_made: Tensor) -> Tensor:
         """L_GD from f_D of real images (a target) and of x_p, (B, F) each."""
@@ -134,10 +185,16 @@ class CVAEGAN(AdversarialModule):
         return 0.5 * (target - self.shared_mean(f_made.mean(0))).square().sum()
 
     def class_matching(self, f_made: Tensor, c: Tensor) -> Tensor:
-        """L_GC from f_C of x_p, (B, F), and its one-hot classes, against the running means of real images."""
+        """L_GC from f_C of x_p, (B, F), and its one-hot classes, against the running means of real
+        images.
+        """
         sums, counts = class_sums(f_made, c)
         counts = self.reduce(counts.clone())
-        apart = (self.fc_mean - self.shared_mean(sums) / counts.clamp(min=1e-9)[:, None]).square().sum(1)
+        apart = (
+            (self.fc_mean - self.shared_mean(sums) / counts.clamp(min=1e-9)[:, None])
+            .square()
+            .sum(1)
+        )
         return 0.5 * (apart * (self.fc_seen & (counts > 0))).sum()
 
     @torch.no_grad()
@@ -146,7 +203,9 @@ class CVAEGAN(AdversarialModule):
         sums, counts = (self.reduce(v) for v in class_sums(f, c))
         here = counts > 0
         means = (sums / counts.clamp(min=1e-9)[:, None]).to(self.fc_mean.dtype)
-        moved = torch.where(self.fc_seen[:, None], self.momentum * self.fc_mean + (1 - self.momentum) * means, means)
+        moved = torch.where(
+            self.fc_seen[:, None], self.momentum * self.fc_mean + (1 - self.momentum) * means, means
+        )
         self.fc_mean.copy_(torch.where(here[:, None], moved, self.fc_mean))
         self.fc_seen |= here
 
@@ -154,7 +213,10 @@ class CVAEGAN(AdversarialModule):
         f = self.classifier.features(self.spec.to_signed(batch["x"]))
         logits = self.classifier.end(f).flatten(1)
         self.remember(f.detach().flatten(1), self.one_hot(batch["y"]))
-        return {"loss": F.cross_entropy(logits, batch["y"]), "c_acc": (logits.argmax(1) == batch["y"]).float().mean()}
+        return {
+            "loss": F.cross_entropy(logits, batch["y"]),
+            "c_acc": (logits.argmax(1) == batch["y"]).float().mean(),
+        }
 
     @torch.no_grad()
     def made(self, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,9 +227,14 @@ class CVAEGAN(AdversarialModule):
 
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         v = self.spec.to_signed(batch["x"])
-        real, recon, prior = (self.discriminator(u) for u in (v, *self.made(v, self.one_hot(batch["y"]))))
+        real, recon, prior = (
+            self.discriminator(u) for u in (v, *self.made(v, self.one_hot(batch["y"])))
+        )
         loss = F.softplus(-real) + F.softplus(recon) + F.softplus(prior)
-        accuracy = {"d_acc_real": (real > 0).float().mean(), "d_acc_fake": (prior < 0).float().mean()}
+        accuracy = {
+            "d_acc_real": (real > 0).float().mean(),
+            "d_acc_fake": (prior < 0).float().mean(),
+        }
         return {"loss": loss.mean(), **accuracy}
 
     def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -179,24 +246,40 @@ class CVAEGAN(AdversarialModule):
         pair = self.pairwise(v, self.generate(z, c)).mean()
         x_p = self.generate(self.noise.normal_like(mu), c)
         gd, gc = self.mean_matching(real, self.f_d(x_p)), self.class_matching(self.f_c(x_p), c)
-        return {"loss": self.lambda_g * pair + self.lambda_gd * gd + self.lambda_gc * gc, "l_gd": gd, "l_gc": gc}
+        return {
+            "loss": self.lambda_g * pair + self.lambda_gd * gd + self.lambda_gc * gc,
+            "l_gd": gd,
+            "l_gc": gc,
+        }
 
     def encoder_loss(self, batch: Batch) -> dict[str, Tensor]:
         v, c = self.spec.to_signed(batch["x"]), self.one_hot(batch["y"])
         mu, log_var = self.posterior(v, c)
-        pair = self.pairwise(v, self.generate(reparameterise(mu, log_var, self.noise.normal_like(mu)), c)).mean()
+        pair = self.pairwise(
+            v, self.generate(reparameterise(mu, log_var, self.noise.normal_like(mu)), c)
+        ).mean()
         kl = kl_standard(mu, log_var).sum(1).mean()
         return {"loss": self.lambda_kl * kl + self.lambda_g * pair, "kl": kl, "l_g": pair}
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module]:
-        return {"c": self.classifier, "d": self.discriminator, "g": self.generator, "e": self.encoder}
+        return {
+            "c": self.classifier,
+            "d": self.discriminator,
+            "g": self.generator,
+            "e": self.encoder,
+        }
 
     def phases(self) -> list[Phase]:
-        losses = {"c": self.classifier_loss, "d": self.discriminator_loss, "g": self.generator_loss, "e": self.encoder_loss}
+        losses = {
+            "c": self.classifier_loss,
+            "d": self.discriminator_loss,
+            "g": self.generator_loss,
+            "e": self.encoder_loss,
+        }
         return [Phase(player, loss) for player, loss in losses.items()]
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def draw_codes(self, n: int, source: Source) -> Tensor:
         """n codes of N(0, I), (n, latent)."""
         return source.normal(n, self.latent)
@@ -206,8 +289,12 @@ class CVAEGAN(AdversarialModule):
         return self.decode(z, y)
 
     @torch.no_grad()
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        z = torch.randn(n, self.latent, generator=generator, device=self.device, dtype=self.float_dtype)
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        z = torch.randn(
+            n, self.latent, generator=generator, device=self.device, dtype=self.float_dtype
+        )
         if y is None:
             y = torch.randint(self.spec.num_classes, (n,), generator=generator, device=self.device)
         return self.decode(z, y)
@@ -235,14 +322,26 @@ class CVAEGAN(AdversarialModule):
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), along the line between codes and between classes."""
         first, last = (torch.cat([self.encode(x), self._class(x, None)], 1) for x in (a, b))
-        z, c = path("uniform", first, last, frames).flatten(0, 1).split([self.latent, self.spec.num_classes], 1)
+        z, c = (
+            path("uniform", first, last, frames)
+            .flatten(0, 1)
+            .split([self.latent, self.spec.num_classes], 1)
+        )
         return self.decode(z, c).view(len(a), frames, *self.spec.shape)
 
     @torch.no_grad()
     def inpaint(
-        self, x: Tensor, known: Tensor, *, y: Tensor | None = None, generator: torch.Generator | None = None, rounds: int = 10
+        self,
+        x: Tensor,
+        known: Tensor,
+        *,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        rounds: int = 10,
     ) -> Tensor:
-        """x completed where ``known`` is False, by ``rounds`` of encoding, drawing z and decoding, from noise at the start."""
+        """x completed where ``known`` is False, by ``rounds`` of encoding, drawing z and decoding,
+        from noise at the start.
+        """
         source = Draw(generator, self.device, self.float_dtype)
         v = self.spec.to_signed(x)
         made = source.uniform(*v.shape, low=-1.0)
@@ -255,18 +354,33 @@ class CVAEGAN(AdversarialModule):
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         y, n = batch["y"], len(batch["x"])
-        v, c, source = self.spec.to_signed(batch["x"]), self.one_hot(y), Draw(generator, self.device, self.float_dtype)
+        v, c, source = (
+            self.spec.to_signed(batch["x"]),
+            self.one_hot(y),
+            Draw(generator, self.device, self.float_dtype),
+        )
         mu, log_var = self.posterior(v, c)
         mse = (self.generate(mu, c) - v).square().flatten(1).mean(1)
         drawn, other = (self.generate(source.normal(n, self.latent), c) for _ in range(2))
         values = {
-            "kl": kl_standard(mu, log_var).sum(1), "mse": mse / 4, "mse_ratio": mse / (self.mean_image - v).square().flatten(1).mean(1),
+            "kl": kl_standard(mu, log_var).sum(1),
+            "mse": mse / 4,
+            "mse_ratio": mse / (self.mean_image - v).square().flatten(1).mean(1),
             "diversity": (drawn - other).square().flatten(1).mean(1) / 4,
-        }  # fmt: skip
-        shares = {"c_accuracy": self.classifier(v).argmax(1) == y, "c_consistency": self.classifier(drawn).argmax(1) == y}
-        shares |= {"d_acc_real": self.discriminator(v) > 0, "d_acc_prior": self.discriminator(drawn) < 0}
+        }
+        shares = {
+            "c_accuracy": self.classifier(v).argmax(1) == y,
+            "c_consistency": self.classifier(drawn).argmax(1) == y,
+        }
+        shares |= {
+            "d_acc_real": self.discriminator(v) > 0,
+            "d_acc_prior": self.discriminator(drawn) < 0,
+        }
         return values | {name: share.to(mse.dtype) for name, share in shares.items()}
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        return {p: torch.optim.Adam(self.parameters_of(p), self.lr, (self.beta1, 0.999)) for p in self.players()}
+        return {
+            p: torch.optim.Adam(self.parameters_of(p), self.lr, (self.beta1, 0.999))
+            for p in self.players()
+        }

@@ -1,25 +1,33 @@
 """VAE/GAN: a variational auto-encoder whose likeness is measured in a discriminator's features.
 
-Paper      Larsen, Sønderby, Larochelle, Winther. Autoencoding beyond pixels using a learned similarity metric. ICML 2016.
-           arXiv:1512.09300.
-Model      q(z | x) = N(μ(x), σ²(x)) by Enc; x̃ = Dec(z), z ~ q(z | x); x_p = Dec(z_p), z_p ~ N(0, I). Dis_l is Dis's last strided
-           convolution, before its norm and activation.
-Objective  L_prior = KL(q(z | x) ‖ N(0, I)),   L_llike = ½ ‖Dis_l(x) - Dis_l(x̃)‖² summed over features, Dis_l(x) without gradient,
-           L_GAN = log Dis(x) + log(1 - Dis(x̃)) + log(1 - Dis(x_p)).
-           Dis:  -L_GAN alone; L_llike would shrink its features to nothing. x̃, x_p without gradient.
-           Dec:  γ L_llike + log(1 - Dis(x̃)) + log(1 - Dis(x_p)) (g_loss="minimax"), or the two terms as -log Dis ("nonsat").
-           Enc:  L_prior + L_llike, through Dis and Dec but never into them; L_GAN never reaches Enc.
-Controller With a ``margin``: a cycle's costs, -log Dis(x) and the mean of -log(1 - Dis(x̃)) and -log(1 - Dis(x_p)), averaged over
-           processes, say who skips the next cycle's step: Dis if either is below equilibrium - margin, Dec if either is above
-           equilibrium + margin; neither, if both would. A buffer, as are the counts of skipped steps.
+Paper      Larsen, Sønderby, Larochelle, Winther. Autoencoding beyond pixels using a learned
+           similarity metric. ICML 2016. arXiv:1512.09300.
+Model      q(z | x) = N(μ(x), σ²(x)) by Enc; x̃ = Dec(z), z ~ q(z | x); x_p = Dec(z_p), z_p ~ N(0,
+           I). Dis_l is Dis's last strided convolution, before its norm and activation.
+Objective  L_prior = KL(q(z | x) ‖ N(0, I)),   L_llike = ½ ‖Dis_l(x) - Dis_l(x̃)‖² summed over
+           features, Dis_l(x) without gradient, L_GAN = log Dis(x) + log(1 - Dis(x̃)) + log(1 -
+           Dis(x_p)).
+           Dis:  -L_GAN alone; L_llike would shrink its features to nothing. x̃, x_p without
+           gradient.
+           Dec:  γ L_llike + log(1 - Dis(x̃)) + log(1 - Dis(x_p)) (g_loss="minimax"), or the two
+           terms as -log Dis ("nonsat").
+           Enc:  L_prior + L_llike, through Dis and Dec but never into them; L_GAN never reaches
+           Enc.
+Controller With a ``margin``: a cycle's costs, -log Dis(x) and the mean of -log(1 - Dis(x̃)) and
+-log(1 - Dis(x_p)), averaged over
+           processes, say who skips the next cycle's step: Dis if either is below equilibrium -
+           margin, Dec if either is above equilibrium + margin; neither, if both would. A buffer, as
+           are the counts of skipped steps.
 Sampling   z ~ N(0, I), Dec(z) quantised. Reconstruction: Dec(μ(x)).
-Notes      L_llike is an unnormalised gaussian in the features of a network that learns, so nothing here is a likelihood. The order of
-           play is Dis, Dec, Enc, each with its own minibatch, noise and forward pass, where the authors' code takes all gradients from
-           one, and lets this cycle's costs decide. The paper's algorithm prints γ L_llike - L_GAN for Dec, which is right if L_GAN is
-           Dis's cross-entropy there. ``real_weight`` weighs -log Dis(x), as the authors' code does. x, x̃ and x_p pass through
-           Dis separately. The default normalises layers, so that rows do not interact; norm="batch" is the paper's.
-           val/llike_ratio, val/mse_ratio: errors of the reconstruction over those of the training data's mean image, of each example.
-           val/d_acc: the mean of Dis's accuracies on x and on x_p.
+Notes      L_llike is an unnormalised gaussian in the features of a network that learns, so nothing
+           here is a likelihood. The order of play is Dis, Dec, Enc, each with its own minibatch,
+           noise and forward pass, where the authors' code takes all gradients from one, and lets
+           this cycle's costs decide. The paper's algorithm prints γ L_llike - L_GAN for Dec, which
+           is right if L_GAN is Dis's cross-entropy there. ``real_weight`` weighs -log Dis(x), as
+           the authors' code does. x, x̃ and x_p pass through Dis separately. The default normalises
+           layers, so that rows do not interact; norm="batch" is the paper's. val/llike_ratio,
+           val/mse_ratio: errors of the reconstruction over those of the training data's mean image,
+           of each example. val/d_acc: the mean of Dis's accuracies on x and on x_p.
 """
 
 from __future__ import annotations
@@ -58,13 +66,21 @@ def strided(widths: Sequence[int]) -> list[nn.Conv2d]:
 class Encoder(nn.Module):
     """5x5 convolutions of stride 2, a hidden layer, then (μ, log σ²), (B, 2 latent)."""
 
-    def __init__(self, shape: Sequence[int], widths: Sequence[int], hidden: int, latent: int, norm: str) -> None:
+    def __init__(
+        self, shape: Sequence[int], widths: Sequence[int], hidden: int, latent: int, norm: str
+    ) -> None:
         super().__init__()
         c, h, w = shape
-        convs = [m for conv in strided([c, *widths]) for m in (conv, normed(norm, conv.out_channels))]
+        convs = [
+            m for conv in strided([c, *widths]) for m in (conv, normed(norm, conv.out_channels))
+        ]
         area = (h >> len(widths)) * (w >> len(widths))
         self.net = nn.Sequential(
-            *convs, nn.Flatten(), nn.Linear(widths[-1] * area, hidden), normed(norm, hidden, 0), nn.Linear(hidden, 2 * latent)
+            *convs,
+            nn.Flatten(),
+            nn.Linear(widths[-1] * area, hidden),
+            normed(norm, hidden, 0),
+            nn.Linear(hidden, 2 * latent),
         )
 
     def forward(self, v: Tensor) -> Tensor:
@@ -72,16 +88,29 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A linear layer to maps, 5x5 transposed convolutions of stride 2, a 5x5 convolution to the image, tanh."""
+    """A linear layer to maps, 5x5 transposed convolutions of stride 2, a 5x5 convolution to the
+    image, tanh.
+    """
 
-    def __init__(self, shape: Sequence[int], start: int, widths: Sequence[int], latent: int, norm: str) -> None:
+    def __init__(
+        self, shape: Sequence[int], start: int, widths: Sequence[int], latent: int, norm: str
+    ) -> None:
         super().__init__()
         c, h, w = shape
         base = (start, h >> len(widths), w >> len(widths))
-        self.project = nn.Sequential(nn.Linear(latent, base[0] * base[1] * base[2]), nn.Unflatten(1, base), normed(norm, start))
-        ups = [nn.ConvTranspose2d(a, b, 5, 2, 2, 1) for a, b in zip([start, *widths[:-1]], widths, strict=True)]
+        self.project = nn.Sequential(
+            nn.Linear(latent, base[0] * base[1] * base[2]),
+            nn.Unflatten(1, base),
+            normed(norm, start),
+        )
+        ups = [
+            nn.ConvTranspose2d(a, b, 5, 2, 2, 1)
+            for a, b in zip([start, *widths[:-1]], widths, strict=True)
+        ]
         self.net = nn.Sequential(
-            *(m for up in ups for m in (up, normed(norm, up.out_channels))), nn.Conv2d(widths[-1], c, 5, 1, 2), nn.Tanh()
+            *(m for up in ups for m in (up, normed(norm, up.out_channels))),
+            nn.Conv2d(widths[-1], c, 5, 1, 2),
+            nn.Tanh(),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -96,10 +125,16 @@ class Discriminator(nn.Module):
         c, h, w = shape
         down = strided(widths)
         between = [m for conv in down[:-1] for m in (conv, normed(norm, conv.out_channels))]
-        self.to_features = nn.Sequential(nn.Conv2d(c, widths[0], 5, 1, 2), nn.ReLU(), *between, down[-1])
+        self.to_features = nn.Sequential(
+            nn.Conv2d(c, widths[0], 5, 1, 2), nn.ReLU(), *between, down[-1]
+        )
         area = (h >> len(down)) * (w >> len(down))
         self.verdict = nn.Sequential(
-            normed(norm, widths[-1]), nn.Flatten(), nn.Linear(widths[-1] * area, hidden), normed(norm, hidden, 0), nn.Linear(hidden, 1)
+            normed(norm, widths[-1]),
+            nn.Flatten(),
+            nn.Linear(widths[-1] * area, hidden),
+            normed(norm, hidden, 0),
+            nn.Linear(hidden, 1),
         )
 
     def features(self, v: Tensor) -> Tensor:
@@ -119,33 +154,47 @@ def llike(target: Tensor, features: Tensor) -> Tensor:
 def who_skips(real: Tensor, fake: Tensor, equilibrium: float, margin: float) -> Tensor:
     """Whether Dis and whether Dec skips its step at these costs, two booleans."""
     costs = torch.stack([real, fake])
-    skips = torch.stack([(costs < equilibrium - margin).any(), (costs > equilibrium + margin).any()])
+    skips = torch.stack(
+        [(costs < equilibrium - margin).any(), (costs > equilibrium + margin).any()]
+    )
     return skips & ~skips.all()
 
 
 @register(
     "vaegan",
     paper=Paper(
-        "Larsen, Sønderby, Larochelle, Winther", "Autoencoding beyond pixels using a learned similarity metric", 2016, "1512.09300"
+        "Larsen, Sønderby, Larochelle, Winther",
+        "Autoencoding beyond pixels using a learned similarity metric",
+        2016,
+        "1512.09300",
     ),
-    about="a variational auto-encoder that measures its reconstructions in a discriminator's features",
+    about="a variational auto-encoder that measures its reconstructions in a discriminator's "
+    "features",
     taxonomy="hybrid",
     likelihood="none",
     can={"sample", "encode", "decode", "reconstruct", "interpolate"},
     data="digits",
-    learns=(("val/llike_ratio", "<", 0.3), ("val/mse_ratio", "<", 0.4), ("val/d_acc", "<", 0.9), ("val/fid_pixels", "<", 0.5)),
+    learns=(
+        ("val/llike_ratio", "<", 0.3),
+        ("val/mse_ratio", "<", 0.4),
+        ("val/d_acc", "<", 0.9),
+        ("val/fid_pixels", "<", 0.5),
+    ),
 )
 class VAEGAN(AdversarialModule):
     """See the module's docstring.
 
     Args:
         spec: images, sides multiples of 2 to the number of strided convolutions.
-        latent: dimension of z. enc, dec, dis: maps of the convolutions of each network, Dis's first of stride 1; the number of strided
-            ones is that of halvings. enc_hidden, dis_hidden: units of the hidden layers. norm: "layer", "batch" or "none".
-        gamma: γ, the weight of L_llike for Dec. real_weight: of -log Dis(x) for Dis. g_loss: "minimax" or "nonsat".
+        latent: dimension of z. enc, dec, dis: maps of the convolutions of each network, Dis's first
+            of stride 1; the number of strided ones is that of halvings. enc_hidden, dis_hidden:
+            units of the hidden layers. norm: "layer", "batch" or "none".
+        gamma: γ, the weight of L_llike for Dec. real_weight: of -log Dis(x) for Dis. g_loss:
+            "minimax" or "nonsat".
         margin: of the controller around ``equilibrium``, the cost of an undecided Dis; None is off.
         lr: of each network's optimiser. optimiser: "adam" or "rmsprop". beta1: Adam's first decay.
-        decay, decay_every: factor of all rates, and cycles after which it is applied; 0 is never. loop: options of the adversarial loop.
+        decay, decay_every: factor of all rates, and cycles after which it is applied; 0 is never.
+            loop: options of the adversarial loop.
     """
 
     mean_image: Tensor
@@ -153,38 +202,69 @@ class VAEGAN(AdversarialModule):
     skipped: Tensor
 
     def __init__(
-        self, spec: DataSpec, latent: int = 16, enc: Sequence[int] = (16, 32), dec: Sequence[int] = (32, 16),
-        dis: Sequence[int] = (16, 32, 32), enc_hidden: int = 128, dis_hidden: int = 128, norm: str = "layer", gamma: float = 0.1,
-        real_weight: float = 1.0, g_loss: str = "minimax", margin: float | None = None, equilibrium: float = 0.68, lr: float = 5e-4,
-        optimiser: str = "adam", beta1: float = 0.5, decay: float = 0.75, decay_every: int = 0, loop: LoopOptions = LoopOptions(),
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        latent: int = 16,
+        enc: Sequence[int] = (16, 32),
+        dec: Sequence[int] = (32, 16),
+        dis: Sequence[int] = (16, 32, 32),
+        enc_hidden: int = 128,
+        dis_hidden: int = 128,
+        norm: str = "layer",
+        gamma: float = 0.1,
+        real_weight: float = 1.0,
+        g_loss: str = "minimax",
+        margin: float | None = None,
+        equilibrium: float = 0.68,
+        lr: float = 5e-4,
+        optimiser: str = "adam",
+        beta1: float = 0.5,
+        decay: float = 0.75,
+        decay_every: int = 0,
+        loop: LoopOptions = LoopOptions(),
+    ) -> None:
         spec.require("vaegan", image=True)
         check_generator_loss(g_loss)
         if norm not in NORMS or optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"vaegan: norm is one of {', '.join(NORMS)}, optimiser adam or rmsprop, got {norm!r} and {optimiser!r}")
+            raise ValueError(
+                f"vaegan: norm is one of {', '.join(NORMS)}, optimiser adam or rmsprop, got "
+                f"{norm!r} and {optimiser!r}"
+            )
         if not len(enc) == len(dec) == len(dis) - 1 > 0:
             raise ValueError(
-                f"vaegan: each network halves or doubles equally often: enc and dec n maps, dis n + 1, got {enc}, {dec}, {dis}"
+                f"vaegan: each network halves or doubles equally often: enc and dec n maps, dis n "
+                f"+ 1, got {enc}, {dec}, {dis}"
             )
         if any(side % (1 << len(enc)) for side in spec.shape[1:]):
-            raise ValueError(f"vaegan halves the sides {len(enc)} times, got {spec}; resize the images, or give enc, dec, dis fewer maps")
+            raise ValueError(
+                f"vaegan halves the sides {len(enc)} times, got {spec}; resize the images, or "
+                f"give enc, dec, dis fewer maps"
+            )
         if margin is not None and margin <= 0:
             raise ValueError(f"vaegan: margin is positive, or null for no control, got {margin}")
         super().__init__(spec, loop)
         self.latent, self.gamma, self.real_weight, self.g_loss = latent, gamma, real_weight, g_loss
         self.margin, self.equilibrium = margin, equilibrium
-        self.optimiser, self.lr, self.beta1, self.decay, self.decay_every = optimiser, lr, beta1, decay, decay_every
+        self.optimiser, self.lr, self.beta1, self.decay, self.decay_every = (
+            optimiser,
+            lr,
+            beta1,
+            decay,
+            decay_every,
+        )
         self.encoder = Encoder(spec.shape, enc, enc_hidden, latent, norm)
         self.decoder = Decoder(spec.shape, enc[-1], dec, latent, norm)
         self.discriminator = Discriminator(spec.shape, dis, dis_hidden, norm)
         self.register_buffer("mean_image", torch.zeros(spec.shape))  # in [-1, 1]
-        self.register_buffer("skips", torch.zeros(2, dtype=torch.bool))  # does Dis, does Dec skip this cycle's step
+        self.register_buffer(
+            "skips", torch.zeros(2, dtype=torch.bool)
+        )  # does Dis, does Dec skip this cycle's step
         self.register_buffer("skipped", torch.zeros(2, dtype=torch.long))
 
     def initialise_from(self, x: Tensor) -> None:
         self.mean_image.copy_(self.spec.to_signed(x).mean(0))
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def posterior(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ², (B, latent) each, of images in [-1, 1]."""
         mu, log_var = self.encoder(v).chunk(2, 1)
@@ -194,16 +274,26 @@ class VAEGAN(AdversarialModule):
         """z ~ q(z | x) and z_p ~ N(0, I), without gradient into Enc."""
         with torch.no_grad():
             mu, log_var = self.posterior(v)
-            return reparameterise(mu, log_var, self.noise.normal_like(mu)), self.noise.normal_like(mu)
+            return reparameterise(mu, log_var, self.noise.normal_like(mu)), self.noise.normal_like(
+                mu
+            )
 
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         v = self.spec.to_signed(batch["x"])
         with torch.no_grad():
             recon, prior = (self.decoder(z) for z in self.latents(v))
         real, recon, prior = (self.discriminator(u) for u in (v, recon, prior))
-        cost_real, cost_recon, cost_prior = F.softplus(-real).mean(), F.softplus(recon).mean(), F.softplus(prior).mean()
+        cost_real, cost_recon, cost_prior = (
+            F.softplus(-real).mean(),
+            F.softplus(recon).mean(),
+            F.softplus(prior).mean(),
+        )
         terms = {"cost_real": cost_real, "cost_fake": 0.5 * (cost_recon + cost_prior)}
-        terms |= {"d_real": real.sigmoid().mean(), "d_recon": recon.sigmoid().mean(), "d_prior": prior.sigmoid().mean()}
+        terms |= {
+            "d_real": real.sigmoid().mean(),
+            "d_recon": recon.sigmoid().mean(),
+            "d_prior": prior.sigmoid().mean(),
+        }
         if self.margin is not None and self.skips[0]:
             return terms
         return {"loss": self.real_weight * cost_real + cost_recon + cost_prior, **terms}
@@ -227,12 +317,16 @@ class VAEGAN(AdversarialModule):
         kl = kl_standard(mu, log_var).sum(1).mean()
         return {"loss": kl + like, "kl": kl, "llike": like, "mse": (recon - v).square().mean() / 4}
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module]:
         return {"d": self.discriminator, "g": self.decoder, "e": self.encoder}
 
     def phases(self) -> list[Phase]:
-        return [Phase("d", self.discriminator_loss), Phase("g", self.decoder_loss), Phase("e", self.encoder_loss)]
+        return [
+            Phase("d", self.discriminator_loss),
+            Phase("g", self.decoder_loss),
+            Phase("e", self.encoder_loss),
+        ]
 
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
         if self.margin is None:
@@ -242,9 +336,11 @@ class VAEGAN(AdversarialModule):
         self.skips.copy_(who_skips(real, fake, self.equilibrium, self.margin))
         terms |= {"skipped_d": self.skipped[0].clone(), "skipped_g": self.skipped[1].clone()}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     @torch.no_grad()
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         return self.from_codes(self.draw_codes(n, Draw(generator, self.device, self.float_dtype)))
 
     def draw_codes(self, n: int, source: Source) -> Tensor:
@@ -268,34 +364,59 @@ class VAEGAN(AdversarialModule):
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line from μ(a) to μ(b)."""
-        return self.decode(path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)).unflatten(0, (len(a), frames))
+        return self.decode(
+            path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)
+        ).unflatten(0, (len(a), frames))
 
     def attribute(self, having: Tensor, lacking: Tensor) -> Tensor:
-        """Mean code of the images that have an attribute minus that of those that lack it, (latent,) (section 4.2)."""
+        """Mean code of the images that have an attribute minus that of those that lack it,
+        (latent,) (section 4.2).
+        """
         return self.encode(having).mean(0) - self.encode(lacking).mean(0)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         v = self.spec.to_signed(batch["x"])
         mu, log_var = self.posterior(v)
         recon = self.decoder(mu)
-        prior = self.decoder(torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype))
-        target, plain = self.discriminator.features(v), self.discriminator.features(self.mean_image[None])
-        like, mse = llike(target, self.discriminator.features(recon)), (recon - v).square().flatten(1).mean(1)
+        prior = self.decoder(
+            torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+        )
+        target, plain = (
+            self.discriminator.features(v),
+            self.discriminator.features(self.mean_image[None]),
+        )
+        like, mse = (
+            llike(target, self.discriminator.features(recon)),
+            (recon - v).square().flatten(1).mean(1),
+        )
         right = [(self.discriminator(u) > 0).to(mu.dtype) for u in (v, recon, prior)]
-        accuracy = {"d_acc_real": right[0], "d_acc_recon": 1 - right[1], "d_acc_prior": 1 - right[2]}
+        accuracy = {
+            "d_acc_real": right[0],
+            "d_acc_recon": 1 - right[1],
+            "d_acc_prior": 1 - right[2],
+        }
         return {
-            "kl": kl_standard(mu, log_var).sum(1), "llike": like, "llike_ratio": like / llike(target, plain),
-            "mse": mse / 4, "mse_ratio": mse / (self.mean_image - v).square().flatten(1).mean(1),
-            **accuracy, "d_acc": 0.5 * (accuracy["d_acc_real"] + accuracy["d_acc_prior"]),
-        }  # fmt: skip
+            "kl": kl_standard(mu, log_var).sum(1),
+            "llike": like,
+            "llike_ratio": like / llike(target, plain),
+            "mse": mse / 4,
+            "mse_ratio": mse / (self.mean_image - v).square().flatten(1).mean(1),
+            **accuracy,
+            "d_acc": 0.5 * (accuracy["d_acc_real"] + accuracy["d_acc_prior"]),
+        }
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
         if self.optimiser == "rmsprop":
             return {p: torch.optim.RMSprop(self.parameters_of(p), self.lr) for p in self.players()}
-        return {p: torch.optim.Adam(self.parameters_of(p), self.lr, (self.beta1, 0.999)) for p in self.players()}
+        return {
+            p: torch.optim.Adam(self.parameters_of(p), self.lr, (self.beta1, 0.999))
+            for p in self.players()
+        }
 
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if not self.decay_every:
             return {}
-        return {p: ExponentialLR(o, self.decay ** (1 / self.decay_every)) for p, o in optimisers.items()}
+        return {
+            p: ExponentialLR(o, self.decay ** (1 / self.decay_every)) for p, o in optimisers.items()
+        }

@@ -1,20 +1,27 @@
 """DBM: deep Boltzmann machine with two hidden layers.
 
 Paper      Salakhutdinov and Hinton. Deep Boltzmann Machines. AISTATS 2009.
-Model      E(v, h1, h2) = -b·v - c1·h1 - c2·h2 - v·W1 h1 - h1·W2 h2; P(h1 | v, h2) = sigmoid(c1 + v W1 + W2 h2),
-           P(v | h1) = sigmoid(b + W1 h1), P(h2 | h1) = sigmoid(c2 + h1 W2). Given h1, v and h2 are independent: the machine is an RBM whose
-           visible layer is s = (v, h2), with weights [W1; W2ᵀ] and biases (b, c2).
+Model      E(v, h1, h2) = -b·v - c1·h1 - c2·h2 - v·W1 h1 - h1·W2 h2; P(h1 | v, h2) = sigmoid(c1 + v
+           W1 + W2 h2), P(v | h1) = sigmoid(b + W1 h1), P(h2 | h1) = sigmoid(c2 + h1 W2). Given h1,
+           v and h2 are independent: the machine is an RBM whose visible layer is s = (v, h2), with
+           weights [W1; W2ᵀ] and biases (b, c2).
 Objective  Pretraining, layer by layer, by one step of contrastive divergence on <v h>:
-               pre1  P(h1 | v) = sigmoid(2 v W1 + c1), P(v | h1) = sigmoid(W1 h1 + b): each h1 will hear two layers;
-               pre2  the same for h1 ~ sigmoid(2 v W1 + c1) under P(h1 | h2) = sigmoid(2 W2 h2 + a), P(h2 | h1) = sigmoid(h1 W2 + c2).
-           joint  mean F(s⁻) subtracted from the mean energy at (v, μ1, μ2), the mean field μ constant, s⁻ = ``particles`` moved k steps:
+               pre1  P(h1 | v) = sigmoid(2 v W1 + c1), P(v | h1) = sigmoid(W1 h1 + b): each h1 will
+                     hear two layers;
+               pre2  the same for h1 ~ sigmoid(2 v W1 + c1) under P(h1 | h2) = sigmoid(2 W2 h2 + a),
+                     P(h2 | h1) = sigmoid(h1 W2 + c2).
+           joint  mean F(s⁻) subtracted from the mean energy at (v, μ1, μ2), the mean field μ
+                  constant, s⁻ = ``particles`` moved k steps:
                ∇W1 = <v~ h1~> - <v μ1>, ∇W2 = <h1~ h2~> - <μ1 μ2>, h1~ as its probability given s⁻.
-Bound      log P(v) >= b·v + v W1 μ1 + μ1 W2 μ2 + c1·μ1 + c2·μ2 + H(μ1) + H(μ2) - log Z, with, by turns,
-               μ1 <- sigmoid(c1 + v W1 + W2 μ2), μ2 <- sigmoid(c2 + μ1 W2), begun at sigmoid(c1 + 2 v W1).
+Bound      log P(v) >= b·v + v W1 μ1 + μ1 W2 μ2 + c1·μ1 + c2·μ2 + H(μ1) + H(μ2) - log Z, with, by
+           turns,
+               μ1 <- sigmoid(c1 + v W1 + W2 μ2), μ2 <- sigmoid(c2 + μ1 W2), begun at sigmoid(c1 + 2
+               v W1).
            log Z of the RBM above, by enumeration or annealed as rbm's, from below and from above.
 Sampling   Gibbs chains of h1 | s and s | h1, started from pixels at the data's means.
-Notes      The phase follows from ``updates``, a buffer. a serves pretraining alone; c1 is pre1's. Particles are one set for all
-           processes. Sparsity targets and discriminative fine-tuning are not here.
+Notes      The phase follows from ``updates``, a buffer. a serves pretraining alone; c1 is pre1's.
+           Particles are one set for all processes. Sparsity targets and discriminative fine-tuning
+           are not here.
 """
 
 from __future__ import annotations
@@ -49,7 +56,10 @@ def entropy(p: Tensor) -> Tensor:
     can={"sample", "elbo", "encode", "reconstruct", "inpaint"},
     data="digits",
     learns=("val/elbo", ">", -21.0),
-    waive={"every_parameter_learns": "pretraining moves one layer at a time, so the upper one rests in the first steps"},
+    waive={
+        "every_parameter_learns": "pretraining moves one layer at a time, so the upper one rests "
+        "in the first steps"
+    },
 )
 class DBM(LikelihoodModule):
     """Deep Boltzmann machine.
@@ -90,9 +100,30 @@ class DBM(LikelihoodModule):
     ) -> None:
         super().__init__(spec)
         spec.require("dbm", levels=2)
-        if min(hidden1, hidden2, particles, k, sweeps, evaluation_sweeps, temperatures, chains, gibbs_steps) < 1:
-            raise ValueError("dbm: hidden1, hidden2, particles, k, sweeps, temperatures, chains and gibbs_steps are at least 1")
-        self.pretrain_steps, self.pretrain_lr, self.lr, self.decay_steps = pretrain_steps, pretrain_lr, lr, decay_steps
+        if (
+            min(
+                hidden1,
+                hidden2,
+                particles,
+                k,
+                sweeps,
+                evaluation_sweeps,
+                temperatures,
+                chains,
+                gibbs_steps,
+            )
+            < 1
+        ):
+            raise ValueError(
+                "dbm: hidden1, hidden2, particles, k, sweeps, temperatures, chains and "
+                "gibbs_steps are at least 1"
+            )
+        self.pretrain_steps, self.pretrain_lr, self.lr, self.decay_steps = (
+            pretrain_steps,
+            pretrain_lr,
+            lr,
+            decay_steps,
+        )
         self.k, self.sweeps, self.evaluation_sweeps = k, sweeps, evaluation_sweeps
         self.temperatures, self.chains, self.gibbs_steps = temperatures, chains, gibbs_steps
         self.W1 = nn.Parameter(0.01 * torch.randn(spec.dim, hidden1))
@@ -100,24 +131,38 @@ class DBM(LikelihoodModule):
         self.b = nn.Parameter(torch.zeros(spec.dim))
         self.c1 = nn.Parameter(torch.zeros(hidden1))
         self.c2 = nn.Parameter(torch.zeros(hidden2))
-        self.a = nn.Parameter(torch.zeros(hidden1))  # biases of h1 while the upper layer is pretrained
-        self.register_buffer("particles", torch.bernoulli(torch.full((particles, spec.dim + hidden2), 0.5)))  # rows (v, h2)
+        self.a = nn.Parameter(
+            torch.zeros(hidden1)
+        )  # biases of h1 while the upper layer is pretrained
+        self.register_buffer(
+            "particles", torch.bernoulli(torch.full((particles, spec.dim + hidden2), 0.5))
+        )  # rows (v, h2)
         self.register_buffer("base", torch.zeros(spec.dim))  # the data's logits
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._log_z: Remembered[dict[str, Tensor]] = Remembered()
 
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
-        """Visible biases at the smoothed logits of the data's means; chains start from independent pixels and fair coins."""
+        """Visible biases at the smoothed logits of the data's means; chains start from independent
+        pixels and fair coins.
+        """
         v = x.flatten(1)
         self.base.copy_(((v.sum(0) + 0.5) / (len(v) + 1)).logit())
         self.b.copy_(self.base)
-        self.particles.copy_(self._independent(len(self.particles), seeded(int(self.noise_seed), "particles", device=self.device)))
+        self.particles.copy_(
+            self._independent(
+                len(self.particles), seeded(int(self.noise_seed), "particles", device=self.device)
+            )
+        )
 
-    # -- the layers ----------------------------------------------------------------------------------------------------
+    # -- the layers -------------------------------------------------------------------------------
     @property
     def phase(self) -> str:
-        return PHASES[min(int(self.updates) // self.pretrain_steps, 2)] if self.pretrain_steps else "joint"
+        return (
+            PHASES[min(int(self.updates) // self.pretrain_steps, 2)]
+            if self.pretrain_steps
+            else "joint"
+        )
 
     def machine(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, visible and hidden biases of the RBM between s = (v, h2) and h1."""
@@ -150,12 +195,16 @@ class DBM(LikelihoodModule):
         p = torch.cat([torch.sigmoid(self.base), torch.full_like(self.c2, 0.5)])
         return bernoulli(p.expand(n, -1), generator)
 
-    # -- training ------------------------------------------------------------------------------------------------------
+    # -- training ---------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         v, phase = batch["x"].flatten(1), self.phase
-        terms = {"pre1": self._pretrain_lower, "pre2": self._pretrain_upper, "joint": self._joint}[phase](v)
+        terms = {"pre1": self._pretrain_lower, "pre2": self._pretrain_upper, "joint": self._joint}[
+            phase
+        ](v)
         idle = torch.stack([p.sum() for p in self.parameters()]).sum()
-        terms["loss"] = terms["gap"] + 0.0 * idle  # a gradient, if zero, for the layers that rest: DDP waits for each
+        terms["loss"] = (
+            terms["gap"] + 0.0 * idle
+        )  # a gradient, if zero, for the layers that rest: DDP waits for each
         return {**terms, "phase": v.new_tensor(PHASES.index(phase))}
 
     def _pretrain_lower(self, v: Tensor) -> dict[str, Tensor]:
@@ -169,7 +218,10 @@ class DBM(LikelihoodModule):
             _, h = layers(v)
             p = torch.sigmoid(self.b + self.noise.bernoulli(h) @ self.W1.T)
             negative = layers(self.noise.bernoulli(p))
-        return {"gap": energy(v, h).mean() - energy(*negative).mean(), "recon_bce": F.binary_cross_entropy(p, v)}
+        return {
+            "gap": energy(v, h).mean() - energy(*negative).mean(),
+            "recon_bce": F.binary_cross_entropy(p, v),
+        }
 
     def _pretrain_upper(self, v: Tensor) -> dict[str, Tensor]:
         def energy(h1: Tensor, h2: Tensor) -> Tensor:
@@ -192,7 +244,9 @@ class DBM(LikelihoodModule):
 
     def _joint(self, v: Tensor) -> dict[str, Tensor]:
         mu1, mu2 = self.mean_field(v, self.sweeps)
-        gap = self.energy(v, mu1, mu2).mean() - free_energy(self._negative(), *self.machine()).mean()
+        gap = (
+            self.energy(v, mu1, mu2).mean() - free_energy(self._negative(), *self.machine()).mean()
+        )
         recon = F.binary_cross_entropy_with_logits(self.b + mu1 @ self.W1.T, v)
         return {"gap": gap, "recon_bce": recon.detach()}
 
@@ -214,16 +268,21 @@ class DBM(LikelihoodModule):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if len(self.particles) % self.trainer.world_size:
-            raise ValueError(f"particles={len(self.particles)} cannot be shared by {self.trainer.world_size} processes; take a multiple")
+            raise ValueError(
+                f"particles={len(self.particles)} cannot be shared by {self.trainer.world_size} "
+                f"processes; take a multiple"
+            )
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     @property
     def likelihood_kind(self) -> str:
         _, visible, hidden = self.machine()
         return "lower_bound" if enumerable(len(visible), len(hidden)) else "estimate"
 
     def log_z(self) -> dict[str, Tensor]:
-        """log Z with its standard error (0 where it is exact) and, where it is annealed, from above."""
+        """log Z with its standard error (0 where it is exact) and, where it is annealed, from
+        above.
+        """
         machine, base = self.machine(), torch.cat([self.base, torch.zeros_like(self.c2)])
 
         def compute() -> dict[str, Tensor]:
@@ -232,18 +291,29 @@ class DBM(LikelihoodModule):
         return self._log_z([*machine, base, self.particles], compute)
 
     def _long_run(self, n: int, generator: torch.Generator) -> Tensor:
-        s = self.particles[torch.arange(n, device=self.device) % len(self.particles)].to(self.W1.dtype)
+        s = self.particles[torch.arange(n, device=self.device) % len(self.particles)].to(
+            self.W1.dtype
+        )
         return self.gibbs(s, self.gibbs_steps, generator)
 
-    def elbo(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        return self.bound(x.flatten(1), *self.mean_field(x.flatten(1), self.evaluation_sweeps)) - self.log_z()["log_z"]
+    def elbo(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return (
+            self.bound(x.flatten(1), *self.mean_field(x.flatten(1), self.evaluation_sweeps))
+            - self.log_z()["log_z"]
+        )
 
     def bound(self, v: Tensor, mu1: Tensor, mu2: Tensor) -> Tensor:
         """-E(v, μ1, μ2) + H(μ1) + H(μ2), at most log Σ_h exp(-E(v, h)), (B,)."""
         return -self.energy(v, mu1, mu2) + entropy(mu1) + entropy(mu2)
 
-    def importance_bound(self, x: Tensor, samples: int = 64, generator: torch.Generator | None = None) -> Tensor:
-        """log of the mean of exp(-F(v, h2)) / μ2(h2) over draws of h2, less log Z: at least the bound in expectation, (B,)."""
+    def importance_bound(
+        self, x: Tensor, samples: int = 64, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """log of the mean of exp(-F(v, h2)) / μ2(h2) over draws of h2, less log Z: at least the
+        bound in expectation, (B,).
+        """
         v = x.flatten(1)
         _, mu2 = self.mean_field(v, self.evaluation_sweeps)
         weights = []
@@ -251,28 +321,41 @@ class DBM(LikelihoodModule):
             h2 = bernoulli(mu2, generator)
             log_q = -F.binary_cross_entropy(mu2, h2, reduction="none").sum(1)
             weights.append(-free_energy(torch.cat([v, h2], 1), *self.machine()) - log_q)
-        return torch.stack(weights).logsumexp(0) - torch.tensor(samples).log() - self.log_z()["log_z"]
+        return (
+            torch.stack(weights).logsumexp(0) - torch.tensor(samples).log() - self.log_z()["log_z"]
+        )
 
     def exact_log_prob(self, x: Tensor) -> Tensor:
         """log P(v) by the sum over all h2, (B,); for tiny machines."""
         h2 = all_states(0, 2 ** len(self.c2), len(self.c2), self.W2)
         states = [torch.cat([v.expand(len(h2), -1), h2], 1) for v in x.flatten(1)]
-        return torch.stack([(-free_energy(s, *self.machine())).logsumexp(0) for s in states]) - self.log_z()["log_z"]
+        return (
+            torch.stack([(-free_energy(s, *self.machine())).logsumexp(0) for s in states])
+            - self.log_z()["log_z"]
+        )
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """log Z, its error, its upper estimate and the bound of that; the reconstruction's cross-entropy; the last change of μ1."""
+        """log Z, its error, its upper estimate and the bound of that; the reconstruction's
+        cross-entropy; the last change of μ1.
+        """
         v = batch["x"].flatten(1)
         values = {name: value.expand(len(v)) for name, value in self.log_z().items()}
         mu1, mu2 = self.mean_field(v, self.evaluation_sweeps)
         if "log_z_upper" in values:
             values["nll_upper_nats"] = values["log_z_upper"] - self.bound(v, mu1, mu2)
-        values["recon_bce"] = F.binary_cross_entropy_with_logits(self.b + mu1 @ self.W1.T, v, reduction="none").sum(1)
+        values["recon_bce"] = F.binary_cross_entropy_with_logits(
+            self.b + mu1 @ self.W1.T, v, reduction="none"
+        ).sum(1)
         again = torch.sigmoid(self.c1 + v @ self.W1 + mu2 @ self.W2.T)
         return {**values, "mean_field_residual": (again - mu1).abs().amax(1)}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        return self._visible(self.gibbs(self._independent(n, generator), self.gibbs_steps, generator))
+    # -- use --------------------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self._visible(
+            self.gibbs(self._independent(n, generator), self.gibbs_steps, generator)
+        )
 
     def _visible(self, s: Tensor) -> Tensor:
         return s[:, : self.spec.dim].reshape(len(s), *self.spec.shape)
@@ -283,20 +366,32 @@ class DBM(LikelihoodModule):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         mu1, _ = self.mean_field(x.flatten(1), self.evaluation_sweeps)
-        return self.spec.from_unit(torch.sigmoid(self.b + mu1 @ self.W1.T)).view(len(x), *self.spec.shape)
+        return self.spec.from_unit(torch.sigmoid(self.b + mu1 @ self.W1.T)).view(
+            len(x), *self.spec.shape
+        )
 
     @torch.no_grad()
-    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the dimensions where ``known`` is False, given the others, by Gibbs sampling with those clamped."""
+    def inpaint(
+        self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the dimensions where ``known`` is False, given the others, by Gibbs sampling with
+        those clamped.
+        """
         s = self._independent(len(x), generator)
-        clamped = torch.cat([known.expand_as(x).flatten(1), torch.zeros_like(s[:, self.spec.dim :], dtype=torch.bool)], 1)
+        clamped = torch.cat(
+            [
+                known.expand_as(x).flatten(1),
+                torch.zeros_like(s[:, self.spec.dim :], dtype=torch.bool),
+            ],
+            1,
+        )
         given = torch.cat([x.flatten(1), s[:, self.spec.dim :]], 1)
         s = torch.where(clamped, given, s)
         for _ in range(self.gibbs_steps):
             s = torch.where(clamped, given, self.gibbs(s, 1, generator))
         return self._visible(s)
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
         optimiser = torch.optim.SGD(self.parameters(), self.lr)
 

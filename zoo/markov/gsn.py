@@ -1,20 +1,25 @@
 """GSN: generative stochastic network, a denoising Markov chain trained by walkback.
 
-Paper      Bengio, Thibodeau-Laufer, Alain, Yosinski. Deep Generative Stochastic Networks Trainable by Backprop. ICML 2014. arXiv:1306.1091.
-           (Walkback: Bengio, Yao, Alain, Vincent, 2013, arXiv:1305.6663.)
-Model      Layers x = h0, h1, ..., hK with tied weights; a_i = h_{i-1} W_{i-1} + h_{i+1} W_iᵀ + b_i, a missing neighbour left out.
-           One step: the odd layers from the even ones, then the even layers, x among them, from the new odd ones.
-           Hidden: h_i = tanh(a_i + σ ε) + σ ε', but h1 without noise; visible: p = sigmoid(a_0).
-           Corruption C: each pixel is replaced with probability q by a fair coin.
-Objective  h = 0, x~ = C(x). For n = 1..N: one step from (x~, h) gives p_n and h, then x~ = C(a Bernoulli draw of p_n).
-           (1/N) Σ_n BCE(p_n, x): always against the clean x. The gradient flows through all hidden states, not through the draws.
-           Without walkback x~ = C(x) at every step.
-Sampling   Pixels drawn independently at the data's means, then chains of x~ = C(x), one step, x ~ Bernoulli(p); h is
-           kept. Grey levels show p itself.
-Notes      A chain begun far from the data, from coins for instance, can stay in modes that training never visited (negatives).
-           No likelihood. Two indirect scores of binary data, each from 10,000 states of 100 chains that never saw the example:
-           val/csl_nats, -log (1/S) Σ_s Π_d P(x_d | h_s), which is conservative: its expectation is at least the chain's own NLL;
-           val/parzen_nats, a gaussian window of one σ on the p_s, comparable with nothing but itself.
+Paper      Bengio, Thibodeau-Laufer, Alain, Yosinski. Deep Generative Stochastic Networks Trainable
+           by Backprop. ICML 2014. arXiv:1306.1091. (Walkback: Bengio, Yao, Alain, Vincent, 2013,
+           arXiv:1305.6663.)
+Model      Layers x = h0, h1, ..., hK with tied weights; a_i = h_{i-1} W_{i-1} + h_{i+1} W_iᵀ + b_i,
+           a missing neighbour left out. One step: the odd layers from the even ones, then the even
+           layers, x among them, from the new odd ones. Hidden: h_i = tanh(a_i + σ ε) + σ ε', but h1
+           without noise; visible: p = sigmoid(a_0). Corruption C: each pixel is replaced with
+           probability q by a fair coin.
+Objective  h = 0, x~ = C(x). For n = 1..N: one step from (x~, h) gives p_n and h, then x~ = C(a
+           Bernoulli draw of p_n). (1/N) Σ_n BCE(p_n, x): always against the clean x. The gradient
+           flows through all hidden states, not through the draws. Without walkback x~ = C(x) at
+           every step.
+Sampling   Pixels drawn independently at the data's means, then chains of x~ = C(x), one step, x ~
+           Bernoulli(p); h is kept. Grey levels show p itself.
+Notes      A chain begun far from the data, from coins for instance, can stay in modes that training
+           never visited (negatives). No likelihood. Two indirect scores of binary data, each from
+           10,000 states of 100 chains that never saw the example: val/csl_nats, -log (1/S) Σ_s Π_d
+           P(x_d | h_s), which is conservative: its expectation is at least the chain's own NLL;
+           val/parzen_nats, a gaussian window of one σ on the p_s, comparable with nothing but
+           itself.
 """
 
 from __future__ import annotations
@@ -44,12 +49,17 @@ class Drawn:
         return torch.randn(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
 
     def bernoulli(self, p: Tensor) -> Tensor:
-        return (torch.rand(p.shape, generator=self.generator, device=p.device, dtype=p.dtype) < p).to(p.dtype)
+        return (
+            torch.rand(p.shape, generator=self.generator, device=p.device, dtype=p.dtype) < p
+        ).to(p.dtype)
 
 
 def corrupt(x: Tensor, q: float, noise: Noise | Drawn) -> Tensor:
     """Salt and pepper: each pixel is a fair coin with probability q."""
-    replaced, coin = noise.bernoulli(torch.full_like(x, q)), noise.bernoulli(torch.full_like(x, 0.5))
+    replaced, coin = (
+        noise.bernoulli(torch.full_like(x, q)),
+        noise.bernoulli(torch.full_like(x, 0.5)),
+    )
     return torch.where(replaced > 0, coin, x)
 
 
@@ -60,13 +70,18 @@ def conservative_log_likelihood(x: Tensor, p: Tensor) -> Tensor:
         x: (B, D) binary. p: (S, D).
     """
     p = p.double().clamp(1e-3, 1 - 1e-3)
-    return (x.double() @ p.log().T + (1 - x.double()) @ (-p).log1p().T).logsumexp(1) - math.log(len(p))
+    return (x.double() @ p.log().T + (1 - x.double()) @ (-p).log1p().T).logsumexp(1) - math.log(
+        len(p)
+    )
 
 
 @register(
     "gsn",
     paper=Paper(
-        "Bengio, Thibodeau-Laufer, Alain, Yosinski", "Deep Generative Stochastic Networks Trainable by Backprop", 2014, "1306.1091"
+        "Bengio, Thibodeau-Laufer, Alain, Yosinski",
+        "Deep Generative Stochastic Networks Trainable by Backprop",
+        2014,
+        "1306.1091",
     ),
     about="a deep denoising Markov chain trained by walkback",
     taxonomy="implicit markov chain",
@@ -120,16 +135,41 @@ class GSN(LikelihoodModule):
         super().__init__(spec)
         spec.require("gsn", image=True, levels=True)
         if not 0 <= corruption < 1 or sigma < 0:
-            raise ValueError(f"gsn: corruption lies in [0, 1) and sigma is not negative, got {corruption}, {sigma}")
+            raise ValueError(
+                f"gsn: corruption lies in [0, 1) and sigma is not negative, got {corruption}, "
+                f"{sigma}"
+            )
         if min(width, layers, burn_in, score_samples, score_chains) < 1 or steps < layers:
-            raise ValueError(f"gsn: sizes are at least 1, and steps at least layers, got layers={layers}, steps={steps}")
+            raise ValueError(
+                f"gsn: sizes are at least 1, and steps at least layers, got layers={layers}, "
+                f"steps={steps}"
+            )
         if optimiser not in ("adam", "sgd"):
             raise ValueError(f"gsn: optimiser is adam or sgd, got {optimiser!r}")
-        self.corruption, self.sigma, self.noiseless_h1, self.steps, self.walkback = corruption, sigma, noiseless_h1, steps, walkback
-        self.burn_in, self.score_samples, self.score_chains, self.parzen_sigma = burn_in, score_samples, score_chains, parzen_sigma
-        self.optimiser, self.lr, self.momentum, self.decay_steps, self.gamma = optimiser, lr, momentum, decay_steps, gamma
+        self.corruption, self.sigma, self.noiseless_h1, self.steps, self.walkback = (
+            corruption,
+            sigma,
+            noiseless_h1,
+            steps,
+            walkback,
+        )
+        self.burn_in, self.score_samples, self.score_chains, self.parzen_sigma = (
+            burn_in,
+            score_samples,
+            score_chains,
+            parzen_sigma,
+        )
+        self.optimiser, self.lr, self.momentum, self.decay_steps, self.gamma = (
+            optimiser,
+            lr,
+            momentum,
+            decay_steps,
+            gamma,
+        )
         sizes = [spec.dim, *[width] * layers]
-        self.W = nn.ParameterList(0.1 * torch.randn(m, n) for m, n in zip(sizes[:-1], sizes[1:], strict=True))
+        self.W = nn.ParameterList(
+            0.1 * torch.randn(m, n) for m, n in zip(sizes[:-1], sizes[1:], strict=True)
+        )
         self.b = nn.ParameterList(torch.zeros(n) for n in sizes)
         self.register_buffer("means", torch.full((spec.dim,), 0.5))
         self._scored: Remembered[Tensor] = Remembered()
@@ -139,7 +179,7 @@ class GSN(LikelihoodModule):
         """Where chains begin: the data's means."""
         self.means.copy_(self.spec.to_unit(x).flatten(1).mean(0))
 
-    # -- the chain -----------------------------------------------------------------------------------------------------
+    # -- the chain --------------------------------------------------------------------------------
     def pre_activation(self, i: int, h: list[Tensor]) -> Tensor:
         """a_i, (B, n_i), from the layers beside it."""
         a = self.b[i]
@@ -149,8 +189,12 @@ class GSN(LikelihoodModule):
             a = a + h[i + 1] @ self.W[i].T
         return a
 
-    def step(self, x: Tensor, h: list[Tensor], noise: Noise | Drawn | None) -> tuple[Tensor, list[Tensor]]:
-        """Logits of p, (B, D), and the new hidden layers, from a corrupted x and the old ones; without noise for None."""
+    def step(
+        self, x: Tensor, h: list[Tensor], noise: Noise | Drawn | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Logits of p, (B, D), and the new hidden layers, from a corrupted x and the old ones;
+        without noise for None.
+        """
         layers = [x, *h]
         for first in (1, 2):
             for i in range(first, len(layers), 2):
@@ -181,23 +225,33 @@ class GSN(LikelihoodModule):
     def chain(
         self, x: Tensor, h: list[Tensor], steps: int, noise: Drawn, keep: Tensor | None = None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """x, its p and h after so many steps; where ``keep`` is True, x stays as it is and is not corrupted."""
+        """x, its p and h after so many steps; where ``keep`` is True, x stays as it is and is not
+        corrupted.
+        """
         given, p = x, x
         for _ in range(steps):
             corrupted = corrupt(x, self.corruption, noise)
-            logits, h = self.step(corrupted if keep is None else torch.where(keep, given, corrupted), h, noise)
+            logits, h = self.step(
+                corrupted if keep is None else torch.where(keep, given, corrupted), h, noise
+            )
             p = torch.sigmoid(logits)
             x = noise.bernoulli(p)
             if keep is not None:
                 x, p = torch.where(keep, given, x), torch.where(keep, given, p)
         return x, p, h
 
-    # -- training and scores -------------------------------------------------------------------------------------------
+    # -- training and scores ----------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.spec.to_unit(batch["x"]).flatten(1)
-        bce = torch.stack([F.binary_cross_entropy_with_logits(a, x) for a in self.walk(x, self.noise)])
+        bce = torch.stack(
+            [F.binary_cross_entropy_with_logits(a, x) for a in self.walk(x, self.noise)]
+        )
         nats = bce.detach() * self.spec.dim
-        return {"loss": bce.mean(), "walkback_bce": nats.mean(), **{f"walkback_bce_{n + 1}": v for n, v in enumerate(nats)}}
+        return {
+            "loss": bce.mean(),
+            "walkback_bce": nats.mean(),
+            **{f"walkback_bce_{n + 1}": v for n, v in enumerate(nats)},
+        }
 
     def states(self) -> Tensor:
         """p of the states that the scores rest on, (S, D); made once for the same weights."""
@@ -215,19 +269,30 @@ class GSN(LikelihoodModule):
         return self._scored([*self.parameters(), self.means], compute)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Cross-entropy of one denoising step and, for binary data, the two indirect scores; nats."""
+        """Cross-entropy of one denoising step and, for binary data, the two indirect scores;
+        nats.
+        """
         x, noise = self.spec.to_unit(batch["x"]).flatten(1), Drawn(generator)
         logits, _ = self.step(corrupt(x, self.corruption, noise), self.rest(x), noise)
-        values = {"denoise_bce": F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)}
+        values = {
+            "denoise_bce": F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+        }
         if self.spec.levels == 2:
             p = self.states()
             window = -torch.cdist(x.double(), p.double()).square() / (2 * self.parzen_sigma**2)
-            constant = math.log(len(p)) + self.spec.dim * math.log(self.parzen_sigma * math.sqrt(2 * math.pi))
-            values |= {"csl_nats": -conservative_log_likelihood(x, p), "parzen_nats": window.logsumexp(1) - constant}
+            constant = math.log(len(p)) + self.spec.dim * math.log(
+                self.parzen_sigma * math.sqrt(2 * math.pi)
+            )
+            values |= {
+                "csl_nats": -conservative_log_likelihood(x, p),
+                "parzen_nats": window.logsumexp(1) - constant,
+            }
         return values
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    # -- use --------------------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         noise = Drawn(generator)
         x = noise.bernoulli(self.means.expand(n, -1))
         return self._shown(*self.chain(x, self.rest(x), self.burn_in, noise)[:2])
@@ -244,13 +309,21 @@ class GSN(LikelihoodModule):
             logits, h = self.step(v, h, None)
         return self.spec.from_unit(torch.sigmoid(logits)).view_as(x)
 
-    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def inpaint(
+        self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """A chain in which the pixels where ``known`` is True are held."""
-        noise, v, keep = Drawn(generator), self.spec.to_unit(x).flatten(1), known.expand_as(x).flatten(1)
+        noise, v, keep = (
+            Drawn(generator),
+            self.spec.to_unit(x).flatten(1),
+            known.expand_as(x).flatten(1),
+        )
         v = torch.where(keep, v, noise.bernoulli(self.means.expand_as(v)))
-        return torch.where(known, x, self._shown(*self.chain(v, self.rest(v), self.burn_in, noise, keep)[:2]))
+        return torch.where(
+            known, x, self._shown(*self.chain(v, self.rest(v), self.burn_in, noise, keep)[:2])
+        )
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
         if self.optimiser == "adam":
             optimiser: torch.optim.Optimizer = torch.optim.Adam(self.parameters(), self.lr)
@@ -258,9 +331,14 @@ class GSN(LikelihoodModule):
             optimiser = torch.optim.SGD(self.parameters(), self.lr, momentum=self.momentum)
 
         def rate(step: int) -> float:
-            return self.gamma**step * (max(1 - step / self.decay_steps, 0.0) if self.decay_steps else 1.0)
+            return self.gamma**step * (
+                max(1 - step / self.decay_steps, 0.0) if self.decay_steps else 1.0
+            )
 
         return {
             "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimiser, rate), "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": torch.optim.lr_scheduler.LambdaLR(optimiser, rate),
+                "interval": "step",
+            },
         }

@@ -1,20 +1,26 @@
 """RBM: restricted Boltzmann machine, trained by contrastive divergence or persistent chains.
 
-Paper      Hinton. Training Products of Experts by Minimizing Contrastive Divergence. Neural Computation 14, 2002. (The machine:
-           Smolensky 1986. Persistent chains: Tieleman, ICML 2008. Annealed importance sampling: Salakhutdinov and Murray, ICML 2008.)
-Model      E(v, h) = -b·v - c·h - v·Wh; F(v) = -b·v - Σ_j softplus(c_j + v·W_j); log P(v) = -F(v) - log Z;
-           P(h_j = 1 | v) = sigmoid(c_j + v·W_j), P(v_i = 1 | h) = sigmoid(b_i + W_i·h).
-           Real vectors: F(v) = ½|v - b|² - Σ_j softplus(c_j + v·W_j), v | h ~ N(b + Wh, I), on standardised data.
-Objective  mean F(v⁺) - mean F(v⁻), v⁻ detached: its gradient is <v h>_model - <v h>_data. Its value is no likelihood.
-           "pcd": v⁻ are ``particles`` that are never reset, moved k Gibbs steps at each update. "cd": k steps from the minibatch.
-log Z      By enumerating the smaller layer where it has at most 20 units; else by annealed importance sampling from the machine
-           without weights, whose biases are the data's logits. log Z is then, as a rule, estimated low and log P high. Annealing back
-           from the states of a long run errs on the other side: val/log_z_upper, and with it val/nll_upper_nats. It is a bound (Burda,
-           Grosse and Salakhutdinov, AISTATS 2015) as far as the run has reached the machine's own distribution.
+Paper      Hinton. Training Products of Experts by Minimizing Contrastive Divergence. Neural
+           Computation 14, 2002. (The machine: Smolensky 1986. Persistent chains: Tieleman, ICML
+           2008. Annealed importance sampling: Salakhutdinov and Murray, ICML 2008.)
+Model      E(v, h) = -b·v - c·h - v·Wh; F(v) = -b·v - Σ_j softplus(c_j + v·W_j); log P(v) = -F(v) -
+           log Z; P(h_j = 1 | v) = sigmoid(c_j + v·W_j), P(v_i = 1 | h) = sigmoid(b_i + W_i·h).
+           Real vectors: F(v) = ½|v - b|² - Σ_j softplus(c_j + v·W_j), v | h ~ N(b + Wh, I), on
+           standardised data.
+Objective  mean F(v⁺) - mean F(v⁻), v⁻ detached: its gradient is <v h>_model - <v h>_data. Its value
+           is no likelihood. "pcd": v⁻ are ``particles`` that are never reset, moved k Gibbs steps
+           at each update. "cd": k steps from the minibatch.
+log Z      By enumerating the smaller layer where it has at most 20 units; else by annealed
+           importance sampling from the machine without weights, whose biases are the data's logits.
+           log Z is then, as a rule, estimated low and log P high. Annealing back from the states of
+           a long run errs on the other side: val/log_z_upper, and with it val/nll_upper_nats. It is
+           a bound (Burda, Grosse and Salakhutdinov, AISTATS 2015) as far as the run has reached the
+           machine's own distribution.
 Sampling   Gibbs chains started from independent pixels at the data's means.
-Notes      The particles are one set for all processes: each moves its share and all gather the whole, so W processes
-           train as one. The learning rate falls linearly to zero over ``decay_steps``. Adam does not suit persistent chains: they
-           cannot follow it. The label units of a classifying machine are not here.
+Notes      The particles are one set for all processes: each moves its share and all gather the
+           whole, so W processes train as one. The learning rate falls linearly to zero over
+           ``decay_steps``. Adam does not suit persistent chains: they cannot follow it. The label
+           units of a classifying machine are not here.
 """
 
 from __future__ import annotations
@@ -35,7 +41,12 @@ from zoo.registry import Paper, register
 
 @register(
     "rbm",
-    paper=Paper("Hinton", "Training Products of Experts by Minimizing Contrastive Divergence", 2002, "Neural Computation 14"),
+    paper=Paper(
+        "Hinton",
+        "Training Products of Experts by Minimizing Contrastive Divergence",
+        2002,
+        "Neural Computation 14",
+    ),
     about="one hidden layer of binary units, trained by (persistent) Gibbs chains",
     taxonomy="explicit markov chain",
     likelihood="estimate",
@@ -85,24 +96,39 @@ class RBM(LikelihoodModule):
         if algorithm not in ("pcd", "cd"):
             raise ValueError(f"rbm: algorithm is pcd or cd, got {algorithm!r}")
         if min(hidden, k, particles, temperatures, chains, gibbs_steps) < 1:
-            raise ValueError("rbm: hidden, k, particles, temperatures, chains and gibbs_steps are at least 1")
+            raise ValueError(
+                "rbm: hidden, k, particles, temperatures, chains and gibbs_steps are at least 1"
+            )
         self.algorithm, self.k, self.gibbs_steps = algorithm, k, gibbs_steps
-        self.lr, self.decay_steps, self.momentum, self.weight_decay = lr, decay_steps, momentum, weight_decay
+        self.lr, self.decay_steps, self.momentum, self.weight_decay = (
+            lr,
+            decay_steps,
+            momentum,
+            weight_decay,
+        )
         self.temperatures, self.chains = temperatures, chains
         self.gaussian = spec.levels is None
         self.W = nn.Parameter(0.01 * torch.randn(spec.dim, hidden))
         self.b = nn.Parameter(torch.zeros(spec.dim))
         self.c = nn.Parameter(torch.zeros(hidden))
-        start = torch.randn(particles, spec.dim) if self.gaussian else torch.bernoulli(torch.full((particles, spec.dim), 0.5))
+        start = (
+            torch.randn(particles, spec.dim)
+            if self.gaussian
+            else torch.bernoulli(torch.full((particles, spec.dim), 0.5))
+        )
         self.register_buffer("particles", start)
-        self.register_buffer("base", torch.zeros(spec.dim))  # visible biases of the machine AIS starts from
+        self.register_buffer(
+            "base", torch.zeros(spec.dim)
+        )  # visible biases of the machine AIS starts from
         self.register_buffer("shift", torch.zeros(spec.dim))  # standardisation of real vectors
         self.register_buffer("scale", torch.ones(spec.dim))
         self._log_z: Remembered[dict[str, Tensor]] = Remembered()
 
     @torch.no_grad()
     def initialise_from(self, x: Tensor) -> None:
-        """Visible biases at the smoothed logits of the data's means; chains start from independent pixels."""
+        """Visible biases at the smoothed logits of the data's means; chains start from independent
+        pixels.
+        """
         v = x.flatten(1)
         g = seeded(int(self.noise_seed), "particles")
         if self.gaussian:
@@ -115,7 +141,7 @@ class RBM(LikelihoodModule):
         self.b.copy_(self.base)
         self.particles.copy_(torch.rand(self.particles.shape, generator=g).to(mean.device) < mean)
 
-    # -- the two layers ------------------------------------------------------------------------------------------------
+    # -- the two layers ---------------------------------------------------------------------------
     @property
     def exact(self) -> bool:
         return enumerable(len(self.b), len(self.c), self.gaussian)
@@ -144,7 +170,9 @@ class RBM(LikelihoodModule):
     def gibbs(self, v: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
         """v after ``steps`` rounds of h ~ P(h | v), v ~ P(v | h)."""
         for _ in range(steps):
-            v = self._visible(self.visible_given(bernoulli(self.hidden_given(v), generator)), generator)
+            v = self._visible(
+                self.visible_given(bernoulli(self.hidden_given(v), generator)), generator
+            )
         return v
 
     def _visible(self, p: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -152,23 +180,29 @@ class RBM(LikelihoodModule):
             return bernoulli(p, generator)
         return p + torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype)
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def free_energy(self, v: Tensor) -> Tensor:
         return free_energy(v, self.W, self.b, self.c, self.gaussian)
 
     def log_z(self) -> dict[str, Tensor]:
-        """log Z with its standard error (0 where it is exact) and, where it is annealed, from above."""
+        """log Z with its standard error (0 where it is exact) and, where it is annealed, from
+        above.
+        """
         machine = self.W, self.b, self.c, self.base
 
         def compute() -> dict[str, Tensor]:
-            return log_z_bounds(*machine, self.temperatures, self.chains, self._long_run, self.gaussian)
+            return log_z_bounds(
+                *machine, self.temperatures, self.chains, self._long_run, self.gaussian
+            )
 
         return self._log_z([*machine, self.particles], compute)
 
     def _long_run(self, n: int, generator: torch.Generator) -> Tensor:
         """n states of long chains, (n, D), from the particles where training has moved them."""
         if self.algorithm == "pcd":
-            v = self.particles[torch.arange(n, device=self.device) % len(self.particles)].to(self.W.dtype)
+            v = self.particles[torch.arange(n, device=self.device) % len(self.particles)].to(
+                self.W.dtype
+            )
         else:
             v = self._independent(n, generator)
         return self.gibbs(v, self.gibbs_steps, generator)
@@ -178,8 +212,14 @@ class RBM(LikelihoodModule):
         start = self.base if self.gaussian else torch.sigmoid(self.base)
         return self._visible(start.expand(n, -1), generator)
 
-    def log_prob(self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        return -self.free_energy(self.visible_units(x)) - self.log_z()["log_z"] - self.scale.log().sum()
+    def log_prob(
+        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return (
+            -self.free_energy(self.visible_units(x))
+            - self.log_z()["log_z"]
+            - self.scale.log().sum()
+        )
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         v = self.visible_units(batch["x"])
@@ -188,7 +228,9 @@ class RBM(LikelihoodModule):
 
     @torch.no_grad()
     def _negative(self, v: Tensor) -> Tensor:
-        """v⁻ of this process: k steps from the minibatch, or the particles moved k steps and kept."""
+        """v⁻ of this process: k steps from the minibatch, or the particles moved k steps and
+        kept.
+        """
         rank, world = self.noise.rank, self.noise.world
         persistent = self.algorithm == "pcd"
         if persistent:
@@ -204,26 +246,39 @@ class RBM(LikelihoodModule):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if len(self.particles) % self.trainer.world_size:
-            raise ValueError(f"particles={len(self.particles)} cannot be shared by {self.trainer.world_size} processes; take a multiple")
+            raise ValueError(
+                f"particles={len(self.particles)} cannot be shared by {self.trainer.world_size} "
+                f"processes; take a multiple"
+            )
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """log Z, its error, its upper estimate; for binary data, the cross-entropy of reconstruction and pseudo-likelihood (nats)."""
+        """log Z, its error, its upper estimate; for binary data, the cross-entropy of
+        reconstruction and pseudo-likelihood (nats).
+        """
         v = self.visible_units(batch["x"])
         values = {name: value.expand(len(v)) for name, value in self.log_z().items()}
         if "log_z_upper" in values:
-            values["nll_upper_nats"] = self.free_energy(v) + values["log_z_upper"] + self.scale.log().sum()
+            values["nll_upper_nats"] = (
+                self.free_energy(v) + values["log_z_upper"] + self.scale.log().sum()
+            )
         if self.gaussian:
             return values
         logits = self.b + self.hidden_given(v) @ self.W.T
         values["recon_bce"] = F.binary_cross_entropy_with_logits(logits, v, reduction="none").sum(1)
         bit = torch.randint(self.spec.dim, (len(v), 1), generator=generator, device=v.device)
         flipped = v.scatter(1, bit, 1 - v.gather(1, bit))
-        values["pseudo_nll"] = -self.spec.dim * F.logsigmoid(self.free_energy(flipped) - self.free_energy(v))
+        values["pseudo_nll"] = -self.spec.dim * F.logsigmoid(
+            self.free_energy(flipped) - self.free_energy(v)
+        )
         return values
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        return self.data_units(self.gibbs(self._independent(n, generator), self.gibbs_steps, generator))
+    # -- use --------------------------------------------------------------------------------------
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self.data_units(
+            self.gibbs(self._independent(n, generator), self.gibbs_steps, generator)
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """P(h = 1 | v), (B, H)."""
@@ -237,19 +292,28 @@ class RBM(LikelihoodModule):
         return self.decode(self.encode(x))
 
     @torch.no_grad()
-    def inpaint(self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Draw the dimensions where ``known`` is False, given the others, by Gibbs sampling with those clamped."""
+    def inpaint(
+        self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the dimensions where ``known`` is False, given the others, by Gibbs sampling with
+        those clamped.
+        """
         given, known = self.visible_units(x), known.expand_as(x).flatten(1)
         v = torch.where(known, given, self._independent(len(given), generator))
         for _ in range(self.gibbs_steps):
             v = torch.where(known, given, self.gibbs(v, 1, generator))
         return self.data_units(v)
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
-        groups: list[dict[str, Any]] = [{"params": [self.W], "weight_decay": self.weight_decay}, {"params": [self.b, self.c]}]
+        groups: list[dict[str, Any]] = [
+            {"params": [self.W], "weight_decay": self.weight_decay},
+            {"params": [self.b, self.c]},
+        ]
         optimiser = torch.optim.SGD(groups, self.lr, momentum=self.momentum)
         if not self.decay_steps:
             return optimiser
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(1 - step / self.decay_steps, 0.0))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: max(1 - step / self.decay_steps, 0.0)
+        )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

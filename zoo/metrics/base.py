@@ -1,4 +1,6 @@
-"""What the metrics share: two sets of features, of which the real one survives ``reset``, and kept rows in a fixed order."""
+"""What the metrics share: two sets of features, of which the real one survives ``reset``, and kept
+rows in a fixed order.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,14 @@ class TwoSets(Metric):
         self.keep_real = keep_real
 
     def reset(self) -> None:
-        real = {k: getattr(self, k) for k in self._defaults if k.startswith("real_")} if self.keep_real else {}
-        real = {k: [*v] if isinstance(v, list) else v for k, v in real.items()}  # Metric.reset empties lists in place
+        real = (
+            {k: getattr(self, k) for k in self._defaults if k.startswith("real_")}
+            if self.keep_real
+            else {}
+        )
+        real = {
+            k: [*v] if isinstance(v, list) else v for k, v in real.items()
+        }  # Metric.reset empties lists in place
         super().reset()
         for name, value in real.items():
             setattr(self, name, value)
@@ -38,14 +46,18 @@ class TwoSets(Metric):
 class KeptRows(TwoSets):
     """Keeps features in float64, each row with its number in the whole sample.
 
-    Several processes may hold any share of the rows in any order: before use they are gathered, sorted by number, freed of
-    repeated numbers and cut to the first ``keep``. So the value does not depend on who computed which row.
+    Several processes may hold any share of the rows in any order: before use they are gathered,
+    sorted by number, freed of repeated numbers and cut to the first ``keep``. So the value does not
+    depend on who computed which row.
 
     Args:
-        dim: length of one row. keep: rows numbered ``keep`` and above are not stored; None stores all.
+        dim: length of one row. keep: rows numbered ``keep`` and above are not stored; None stores
+            all.
     """
 
-    def __init__(self, dim: int, keep: int | None = None, keep_real: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, dim: int, keep: int | None = None, keep_real: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(keep_real, **kwargs)
         self.dim, self.keep = dim, keep
         for side in ("real", "fake"):
@@ -54,11 +66,17 @@ class KeptRows(TwoSets):
         self._begin()
 
     def _begin(self) -> None:
-        """Empty pieces of the right shape and type, so that a process without rows can take part in a gather."""
+        """Empty pieces of the right shape and type, so that a process without rows can take part in
+        a gather.
+        """
         for side in ("real", "fake"):
             if not getattr(self, f"{side}_rows"):
-                getattr(self, f"{side}_features").append(torch.empty(0, self.dim, dtype=torch.float64, device=self.device))
-                getattr(self, f"{side}_rows").append(torch.empty(0, dtype=torch.long, device=self.device))
+                getattr(self, f"{side}_features").append(
+                    torch.empty(0, self.dim, dtype=torch.float64, device=self.device)
+                )
+                getattr(self, f"{side}_rows").append(
+                    torch.empty(0, dtype=torch.long, device=self.device)
+                )
 
     def reset(self) -> None:
         super().reset()
@@ -72,14 +90,20 @@ class KeptRows(TwoSets):
             rows = torch.arange(rows, rows + len(features))
         rows = rows.to(self.device)
         if self.keep is not None:
-            features, rows = features[(rows < self.keep).to(features.device)], rows[rows < self.keep]
+            features, rows = (
+                features[(rows < self.keep).to(features.device)],
+                rows[rows < self.keep],
+            )
         side = "real" if real else "fake"
         getattr(self, f"{side}_features").append(features.detach().to(self.device, torch.float64))
         getattr(self, f"{side}_rows").append(rows.long())
 
     def kept(self, side: str) -> Tensor:
         """All rows of a side, (n, dim), in the order of their numbers."""
-        features, rows = dim_zero_cat(getattr(self, f"{side}_features")), dim_zero_cat(getattr(self, f"{side}_rows"))
+        features, rows = (
+            dim_zero_cat(getattr(self, f"{side}_features")),
+            dim_zero_cat(getattr(self, f"{side}_rows")),
+        )
         rows, order = torch.sort(rows, stable=True)
         first = torch.ones_like(rows, dtype=torch.bool)
         first[1:] = rows[1:] != rows[:-1]
@@ -87,9 +111,11 @@ class KeptRows(TwoSets):
 
 
 def from_rank_zero(build: Callable[[], T]) -> T:
-    """What ``build`` returns on the first process, on every process; an error there is an error everywhere.
+    """What ``build`` returns on the first process, on every process; an error there is an error
+    everywhere.
 
-    All processes call it; the others wait. The value travels between processes, so it must hold CPU tensors and plain values.
+    All processes call it; the others wait. The value travels between processes, so it must hold CPU
+    tensors and plain values.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return build()

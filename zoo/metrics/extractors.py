@@ -1,7 +1,9 @@
-"""Feature extractors: what turns images into the features and class probabilities that the metrics compare.
+"""Feature extractors: what turns images into the features and class probabilities that the metrics
+compare.
 
-A distance means something only together with its extractor, so each has a name, which stands in the name of every number
-(``fid_digitsnet``), and a hash of its weights. Plain ``fid`` is reserved for the Inception network of the papers.
+A distance means something only together with its extractor, so each has a name, which stands in the
+name of every number (``fid_digitsnet``), and a hash of its weights. Plain ``fid`` is reserved for
+the Inception network of the papers.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ class Extractor(nn.Module):
     """Images in levels to features, (B, dim), and class probabilities, (B, num_classes), or None.
 
     Attributes:
-        name: stands in the name of every number. resize: what happens to the image before the network, in words.
-        dim: length of a feature. num_classes: columns of the probabilities, None without a classifier.
+        name: stands in the name of every number. resize: what happens to the image before the
+            network, in words.
+        dim: length of a feature. num_classes: columns of the probabilities, None without a
+            classifier.
         about_data: whether these classes are the data's own.
     """
 
@@ -49,45 +53,67 @@ class Extractor(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """What a protocol says about the extractor."""
-        return {"extractor": self.name, "weights": self.weights_hash, "dim": self.dim, "classes": self.num_classes, "resize": self.resize}
+        return {
+            "extractor": self.name,
+            "weights": self.weights_hash,
+            "dim": self.dim,
+            "classes": self.num_classes,
+            "resize": self.resize,
+        }
 
 
 def digest(*parts: Tensor | str) -> str:
     """16 hexadecimal digits that name these tensors and strings."""
     h = hashlib.sha256()
     for part in parts:
-        h.update(part.encode() if isinstance(part, str) else part.detach().cpu().contiguous().numpy().tobytes())
+        h.update(
+            part.encode()
+            if isinstance(part, str)
+            else part.detach().cpu().contiguous().numpy().tobytes()
+        )
     return h.hexdigest()[:16]
 
 
-# -- Inception ---------------------------------------------------------------------------------------------------------
+# -- Inception -----------------------------------------------------------------------------------
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+INCEPTION_URL = (
+    f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
+)
 
 
 def find_inception(path: str | os.PathLike | None = None) -> Path | None:
-    """The weight file: the path given, else $ZOO_INCEPTION, else the cache that torch-fidelity and torchmetrics share.
+    """The weight file: the path given, else $ZOO_INCEPTION, else the cache that torch-fidelity and
+    torchmetrics share.
 
     Raises:
         FileNotFoundError: a path or $ZOO_INCEPTION was given and there is no such file.
     """
-    for said, where in ((path, "inception_weights"), (os.environ.get("ZOO_INCEPTION"), "ZOO_INCEPTION")):
+    for said, where in (
+        (path, "inception_weights"),
+        (os.environ.get("ZOO_INCEPTION"), "ZOO_INCEPTION"),
+    ):
         if said:
             if not Path(said).is_file():
-                raise FileNotFoundError(f"{where}={said} does not exist; it should be {INCEPTION_FILE}, from {INCEPTION_URL}")
+                raise FileNotFoundError(
+                    f"{where}={said} does not exist; it should be {INCEPTION_FILE}, from "
+                    f"{INCEPTION_URL}"
+                )
             return Path(said)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     return cached if cached.is_file() else None
 
 
 class Inception(Extractor):
-    """The Inception network of the papers' FID, KID and IS (TensorFlow, 2015), as torch-fidelity has it.
+    """The Inception network of the papers' FID, KID and IS (TensorFlow, 2015), as torch-fidelity
+    has it.
 
-    Levels become uint8 by rounding, grey images are repeated to three channels, and the resize is TensorFlow 1's bilinear one without
-    anti-aliasing. Features are the 2048 of the last pooling; probabilities come from the logits without their bias.
+    Levels become uint8 by rounding, grey images are repeated to three channels, and the resize is
+    TensorFlow 1's bilinear one without anti-aliasing. Features are the 2048 of the last pooling;
+    probabilities come from the logits without their bias.
 
     Args:
-        weights: the file; None looks where ``find_inception`` says. download: fetch the file into the shared cache if it is missing.
+        weights: the file; None looks where ``find_inception`` says. download: fetch the file into
+            the shared cache if it is missing.
     """
 
     name, resize, dim, num_classes, about_data = (
@@ -103,20 +129,27 @@ class Inception(Extractor):
         state = from_rank_zero(lambda: self._read(weights, download))
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        safe = io.BytesIO()  # torch-fidelity unpickles whatever its file holds: hand it the tensors we have read
+        safe = (
+            io.BytesIO()
+        )  # torch-fidelity unpickles whatever its file holds: hand it the tensors we have read
         torch.save(state, safe)
         safe.seek(0)
-        self.net = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=safe)
+        self.net = FeatureExtractorInceptionV3(
+            "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=safe
+        )
 
     @staticmethod
     def _read(weights: str | os.PathLike | None, download: bool) -> dict[str, Tensor]:
         path = find_inception(weights)
         if path is None and download:
-            return torch.hub.load_state_dict_from_url(INCEPTION_URL, map_location="cpu", weights_only=True)
+            return torch.hub.load_state_dict_from_url(
+                INCEPTION_URL, map_location="cpu", weights_only=True
+            )
         if path is None:
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise FileNotFoundError(
-                f"no Inception weights here: put {INCEPTION_FILE} (from {INCEPTION_URL}) in {folder}, or point ZOO_INCEPTION at it, or "
+                f"no Inception weights here: put {INCEPTION_FILE} (from {INCEPTION_URL}) in "
+                f"{folder}, or point ZOO_INCEPTION at it, or "
                 "choose extractor=auto, which falls back on a small network trained on the data"
             )
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -124,15 +157,19 @@ class Inception(Extractor):
     @torch.no_grad()
     def forward(self, x: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor | None]:
         if spec.shape[0] not in (1, 3):
-            raise ValueError(f"the Inception network takes grey or RGB images, got {spec}; choose extractor=datanet")
+            raise ValueError(
+                f"the Inception network takes grey or RGB images, got {spec}; choose "
+                f"extractor=datanet"
+            )
         pixels = (spec.to_unit(x).clamp(0, 1) * 255).round().to(torch.uint8)
         features, logits = self.net(pixels.expand(-1, 3, -1, -1))
         return features, logits.double().softmax(1)
 
 
-# -- pixels ------------------------------------------------------------------------------------------------------------
+# -- pixels --------------------------------------------------------------------------------------
 class Pixels(Extractor):
-    """Pixels in [0, 1], averaged to 8x8; probabilities by logistic regression on the training images' pixels, if labelled.
+    """Pixels in [0, 1], averaged to 8x8; probabilities by logistic regression on the training
+    images' pixels, if labelled.
 
     Args:
         x, y: training images in levels, and labels.
@@ -158,12 +195,19 @@ class Pixels(Extractor):
     def _regression(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         from sklearn.linear_model import LogisticRegression
 
-        fitted = LogisticRegression(max_iter=2000).fit(features.cpu().double().numpy(), y.cpu().numpy())
+        fitted = LogisticRegression(max_iter=2000).fit(
+            features.cpu().double().numpy(), y.cpu().numpy()
+        )
         rows, shifts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
         if len(fitted.classes_) == 2:  # one row, the log-odds of the second class
-            rows, shifts = torch.cat([torch.zeros_like(rows), rows]), torch.cat([torch.zeros_like(shifts), shifts])
+            rows, shifts = (
+                torch.cat([torch.zeros_like(rows), rows]),
+                torch.cat([torch.zeros_like(shifts), shifts]),
+            )
         weight = torch.zeros(self.num_classes or 0, self.dim, dtype=torch.float64)
-        bias = torch.full((self.num_classes or 0,), float("-inf"), dtype=torch.float64)  # a class without examples
+        bias = torch.full(
+            (self.num_classes or 0,), float("-inf"), dtype=torch.float64
+        )  # a class without examples
         seen = torch.from_numpy(fitted.classes_).long()
         weight[seen], bias[seen] = rows, shifts
         return weight, bias
@@ -176,28 +220,36 @@ class Pixels(Extractor):
         return features, F.linear(features.double(), self.weight, self.bias).softmax(1)
 
 
-# -- a network for the data at hand ------------------------------------------------------------------------------------
+# -- a network for the data at hand --------------------------------------------------------------
 RECIPE = "datanet 1: conv 16 (/2 above 16 pixels), 32/2, 64/2, linear 64, GELU; unit variance"
 RECIPE += "; Adam 1e-3 to 0, batch 64, noise 0.1 (denoising 0.3)"
 STEPS, BATCH, WIDTH = 1000, 64, 64
 
 
 class DataNet(Extractor):
-    """A small network trained on the run's own training images, with a fixed seed; features are its last 64 activations, divided by one
-    number so that their variance over the training images is 1 on average.
+    """A small network trained on the run's own training images, with a fixed seed; features are its
+    last 64 activations, divided by one number so that their variance over the training images is 1
+    on average.
 
-    Labelled data train a classifier, unlabelled data a denoising auto-encoder, whose bottleneck serves. The name is the data's:
-    ``digitsnet``. The trained weights are kept in ``cache`` under a name that says data and recipe.
+    Labelled data train a classifier, unlabelled data a denoising auto-encoder, whose bottleneck
+    serves. The name is the data's: ``digitsnet``. The trained weights are kept in ``cache`` under a
+    name that says data and recipe.
 
     Args:
         spec: image data. x, y: training images in levels, and labels.
-        cache: folder; None is $ZOO_CACHE, else ~/.cache/generative-zoo. progress: show a bar while training.
+        cache: folder; None is $ZOO_CACHE, else ~/.cache/generative-zoo. progress: show a bar while
+            training.
     """
 
     dim = WIDTH
 
     def __init__(
-        self, spec: DataSpec, x: Tensor, y: Tensor | None = None, cache: str | os.PathLike | None = None, progress: bool = True
+        self,
+        spec: DataSpec,
+        x: Tensor,
+        y: Tensor | None = None,
+        cache: str | os.PathLike | None = None,
+        progress: bool = True,
     ) -> None:
         super().__init__()
         self.size = (min(32, spec.shape[1]), min(32, spec.shape[2]))
@@ -205,11 +257,18 @@ class DataNet(Extractor):
         self.name = (re.findall(r"[a-z0-9]+", spec.name.lower()) or ["data"])[0] + "net"
         labelled = y is not None and spec.num_classes > 1
         self.num_classes = spec.num_classes if labelled else None
-        with torch.random.fork_rng([]), torch.inference_mode(False):  # also inside a validation loop
+        with (
+            torch.random.fork_rng([]),
+            torch.inference_mode(False),
+        ):  # also inside a validation loop
             torch.random.default_generator.manual_seed(0)
             self._build(spec.shape[0])
-            folder = Path(cache or os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "generative-zoo")
-            state = from_rank_zero(lambda: self._trained(spec, x, y if labelled else None, folder, progress))
+            folder = Path(
+                cache or os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "generative-zoo"
+            )
+            state = from_rank_zero(
+                lambda: self._trained(spec, x, y if labelled else None, folder, progress)
+            )
             self.load_state_dict(state)
         self.requires_grad_(False).eval()
 
@@ -220,11 +279,16 @@ class DataNet(Extractor):
             h, w = -(-h // stride), -(-w // stride)
         self.register_buffer("scale", torch.ones(()))
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, stride=first, padding=1), nn.GELU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.GELU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.GELU(),
-            nn.Flatten(), nn.Linear(64 * h * w, WIDTH), nn.GELU(),
-        )  # fmt: skip
+            nn.Conv2d(channels, 16, 3, stride=first, padding=1),
+            nn.GELU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Linear(64 * h * w, WIDTH),
+            nn.GELU(),
+        )
         pixels = channels * self.size[0] * self.size[1]
         self.head: nn.Module
         if self.num_classes:
@@ -235,18 +299,34 @@ class DataNet(Extractor):
     def _pixels(self, x: Tensor, spec: DataSpec) -> Tensor:
         return F.adaptive_avg_pool2d(spec.to_unit(x).float(), self.size)
 
-    def _trained(self, spec: DataSpec, x: Tensor, y: Tensor | None, folder: Path, progress: bool) -> dict[str, Tensor]:
+    def _trained(
+        self, spec: DataSpec, x: Tensor, y: Tensor | None, folder: Path, progress: bool
+    ) -> dict[str, Tensor]:
         """The weights, from the cache or from training."""
         x = self._pixels(x.detach().cpu().clone(), spec)
         y = None if y is None else y.detach().cpu().clone()
-        path = folder / f"{self.name}-{digest(RECIPE, str(STEPS), str(spec), x, *([] if y is None else [y]))}.pt"
+        of = digest(RECIPE, str(STEPS), str(spec), x, *([] if y is None else [y]))
+        path = folder / f"{self.name}-{of}.pt"
         if path.is_file():
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
                 self.load_state_dict(state)
                 return state
-            except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, OSError) as error:
-                warnings.warn(f"{path} is damaged ({type(error).__name__}): the feature network is trained again", stacklevel=2)
+            except (
+                pickle.UnpicklingError,
+                RuntimeError,
+                EOFError,
+                KeyError,
+                ValueError,
+                TypeError,
+                AttributeError,
+                OSError,
+            ) as error:
+                warnings.warn(
+                    f"{path} is damaged ({type(error).__name__}): the feature network is trained "
+                    f"again",
+                    stacklevel=2,
+                )
         with torch.enable_grad():
             self._train(x, y, progress)
         state = {k: v.detach().clone() for k, v in self.state_dict().items()}
@@ -256,7 +336,11 @@ class DataNet(Extractor):
             torch.save(state, part)
             os.replace(part, path)  # another run never sees half a file
         except OSError as error:
-            warnings.warn(f"the feature network cannot be kept in {folder} ({error}); set ZOO_CACHE to a folder", stacklevel=2)
+            warnings.warn(
+                f"the feature network cannot be kept in {folder} ({error}); set ZOO_CACHE to a "
+                f"folder",
+                stacklevel=2,
+            )
         return state
 
     def _train(self, x: Tensor, y: Tensor | None, progress: bool) -> None:
@@ -265,11 +349,20 @@ class DataNet(Extractor):
         self._build(x.shape[1])  # a damaged file may have been loaded in part
         g = torch.Generator().manual_seed(0)
         optimiser = torch.optim.Adam(self.parameters(), 1e-3)
-        for step in tqdm(range(STEPS), desc=f"training {self.name} (feature network)", disable=not progress, leave=False):
+        for step in tqdm(
+            range(STEPS),
+            desc=f"training {self.name} (feature network)",
+            disable=not progress,
+            leave=False,
+        ):
             rows = torch.randint(len(x), (BATCH,), generator=g)
-            noisy = x[rows] + (0.3 if y is None else 0.1) * torch.randn(BATCH, *x.shape[1:], generator=g)
+            noisy = x[rows] + (0.3 if y is None else 0.1) * torch.randn(
+                BATCH, *x.shape[1:], generator=g
+            )
             out = self.head(self.body(noisy))
-            loss = F.mse_loss(out, x[rows].flatten(1)) if y is None else F.cross_entropy(out, y[rows])
+            loss = (
+                F.mse_loss(out, x[rows].flatten(1)) if y is None else F.cross_entropy(out, y[rows])
+            )
             optimiser.param_groups[0]["lr"] = 1e-3 * (1 - step / STEPS)
             optimiser.zero_grad()
             loss.backward()
@@ -280,19 +373,28 @@ class DataNet(Extractor):
     @torch.no_grad()
     def forward(self, x: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor | None]:
         features = self.body(self._pixels(x, spec))
-        return features / self.scale, self.head(features).double().softmax(1) if self.num_classes else None
+        return features / self.scale, self.head(features).double().softmax(
+            1
+        ) if self.num_classes else None
 
 
-# -- choosing ----------------------------------------------------------------------------------------------------------
+# -- choosing ------------------------------------------------------------------------------------
 NAMES = ("auto", "inception", "datanet", "pixels")
 
 
-def choose(name: str, data: Any, *, inception_weights: str | os.PathLike | None = None, progress: bool = True) -> Extractor:
+def choose(
+    name: str,
+    data: Any,
+    *,
+    inception_weights: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> Extractor:
     """The extractor of that name for a data module's images.
 
     Args:
-        name: "inception", "datanet", "pixels", or "auto": Inception where its weights are found and the images are grey or RGB, else
-            DataNet. data: a data module with ``spec``, ``split`` and ``examples``. inception_weights: the file, or "download".
+        name: "inception", "datanet", "pixels", or "auto": Inception where its weights are found and
+            the images are grey or RGB, else DataNet. data: a data module with ``spec``, ``split``
+                and ``examples``. inception_weights: the file, or "download".
     """
     if name not in NAMES:
         raise ValueError(f"extractor is one of {', '.join(NAMES)}, got {name!r}")
@@ -301,10 +403,16 @@ def choose(name: str, data: Any, *, inception_weights: str | os.PathLike | None 
     path = None if download else inception_weights
     if name == "auto":
         fits = spec.shape[0] in (1, 3)
-        found = fits and from_rank_zero(lambda: download or find_inception(path) is not None)  # one answer for all processes
+        found = fits and from_rank_zero(
+            lambda: download or find_inception(path) is not None
+        )  # one answer for all processes
         name = "inception" if found else "datanet"
     if name == "inception":
         return Inception(path, download)
     batch = data.examples(min(LIMIT, len(data.split("train")["x"])))
     labels = batch.get("y") if spec.num_classes else None
-    return Pixels(spec, batch["x"], labels) if name == "pixels" else DataNet(spec, batch["x"], labels, progress=progress)
+    return (
+        Pixels(spec, batch["x"], labels)
+        if name == "pixels"
+        else DataNet(spec, batch["x"], labels, progress=progress)
+    )

@@ -1,6 +1,7 @@
 """FID: the Fréchet distance between Gaussian fits of two sets of features.
 
-Heusel et al. GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium. 2017. arXiv:1706.08500.
+Heusel et al. GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium.
+2017. arXiv:1706.08500.
 
     FID = |μ_r - μ_g|² + Tr(Σ_r + Σ_g - 2 (Σ_r Σ_g)^½), unbiased covariances.
 
@@ -20,13 +21,19 @@ from zoo.metrics.base import TwoSets
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> Tensor:
     """|μ_a - μ_b|² + Tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^½), float64.
 
-    With Σ = F Fᵀ by the symmetric eigendecomposition, Tr (Σ_a Σ_b)^½ is the sum of the singular values of F_aᵀ F_b: real numbers
-    throughout, and exact for singular covariances (n < d). Not a number if a feature is not.
+    With Σ = F Fᵀ by the symmetric eigendecomposition, Tr (Σ_a Σ_b)^½ is the sum of the singular
+    values of F_aᵀ F_b: real numbers throughout, and exact for singular covariances (n < d). Not a
+    number if a feature is not.
     """
     if not (cov_a.isfinite().all() and cov_b.isfinite().all()):
         return torch.full((), float("nan"), dtype=torch.float64, device=cov_a.device)
     cross = torch.linalg.svdvals(_factor(cov_a).T @ _factor(cov_b)).sum()
-    return (mean_a - mean_b).double().square().sum() + torch.trace(cov_a.double()) + torch.trace(cov_b.double()) - 2 * cross
+    return (
+        (mean_a - mean_b).double().square().sum()
+        + torch.trace(cov_a.double())
+        + torch.trace(cov_b.double())
+        - 2 * cross
+    )
 
 
 def _factor(cov: Tensor) -> Tensor:
@@ -39,13 +46,16 @@ def _factor(cov: Tensor) -> Tensor:
 def moments(n: Tensor, total: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and unbiased covariance from n, Σf and Σffᵀ."""
     if n < 2:
-        raise ValueError(f"a covariance takes at least two rows, got {int(n)}; raise the number of samples")
+        raise ValueError(
+            f"a covariance takes at least two rows, got {int(n)}; raise the number of samples"
+        )
     mean = total / n
     return mean, (outer - n * torch.outer(mean, mean)) / (n - 1)
 
 
 class FrechetDistance(TwoSets):
-    """FID from accumulated float64 sums; processes' sums are added, so it does not matter who saw which row.
+    """FID from accumulated float64 sums; processes' sums are added, so it does not matter who saw
+    which row.
 
     Args:
         dim: features of one row. keep_real: whether ``reset`` keeps the real sums.
@@ -62,8 +72,12 @@ class FrechetDistance(TwoSets):
         super().__init__(keep_real, **kwargs)
         for side in ("real", "fake"):
             self.add_state(f"{side}_n", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"{side}_sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum")
-            self.add_state(f"{side}_outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(
+                f"{side}_sum", torch.zeros(dim, dtype=torch.float64), dist_reduce_fx="sum"
+            )
+            self.add_state(
+                f"{side}_outer", torch.zeros(dim, dim, dtype=torch.float64), dist_reduce_fx="sum"
+            )
 
     def update(self, features: Tensor, real: bool = False) -> None:
         """Add features, (B, dim)."""
@@ -75,5 +89,6 @@ class FrechetDistance(TwoSets):
     def compute(self) -> Tensor:
         """The distance, a float64 scalar."""
         return frechet_distance(
-            *moments(self.real_n, self.real_sum, self.real_outer), *moments(self.fake_n, self.fake_sum, self.fake_outer)
+            *moments(self.real_n, self.real_sum, self.real_outer),
+            *moments(self.fake_n, self.fake_sum, self.fake_outer),
         )

@@ -21,7 +21,8 @@ def inception_score(p: Tensor, splits: int = 10, seed: int | None = 0) -> tuple[
     """Mean and population standard deviation over the splits; with one split the deviation is 0.
 
     Args:
-        p: class probabilities, (n, classes). splits: contiguous parts. seed: of a shuffle before splitting; None keeps the order.
+        p: class probabilities, (n, classes). splits: contiguous parts. seed: of a shuffle before
+            splitting; None keeps the order.
     """
     if not 1 <= splits <= len(p):
         raise ValueError(f"the inception score takes 1 to n splits, got {splits} for {len(p)} rows")
@@ -31,7 +32,9 @@ def inception_score(p: Tensor, splits: int = 10, seed: int | None = 0) -> tuple[
     scores = []
     for part in p.tensor_split(splits):
         marginal = part.mean(0)
-        scores.append((torch.xlogy(part, part).sum(1).mean() - torch.xlogy(marginal, marginal).sum()).exp())
+        scores.append(
+            (torch.xlogy(part, part).sum(1).mean() - torch.xlogy(marginal, marginal).sum()).exp()
+        )
     values = torch.stack(scores)
     return values.mean(), values.std(correction=0)
 
@@ -46,14 +49,19 @@ class InceptionScore(KeptRows):
     """IS and the number of classes present, of the generated images' class probabilities.
 
     Args:
-        classes: columns of the probabilities. splits, seed: see ``inception_score``. share: see ``classes_present``.
+        classes: columns of the probabilities. splits, seed: see ``inception_score``. share: see
+            ``classes_present``.
     """
 
-    def __init__(self, classes: int, splits: int = 10, seed: int = 0, share: float = 0.02, **kwargs: Any) -> None:
+    def __init__(
+        self, classes: int, splits: int = 10, seed: int = 0, share: float = 0.02, **kwargs: Any
+    ) -> None:
         super().__init__(classes, **kwargs)
         self.splits, self.seed, self.share = splits, seed, share
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and population standard deviation of the score over the splits, and the number of classes present."""
+        """Mean and population standard deviation of the score over the splits, and the number of
+        classes present.
+        """
         p = self.kept("fake")
         return *inception_score(p, self.splits, self.seed), classes_present(p, self.share)

@@ -36,14 +36,21 @@ class KernelDistance(KeptRows):
     """KID over random subsets.
 
     Args:
-        dim: features of one row. subsets: number of random subsets. subset_size: rows of each set in one subset, at most what
-            there are. seed: of the choice of subsets. keep, keep_real: see ``KeptRows``.
+        dim: features of one row. subsets: number of random subsets. subset_size: rows of each set
+            in one subset, at most what there are. seed: of the choice of subsets. keep, keep_real:
+                see ``KeptRows``.
     """
 
     def __init__(
-        self, dim: int, subsets: int = 100, subset_size: int = 1000, seed: int = 0, keep: int | None = None, keep_real: bool = True,
+        self,
+        dim: int,
+        subsets: int = 100,
+        subset_size: int = 1000,
+        seed: int = 0,
+        keep: int | None = None,
+        keep_real: bool = True,
         **kwargs: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(dim, keep, keep_real, **kwargs)
         self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
 
@@ -52,7 +59,10 @@ class KernelDistance(KeptRows):
         real, fake = self.kept("real"), self.kept("fake")
         size = min(self.subset_size, len(real), len(fake))
         if size < 2:
-            raise ValueError(f"KID takes at least two rows of each set, got {len(real)} real and {len(fake)} generated")
+            raise ValueError(
+                f"KID takes at least two rows of each set, got {len(real)} real and {len(fake)} "
+                f"generated"
+            )
         g = torch.Generator().manual_seed(self.seed)
 
         def some(rows: Tensor) -> Tensor:

@@ -6,16 +6,21 @@ import torch
 from torch import Tensor
 
 
-def mode_coverage(x: Tensor, centres: Tensor, std: float, radius: float = 0.3, least: int = 20) -> dict[str, Tensor]:
-    """How many components of a mixture of equal gaussians the samples reach, and how many samples are near one.
+def mode_coverage(
+    x: Tensor, centres: Tensor, std: float, radius: float = 0.3, least: int = 20
+) -> dict[str, Tensor]:
+    """How many components of a mixture of equal gaussians the samples reach, and how many samples
+    are near one.
 
     Args:
-        x: samples, (n, D). centres: component means, (K, D). std: standard deviation of a component. radius: what is near.
-        least: samples near its centre that a component must receive to count as reached; 20 is meant for 2,500 samples.
+        x: samples, (n, D). centres: component means, (K, D). std: standard deviation of a
+            component. radius: what is near.
+        least: samples near its centre that a component must receive to count as reached; 20 is
+            meant for 2,500 samples.
 
     Returns:
-        ``modes``, the number of components reached; ``hq``, the share of samples within ``radius`` of a centre; ``hq_strict``, the
-        share within three standard deviations. float64 scalars.
+        ``modes``, the number of components reached; ``hq``, the share of samples within ``radius``
+        of a centre; ``hq_strict``, the share within three standard deviations. float64 scalars.
     """
     distance, nearest = torch.cdist(x.double(), centres.to(x.device).double()).min(1)
     near = distance <= radius

@@ -1,7 +1,8 @@
 """Nearest neighbours in the training set, and whether a model copies it.
 
-Distances are euclidean, between pixels in [0, 1] or between features of a named extractor. The search reads the references block by
-block and keeps the k best, so its memory does not grow with the data; processes share the blocks and merge what they found.
+Distances are euclidean, between pixels in [0, 1] or between features of a named extractor. The
+search reads the references block by block and keeps the k best, so its memory does not grow with
+the data; processes share the blocks and merge what they found.
 """
 
 from __future__ import annotations
@@ -23,24 +24,36 @@ SPARE = 4  # candidates beyond k, whose order rounding may have changed
 
 
 def nearest(queries: Tensor, blocks: Iterable[tuple[int, Tensor]], k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest references of each query: distances and row numbers, (Q, k), nearest first, equal distances in row order.
+    """The k nearest references of each query: distances and row numbers, (Q, k), nearest first,
+    equal distances in row order.
 
     Args:
-        queries: (Q, F). blocks: (number of the first row, rows (B, F)) of the references, those of this process; the results of all
-            processes are merged. All together hold at least k rows.
+        queries: (Q, F). blocks: (number of the first row, rows (B, F)) of the references, those of
+            this process; the results of all processes are merged. All together hold at least k
+            rows.
     """
-    best = torch.full((len(queries), 0), 0.0, dtype=torch.float64), torch.zeros(len(queries), 0, dtype=torch.long)
+    best = (
+        torch.full((len(queries), 0), 0.0, dtype=torch.float64),
+        torch.zeros(len(queries), 0, dtype=torch.long),
+    )
     queries = queries.double()
     for start, rows in blocks:
         rows = rows.double()
-        # a matrix product finds the candidates; their distances are computed pair by pair, so that they depend on no block and a copy has 0
-        index = torch.cdist(queries, rows, compute_mode="use_mm_for_euclid_dist").topk(min(k + SPARE, len(rows)), largest=False)[1]
+        # a matrix product finds the candidates; their distances are computed pair by pair, so that
+        # they depend on no block and a copy has 0
+        index = torch.cdist(queries, rows, compute_mode="use_mm_for_euclid_dist").topk(
+            min(k + SPARE, len(rows)), largest=False
+        )[1]
         far = torch.stack([(rows[i] - q).norm(dim=1) for q, i in zip(queries, index, strict=True)])
-        best = _smallest(torch.cat([best[0], far.cpu()], 1), torch.cat([best[1], index.cpu() + start], 1), k)
+        best = _smallest(
+            torch.cat([best[0], far.cpu()], 1), torch.cat([best[1], index.cpu() + start], 1), k
+        )
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         parts: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(parts, best)
-        best = _smallest(torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1), k)
+        best = _smallest(
+            torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1), k
+        )
     return best
 
 
@@ -51,17 +64,22 @@ def _smallest(far: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return far.gather(1, order), index.gather(1, order)
 
 
-def copying(fake: Tensor, held_out: Tensor, fake_to_held_out: Tensor, fake_to_as_many: Tensor) -> dict[str, float]:
-    """Whether samples lie nearer to the training images than fresh data do, from distances to the nearest neighbour, (N,) each.
+def copying(
+    fake: Tensor, held_out: Tensor, fake_to_held_out: Tensor, fake_to_as_many: Tensor
+) -> dict[str, float]:
+    """Whether samples lie nearer to the training images than fresh data do, from distances to the
+    nearest neighbour, (N,) each.
 
     Args:
-        fake: sample to training set. held_out: validation image to training set. fake_to_held_out: sample to validation set.
+        fake: sample to training set. held_out: validation image to training set. fake_to_held_out:
+            sample to validation set.
         fake_to_as_many: sample to as many training images as there are validation images.
 
     Returns:
-        ratio: of the medians of ``fake`` and ``held_out``; 1 for fresh data. rate: share of samples nearer than the 1st percentile of
-        ``held_out``; .01 for fresh data, 1 for copies. auc: how often a sample is nearer to the training than to the validation
-        images (a tie counts one half); .5 without memory.
+        ratio: of the medians of ``fake`` and ``held_out``; 1 for fresh data. rate: share of samples
+            nearer than the 1st percentile of
+        ``held_out``; .01 for fresh data, 1 for copies. auc: how often a sample is nearer to the
+        training than to the validation images (a tie counts one half); .5 without memory.
     """
     closer, tie = fake_to_as_many < fake_to_held_out, fake_to_as_many == fake_to_held_out
     return {
@@ -80,15 +98,25 @@ class TrainingSet:
     """The training images of a data module, searched by pixels or by an extractor's features.
 
     Args:
-        data: a data module with ``spec``, ``split`` and ``examples``. features: images in levels and spec to (B, F).
+        data: a data module with ``spec``, ``split`` and ``examples``. features: images in levels
+            and spec to (B, F).
         rank: number of this process. world: of how many.
     """
 
-    def __init__(self, data: Any, features: Callable[[Tensor, DataSpec], Tensor], rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        data: Any,
+        features: Callable[[Tensor, DataSpec], Tensor],
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.data, self.features, self.rank, self.world = data, features, rank, world
 
-    def nearest(self, x: Tensor, k: int = 5, split: str = "train", limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """Distances and row numbers in the split of the k nearest images of each image of x (Q, *shape), (Q, k).
+    def nearest(
+        self, x: Tensor, k: int = 5, split: str = "train", limit: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Distances and row numbers in the split of the k nearest images of each image of x (Q,
+        *shape), (Q, k).
 
         Args:
             limit: compare with the first so many images of the split only.
@@ -96,30 +124,58 @@ class TrainingSet:
         size = len(self.data.split(split)["x"])
         size = size if limit is None else min(limit, size)
         if k > size:
-            raise ValueError(f"{k} neighbours are wanted of {size} images of the {split} split; ask for fewer")
+            raise ValueError(
+                f"{k} neighbours are wanted of {size} images of the {split} split; ask for fewer"
+            )
         starts = tqdm(
-            range(0, size, BLOCK)[self.rank :: self.world], desc="nearest neighbours", delay=10, leave=False, disable=self.rank > 0
+            range(0, size, BLOCK)[self.rank :: self.world],
+            desc="nearest neighbours",
+            delay=10,
+            leave=False,
+            disable=self.rank > 0,
         )
-        blocks = ((s, self.features(self.data.examples(min(BLOCK, size - s), split, s)["x"], self.data.spec)) for s in starts)
+        blocks = (
+            (
+                s,
+                self.features(
+                    self.data.examples(min(BLOCK, size - s), split, s)["x"], self.data.spec
+                ),
+            )
+            for s in starts
+        )
         return nearest(self.features(x.cpu(), self.data.spec), blocks, k)
 
     def search(self, x: Tensor, k: int = 5) -> tuple[dict[str, float], Tensor, Tensor]:
-        """``copying`` of samples x (Q, *shape) against the first validation images (as many as there are samples, at least 200), and
-        distances and rows of each sample's k nearest training images, (Q, k)."""
+        """``copying`` of samples x (Q, *shape) against the first validation images (as many as
+        there are samples, at least 200), and distances and rows of each sample's k nearest training
+        images, (Q, k)."""
         held_out = self.data.examples(max(len(x), 200), "val")["x"]
         far, index = self.nearest(torch.cat([x.cpu().to(held_out.dtype), held_out]), k)
         n = len(held_out)
-        values = copying(far[: len(x), 0], far[len(x) :, 0], self.nearest(x, 1, "val", n)[0][:, 0], self.nearest(x, 1, "train", n)[0][:, 0])
+        values = copying(
+            far[: len(x), 0],
+            far[len(x) :, 0],
+            self.nearest(x, 1, "val", n)[0][:, 0],
+            self.nearest(x, 1, "train", n)[0][:, 0],
+        )
         return values, far[: len(x)], index[: len(x)]
 
     def picture(self, x: Tensor, far: Tensor, index: Tensor, title: str = "") -> Image.Image:
-        """Each image of x (N, *shape) followed by its nearest training images with their distances, two images a row."""
+        """Each image of x (N, *shape) followed by its nearest training images with their distances,
+        two images a row.
+        """
         near = self.data.evaluation_batch("train", index.flatten())["x"].unflatten(0, index.shape)
         rows = torch.cat([x[:, None].cpu().to(near.dtype), near], 1)
         captions = [["sample", *(f"{d:.2f}" for d in row)] for row in far.tolist()]
         half = -(-len(x) // 2)
         parts = [
-            captioned(rows[part].flatten(0, 1), self.data.spec, rows.shape[1], [text for row in captions[part] for text in row], heading)
+            captioned(
+                rows[part].flatten(0, 1),
+                self.data.spec,
+                rows.shape[1],
+                [text for row in captions[part] for text in row],
+                heading,
+            )
             for part, heading in ((slice(0, half), title), (slice(half, None), " "))
             if len(rows[part])
         ]

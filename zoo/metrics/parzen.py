@@ -1,6 +1,8 @@
-"""The Parzen window estimate of a log-likelihood: gaussians on samples (Goodfellow et al. 2014, section 5).
+"""The Parzen window estimate of a log-likelihood: gaussians on samples (Goodfellow et al. 2014,
+section 5).
 
-It measures a window, not the model: in many dimensions it prefers memorised examples, and it means nothing without σ (Theis et al. 2016).
+It measures a window, not the model: in many dimensions it prefers memorised examples, and it means
+nothing without σ (Theis et al. 2016).
 """
 
 from __future__ import annotations
@@ -20,13 +22,19 @@ def parzen_log_density(x: Tensor, samples: Tensor, sigma: float, chunk: int = 25
     """log (1/n) Σ_j N(x; g_j, σ² I), nats, (B,).
 
     Args:
-        x: (B, ...) held-out examples. samples: (n, ...) in the same units. chunk: rows of x at a time.
+        x: (B, ...) held-out examples. samples: (n, ...) in the same units. chunk: rows of x at a
+            time.
     """
     samples = samples.flatten(1).double()
     n, dim = samples.shape
     constant = math.log(n) + dim * math.log(sigma * math.sqrt(2 * math.pi))
     rows = x.flatten(1).double().split(chunk)
-    return torch.cat([torch.logsumexp(-torch.cdist(r, samples).square() / (2 * sigma**2), 1) - constant for r in rows])
+    return torch.cat(
+        [
+            torch.logsumexp(-torch.cdist(r, samples).square() / (2 * sigma**2), 1) - constant
+            for r in rows
+        ]
+    )
 
 
 def choose_sigma(x: Tensor, samples: Tensor, grid: Sequence[float]) -> float:
@@ -35,9 +43,14 @@ def choose_sigma(x: Tensor, samples: Tensor, grid: Sequence[float]) -> float:
 
 
 class ParzenWindow(KeptRows):
-    """The estimate for held-out rows: σ is chosen on one half of them (those of even number), the mean taken over the other."""
+    """The estimate for held-out rows: σ is chosen on one half of them (those of even number), the
+    mean taken over the other.
+    """
 
     def compute(self) -> dict[str, Tensor]:
         held_out, samples = self.kept("real"), self.kept("fake")
         sigma = choose_sigma(held_out[::2], samples, GRID)
-        return {"nats": parzen_log_density(held_out[1::2], samples, sigma).mean(), "sigma": torch.tensor(sigma, dtype=torch.float64)}
+        return {
+            "nats": parzen_log_density(held_out[1::2], samples, sigma).mean(),
+            "sigma": torch.tensor(sigma, dtype=torch.float64),
+        }

@@ -1,9 +1,11 @@
 """Precision, recall, density, coverage: manifolds of k-nearest-neighbour balls.
 
-Kynkäänniemi et al. Improved Precision and Recall Metric for Assessing Generative Models. 2019. arXiv:1904.06991.
-Naeem et al. Reliable Fidelity and Diversity Metrics for Generative Models. 2020. arXiv:2002.09797.
+Kynkäänniemi et al. Improved Precision and Recall Metric for Assessing Generative Models. 2019.
+arXiv:1904.06991. Naeem et al. Reliable Fidelity and Diversity Metrics for Generative Models. 2020.
+arXiv:2002.09797.
 
-With B_r(i) the open ball around real i of radius its distance to its k-th nearest other real, and B_g(j) likewise:
+With B_r(i) the open ball around real i of radius its distance to its k-th nearest other real, and
+B_g(j) likewise:
 
     precision = mean_j 1[∃i: y_j ∈ B_r(i)]           recall   = mean_i 1[∃j: x_i ∈ B_g(j)]
     density   = Σ_ij 1[y_j ∈ B_r(i)] / (k M)         coverage = mean_i 1[∃j: y_j ∈ B_r(i)]
@@ -23,7 +25,9 @@ CHUNK = 8_000_000  # distances held at once, 64 MB
 
 
 def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the exact distance matrix, a few at a time. (Through a matrix product equal points would not be at distance 0.)"""
+    """Rows of the exact distance matrix, a few at a time. (Through a matrix product equal points
+    would not be at distance 0.)
+    """
     step = max(1, CHUNK // len(b))
     for lo in range(0, len(a), step):
         part = slice(lo, min(lo + step, len(a)))
@@ -34,11 +38,15 @@ def radii(x: Tensor, k: int) -> Tensor:
     """Distance of each row to its k-th nearest other row, (n,)."""
     if not 1 <= k < len(x):
         raise ValueError(f"k nearest neighbours take 1 <= k < n, got k={k} for {len(x)} rows")
-    return torch.cat([d.kthvalue(k + 1, dim=1).values for _, d in _distances(x, x)])  # the smallest is the row itself
+    return torch.cat(
+        [d.kthvalue(k + 1, dim=1).values for _, d in _distances(x, x)]
+    )  # the smallest is the row itself
 
 
 def prdc(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Tensor]:
-    """The four numbers of (N, d) real and (M, d) generated features, float64 scalars. Only equal N and M compare."""
+    """The four numbers of (N, d) real and (M, d) generated features, float64 scalars. Only equal N
+    and M compare.
+    """
     real, fake = real.double(), fake.double()
     ball_r, ball_g = radii(real, k), radii(fake, k)
     precise = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
@@ -65,7 +73,9 @@ class PRDC(KeptRows):
         dim: features of one row. k: neighbours. keep, keep_real: see ``KeptRows``.
     """
 
-    def __init__(self, dim: int, k: int = 3, keep: int | None = None, keep_real: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, dim: int, k: int = 3, keep: int | None = None, keep_real: bool = True, **kwargs: Any
+    ) -> None:
         super().__init__(dim, keep, keep_real, **kwargs)
         self.k = k
 

@@ -1,4 +1,6 @@
-"""The generator's losses and the divergence bound of Goodfellow et al. 2014, from logits s with D = σ(s); one value for each logit."""
+"""The generator's losses and the divergence bound of Goodfellow et al. 2014, from logits s with D =
+σ(s); one value for each logit.
+"""
 
 from __future__ import annotations
 
@@ -27,5 +29,7 @@ def check_generator_loss(name: str) -> None:
 
 
 def jsd_bound(loss_d: Tensor) -> Tensor:
-    """(log 4 - L_D)/2, nats, at most log 2: a lower bound of the Jensen-Shannon divergence for any discriminator."""
+    """(log 4 - L_D)/2, nats, at most log 2: a lower bound of the Jensen-Shannon divergence for any
+    discriminator.
+    """
     return (math.log(4.0) - loss_d) / 2

@@ -1,7 +1,9 @@
-"""Two layers of binary units with energy E(v, h) = -b·v - c·h - v·Wh: free energy, log Z exact and annealed, from below and above.
+"""Two layers of binary units with energy E(v, h) = -b·v - c·h - v·Wh: free energy, log Z exact and
+annealed, from below and above.
 
-The visible layer may also be gaussian, E(v, h) = ½|v - b|² - c·h - v·Wh. A deep machine is one of these too: its layers of odd number
-are ``v`` together, those of even number ``h`` (Salakhutdinov and Hinton 2009, section 4).
+The visible layer may also be gaussian, E(v, h) = ½|v - b|² - c·h - v·Wh. A deep machine is one of
+these too: its layers of odd number are ``v`` together, those of even number ``h`` (Salakhutdinov
+and Hinton 2009, section 4).
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ ENUMERABLE = 20  # units of a layer whose 2^n states are summed
 
 
 def bernoulli(p: Tensor, generator: torch.Generator | None) -> Tensor:
-    return (torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype) < p).to(p.dtype)
+    return (torch.rand(p.shape, generator=generator, device=p.device, dtype=p.dtype) < p).to(
+        p.dtype
+    )
 
 
 def free_energy(v: Tensor, weight: Tensor, b: Tensor, c: Tensor, gaussian: bool = False) -> Tensor:
@@ -45,7 +49,9 @@ def exact_log_z(weight: Tensor, b: Tensor, c: Tensor, gaussian: bool = False) ->
         s = all_states(start, min(start + 2**14, 2**n), n, weight)
         if gaussian:  # ∫ exp(-½|v - b|² + v·m) dv = (2π)^(D/2) exp(b·m + ½|m|²), m = Wh
             m = s @ weight.T
-            parts.append(s @ c + m @ b + 0.5 * m.square().sum(1) + 0.5 * len(b) * math.log(2 * math.pi))
+            parts.append(
+                s @ c + m @ b + 0.5 * m.square().sum(1) + 0.5 * len(b) * math.log(2 * math.pi)
+            )
         elif n == len(c):
             parts.append(s @ c + F.softplus(b + s @ weight.T).sum(1))
         else:
@@ -54,9 +60,17 @@ def exact_log_z(weight: Tensor, b: Tensor, c: Tensor, gaussian: bool = False) ->
 
 
 def ais_log_z(
-    weight: Tensor, b: Tensor, c: Tensor, base: Tensor, temperatures: int, chains: int, generator: torch.Generator, gaussian: bool = False
+    weight: Tensor,
+    b: Tensor,
+    c: Tensor,
+    base: Tensor,
+    temperatures: int,
+    chains: int,
+    generator: torch.Generator,
+    gaussian: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """log Z and the standard error of its logarithm, by annealed importance sampling (Salakhutdinov and Murray 2008, section 4.1).
+    """log Z and the standard error of its logarithm, by annealed importance sampling (Salakhutdinov
+    and Murray 2008, section 4.1).
 
     Z is estimated without bias, so the expectation of its logarithm is at most log Z.
 
@@ -70,12 +84,21 @@ def ais_log_z(
 
 
 def reverse_ais_log_z(
-    weight: Tensor, b: Tensor, c: Tensor, base: Tensor, temperatures: int, v: Tensor, generator: torch.Generator, gaussian: bool = False
+    weight: Tensor,
+    b: Tensor,
+    c: Tensor,
+    base: Tensor,
+    temperatures: int,
+    v: Tensor,
+    generator: torch.Generator,
+    gaussian: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """log Z from above and the standard error of its logarithm: the same path run back from the machine to the base.
+    """log Z from above and the standard error of its logarithm: the same path run back from the
+    machine to the base.
 
-    From exact samples 1/Z is estimated without bias, so the expectation of -log(1/Z) is at least log Z (Burda, Grosse, Salakhutdinov
-    2015; Grosse, Ghahramani, Adams 2015). From the states of a long run it is a bound only as far as the run has mixed.
+    From exact samples 1/Z is estimated without bias, so the expectation of -log(1/Z) is at least
+    log Z (Burda, Grosse, Salakhutdinov 2015; Grosse, Ghahramani, Adams 2015). From the states of a
+    long run it is a bound only as far as the run has mixed.
 
     Args:
         v: samples of the machine, one for each chain, (chains, D).
@@ -86,9 +109,18 @@ def reverse_ais_log_z(
 
 
 def _anneal(
-    v: Tensor, steps: list[float], weight: Tensor, b: Tensor, c: Tensor, base: Tensor, generator: torch.Generator, gaussian: bool
+    v: Tensor,
+    steps: list[float],
+    weight: Tensor,
+    b: Tensor,
+    c: Tensor,
+    base: Tensor,
+    generator: torch.Generator,
+    gaussian: bool,
 ) -> Tensor:
-    """The chains' log weights, (chains,), along log p_t(v) = (1 - t) base·v + t b·v + Σ_j softplus(t (c_j + v·W_j))."""
+    """The chains' log weights, (chains,), along log p_t(v) = (1 - t) base·v + t b·v + Σ_j
+    softplus(t (c_j + v·W_j)).
+    """
 
     def log_p(v: Tensor, t: float) -> Tensor:
         hidden = F.softplus(t * (c + v @ weight)).sum(1)
@@ -111,7 +143,11 @@ def _draw_visible(a: Tensor, generator: torch.Generator, gaussian: bool) -> Tens
 
 
 def _log_z_base(base: Tensor, c: Tensor, gaussian: bool) -> Tensor:
-    visible = 0.5 * base.new_tensor(len(base) * math.log(2 * math.pi)) if gaussian else F.softplus(base).sum()
+    visible = (
+        0.5 * base.new_tensor(len(base) * math.log(2 * math.pi))
+        if gaussian
+        else F.softplus(base).sum()
+    )
     return visible + len(c) * math.log(2)
 
 
@@ -131,7 +167,8 @@ def log_z_bounds(
     long_run: Callable[[int, torch.Generator], Tensor],
     gaussian: bool = False,
 ) -> dict[str, Tensor]:
-    """Scalars, always the same for the same machine: "log_z", "log_z_error" (0 where it is exact) and, where it is not, "log_z_upper".
+    """Scalars, always the same for the same machine: "log_z", "log_z_error" (0 where it is exact)
+    and, where it is not, "log_z_upper".
 
     Args:
         long_run: so many states of the visible layer after a long Gibbs run, (n, D).

@@ -1,4 +1,6 @@
-"""Encoders and decoders of latent-variable models: a pair of mirrored networks, fully connected or convolutional."""
+"""Encoders and decoders of latent-variable models: a pair of mirrored networks, fully connected or
+convolutional.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,18 @@ from collections.abc import Callable
 
 from torch import nn
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU, "leaky_relu": lambda: nn.LeakyReLU(0.2)}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+}
 NETS = ("mlp", "conv")
 
 
-def mlp(a: int, b: int, width: int = 200, layers: int = 2, activation: str = "relu") -> nn.Sequential:
+def mlp(
+    a: int, b: int, width: int = 200, layers: int = 2, activation: str = "relu"
+) -> nn.Sequential:
     """(B, a) to (B, b) through ``layers`` hidden layers of ``width`` units."""
     steps: list[nn.Module] = []
     for i in range(layers):
@@ -20,18 +29,30 @@ def mlp(a: int, b: int, width: int = 200, layers: int = 2, activation: str = "re
 
 
 def mlp_coders(
-    shape: tuple[int, ...], code: int, latent: int, params: int, width: int, layers: int, activation: str
+    shape: tuple[int, ...],
+    code: int,
+    latent: int,
+    params: int,
+    width: int,
+    layers: int,
+    activation: str,
 ) -> tuple[nn.Sequential, nn.Sequential]:
-    """Encoder (B, *shape) to (B, code) and decoder (B, latent) to (B, params, *shape), with equal hidden layers."""
+    """Encoder (B, *shape) to (B, code) and decoder (B, latent) to (B, params, *shape), with equal
+    hidden layers.
+    """
     dim = math.prod(shape)
     encoder = nn.Sequential(nn.Flatten(), *mlp(dim, code, width, layers, activation))
-    return encoder, nn.Sequential(*mlp(latent, params * dim, width, layers, activation), nn.Unflatten(1, (params, *shape)))
+    return encoder, nn.Sequential(
+        *mlp(latent, params * dim, width, layers, activation), nn.Unflatten(1, (params, *shape))
+    )
 
 
 def conv_coders(
     shape: tuple[int, ...], code: int, latent: int, params: int, width: int, activation: str
 ) -> tuple[nn.Sequential, nn.Sequential]:
-    """4x4 convolutions of stride 2 with width, 2 width, ... maps down to 4x4, and their mirror; sides of 8, 16, 32, ..."""
+    """4x4 convolutions of stride 2 with width, 2 width, ... maps down to 4x4, and their mirror;
+    sides of 8, 16, 32, ...
+    """
     c, size, _ = shape
     maps = [width * 2**i for i in range((size // 4).bit_length() - 1)]
     down: list[nn.Module] = []

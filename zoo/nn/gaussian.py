@@ -1,5 +1,6 @@
-"""Gaussians. Diagonal ones: log-density, Kullback-Leibler divergence, reparameterised draws; values per dimension, callers sum.
-With a covariance matrix: what a part of the dimensions says of the rest."""
+"""Gaussians. Diagonal ones: log-density, Kullback-Leibler divergence, reparameterised draws; values
+per dimension, callers sum. With a covariance matrix: what a part of the dimensions says of the
+rest."""
 
 from __future__ import annotations
 
@@ -37,13 +38,17 @@ def soft_clamp(log_var: Tensor, bound: float = 10.0) -> Tensor:
     return bound * torch.tanh(log_var / bound)
 
 
-def split_kl(z: Tensor, own: Tensor, mu: Tensor, log_var: Tensor, log_w: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-    """log q(z|x) - log p(z) at draws z, in three parts, with the aggregated posterior q(z) = Σ_m w_m N(z; μ_m, σ_m²) and p(z) = N(0, I):
-    index-code mutual information log q(z|x) - log q(z), total correlation log q(z) - Σ_j log q(z_j), and the dimension-wise KL
-    Σ_j log q(z_j) - log p(z_j), (B,) each (Chen et al. 2018, equation 2).
+def split_kl(
+    z: Tensor, own: Tensor, mu: Tensor, log_var: Tensor, log_w: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log q(z|x) - log p(z) at draws z, in three parts, with the aggregated posterior q(z) = Σ_m
+    w_m N(z; μ_m, σ_m²) and p(z) = N(0, I): index-code mutual information log q(z|x) - log q(z),
+    total correlation log q(z) - Σ_j log q(z_j), and the dimension-wise KL Σ_j log q(z_j) - log
+    p(z_j), (B,) each (Chen et al. 2018, equation 2).
 
     Args:
-        z: (B, J). own: log q(z|x) of each draw, (B,). mu, log_var: (M, J). log_w: log weights, (B, M), or one for all.
+        z: (B, J). own: log q(z|x) of each draw, (B,). mu, log_var: (M, J). log_w: log weights, (B,
+            M), or one for all.
     """
     log_q = log_normal(z[:, None], mu, log_var)  # (B, M, J)
     w = log_w if isinstance(log_w, Tensor) else log_q.new_full(log_q.shape[:2], log_w)
@@ -65,12 +70,16 @@ def log_marginal(y: Tensor, known: Tensor, mu: Tensor, cov: Tensor) -> Tensor:
 
 
 def given_known(draw: Tensor, y: Tensor, known: Tensor, cov: Tensor) -> Tensor:
-    """A draw of N(μ, Σ), (B, D), turned into one given that y holds where ``known``: s + Σ_·k Σ_kk⁻¹ (y - s)_k (Matheron's rule)."""
+    """A draw of N(μ, Σ), (B, D), turned into one given that y holds where ``known``: s + Σ_·k
+    Σ_kk⁻¹ (y - s)_k (Matheron's rule).
+    """
     rest = torch.cholesky_solve((known * (y - draw))[..., None], _known_block(known, cov))
     return torch.where(known, y, draw + (known * rest[..., 0]) @ cov)
 
 
 def _known_block(known: Tensor, cov: Tensor) -> Tensor:
-    """Cholesky factor of Σ with the rows and columns of the unknown dimensions replaced by the identity's, (B or 1, D, D)."""
+    """Cholesky factor of Σ with the rows and columns of the unknown dimensions replaced by the
+    identity's, (B or 1, D, D).
+    """
     m = known.to(cov.dtype)
     return torch.linalg.cholesky(m[:, :, None] * cov * m[:, None] + torch.diag_embed(1 - m))

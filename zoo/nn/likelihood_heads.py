@@ -1,6 +1,7 @@
 """Observation models p(x | z) that decoders end in: Bernoulli, Gaussian, discretised logistic.
 
-A head reads ``params`` numbers for each scalar of the data, a tensor (B, params, *shape), and data in integer levels (or real values).
+A head reads ``params`` numbers for each scalar of the data, a tensor (B, params, *shape), and data
+in integer levels (or real values).
 
     head = make_head("bernoulli", levels=2)
     head.log_prob(out, x, u)        # nats, (B,)
@@ -39,8 +40,9 @@ class Bernoulli:
 
 
 class Gaussian:
-    """Mean and log-variance of each scalar. Images are dequantised, v = 2(x + u)/L - 1, and log_prob is the lower bound
-    log p(v) - D ln(L/2) of log P(x); real values (``levels`` None) have their density."""
+    """Mean and log-variance of each scalar. Images are dequantised, v = 2(x + u)/L - 1, and
+    log_prob is the lower bound log p(v) - D ln(L/2) of log P(x); real values (``levels`` None) have
+    their density."""
 
     params = 2
 
@@ -52,7 +54,10 @@ class Gaussian:
         if self.levels is None:
             return log_normal(x, mu, log_var).flatten(1).sum(1)
         if u is None:
-            raise ValueError("a gaussian likelihood of levels needs the dequantisation noise u, uniform on [0, 1)")
+            raise ValueError(
+                "a gaussian likelihood of levels needs the dequantisation noise u, uniform on [0, "
+                "1)"
+            )
         v = 2 * (x + u) / self.levels - 1
         return (log_normal(v, mu, log_var) - math.log(self.levels / 2)).flatten(1).sum(1)
 
@@ -68,12 +73,16 @@ class Gaussian:
         return out[:, 0], out[:, 1].clamp(min=MIN_LOG_VAR)
 
     def _levels(self, v: Tensor) -> Tensor:
-        return v if self.levels is None else ((v + 1) / 2 * self.levels).floor().clamp(0, self.levels - 1)
+        return (
+            v
+            if self.levels is None
+            else ((v + 1) / 2 * self.levels).floor().clamp(0, self.levels - 1)
+        )
 
 
 class DiscretisedLogistic:
-    """P(k) = σ((x_k - m + δ)/s) - σ((x_k - m - δ)/s) with x_k = 2k/(L-1) - 1, δ = 1/(L-1), the end levels taking the tails:
-    a mass, which sums to one exactly. Parameters: m and log s."""
+    """P(k) = σ((x_k - m + δ)/s) - σ((x_k - m - δ)/s) with x_k = 2k/(L-1) - 1, δ = 1/(L-1), the end
+    levels taking the tails: a mass, which sums to one exactly. Parameters: m and log s."""
 
     params, dequantises = 2, False
 
@@ -88,8 +97,16 @@ class DiscretisedLogistic:
         delta, inverse = 1 / (self.levels - 1), (-log_s).exp()
         centred = 2 * delta * x - 1 - m
         upper, lower = (centred + delta) * inverse, (centred - delta) * inverse
-        inner = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(-(2 * delta * inverse).clamp(min=1e-30)))
-        return torch.where(x <= 0, F.logsigmoid(upper), torch.where(x >= self.levels - 1, F.logsigmoid(-lower), inner))
+        inner = (
+            F.logsigmoid(upper)
+            + F.logsigmoid(-lower)
+            + torch.log(-torch.expm1(-(2 * delta * inverse).clamp(min=1e-30)))
+        )
+        return torch.where(
+            x <= 0,
+            F.logsigmoid(upper),
+            torch.where(x >= self.levels - 1, F.logsigmoid(-lower), inner),
+        )
 
     def mean(self, out: Tensor) -> Tensor:
         return self._levels(out[:, 0])
@@ -109,7 +126,8 @@ Head = Bernoulli | Gaussian | DiscretisedLogistic
 
 
 def make_head(name: str, levels: int | None) -> Head:
-    """The head of that name; "auto" is bernoulli for 2 levels, dlogistic for more, gaussian for real values.
+    """The head of that name; "auto" is bernoulli for 2 levels, dlogistic for more, gaussian for
+    real values.
 
     Raises:
         ValueError: the head does not fit the data.
@@ -117,10 +135,15 @@ def make_head(name: str, levels: int | None) -> Head:
     if name == "auto":
         name = "gaussian" if levels is None else "bernoulli" if levels == 2 else "dlogistic"
     if name not in HEADS:
-        raise ValueError(f"likelihood is auto, {', '.join(HEADS[:-1])} or {HEADS[-1]}, got {name!r}")
+        raise ValueError(
+            f"likelihood is auto, {', '.join(HEADS[:-1])} or {HEADS[-1]}, got {name!r}"
+        )
     if name == "bernoulli":
         if levels != 2:
-            raise ValueError(f"a bernoulli likelihood is one of binary data only, got {levels} levels; binarise them, or use dlogistic")
+            raise ValueError(
+                f"a bernoulli likelihood is one of binary data only, got {levels} levels; "
+                f"binarise them, or use dlogistic"
+            )
         return Bernoulli()
     if name == "gaussian":
         return Gaussian(levels)

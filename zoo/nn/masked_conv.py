@@ -1,7 +1,9 @@
-"""Masked convolutions (van den Oord et al. 2016, section 3.4): over the whole image for training, one position at a time for drawing.
+"""Masked convolutions (van den Oord et al. 2016, section 3.4): over the whole image for training,
+one position at a time for drawing.
 
-The features of C-channel images are divided into C contiguous groups, as evenly as they go. A feature of group g sees what comes before
-in raster order, and of its own pixel the groups before its own (mask A, of the first layer) or up to its own (mask B).
+The features of C-channel images are divided into C contiguous groups, as evenly as they go. A
+feature of group g sees what comes before in raster order, and of its own pixel the groups before
+its own (mask A, of the first layer) or up to its own (mask B).
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from torch.nn import functional as F
 
 
 def group_of(features: int, groups: int, parts: int = 1) -> list[int]:
-    """The group of each feature. Features that are split into ``parts`` later (gates) have all groups in each part."""
+    """The group of each feature. Features that are split into ``parts`` later (gates) have all
+    groups in each part.
+    """
     share = features // parts
     return [f * groups // share for f in range(share)] * parts
 
@@ -20,7 +24,10 @@ def group_of(features: int, groups: int, parts: int = 1) -> list[int]:
 def check_width(model: str, name: str, width: int, groups: int) -> None:
     """A clear error unless every group has a feature."""
     if width < groups:
-        raise ValueError(f"{model} needs a feature for each of {groups} channels, got {name}={width}; choose {name} >= {groups}")
+        raise ValueError(
+            f"{model} needs a feature for each of {groups} channels, got {name}={width}; choose "
+            f"{name} >= {groups}"
+        )
 
 
 def by_dimension(out: Tensor, channels: int) -> Tensor:
@@ -29,7 +36,9 @@ def by_dimension(out: Tensor, channels: int) -> Tensor:
 
 
 def share(conv: nn.Conv2d | None, s: Tensor | None) -> Tensor | float:
-    """What a condition s, (B, m, 1 or H, 1 or W), adds to a map of features; 0 where there is none."""
+    """What a condition s, (B, m, 1 or H, 1 or W), adds to a map of features; 0 where there is
+    none.
+    """
     return 0.0 if conv is None or s is None else conv(s)
 
 
@@ -42,20 +51,34 @@ class MaskedConv2d(nn.Conv2d):
     """Convolution of the same size whose weight is masked at every use.
 
     Args:
-        kind: "A" closes a group's own centre tap, "B" opens it. kernel: k, or (height, width), odd. groups: C.
+        kind: "A" closes a group's own centre tap, "B" opens it. kernel: k, or (height, width), odd.
+            groups: C.
         parts: equal parts of the output, each with all groups.
     """
 
     mask: Tensor
     bias: Tensor
 
-    def __init__(self, kind: str, inputs: int, outputs: int, kernel: int | tuple[int, int], groups: int = 1, parts: int = 1) -> None:
+    def __init__(
+        self,
+        kind: str,
+        inputs: int,
+        outputs: int,
+        kernel: int | tuple[int, int],
+        groups: int = 1,
+        parts: int = 1,
+    ) -> None:
         kh, kw = (kernel, kernel) if isinstance(kernel, int) else kernel
         if kind not in ("A", "B") or kh % 2 == 0 or kw % 2 == 0:
-            raise ValueError(f"a masked convolution has kind A or B and an odd kernel, got {kind!r}, {kernel}")
+            raise ValueError(
+                f"a masked convolution has kind A or B and an odd kernel, got {kind!r}, {kernel}"
+            )
         super().__init__(inputs, outputs, (kh, kw), padding=(kh // 2, kw // 2))
         self.kind, self.channels = kind, groups
-        self.input_group, self.output_group = group_of(inputs, groups), group_of(outputs, groups, parts)
+        self.input_group, self.output_group = (
+            group_of(inputs, groups),
+            group_of(outputs, groups, parts),
+        )
         a, b = torch.tensor(self.input_group)[None, :], torch.tensor(self.output_group)[:, None]
         mask = torch.zeros(outputs, inputs, kh * kw)
         mask[:, :, : kh * kw // 2] = 1  # in raster order, the taps before the centre
@@ -69,28 +92,42 @@ class MaskedConv2d(nn.Conv2d):
 class ColumnConv:
     """A ``MaskedConv2d`` of n images at one position after the other, each value computed once.
 
-    A column holds the features of one position, (features, n). Input columns are stored as they come; the window of a position is then
-    one matrix (taps · inputs, n), centre last, and the layer one product with the open taps of a group. Positions count in raster order.
+    A column holds the features of one position, (features, n). Input columns are stored as they
+    come; the window of a position is then one matrix (taps · inputs, n), centre last, and the layer
+    one product with the open taps of a group. Positions count in raster order.
 
     Args:
         plus: added to the output, (n, outputs, 1, 1).
     """
 
-    def __init__(self, conv: MaskedConv2d, size: tuple[int, int], n: int, plus: Tensor | None = None) -> None:
+    def __init__(
+        self, conv: MaskedConv2d, size: tuple[int, int], n: int, plus: Tensor | None = None
+    ) -> None:
         inputs, taps = conv.in_channels, conv.weight[0, 0].numel() // 2 + 1
-        weight = (conv.weight * conv.mask).flatten(2)[:, :, :taps].transpose(1, 2).flatten(1)  # (outputs, taps · inputs)
+        weight = (
+            (conv.weight * conv.mask).flatten(2)[:, :, :taps].transpose(1, 2).flatten(1)
+        )  # (outputs, taps · inputs)
         bias = conv.bias[:, None] if plus is None else conv.bias[:, None] + plus.flatten(1).T
         self.group, self.rows, self.length, self.weight, self.bias = [], [], [], [], []
         for g in range(conv.channels):
-            first, last = conv.input_group.index(g), len(conv.input_group) - conv.input_group[::-1].index(g)
+            first, last = (
+                conv.input_group.index(g),
+                len(conv.input_group) - conv.input_group[::-1].index(g),
+            )
             self.group.append(slice(first, last))
-            self.rows.append(torch.tensor([i for i, b in enumerate(conv.output_group) if b == g], device=weight.device))
+            self.rows.append(
+                torch.tensor(
+                    [i for i, b in enumerate(conv.output_group) if b == g], device=weight.device
+                )
+            )
             self.length.append((taps - 1) * inputs + (first if conv.kind == "A" else last))
             self.weight.append(weight[self.rows[g], : self.length[g]])
             self.bias.append(bias[self.rows[g]])
         self.single, self.whole = taps == 1, conv.channels == 1 and conv.kind == "B"
         positions = 1 if self.single else size[0] * size[1]
-        self.store = weight.new_zeros(positions + 1, inputs, n)  # the last one is the border of zeros
+        self.store = weight.new_zeros(
+            positions + 1, inputs, n
+        )  # the last one is the border of zeros
         self.taps = [] if self.single else list(windows(size, conv.kernel_size).to(weight.device))
 
     def put(self, p: int, g: int, column: Tensor) -> None:
@@ -98,8 +135,12 @@ class ColumnConv:
         self.store[0 if self.single else p, self.group[g]] = column
 
     def get(self, p: int, g: int, plus: Tensor | None = None) -> Tensor:
-        """Output features of group g at position p, in the order of ``rows[g]``, all parts; ``plus`` in the place of the bias."""
-        window = self.store[0] if self.single else self.store.index_select(0, self.taps[p]).flatten(0, 1)
+        """Output features of group g at position p, in the order of ``rows[g]``, all parts;
+        ``plus`` in the place of the bias.
+        """
+        window = (
+            self.store[0] if self.single else self.store.index_select(0, self.taps[p]).flatten(0, 1)
+        )
         if not self.whole:
             window = window[: self.length[g]]
         return torch.addmm(self.bias[g] if plus is None else plus, self.weight[g], window)
@@ -113,7 +154,9 @@ class ColumnConv:
 
 
 def windows(size: tuple[int, int], kernel: tuple[int, ...]) -> Tensor:
-    """The positions that each position's open taps read, (H·W, taps), centre last; H·W stands for those outside the image."""
+    """The positions that each position's open taps read, (H·W, taps), centre last; H·W stands for
+    those outside the image.
+    """
     (height, width), (kh, kw) = size, kernel
     tap = torch.arange(kh * kw // 2 + 1)
     row = torch.arange(height)[:, None, None] + tap // kw - kh // 2

@@ -1,4 +1,6 @@
-"""Maxout (Goodfellow et al. 2013): a unit whose activation is the largest of several linear maps."""
+"""Maxout (Goodfellow et al. 2013): a unit whose activation is the largest of several linear
+maps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Minibatch discrimination (Salimans et al. 2016, arXiv:1606.03498, section 3.2): features that say how near a row is to the others."""
+"""Minibatch discrimination (Salimans et al. 2016, arXiv:1606.03498, section 3.2): features that say
+how near a row is to the others.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 
 
 class MinibatchDiscrimination(nn.Module):
-    """f, (B, A) -> o, (B, kernels): o_b(x_i) = Σ_{j≠i} exp(-‖M_{i,b} - M_{j,b}‖₁), M_i = f_i T, T of A x kernels x dims.
+    """f, (B, A) -> o, (B, kernels): o_b(x_i) = Σ_{j≠i} exp(-‖M_{i,b} - M_{j,b}‖₁), M_i = f_i T, T
+    of A x kernels x dims.
 
     The paper's sum has the constant 1 of j = i besides.
 
@@ -27,5 +30,8 @@ class MinibatchDiscrimination(nn.Module):
             gather: all rows, of every process, from one's own; None where those are all.
         """
         own = f @ self.t.flatten(1)
-        m, rows = (v.unflatten(1, self.t.shape[1:]).transpose(0, 1) for v in (own, own if gather is None else gather(own)))
+        m, rows = (
+            v.unflatten(1, self.t.shape[1:]).transpose(0, 1)
+            for v in (own, own if gather is None else gather(own))
+        )
         return (-torch.cdist(m, rows, p=1)).exp().sum(2).T - 1

@@ -1,4 +1,6 @@
-"""What gradient penalties share: the gradient of a critic with respect to its input, differentiable, in single precision or better."""
+"""What gradient penalties share: the gradient of a critic with respect to its input,
+differentiable, in single precision or better.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ from zoo.nn.small import full
 
 
 def squared_gradient_norm(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """‖∇_x f(x)‖² over all dimensions but the first, (B,); differentiable with respect to the critic's parameters.
+    """‖∇_x f(x)‖² over all dimensions but the first, (B,); differentiable with respect to the
+    critic's parameters.
 
     Args:
-        critic: one value for each row, each of its own row only (no batch statistics). x: the points, taken as constants.
+        critic: one value for each row, each of its own row only (no batch statistics). x: the
+            points, taken as constants.
     """
     with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
         x = full(x.detach()).requires_grad_()

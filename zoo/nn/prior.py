@@ -1,4 +1,6 @@
-"""Latent priors: drawing codes for training and for sampling with one meaning, and the path between two codes."""
+"""Latent priors: drawing codes for training and for sampling with one meaning, and the path between
+two codes.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,31 @@ class Source(Protocol):
 
 
 class Draw:
-    """A ``torch.Generator`` (None: the global one) with the methods of training noise, for ``sample``."""
+    """A ``torch.Generator`` (None: the global one) with the methods of training noise, for
+    ``sample``.
+    """
 
-    def __init__(self, generator: torch.Generator | None, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        generator: torch.Generator | None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.generator, self.device, self.dtype = generator, device, dtype
 
     def normal(self, n: int, *shape: int) -> Tensor:
         """(n, *shape) standard normal."""
-        return torch.randn(n, *shape, generator=self.generator, device=self.device, dtype=self.dtype)
+        return torch.randn(
+            n, *shape, generator=self.generator, device=self.device, dtype=self.dtype
+        )
 
     def uniform(self, n: int, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(n, *shape) uniform on [low, high)."""
-        return torch.rand(n, *shape, generator=self.generator, device=self.device, dtype=self.dtype) * (high - low) + low
+        return (
+            torch.rand(n, *shape, generator=self.generator, device=self.device, dtype=self.dtype)
+            * (high - low)
+            + low
+        )
 
 
 def check_prior(kind: str) -> None:
@@ -53,19 +68,25 @@ def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """(sin((1-t)ω) a + sin(tω) b) / sin ω with ω the angle between a and b along the last dimension; lerp where they are parallel.
+    """(sin((1-t)ω) a + sin(tω) b) / sin ω with ω the angle between a and b along the last
+    dimension; lerp where they are parallel.
 
-    On a great arc the norm stays that of the ends, as it does for almost every draw of a high-dimensional gaussian (White 2016).
+    On a great arc the norm stays that of the ends, as it does for almost every draw of a
+    high-dimensional gaussian (White 2016).
     """
     cosine = torch.cosine_similarity(a, b, dim=-1)[..., None].clamp(-1, 1)
     omega = torch.acos(cosine)
     sine = torch.sin(omega)
     parallel = sine < 1e-4
     sine = torch.where(parallel, 1.0, sine)
-    return torch.where(parallel, lerp(a, b, t), (torch.sin((1 - t) * omega) * a + torch.sin(t * omega) * b) / sine)
+    return torch.where(
+        parallel, lerp(a, b, t), (torch.sin((1 - t) * omega) * a + torch.sin(t * omega) * b) / sine
+    )
 
 
 def path(kind: str, a: Tensor, b: Tensor, frames: int) -> Tensor:
-    """Codes from a to b, ends included, (B, frames, dim): straight for the uniform prior, along the arc for the others."""
+    """Codes from a to b, ends included, (B, frames, dim): straight for the uniform prior, along the
+    arc for the others.
+    """
     t = torch.linspace(0, 1, frames, device=a.device, dtype=a.dtype)[:, None]
     return (lerp if kind == "uniform" else slerp)(a[:, None], b[:, None], t)

@@ -1,4 +1,6 @@
-"""Causal convolutions by shifting and padding instead of masks, weight-normalised, and the same ones row by row or pixel by pixel."""
+"""Causal convolutions by shifting and padding instead of masks, weight-normalised, and the same
+ones row by row or pixel by pixel.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,22 @@ from zoo.nn.weight_norm import WeightNormed
 
 
 class Conv(WeightNormed):
-    """Weight-normalised convolution that reads rows above and, with ``side`` "both" or "left", columns beside its own.
+    """Weight-normalised convolution that reads rows above and, with ``side`` "both" or "left",
+    columns beside its own.
 
     ``grow`` is the transposed convolution of stride 2, cropped so that it reads the same places.
     """
 
-    def __init__(self, a: int, b: int, size: tuple[int, int], side: str = "both", stride: int = 1, grow: bool = False, scale: float = 1.0):
+    def __init__(
+        self,
+        a: int,
+        b: int,
+        size: tuple[int, int],
+        side: str = "both",
+        stride: int = 1,
+        grow: bool = False,
+        scale: float = 1.0,
+    ):
         super().__init__(a, b, size, grow, scale)
         self.size, self.side, self.stride = size, side, stride
 
@@ -26,7 +38,12 @@ class Conv(WeightNormed):
     def _apply_to(self, x: Tensor) -> Tensor:
         (kh, kw), (h, w) = self.size, x.shape[2:]
         if not self.grow:
-            return F.conv2d(F.pad(x, (self.left, kw - 1 - self.left, kh - 1, 0)), self.weight(), self.b, self.stride)
+            return F.conv2d(
+                F.pad(x, (self.left, kw - 1 - self.left, kh - 1, 0)),
+                self.weight(),
+                self.b,
+                self.stride,
+            )
         whole = F.conv_transpose2d(x, self.weight(), self.b, stride=2, output_padding=1)
         start = 0 if self.side == "left" else (kw - 1) // 2
         return whole[:, :, : 2 * h, start : start + 2 * w]
@@ -65,11 +82,18 @@ class RowConv:
         both = torch.cat([self.last.expand(*row.shape), row], 2) if self.conv.size[0] == 2 else row
         self.last = row
         (_, kw), left = self.conv.size, self.conv.left
-        return F.conv2d(F.pad(both, (left, kw - 1 - left)), self.conv.weight(), self.conv.b, (1, self.conv.stride))
+        return F.conv2d(
+            F.pad(both, (left, kw - 1 - left)),
+            self.conv.weight(),
+            self.conv.b,
+            (1, self.conv.stride),
+        )
 
 
 class PixelConv:
-    """A 2x2 convolution of ul that is given its input pixel by pixel and remembers this row and the last one."""
+    """A 2x2 convolution of ul that is given its input pixel by pixel and remembers this row and the
+    last one.
+    """
 
     def __init__(self, conv: Conv, width: int, n: int) -> None:
         self.weight, self.bias, self.stride = conv.weight().flatten(1), conv.b, conv.stride

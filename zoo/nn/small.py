@@ -1,7 +1,9 @@
-"""The networks most GANs of the zoo train by default: MLPs for vectors, strided convolutions of Radford et al. 2016 for images.
+"""The networks most GANs of the zoo train by default: MLPs for vectors, strided convolutions of
+Radford et al. 2016 for images.
 
-With ``width=128, kernel=5`` at 64x64 the convolutional pair is the DCGAN paper's. Every discriminator gives logits, in no less than
-single precision whatever the autocast, and has ``features(x)``: its last hidden activation.
+With ``width=128, kernel=5`` at 64x64 the convolutional pair is the DCGAN paper's. Every
+discriminator gives logits, in no less than single precision whatever the autocast, and has
+``features(x)``: its last hidden activation.
 """
 
 from __future__ import annotations
@@ -16,11 +18,19 @@ NORMS = ("none", "batch", "layer")
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def generator(latent: int, shape: Sequence[int], width: int | None = None, kernel: int = 4, norm: str = "batch") -> nn.Module:
-    """The default generator for data of this shape: images (C, H, W) in (-1, 1), vectors (D,) unbounded.
+def generator(
+    latent: int,
+    shape: Sequence[int],
+    width: int | None = None,
+    kernel: int = 4,
+    norm: str = "batch",
+) -> nn.Module:
+    """The default generator for data of this shape: images (C, H, W) in (-1, 1), vectors (D,)
+    unbounded.
 
     Args:
-        width: hidden units for vectors (default 128), filters before the image (default 32). kernel, norm: of the image network.
+        width: hidden units for vectors (default 128), filters before the image (default 32).
+            kernel, norm: of the image network.
     """
     if len(shape) == 1:
         return MLPGenerator(latent, shape, width or 128)
@@ -28,13 +38,18 @@ def generator(latent: int, shape: Sequence[int], width: int | None = None, kerne
 
 
 def discriminator(
-    shape: Sequence[int], width: int | None = None, kernel: int = 4, norm: str = "none", outputs: int = 1, bias: bool = True
+    shape: Sequence[int],
+    width: int | None = None,
+    kernel: int = 4,
+    norm: str = "none",
+    outputs: int = 1,
+    bias: bool = True,
 ) -> nn.Module:
     """The default discriminator or critic for data of this shape.
 
     Args:
-        norm: none, batch or layer, of both kinds of network. bias: of the last layer; a critic of whose values only differences count
-            has none.
+        norm: none, batch or layer, of both kinds of network. bias: of the last layer; a critic of
+            whose values only differences count has none.
     """
     if len(shape) == 1:
         return MLPDiscriminator(shape, width or 128, norm=norm, outputs=outputs, bias=bias)
@@ -42,14 +57,22 @@ def discriminator(
 
 
 class MLPGenerator(nn.Module):
-    """z, (B, latent) -> (B, *shape): linear layers with leaky ReLU; a linear end for vectors, tanh for images."""
+    """z, (B, latent) -> (B, *shape): linear layers with leaky ReLU; a linear end for vectors, tanh
+    for images.
+    """
 
     def __init__(self, latent: int, shape: Sequence[int], width: int = 128, depth: int = 2) -> None:
         super().__init__()
         dim = torch.Size(shape).numel()
-        layers = [m for i in range(depth) for m in (nn.Linear(width if i else latent, width), nn.LeakyReLU(0.2))]
+        layers = [
+            m
+            for i in range(depth)
+            for m in (nn.Linear(width if i else latent, width), nn.LeakyReLU(0.2))
+        ]
         end = [nn.Tanh()] if len(shape) == 3 else []
-        self.net = nn.Sequential(*layers, nn.Linear(width, dim), *end, nn.Unflatten(1, tuple(shape)))
+        self.net = nn.Sequential(
+            *layers, nn.Linear(width, dim), *end, nn.Unflatten(1, tuple(shape))
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net(z)
@@ -59,13 +82,23 @@ class MLPDiscriminator(nn.Module):
     """x, (B, *shape) -> logits, (B,), or (B, outputs) for more than one."""
 
     def __init__(
-        self, shape: Sequence[int], width: int = 128, depth: int = 2, norm: str = "none", outputs: int = 1, bias: bool = True
+        self,
+        shape: Sequence[int],
+        width: int = 128,
+        depth: int = 2,
+        norm: str = "none",
+        outputs: int = 1,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         dim = torch.Size(shape).numel()
         layers: list[nn.Module] = [nn.Flatten()]
         for i in range(depth):
-            layers += [nn.Linear(width if i else dim, width), *_norm(norm if i else "none", width, 1), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Linear(width if i else dim, width),
+                *_norm(norm if i else "none", width, 1),
+                nn.LeakyReLU(0.2),
+            ]
         self.hidden = nn.Sequential(*layers)
         self.end = nn.Linear(width, outputs, bias=bias)
 
@@ -78,22 +111,43 @@ class MLPDiscriminator(nn.Module):
 
 
 class ConvGenerator(nn.Module):
-    """z, (B, latent) -> images, (B, C, H, W), in (-1, 1): projection to the base grid, then transposed convolutions of stride 2.
+    """z, (B, latent) -> images, (B, C, H, W), in (-1, 1): projection to the base grid, then
+    transposed convolutions of stride 2.
 
-    For m doublings there are width·2^(m-1), ..., width filters; ReLU (after the norm) everywhere but at the tanh end.
+    For m doublings there are width·2^(m-1), ..., width filters; ReLU (after the norm) everywhere
+    but at the tanh end.
     """
 
-    def __init__(self, latent: int, shape: Sequence[int], width: int = 32, kernel: int = 4, norm: str = "batch") -> None:
+    def __init__(
+        self,
+        latent: int,
+        shape: Sequence[int],
+        width: int = 32,
+        kernel: int = 4,
+        norm: str = "batch",
+    ) -> None:
         super().__init__()
         channels, height, breadth = shape
         m, pad = doublings(height, breadth), _padding(kernel)
         filters = [width * 2**i for i in reversed(range(m))]
         biased = norm == "none"  # a norm's shift replaces the bias
         base = (height >> m, breadth >> m)
-        layers = [nn.Unflatten(1, (latent, 1, 1)), nn.ConvTranspose2d(latent, filters[0], base, bias=biased)]
+        layers = [
+            nn.Unflatten(1, (latent, 1, 1)),
+            nn.ConvTranspose2d(latent, filters[0], base, bias=biased),
+        ]
         for a, b in zip(filters[:-1], filters[1:], strict=True):
-            layers += [*_norm(norm, a), nn.ReLU(), nn.ConvTranspose2d(a, b, kernel, 2, pad, kernel % 2, bias=biased)]
-        layers += [*_norm(norm, width), nn.ReLU(), nn.ConvTranspose2d(width, channels, kernel, 2, pad, kernel % 2), nn.Tanh()]
+            layers += [
+                *_norm(norm, a),
+                nn.ReLU(),
+                nn.ConvTranspose2d(a, b, kernel, 2, pad, kernel % 2, bias=biased),
+            ]
+        layers += [
+            *_norm(norm, width),
+            nn.ReLU(),
+            nn.ConvTranspose2d(width, channels, kernel, 2, pad, kernel % 2),
+            nn.Tanh(),
+        ]
         self.net = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -101,13 +155,21 @@ class ConvGenerator(nn.Module):
 
 
 class ConvDiscriminator(nn.Module):
-    """Images, (B, C, H, W) -> logits, (B,), or (B, outputs) for more than one: convolutions of stride 2 down to the base grid.
+    """Images, (B, C, H, W) -> logits, (B,), or (B, outputs) for more than one: convolutions of
+    stride 2 down to the base grid.
 
-    Filters width, 2·width, ...; leaky ReLU 0.2 after each; no norm on the first layer, ``norm`` on the others.
+    Filters width, 2·width, ...; leaky ReLU 0.2 after each; no norm on the first layer, ``norm`` on
+    the others.
     """
 
     def __init__(
-        self, shape: Sequence[int], width: int = 32, kernel: int = 4, norm: str = "none", outputs: int = 1, bias: bool = True
+        self,
+        shape: Sequence[int],
+        width: int = 32,
+        kernel: int = 4,
+        norm: str = "none",
+        outputs: int = 1,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         channels, height, breadth = shape
@@ -115,7 +177,13 @@ class ConvDiscriminator(nn.Module):
         stages = [nn.Sequential(nn.Conv2d(channels, width, kernel, 2, pad), nn.LeakyReLU(0.2))]
         for i in range(1, m):
             a, b = width << (i - 1), width << i
-            stages.append(nn.Sequential(nn.Conv2d(a, b, kernel, 2, pad, bias=norm == "none"), *_norm(norm, b), nn.LeakyReLU(0.2)))
+            stages.append(
+                nn.Sequential(
+                    nn.Conv2d(a, b, kernel, 2, pad, bias=norm == "none"),
+                    *_norm(norm, b),
+                    nn.LeakyReLU(0.2),
+                )
+            )
         self.stages = nn.ModuleList(stages)
         self.end = nn.Conv2d(width << (m - 1), outputs, (height >> m, breadth >> m), bias=bias)
 
@@ -135,10 +203,13 @@ class ConvDiscriminator(nn.Module):
 
 
 def doublings(height: int, breadth: int) -> int:
-    """How often an image is halved until its shorter side has 4 to 7 pixels (or one is odd): 1 at 8, 2 at 16 and 28, 4 at 64."""
+    """How often an image is halved until its shorter side has 4 to 7 pixels (or one is odd): 1 at
+    8, 2 at 16 and 28, 4 at 64.
+    """
     if height % 4 or breadth % 4 or min(height, breadth) < 8:
         raise ValueError(
-            f"the convolutional networks take images whose height and width are multiples of 4 and at least 8, got {height}x{breadth}; "
+            f"the convolutional networks take images whose height and width are multiples of 4 "
+            f"and at least 8, got {height}x{breadth}; "
             "resize the images, e.g. --data.size=32"
         )
     m = 0
@@ -148,7 +219,9 @@ def doublings(height: int, breadth: int) -> int:
 
 
 def initialise(net: Net) -> Net:
-    """Radford et al. 2016, section 3: convolution weights N(0, 0.02²); batch-norm gains N(1, 0.02²), shifts 0."""
+    """Radford et al. 2016, section 3: convolution weights N(0, 0.02²); batch-norm gains N(1,
+    0.02²), shifts 0.
+    """
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(m.weight, 0.0, 0.02)
@@ -162,7 +235,11 @@ def begun(init: str, generator: nn.Module, discriminator: nn.Module) -> tuple[nn
     """The two networks with torch's own first weights ("default") or DCGAN's ("dcgan")."""
     if init not in ("default", "dcgan"):
         raise ValueError(f"init is default or dcgan, got {init!r}")
-    return (initialise(generator), initialise(discriminator)) if init == "dcgan" else (generator, discriminator)
+    return (
+        (initialise(generator), initialise(discriminator))
+        if init == "dcgan"
+        else (generator, discriminator)
+    )
 
 
 def uniform(net: Net, bound: float) -> Net:
@@ -175,7 +252,9 @@ def uniform(net: Net, bound: float) -> Net:
 
 
 def trunk(shape: Sequence[int], width: int | None = None) -> tuple[nn.Module, int]:
-    """The hidden layers of ``discriminator``, for heads of one's own, and how many values they give for an example."""
+    """The hidden layers of ``discriminator``, for heads of one's own, and how many values they give
+    for an example.
+    """
     net = discriminator(shape, width)
     if isinstance(net, ConvDiscriminator):
         return nn.Sequential(*net.stages), net.end.weight[0].numel()
@@ -195,7 +274,9 @@ def logits(v: Tensor) -> Tensor:
 
 
 def _norm(kind: str, width: int, dims: int = 2) -> list[nn.Module]:
-    """No layer or one. The layer norm of images is taken over channels and pixels with a gain for each channel."""
+    """No layer or one. The layer norm of images is taken over channels and pixels with a gain for
+    each channel.
+    """
     if kind not in NORMS:
         raise ValueError(f"norm is one of {', '.join(NORMS)}, got {kind!r}")
     if kind == "none":

@@ -1,4 +1,6 @@
-"""Virtual batch norm (Salimans et al. 2016, arXiv:1606.03498, section 3.5): statistics of a fixed reference batch and the row itself."""
+"""Virtual batch norm (Salimans et al. 2016, arXiv:1606.03498, section 3.5): statistics of a fixed
+reference batch and the row itself.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ from zoo.nn.small import full
 
 
 class VirtualBatchNorm(nn.Module):
-    """(n + B, C, ...) -> the same: the first n rows are the reference, normalised by their own mean and variance; each of the others by
-    those of the reference and itself, the row weighing 1/(n + 1).
+    """(n + B, C, ...) -> the same: the first n rows are the reference, normalised by their own mean
+    and variance; each of the others by those of the reference and itself, the row weighing 1/(n +
+    1).
 
     Args:
         channels: C. n: rows of the reference batch.
@@ -19,7 +22,10 @@ class VirtualBatchNorm(nn.Module):
     def __init__(self, channels: int, n: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.n, self.eps = n, eps
-        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
 
     def forward(self, h: Tensor) -> Tensor:
         n, flat = self.n, h.flatten(2) if h.ndim > 2 else h[..., None]  # (n + B, C, places)
@@ -28,16 +34,24 @@ class VirtualBatchNorm(nn.Module):
         own_var, own_mean = torch.var_mean(flat[n:], 2, correction=0)  # (B, C)
         apart = own_mean - mean
         means = torch.cat([mean.expand(n, -1), mean + apart / (n + 1)])
-        variances = torch.cat([var.expand(n, -1), (n * var + own_var) / (n + 1) + n * (apart / (n + 1)).square()])
+        variances = torch.cat(
+            [var.expand(n, -1), (n * var + own_var) / (n + 1) + n * (apart / (n + 1)).square()]
+        )
         scale = self.weight * (variances + self.eps).rsqrt()
-        return (scale[..., None] * (flat - means[..., None]) + self.bias[:, None]).to(h.dtype).view_as(h)
+        return (
+            (scale[..., None] * (flat - means[..., None]) + self.bias[:, None])
+            .to(h.dtype)
+            .view_as(h)
+        )
 
 
 class Referenced(nn.Module):
-    """A network of codes whose batch norms became virtual ones: it sees a fixed batch of codes before its own, and drops what came of it.
+    """A network of codes whose batch norms became virtual ones: it sees a fixed batch of codes
+    before its own, and drops what came of it.
 
     Args:
-        net: with ``BatchNorm`` layers, which are replaced. z: the reference codes, (n, latent); a buffer.
+        net: with ``BatchNorm`` layers, which are replaced. z: the reference codes, (n, latent); a
+            buffer.
     """
 
     z: Tensor

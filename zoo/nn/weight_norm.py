@@ -1,4 +1,6 @@
-"""Weight-normalised convolutions w = g v/|v| (Salimans and Kingma 2016, arXiv:1602.07868) and their data-dependent start."""
+"""Weight-normalised convolutions w = g v/|v| (Salimans and Kingma 2016, arXiv:1602.07868) and their
+data-dependent start.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,20 @@ from torch import Tensor, nn
 
 
 class WeightNormed(nn.Module):
-    """Base of the weight-normalised convolutions; subclasses say in ``_apply_to`` what w and b do to maps.
+    """Base of the weight-normalised convolutions; subclasses say in ``_apply_to`` what w and b do
+    to maps.
 
     Args:
-        a: maps in. b: maps out. size: of the kernel. grow: whether the convolution is transposed. scale: standard deviation at the start.
+        a: maps in. b: maps out. size: of the kernel. grow: whether the convolution is transposed.
+            scale: standard deviation at the start.
     """
 
     folded: Tensor | None = None  # g v/|v|, where it is wanted often and does not change
     measuring = False  # set g and b from the next input
 
-    def __init__(self, a: int, b: int, size: tuple[int, int], grow: bool = False, scale: float = 1.0) -> None:
+    def __init__(
+        self, a: int, b: int, size: tuple[int, int], grow: bool = False, scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.grow, self.scale = grow, scale
         self.v = nn.Parameter(0.05 * torch.randn(*((a, b) if grow else (b, a)), *size))
@@ -50,8 +56,8 @@ class WeightNormed(nn.Module):
 
 @contextmanager
 def measuring(net: nn.Module) -> Iterator[None]:
-    """Within, every weight-normalised convolution that a batch passes through is scaled to have that batch's outputs at mean 0 and
-    standard deviation ``scale``."""
+    """Within, every weight-normalised convolution that a batch passes through is scaled to have
+    that batch's outputs at mean 0 and standard deviation ``scale``."""
     convs = [m for m in net.modules() if isinstance(m, WeightNormed)]
     for conv in convs:
         conv.measuring = True

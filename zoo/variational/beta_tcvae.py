@@ -1,19 +1,23 @@
 """β-TCVAE: the KL taken apart, and only its total correlation pressed.
 
-Paper      Chen, Li, Grosse, Duvenaud. Isolating Sources of Disentanglement in Variational Autoencoders. NeurIPS 2018. arXiv:1802.04942.
-Model      z ~ N(0, I), x ~ p(x | z), q(z | x) = N(μ(x), σ²(x)): the VAE's. q(z) = 1/N Σ_n q(z | x_n) over the N training examples.
+Paper      Chen, Li, Grosse, Duvenaud. Isolating Sources of Disentanglement in Variational
+           Autoencoders. NeurIPS 2018. arXiv:1802.04942.
+Model      z ~ N(0, I), x ~ p(x | z), q(z | x) = N(μ(x), σ²(x)): the VAE's. q(z) = 1/N Σ_n q(z |
+           x_n) over the N training examples.
 Objective  -E_q log p(x | z) + α MI + β TC + γ DWKL (equation 4), one draw of z, with
            MI   = E [log q(z | x) - log q(z)]               index-code mutual information,
            TC   = E [log q(z) - Σ_j log q(z_j)]             total correlation,
            DWKL = E [Σ_j log q(z_j) - log p(z_j)]           dimension-wise KL;
            their sum is the KL of the VAE, taken at the draw. Nothing is detached.
-Estimator  q(z_i) = Σ_m W_im q(z_i | x_m) over the minibatch of B, likewise each q(z_ij). "mss" (stratified): W_ii = 1/N and W_im =
-           (N - 1) / (N (B - 1)), whose mean over minibatches that hold x_i is q(z_i). "mws" (weighted): W_im = 1/(N B), with the
-           gradients of W_im = 1/B; it moves MI by ln N, TC by (J - 1) ln N and DWKL by -J ln N.
+Estimator  q(z_i) = Σ_m W_im q(z_i | x_m) over the minibatch of B, likewise each q(z_ij). "mss"
+           (stratified): W_ii = 1/N and W_im = (N - 1) / (N (B - 1)), whose mean over minibatches
+           that hold x_i is q(z_i). "mws" (weighted): W_im = 1/(N B), with the gradients of W_im =
+           1/B; it moves MI by ln N, TC by (J - 1) ln N and DWKL by -J ln N.
 Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``.
-Notes      The minibatch is that of all processes together. The paper's stratified weights put a second weight on one example of the
-           batch; those here treat all of them alike and have the same mean. The logarithm of q̂ is biased, as with every estimate from
-           a minibatch: val/tc is that of a validation batch, ``aggregate`` gives the exact terms of a data set.
+Notes      The minibatch is that of all processes together. The paper's stratified weights put a
+           second weight on one example of the batch; those here treat all of them alike and have
+           the same mean. The logarithm of q̂ is biased, as with every estimate from a minibatch:
+           val/tc is that of a validation batch, ``aggregate`` gives the exact terms of a data set.
 """
 
 from __future__ import annotations
@@ -42,8 +46,14 @@ def log_weights(estimator: str, b: int, n: int) -> Tensor:
 
 @register(
     "beta_tcvae",
-    paper=Paper("Chen, Li, Grosse, Duvenaud", "Isolating Sources of Disentanglement in Variational Autoencoders", 2018, "1802.04942"),
-    about="a VAE whose KL is taken apart, and the total correlation of the code weighs β times as much",
+    paper=Paper(
+        "Chen, Li, Grosse, Duvenaud",
+        "Isolating Sources of Disentanglement in Variational Autoencoders",
+        2018,
+        "1802.04942",
+    ),
+    about="a VAE whose KL is taken apart, and the total correlation of the code weighs β times as "
+    "much",
     taxonomy="explicit variational",
     likelihood="lower_bound",
     can={"sample", "elbo", "encode", "decode", "reconstruct", "interpolate"},
@@ -59,8 +69,10 @@ class BetaTCVAE(VariationalModule):
         width: hidden units of a layer, or maps of the first convolution.
         layers: hidden layers of encoder and of decoder ("mlp").
         activation: of the hidden layers.
-        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by the data.
-        alpha, beta, gamma: weights of MI, TC and DWKL; with 1, 1, 1 it is the VAE with a sampled KL.
+        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by
+            the data.
+        alpha, beta, gamma: weights of MI, TC and DWKL; with 1, 1, 1 it is the VAE with a sampled
+            KL.
         estimator: "mss" or "mws".
         warmup_steps: steps over which β rises from 0.
         draws: draws of z of the evaluated importance bound.
@@ -90,7 +102,10 @@ class BetaTCVAE(VariationalModule):
         if estimator not in ("mss", "mws"):
             raise ValueError(f"beta_tcvae: estimator is mss or mws, got {estimator!r}")
         if min(alpha, beta, gamma, warmup_steps) < 0:
-            raise ValueError(f"beta_tcvae: alpha, beta, gamma and warmup_steps >= 0, got {alpha}, {beta}, {gamma}, {warmup_steps}")
+            raise ValueError(
+                f"beta_tcvae: alpha, beta, gamma and warmup_steps >= 0, got {alpha}, {beta}, "
+                f"{gamma}, {warmup_steps}"
+            )
         self.build(net, latent, width, layers, activation, likelihood, draws)
         self.alpha, self.beta, self.gamma, self.estimator = alpha, beta, gamma, estimator
         self.warmup_steps, self.lr = warmup_steps, lr
@@ -99,7 +114,7 @@ class BetaTCVAE(VariationalModule):
     def initialise_from(self, x: Tensor) -> None:
         self.size.fill_(len(x))
 
-    # -- loss ----------------------------------------------------------------------------------------------------------
+    # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"]
         q = self.posterior(x)
@@ -107,15 +122,31 @@ class BetaTCVAE(VariationalModule):
         z = reparameterise(*q, eps)
         recon = self.log_likelihood_of_draws(x, z, u)[0].mean()
         everyone = (self.everyone(q[0], gradients=True), self.everyone(q[1], gradients=True))
-        mi, tc, dwkl = (t.mean() for t in self.split(z[0], q, everyone, self.noise.rank, self.noise.world))
+        mi, tc, dwkl = (
+            t.mean() for t in self.split(z[0], q, everyone, self.noise.rank, self.noise.world)
+        )
         beta = self.beta * self.ramp(self.warmup_steps)
         loss = self.alpha * mi + beta * tc + self.gamma * dwkl - recon
-        return {"loss": loss, "nelbo": mi + tc + dwkl - recon, "recon": recon, "mi": mi, "tc": tc, "dwkl": dwkl}
+        return {
+            "loss": loss,
+            "nelbo": mi + tc + dwkl - recon,
+            "recon": recon,
+            "mi": mi,
+            "tc": tc,
+            "dwkl": dwkl,
+        }
 
     def split(
-        self, z: Tensor, q: tuple[Tensor, Tensor], batch: tuple[Tensor, Tensor], rank: int = 0, world: int = 1
+        self,
+        z: Tensor,
+        q: tuple[Tensor, Tensor],
+        batch: tuple[Tensor, Tensor],
+        rank: int = 0,
+        world: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """MI, TC and DWKL at draws z of q, (B,) each; ``batch`` are μ and log σ² of the minibatch, z being rows rank, rank + world, ..."""
+        """MI, TC and DWKL at draws z of q, (B,) each; ``batch`` are μ and log σ² of the minibatch,
+        z being rows rank, rank + world, ...
+        """
         b = len(batch[0])
         log_w = log_weights(self.estimator, b, max(int(self.size), b))[rank::world].to(z)
         return split_kl(z, log_normal(z, *q).sum(1), *batch, log_w)
@@ -125,8 +156,10 @@ class BetaTCVAE(VariationalModule):
         x = batch["x"]
         q = self.posterior(x)
         z = reparameterise(*q, RowNoise(x, generator).normal(len(x), self.latent))
-        return super().evaluate(batch, generator) | dict(zip(("mi", "tc", "dwkl"), self.split(z, q, q), strict=True))
+        return super().evaluate(batch, generator) | dict(
+            zip(("mi", "tc", "dwkl"), self.split(z, q, q), strict=True)
+        )
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), self.lr)

@@ -1,17 +1,21 @@
 """β-VAE: a VAE whose code is pressed towards the factorised prior, with the capacity schedule.
 
-Paper      Higgins, Matthey, Pal, Burgess, Glorot, Botvinick, Mohamed, Lerchner. beta-VAE: Learning Basic Visual Concepts with a
-           Constrained Variational Framework. ICLR 2017. Capacity: Burgess, Higgins, Pal, Matthey, Watters, Desjardins, Lerchner.
-           Understanding disentangling in β-VAE. 2018. arXiv:1804.03599.
+Paper      Higgins, Matthey, Pal, Burgess, Glorot, Botvinick, Mohamed, Lerchner. beta-VAE: Learning
+           Basic Visual Concepts with a Constrained Variational Framework. ICLR 2017. Capacity:
+           Burgess, Higgins, Pal, Matthey, Watters, Desjardins, Lerchner. Understanding
+           disentangling in β-VAE. 2018. arXiv:1804.03599.
 Model      z ~ N(0, I), x ~ p(x | z), q(z | x) = N(μ(x), σ²(x)): the VAE's.
 Objective  "beta":      -E_q log p(x | z) + β KL(q(z | x) ‖ N(0, I)).
-           "capacity":  -E_q log p(x | z) + γ |KL - C(t)|, C(t) = C_max min(1, t / T_C); KL is the mean over the whole batch, and the
-           absolute value is taken of that. C lets the code's information grow from nothing, γ holds it there.
-Bounds     ``elbo`` and all evaluated terms are the VAE's, β = 1: the training objective is not a likelihood.
+           "capacity":  -E_q log p(x | z) + γ |KL - C(t)|, C(t) = C_max min(1, t / T_C); KL is the
+           mean over the whole batch, and the absolute value is taken of that. C lets the code's
+           information grow from nothing, γ holds it there.
+Bounds     ``elbo`` and all evaluated terms are the VAE's, β = 1: the training objective is not a
+           likelihood.
 Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``.
-Notes      Everything is summed over pixels and latent dimensions; a loss that averages over both (the papers' β_norm) has another β.
-           Encoder and decoder mirror each other with one activation; Higgins et al. give their decoder one layer more, and tanh.
-           The mean in |KL - C(t)| is taken over all processes.
+Notes      Everything is summed over pixels and latent dimensions; a loss that averages over both
+           (the papers' β_norm) has another β. Encoder and decoder mirror each other with one
+           activation; Higgins et al. give their decoder one layer more, and tanh. The mean in |KL -
+           C(t)| is taken over all processes.
 """
 
 from __future__ import annotations
@@ -48,7 +52,8 @@ class BetaVAE(VariationalModule):
         width: hidden units of a layer, or maps of the first convolution.
         layers: hidden layers of encoder and of decoder ("mlp").
         activation: of the hidden layers.
-        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by the data.
+        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by
+            the data.
         mode: "beta" or "capacity".
         beta: the KL's weight β ("beta").
         gamma: the weight γ of the KL's distance to C(t) ("capacity").
@@ -77,18 +82,28 @@ class BetaVAE(VariationalModule):
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        for name, value, allowed in (("mode", mode, ("beta", "capacity")), ("optimiser", optimiser, ("adam", "adagrad"))):
+        for name, value, allowed in (
+            ("mode", mode, ("beta", "capacity")),
+            ("optimiser", optimiser, ("adam", "adagrad")),
+        ):
             if value not in allowed:
                 raise ValueError(f"beta_vae: {name} is {' or '.join(allowed)}, got {value!r}")
         if min(beta, gamma, capacity) < 0 or capacity_steps < 1:
             raise ValueError(
-                f"beta_vae: beta, gamma and capacity >= 0, capacity_steps >= 1, got {beta}, {gamma}, {capacity}, {capacity_steps}"
+                f"beta_vae: beta, gamma and capacity >= 0, capacity_steps >= 1, got {beta}, "
+                f"{gamma}, {capacity}, {capacity_steps}"
             )
         self.build(net, latent, width, layers, activation, likelihood, draws)
-        self.mode, self.beta, self.gamma, self.capacity, self.capacity_steps = mode, beta, gamma, capacity, capacity_steps
+        self.mode, self.beta, self.gamma, self.capacity, self.capacity_steps = (
+            mode,
+            beta,
+            gamma,
+            capacity,
+            capacity_steps,
+        )
         self.optimiser, self.lr = optimiser, lr
 
-    # -- loss ----------------------------------------------------------------------------------------------------------
+    # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"]
         q = self.posterior(x)
@@ -98,9 +113,13 @@ class BetaVAE(VariationalModule):
         if self.mode == "beta":
             return {"loss": self.beta * kl - recon, **terms}
         c = self.capacity * self.ramp(self.capacity_steps)
-        return {"loss": self.gamma * (self.shared_mean(kl) - c).abs() - recon, **terms, "capacity": torch.as_tensor(c)}
+        return {
+            "loss": self.gamma * (self.shared_mean(kl) - c).abs() - recon,
+            **terms,
+            "capacity": torch.as_tensor(c),
+        }
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adagrad
         return kind(self.parameters(), self.lr)

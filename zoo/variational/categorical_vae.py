@@ -1,18 +1,25 @@
-"""Categorical VAE: discrete latent variables trained through the Gumbel-softmax (Concrete) relaxation.
+"""Categorical VAE: discrete latent variables trained through the Gumbel-softmax (Concrete)
+relaxation.
 
-Paper      Jang, Gu, Poole. Categorical Reparameterization with Gumbel-Softmax. ICLR 2017. arXiv:1611.01144. The same relaxation: Maddison,
-           Mnih, Teh. The Concrete Distribution. ICLR 2017. arXiv:1611.00712. Continuous codes beside: Dupont. Learning Disentangled Joint
+Paper      Jang, Gu, Poole. Categorical Reparameterization with Gumbel-Softmax. ICLR 2017.
+           arXiv:1611.01144. The same relaxation: Maddison, Mnih, Teh. The Concrete Distribution.
+           ICLR 2017. arXiv:1611.00712. Continuous codes beside: Dupont. Learning Disentangled Joint
            Continuous and Discrete Representations. NeurIPS 2018. arXiv:1804.00104.
-Model      z: ``variables`` one-hot vectors of ``classes``, p(z) uniform, q(z | x) = Π Cat(softmax(logits(x))), p(x | z) a decoder of the
-           one-hots. With ``continuous`` > 0 as many gaussian dimensions stand beside them (JointVAE).
-Objective  -log p(x | y) + KL with y = softmax((logits + g) / τ), g = -ln(-ln u): a relaxed draw, whose gradient reaches the encoder.
-           kl="categorical": the KL of the discrete q to the uniform, Σ q ln q + ln K, in closed form (Jang). kl="concrete": of the relaxed
-           densities at y, which makes the relaxed bound a bound of the relaxed model (Maddison). straight_through=True decodes
-           one-hot(argmax y) and takes y's gradient. JointVAE: -log p + γ |KL_z - C_z| + γ |KL_c - C_c|, the capacities rising linearly.
-Bounds     ``elbo`` and ``importance_bound`` draw true one-hots; the relaxed number is train/relaxed_nelbo and depends on τ.
+Model      z: ``variables`` one-hot vectors of ``classes``, p(z) uniform, q(z | x) = Π
+           Cat(softmax(logits(x))), p(x | z) a decoder of the one-hots. With ``continuous`` > 0 as
+           many gaussian dimensions stand beside them (JointVAE).
+Objective  -log p(x | y) + KL with y = softmax((logits + g) / τ), g = -ln(-ln u): a relaxed draw,
+           whose gradient reaches the encoder. kl="categorical": the KL of the discrete q to the
+           uniform, Σ q ln q + ln K, in closed form (Jang). kl="concrete": of the relaxed densities
+           at y, which makes the relaxed bound a bound of the relaxed model (Maddison).
+           straight_through=True decodes one-hot(argmax y) and takes y's gradient. JointVAE: -log p
+           + γ |KL_z - C_z| + γ |KL_c - C_c|, the capacities rising linearly.
+Bounds     ``elbo`` and ``importance_bound`` draw true one-hots; the relaxed number is
+           train/relaxed_nelbo and depends on τ.
 Sampling   Every variable uniform, x ~ p(x | z). Reconstruction: of the likeliest one-hots.
-Notes      τ = max(τ_min, exp(-r step)), a function of the step. Codes are the one-hots side by side, then the continuous dimensions;
-           ``interpolate`` crosses the simplex between two of them. C_c never exceeds Σ ln K, all that the variables can carry.
+Notes      τ = max(τ_min, exp(-r step)), a function of the step. Codes are the one-hots side by
+           side, then the continuous dimensions; ``interpolate`` crosses the simplex between two of
+           them. C_c never exceeds Σ ln K, all that the variables can carry.
 """
 
 from __future__ import annotations
@@ -42,13 +49,17 @@ def one_hot(logits: Tensor) -> Tensor:
 
 
 def relax(logits: Tensor, g: Tensor, tau: float, straight_through: bool = False) -> Tensor:
-    """softmax((logits + g) / τ) along the last dimension; straight through: its one-hot, with its gradient."""
+    """softmax((logits + g) / τ) along the last dimension; straight through: its one-hot, with its
+    gradient.
+    """
     y = ((logits + g) / tau).softmax(-1)
     return one_hot(y) + y - y.detach() if straight_through else y
 
 
 def log_concrete(log_y: Tensor, logits: Tensor, tau: float) -> Tensor:
-    """Log-density of the ExpConcrete distribution at ``log_y`` (Maddison et al. 2017, equation 24), without the last dimension."""
+    """Log-density of the ExpConcrete distribution at ``log_y`` (Maddison et al. 2017, equation 24),
+    without the last dimension.
+    """
     k, score = logits.shape[-1], logits - tau * log_y
     return math.lgamma(k) + (k - 1) * math.log(tau) + score.sum(-1) - k * score.logsumexp(-1)
 
@@ -61,7 +72,9 @@ def kl_uniform(logits: Tensor) -> Tensor:
 
 @register(
     "categorical_vae",
-    paper=Paper("Jang, Gu, Poole", "Categorical Reparameterization with Gumbel-Softmax", 2017, "1611.01144"),
+    paper=Paper(
+        "Jang, Gu, Poole", "Categorical Reparameterization with Gumbel-Softmax", 2017, "1611.01144"
+    ),
     about="a VAE with one-hot codes, trained through relaxed draws and judged by true ones",
     taxonomy="explicit variational",
     likelihood="lower_bound",
@@ -73,30 +86,60 @@ class CategoricalVAE(VariationalModule):
     """VAE with categorical latent variables.
 
     Args:
-        variables: one-hot variables. classes: values of each. continuous: gaussian dimensions beside them (JointVAE).
-        net: "mlp" or "conv". width: hidden units, or maps of the first convolution. layers: hidden layers ("mlp").
-        activation: of the hidden layers. likelihood: "bernoulli", "gaussian", "dlogistic" or "auto".
+        variables: one-hot variables. classes: values of each. continuous: gaussian dimensions
+            beside them (JointVAE).
+        net: "mlp" or "conv". width: hidden units, or maps of the first convolution. layers: hidden
+            layers ("mlp").
+        activation: of the hidden layers. likelihood: "bernoulli", "gaussian", "dlogistic" or
+            "auto".
         kl: "categorical" or "concrete". straight_through: decode one-hots in training too.
-        tau_min: lowest temperature. tau_rate: r of τ = exp(-r step). tau_prior: temperature of the relaxed prior (kl="concrete").
-        gamma: weight of |KL - C| (``continuous`` > 0). capacity: largest C_z and C_c, nats. capacity_steps: steps until then.
+        tau_min: lowest temperature. tau_rate: r of τ = exp(-r step). tau_prior: temperature of the
+            relaxed prior (kl="concrete").
+        gamma: weight of |KL - C| (``continuous`` > 0). capacity: largest C_z and C_c, nats.
+            capacity_steps: steps until then.
         draws: of z in the evaluated importance bound. lr: learning rate.
     """
 
     def __init__(
-        self, spec: DataSpec, variables: int = 10, classes: int = 8, continuous: int = 0, net: str = "mlp", width: int = 200,
-        layers: int = 2, activation: str = "relu", likelihood: str = "auto", kl: str = "categorical", straight_through: bool = False,
-        tau_min: float = 0.5, tau_rate: float = 5e-4, tau_prior: float = 0.5, gamma: float = 30.0, capacity: float = 5.0,
-        capacity_steps: int = 1500, draws: int = 50, lr: float = 1e-3,
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        variables: int = 10,
+        classes: int = 8,
+        continuous: int = 0,
+        net: str = "mlp",
+        width: int = 200,
+        layers: int = 2,
+        activation: str = "relu",
+        likelihood: str = "auto",
+        kl: str = "categorical",
+        straight_through: bool = False,
+        tau_min: float = 0.5,
+        tau_rate: float = 5e-4,
+        tau_prior: float = 0.5,
+        gamma: float = 30.0,
+        capacity: float = 5.0,
+        capacity_steps: int = 1500,
+        draws: int = 50,
+        lr: float = 1e-3,
+    ) -> None:
         super().__init__(spec)
         if kl not in ("categorical", "concrete"):
             raise ValueError(f"categorical_vae: kl is categorical or concrete, got {kl!r}")
         if variables < 1 or classes < 2 or continuous < 0:
-            raise ValueError(f"categorical_vae: variables >= 1, classes >= 2 and continuous >= 0, got {variables}, {classes}, {continuous}")
+            raise ValueError(
+                f"categorical_vae: variables >= 1, classes >= 2 and continuous >= 0, got "
+                f"{variables}, {classes}, {continuous}"
+            )
         if min(tau_min, tau_prior) <= 0 or tau_rate < 0:
-            raise ValueError(f"categorical_vae: tau_min and tau_prior are positive, tau_rate >= 0, got {tau_min}, {tau_prior}, {tau_rate}")
+            raise ValueError(
+                f"categorical_vae: tau_min and tau_prior are positive, tau_rate >= 0, got "
+                f"{tau_min}, {tau_prior}, {tau_rate}"
+            )
         if kl == "concrete" and (continuous or straight_through):
-            raise ValueError("categorical_vae: kl=concrete is the density of relaxed draws: leave continuous and straight_through out")
+            raise ValueError(
+                "categorical_vae: kl=concrete is the density of relaxed draws: leave continuous "
+                "and straight_through out"
+            )
         if capacity_steps < 1:
             raise ValueError(f"categorical_vae: capacity_steps is at least 1, got {capacity_steps}")
         self.variables, self.classes, self.continuous = variables, classes, continuous
@@ -104,9 +147,18 @@ class CategoricalVAE(VariationalModule):
         self.tau_min, self.tau_rate, self.tau_prior = tau_min, tau_rate, tau_prior
         self.gamma, self.capacity, self.capacity_steps = gamma, capacity, capacity_steps
         discrete = variables * classes
-        self.build(net, discrete + continuous, width, layers, activation, likelihood, draws, code=discrete + 2 * continuous)
+        self.build(
+            net,
+            discrete + continuous,
+            width,
+            layers,
+            activation,
+            likelihood,
+            draws,
+            code=discrete + 2 * continuous,
+        )
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     gaussian = False
 
     def codes(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,9 +167,13 @@ class CategoricalVAE(VariationalModule):
         logits, mu, log_var = self.encoder(self.spec.to_signed(x)).split(sizes, 1)
         return logits.unflatten(1, (self.variables, self.classes)), mu, soft_clamp(log_var)
 
-    def weigh(self, x: Tensor, k: int, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def weigh(
+        self, x: Tensor, k: int, source: Source, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         logits, mu, log_var = self.codes(x)
-        z = one_hot(logits + gumbel(source.uniform(len(x), k, self.variables, self.classes).transpose(0, 1)))
+        z = one_hot(
+            logits + gumbel(source.uniform(len(x), k, self.variables, self.classes).transpose(0, 1))
+        )
         ratio = (z * logits.log_softmax(-1)).sum(-1) + math.log(self.classes)
         eps = source.normal(len(x), k, self.continuous).transpose(0, 1)
         c = reparameterise(mu, log_var, eps)
@@ -125,11 +181,15 @@ class CategoricalVAE(VariationalModule):
         recon = self.log_likelihood_of_draws(x, torch.cat([z.flatten(2), c], 2), u)
         return recon, torch.cat([ratio, log_normal(c, mu, log_var) - log_normal(c)], 2)
 
-    def bound_terms(self, x: Tensor, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def bound_terms(
+        self, x: Tensor, source: Source, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         logits, mu, log_var = self.codes(x)
-        return self.weigh(x, 1, source)[0][0], kl_uniform(logits).sum(1) + kl_standard(mu, log_var).sum(1)
+        return self.weigh(x, 1, source)[0][0], kl_uniform(logits).sum(1) + kl_standard(
+            mu, log_var
+        ).sum(1)
 
-    # -- loss ----------------------------------------------------------------------------------------------------------
+    # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x, tau = batch["x"], self.tau()
         logits, mu, log_var = self.codes(x)
@@ -140,7 +200,9 @@ class CategoricalVAE(VariationalModule):
         recon = self.log_likelihood(x, torch.cat([z.flatten(1), c], 1), u).mean()
         if self.kl_kind == "concrete":
             log_y = ((logits + g) / tau).log_softmax(-1)
-            ratio = log_concrete(log_y, logits, tau) - log_concrete(log_y, torch.zeros_like(logits), self.tau_prior)
+            ratio = log_concrete(log_y, logits, tau) - log_concrete(
+                log_y, torch.zeros_like(logits), self.tau_prior
+            )
             kl_c = ratio.sum(1).mean()
         else:
             kl_c = kl_uniform(logits).sum(1).mean()
@@ -150,7 +212,13 @@ class CategoricalVAE(VariationalModule):
             c_z, c_c = self.capacities()
             cost = self.gamma * ((kl_z - c_z).abs() + (kl_c - c_c).abs())
         relaxed = kl_c + kl_z - recon
-        return {"loss": cost - recon, "relaxed_nelbo": relaxed, "recon": recon, "kl": kl_c + kl_z, "tau": torch.tensor(tau)}
+        return {
+            "loss": cost - recon,
+            "relaxed_nelbo": relaxed,
+            "recon": recon,
+            "kl": kl_c + kl_z,
+            "tau": torch.tensor(tau),
+        }
 
     def tau(self) -> float:
         """Temperature of the relaxation, a function of the training step."""
@@ -162,22 +230,28 @@ class CategoricalVAE(VariationalModule):
         c = self.capacity * self.ramp(self.capacity_steps)
         return c, min(c, self.variables * math.log(self.classes))
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def draw_codes(self, n: int, source: Source, y: Tensor | None = None) -> Tensor:
-        z = one_hot(source.uniform(n, self.variables, self.classes)).flatten(1)  # the largest of equal draws is uniform
+        z = one_hot(source.uniform(n, self.variables, self.classes)).flatten(
+            1
+        )  # the largest of equal draws is uniform
         return torch.cat([z, source.normal(n, self.continuous)], 1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """The likeliest one-hots, then μ of the continuous dimensions, (B, variables · classes + continuous)."""
+        """The likeliest one-hots, then μ of the continuous dimensions, (B, variables · classes +
+        continuous).
+        """
         logits, mu, _ = self.codes(x)
         return torch.cat([one_hot(logits).flatten(1), mu], 1)
 
     def switched(self, z: Tensor, variable: int) -> Tensor:
         """Codes with one variable set to each of its values in turn, (B, classes, latent)."""
         parts = z[:, None].repeat(1, self.classes, 1)
-        parts[:, :, variable * self.classes : (variable + 1) * self.classes] = torch.eye(self.classes).to(z)
+        parts[:, :, variable * self.classes : (variable + 1) * self.classes] = torch.eye(
+            self.classes
+        ).to(z)
         return parts
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), self.lr)

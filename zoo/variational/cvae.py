@@ -1,21 +1,31 @@
-"""CVAE: a VAE of an image given its label, or of a part of it given the rest, with a learned conditional prior.
+"""CVAE: a VAE of an image given its label, or of a part of it given the rest, with a learned
+conditional prior.
 
-Paper      Sohn, Lee, Yan. Learning Structured Output Representation using Deep Conditional Generative Models. NIPS 2015.
-Model      c is the condition, r what is modelled: "label": c the one-hot label, r the whole image; "quadrant" (the paper's): c one, two
-           or three quadrants of the image, r the others. A baseline network r̂ = f(c) makes a first guess, which all others read beside c:
-           prior network p(z | c) = N(μ_p(c), σ_p²(c)), generation network p(r | c, z), recognition network q(z | c, r) = N(μ_q, σ_q²).
+Paper      Sohn, Lee, Yan. Learning Structured Output Representation using Deep Conditional
+           Generative Models. NIPS 2015.
+Model      c is the condition, r what is modelled: "label": c the one-hot label, r the whole image;
+           "quadrant" (the paper's): c one, two or three quadrants of the image, r the others. A
+           baseline network r̂ = f(c) makes a first guess, which all others read beside c: prior
+           network p(z | c) = N(μ_p(c), σ_p²(c)), generation network p(r | c, z), recognition
+           network q(z | c, r) = N(μ_q, σ_q²).
 Objective  -α L - (1 - α) L_G - log f(r | c), with
-           L    = E_q log p(r | c, z) - KL(q(z | c, r) ‖ p(z | c)), a bound of log p(r | c); the KL moves both networks;
-           L_G  = E_{z ~ p(z | c)} log p(r | c, z), the Gaussian stochastic network's (GSNN); α < 1 is the hybrid of section 4.2.
-           The guess is detached where others read it: the last term alone trains f, for ``baseline_steps`` steps.
-Bounds     ``elbo`` is L; val/iw_nll is from importance weights, val/mc_nll from draws of the prior, val/baseline_nll is -log f(r | c).
-Sampling   z ~ p(z | c), r ~ p(r | c, z): ``sample`` given labels, ``inpaint`` given the quadrants. ``predict`` takes both means.
-           Codes are in units of the prior, (z - μ_p) / σ_p.
-           Further known pixels choose among ``draws`` draws of z by their likelihood, which is exact for infinitely many.
-Labels     ``classify`` is Bayes' rule with a uniform prior and the importance-weighted bounds; ``encode`` and ``reconstruct`` without
-           labels take the likeliest.
-Notes      f and the rest are trained together, in the paper f first. val/bits_per_dim divides by all pixels, observed ones included.
-           "standard" is p(z) = N(0, I) for labels, a common variant which is not the paper's model.
+           L    = E_q log p(r | c, z) - KL(q(z | c, r) ‖ p(z | c)), a bound of log p(r | c); the KL
+                moves both networks;
+           L_G  = E_{z ~ p(z | c)} log p(r | c, z), the Gaussian stochastic network's (GSNN); α < 1
+                is the hybrid of section 4.2.
+           The guess is detached where others read it: the last term alone trains f, for
+           ``baseline_steps`` steps.
+Bounds     ``elbo`` is L; val/iw_nll is from importance weights, val/mc_nll from draws of the prior,
+           val/baseline_nll is -log f(r | c).
+Sampling   z ~ p(z | c), r ~ p(r | c, z): ``sample`` given labels, ``inpaint`` given the quadrants.
+           ``predict`` takes both means. Codes are in units of the prior, (z - μ_p) / σ_p.
+           Further known pixels choose among ``draws`` draws of z by their likelihood, which is
+           exact for infinitely many.
+Labels     ``classify`` is Bayes' rule with a uniform prior and the importance-weighted bounds;
+           ``encode`` and ``reconstruct`` without labels take the likeliest.
+Notes      f and the rest are trained together, in the paper f first. val/bits_per_dim divides by
+           all pixels, observed ones included. "standard" is p(z) = N(0, I) for labels, a common
+           variant which is not the paper's model.
 """
 
 from __future__ import annotations
@@ -38,7 +48,9 @@ from zoo.registry import Paper, register
 
 
 def quadrants(shape: tuple[int, ...], number: int) -> Tensor:
-    """The observed part of an image, booleans of its shape: 1 the lower left quadrant, 2 the left half, 3 all but the upper right."""
+    """The observed part of an image, booleans of its shape: 1 the lower left quadrant, 2 the left
+    half, 3 all but the upper right.
+    """
     _, height, width = shape
     mask = torch.zeros(shape, dtype=torch.bool, device="cpu")
     mask[:, height // 2 :, : width // 2] = True
@@ -51,7 +63,12 @@ def quadrants(shape: tuple[int, ...], number: int) -> Tensor:
 
 @register(
     "cvae",
-    paper=Paper("Sohn, Lee, Yan", "Learning Structured Output Representation using Deep Conditional Generative Models", 2015, "NIPS 2015"),
+    paper=Paper(
+        "Sohn, Lee, Yan",
+        "Learning Structured Output Representation using Deep Conditional Generative Models",
+        2015,
+        "NIPS 2015",
+    ),
     about="a VAE given the label, or given a part of the image, with a learned conditional prior",
     taxonomy="explicit variational",
     likelihood="lower_bound",
@@ -66,8 +83,10 @@ class CVAE(VariationalModule):
     Args:
         task: "label" or "quadrant". observed: quadrants in the condition, 1, 2 or 3 ("quadrant").
         prior: "learned", or "standard" for N(0, I) ("label").
-        latent: dimensions of z. width: hidden units of a layer, in every network. layers: hidden layers. activation: theirs.
-        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by the data.
+        latent: dimensions of z. width: hidden units of a layer, in every network. layers: hidden
+            layers. activation: theirs.
+        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by
+            the data.
         alpha: weight of L against the stochastic network's L_G.
         baseline_steps: steps after which the baseline network is held.
         draws: draws of z of the evaluated bounds, of ``classify``, and in ``inpaint``.
@@ -101,28 +120,54 @@ class CVAE(VariationalModule):
                 raise ValueError(f"cvae: {name} is {' or '.join(allowed)}, got {value!r}")
         if min(latent, width, layers, draws, baseline_steps) < 1 or not 0 <= alpha <= 1:
             numbers = f"{latent}, {width}, {layers}, {draws}, {baseline_steps} and {alpha}"
-            raise ValueError(f"cvae: latent, width, layers, draws and baseline_steps are at least 1 and alpha in [0, 1], got {numbers}")
+            raise ValueError(
+                f"cvae: latent, width, layers, draws and baseline_steps are at least 1 and alpha "
+                f"in [0, 1], got {numbers}"
+            )
         if task == "label" and spec.num_classes == 0:
-            raise ValueError(f"cvae with task=label models p(x | label), got {spec}; choose labelled data, or images with task=quadrant")
+            raise ValueError(
+                f"cvae with task=label models p(x | label), got {spec}; choose labelled data, or "
+                f"images with task=quadrant"
+            )
         if task == "quadrant":
             spec.require("cvae with task=quadrant", image=True)
             if observed not in (1, 2, 3) or prior == "standard":
-                raise ValueError(f"cvae with task=quadrant: observed is 1, 2 or 3 and prior learned, got {observed} and {prior!r}")
+                raise ValueError(
+                    f"cvae with task=quadrant: observed is 1, 2 or 3 and prior learned, got "
+                    f"{observed} and {prior!r}"
+                )
             if min(spec.shape[1:]) < 2:
-                raise ValueError(f"cvae with task=quadrant models images of at least 2x2, got {spec}; choose larger ones")
-        self.task, self.latent, self.draws, self.alpha, self.baseline_steps, self.lr = task, latent, draws, alpha, baseline_steps, lr
+                raise ValueError(
+                    f"cvae with task=quadrant models images of at least 2x2, got {spec}; choose "
+                    f"larger ones"
+                )
+        self.task, self.latent, self.draws, self.alpha, self.baseline_steps, self.lr = (
+            task,
+            latent,
+            draws,
+            alpha,
+            baseline_steps,
+            lr,
+        )
         self.head = make_head(likelihood, spec.levels)
-        mask = quadrants(spec.shape, observed).flatten() if task == "quadrant" else torch.zeros(spec.dim, dtype=torch.bool, device="cpu")
+        mask = (
+            quadrants(spec.shape, observed).flatten()
+            if task == "quadrant"
+            else torch.zeros(spec.dim, dtype=torch.bool, device="cpu")
+        )
         self.mask: Tensor
         self.register_buffer("mask", mask, persistent=False)  # which dimensions c holds
-        c, r = spec.num_classes if task == "label" else sum(mask.tolist()), spec.dim - sum(mask.tolist())
+        c, r = (
+            spec.num_classes if task == "label" else sum(mask.tolist()),
+            spec.dim - sum(mask.tolist()),
+        )
         net = (width, layers, activation)
         self.baseline = mlp(c, self.head.params * r, *net)
         self.prior_net = mlp(c + r, 2 * latent, *net) if prior == "learned" else None
         self.recognition = mlp(c + 2 * r, 2 * latent, *net)
         self.generation = mlp(c + r + latent, self.head.params * r, *net)
 
-    # -- the parts of an image -----------------------------------------------------------------------------------------
+    # -- the parts of an image --------------------------------------------------------------------
     @property
     def conditions_on(self) -> str:
         return "class" if self.task == "label" else "image"
@@ -131,7 +176,10 @@ class CVAE(VariationalModule):
         """c, (B, ·): one-hot labels, or observed pixels in [-1, 1]."""
         if self.task == "quadrant":
             if x is None:
-                raise ValueError("cvae with task=quadrant models an image given a part of it: pass images, x=(B, *shape)")
+                raise ValueError(
+                    "cvae with task=quadrant models an image given a part of it: pass images, "
+                    "x=(B, *shape)"
+                )
             return self.spec.to_signed(x.flatten(1)[:, self.mask])
         if y is None:
             raise ValueError("cvae models p(x | label): pass the labels, y=(B,)")
@@ -149,7 +197,7 @@ class CVAE(VariationalModule):
             x[:, self.mask] = self.spec.from_signed(c)
         return x.view(-1, *self.spec.shape)
 
-    # -- networks ------------------------------------------------------------------------------------------------------
+    # -- networks ---------------------------------------------------------------------------------
     def guess(self, c: Tensor) -> Tensor:
         """The baseline network's parameters of f(r | c), (B, params, R)."""
         return self.baseline(c).unflatten(-1, (self.head.params, -1))
@@ -167,35 +215,55 @@ class CVAE(VariationalModule):
 
     def recognise(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z | c, r)."""
-        mu, log_var = self.recognition(torch.cat([h, self.rest(self.spec.to_signed(x))], 1)).chunk(2, 1)
+        mu, log_var = self.recognition(torch.cat([h, self.rest(self.spec.to_signed(x))], 1)).chunk(
+            2, 1
+        )
         return mu, soft_clamp(log_var)
 
     def generate(self, h: Tensor, z: Tensor) -> Tensor:
         """Parameters of p(r | c, z), (..., params, R)."""
-        return self.generation(torch.cat([h.expand(*z.shape[:-1], -1), z], -1)).unflatten(-1, (self.head.params, -1))
+        return self.generation(torch.cat([h.expand(*z.shape[:-1], -1), z], -1)).unflatten(
+            -1, (self.head.params, -1)
+        )
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.recognise(x, self.context(self.condition(x, y)))
 
     def log_rest(self, x: Tensor, h: Tensor, z: Tensor, u: Tensor | None = None) -> Tensor:
         """log p(r | c, z), (K, B), of z (K, B, latent)."""
-        r, noise = self.rest(x).expand(*z.shape[:2], -1), None if u is None else self.rest(u).flatten(0, 1)
-        return self.head.log_prob(self.generate(h, z).flatten(0, 1), r.flatten(0, 1), noise).view(z.shape[:2])
+        r, noise = (
+            self.rest(x).expand(*z.shape[:2], -1),
+            None if u is None else self.rest(u).flatten(0, 1),
+        )
+        return self.head.log_prob(self.generate(h, z).flatten(0, 1), r.flatten(0, 1), noise).view(
+            z.shape[:2]
+        )
 
     def weigh_at(
-        self, x: Tensor, q: tuple[Tensor, Tensor], eps: Tensor, u: Tensor | None = None, y: Tensor | None = None
+        self,
+        x: Tensor,
+        q: tuple[Tensor, Tensor],
+        eps: Tensor,
+        u: Tensor | None = None,
+        y: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         h, z = self.context(self.condition(x, y)), reparameterise(*q, eps)
         return self.log_rest(x, h, z, u), log_normal(z, *q) - log_normal(z, *self.prior(h))
 
-    def bound_terms(self, x: Tensor, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def bound_terms(
+        self, x: Tensor, source: Source, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         h = self.context(self.condition(x, y))
         q, (eps, u) = self.recognise(x, h), self.evaluation_noise(x, 1, source)
-        return self.log_rest(x, h, reparameterise(*q, eps), u)[0], kl_normal(*q, *self.prior(h)).sum(1)
+        return self.log_rest(x, h, reparameterise(*q, eps), u)[0], kl_normal(
+            *q, *self.prior(h)
+        ).sum(1)
 
     def from_prior(self, x: Tensor, k: int, source: Source, y: Tensor | None = None) -> Tensor:
-        """log p(r | c, z) at k draws of z ~ p(z | c), (k, B): their mean estimates L_G, their logmeanexp log p(r | c)."""
+        """log p(r | c, z) at k draws of z ~ p(z | c), (k, B): their mean estimates L_G, their
+        logmeanexp log p(r | c).
+        """
         h, (eps, u) = self.context(self.condition(x, y)), self.evaluation_noise(x, k, source)
         return self.log_rest(x, h, reparameterise(*self.prior(h), eps), u)
 
@@ -212,63 +280,117 @@ class CVAE(VariationalModule):
         if self.alpha == 1:
             return {"loss": nelbo + baseline, **terms}
         gsnn = -self.from_prior(x, 1, self.noise, y).mean()
-        return {"loss": self.alpha * nelbo + (1 - self.alpha) * gsnn + baseline, **terms, "gsnn": gsnn}
+        return {
+            "loss": self.alpha * nelbo + (1 - self.alpha) * gsnn + baseline,
+            **terms,
+            "gsnn": gsnn,
+        }
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """The VAE's terms, -log f, the prior's estimate of -log p(r | c) and, given labels, whether ``classify`` finds them."""
+        """The VAE's terms, -log f, the prior's estimate of -log p(r | c) and, given labels, whether
+        ``classify`` finds them.
+        """
         x, y = batch["x"], self.labels(batch)
         values = super().evaluate(batch, generator)
         values["baseline_nll"] = -self.log_baseline(x, RowNoise(x, generator), y)
-        values["mc_nll"] = math.log(self.draws) - self.from_prior(x, self.draws, RowNoise(x, generator), y).logsumexp(0)
+        values["mc_nll"] = math.log(self.draws) - self.from_prior(
+            x, self.draws, RowNoise(x, generator), y
+        ).logsumexp(0)
         if y is not None:
             values["bayes_accuracy"] = (self.classify(x).argmax(1) == y).float()
         return values
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     @torch.no_grad()
-    def sample(self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None, mean_only: bool = False) -> Tensor:
-        """z ~ p(z | c), x ~ p(x | c, z) of labels y, or of uniform ones, (n, *shape); with ``mean_only`` the mean of the second."""
+    def sample(
+        self,
+        n: int,
+        *,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        mean_only: bool = False,
+    ) -> Tensor:
+        """z ~ p(z | c), x ~ p(x | c, z) of labels y, or of uniform ones, (n, *shape); with
+        ``mean_only`` the mean of the second.
+        """
         if self.task == "quadrant":
-            raise ValueError("cvae with task=quadrant draws the rest of given images: use inpaint(x, known)")
+            raise ValueError(
+                "cvae with task=quadrant draws the rest of given images: use inpaint(x, known)"
+            )
         source = Draw(generator, self.device, self.float_dtype)
-        c = self.condition(None, (source.uniform(n) * self.spec.num_classes).long() if y is None else y)
+        c = self.condition(
+            None, (source.uniform(n) * self.spec.num_classes).long() if y is None else y
+        )
         out = self.outputs(c, self.draw_codes(n, source))
-        return self.assemble(c, self.head.mean(out) if mean_only else self.head.sample(out, generator))
+        return self.assemble(
+            c, self.head.mean(out) if mean_only else self.head.sample(out, generator)
+        )
 
     @torch.no_grad()
-    def inpaint(self, x: Tensor, known: Tensor, *, y: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def inpaint(
+        self,
+        x: Tensor,
+        known: Tensor,
+        *,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         known = known.expand_as(x)
         if not known.flatten(1)[:, self.mask].all():
-            raise ValueError("cvae completes images whose observed quadrants are known, those it was trained with; see its option observed")
+            raise ValueError(
+                "cvae completes images whose observed quadrants are known, those it was trained "
+                "with; see its option observed"
+            )
         source, c = Draw(generator, x.device, self.float_dtype), self.condition(x, y)
         seen = self.rest(known)
         k = self.draws if seen.any() else 1
         out = self.outputs(c, source.normal(k, len(x), self.latent))
         r = self.rest(x).expand(k, -1, -1).reshape(-1, 1)
         u = source.uniform(len(r), 1) if self.head.dequantises else None
-        each = self.head.log_prob(out.transpose(-1, -2).reshape(len(r), -1, 1), r, u).view(k, *seen.shape)
+        each = self.head.log_prob(out.transpose(-1, -2).reshape(len(r), -1, 1), r, u).view(
+            k, *seen.shape
+        )
         gumbel = -(-source.uniform(k, len(x), low=1e-12).log()).log()
-        chosen = ((each * seen).sum(-1) + gumbel).argmax(0)  # z with a probability proportional to what it gives the known pixels
-        return torch.where(known, x, self.assemble(c, self.head.sample(out[chosen, torch.arange(len(x), device=x.device)], generator)))
+        chosen = ((each * seen).sum(-1) + gumbel).argmax(
+            0
+        )  # z with a probability proportional to what it gives the known pixels
+        return torch.where(
+            known,
+            x,
+            self.assemble(
+                c, self.head.sample(out[chosen, torch.arange(len(x), device=x.device)], generator)
+            ),
+        )
 
     def predict(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
-        """The mean of p(r | c, μ_p(c)) beside c, (B, *shape), of labels y or the observed part of x: the deterministic inference."""
+        """The mean of p(r | c, μ_p(c)) beside c, (B, *shape), of labels y or the observed part of
+        x: the deterministic inference.
+        """
         c = self.condition(x, y)
         return self.assemble(c, self.head.mean(self.outputs(c, c.new_zeros(len(c), self.latent))))
 
     def classify(self, x: Tensor) -> Tensor:
-        """log P(label | x) of every label under a uniform prior, (B, classes), from importance-weighted bounds."""
+        """log P(label | x) of every label under a uniform prior, (B, classes), from
+        importance-weighted bounds.
+        """
         if self.task == "quadrant":
-            raise ValueError("cvae classifies by p(x | label), which it does not model with task=quadrant; build it with task=label")
+            raise ValueError(
+                "cvae classifies by p(x | label), which it does not model with task=quadrant; "
+                "build it with task=label"
+            )
         y = torch.arange(self.spec.num_classes, device=x.device)
-        return torch.stack([self.importance_bound(x, self.draws, y=label.expand(len(x))) for label in y], 1).log_softmax(1)
+        return torch.stack(
+            [self.importance_bound(x, self.draws, y=label.expand(len(x))) for label in y], 1
+        ).log_softmax(1)
 
     def given(self, x: Tensor, y: Tensor | None) -> Tensor | None:
         """The labels, or the likeliest ones where there are none."""
         return self.classify(x).argmax(1) if self.task == "label" and y is None else y
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """(μ_q - μ_p) / σ_p, (B, latent): the code in units of the prior, whose draws are so N(0, I) for every c."""
+        """(μ_q - μ_p) / σ_p, (B, latent): the code in units of the prior, whose draws are so N(0,
+        I) for every c.
+        """
         h = self.context(self.condition(x, self.given(x, y)))
         mu, log_var = self.prior(h)
         return (self.recognise(x, h)[0] - mu) * (-0.5 * log_var).exp()
@@ -279,7 +401,9 @@ class CVAE(VariationalModule):
         return self.generate(h, reparameterise(*self.prior(h), codes))
 
     def decode(self, z: Tensor, y: Tensor | None = None, x: Tensor | None = None) -> Tensor:
-        """The mean of p(r | c, z) beside c, from codes and labels y or the observed part of images x."""
+        """The mean of p(r | c, z) beside c, from codes and labels y or the observed part of images
+        x.
+        """
         c = self.condition(x, y)
         return self.assemble(c, self.head.mean(self.outputs(c, z)))
 
@@ -291,16 +415,29 @@ class CVAE(VariationalModule):
         return self.decode(self.encode(x, y), y, x)
 
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
-        """(B, frames, *shape), along the line from the code and the condition of a to those of b."""
-        ends = [(self.encode(x, y), self.condition(x, y)) for x, y in ((a, self.given(a, None)), (b, self.given(b, None)))]
+        """(B, frames, *shape), along the line from the code and the condition of a to those of
+        b.
+        """
+        ends = [
+            (self.encode(x, y), self.condition(x, y))
+            for x, y in ((a, self.given(a, None)), (b, self.given(b, None)))
+        ]
         z, c = (path("uniform", p, q, frames).flatten(0, 1) for p, q in zip(*ends, strict=True))
-        return self.assemble(c, self.head.mean(self.outputs(c, z))).view(len(a), frames, *self.spec.shape)
+        return self.assemble(c, self.head.mean(self.outputs(c, z))).view(
+            len(a), frames, *self.spec.shape
+        )
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> OptimizerLRScheduler:
         baseline = [*self.baseline.parameters()]
         mine = {id(p) for p in baseline}
-        optimiser = torch.optim.Adam([{"params": [p for p in self.parameters() if id(p) not in mine]}, {"params": baseline}], self.lr)
+        optimiser = torch.optim.Adam(
+            [{"params": [p for p in self.parameters() if id(p) not in mine]}, {"params": baseline}],
+            self.lr,
+        )
         rates = [lambda step: 1.0, lambda step: float(step < self.baseline_steps)]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rates)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }

@@ -1,16 +1,20 @@
 """FactorVAE: a VAE whose code is made factorial by a network that tells codes from shuffled codes.
 
 Paper      Kim, Mnih. Disentangling by Factorising. ICML 2018. arXiv:1802.05983.
-Model      z ~ N(0, I), x ~ p(x | z), q(z | x) = N(μ(x), σ²(x)): the VAE's. D(z) is the log-odds that z is a code of q(z) = E_x q(z | x)
-           and not of Π_j q(z_j); draws of the latter are codes whose dimensions were permuted over the minibatch, each by itself.
-Objective  G, encoder and decoder:  -E_q log p(x | z) + KL(q(z | x) ‖ N(0, I)) + γ E D(z); E D(z) estimates the total correlation
-           KL(q(z) ‖ Π_j q(z_j)). It reaches the encoder through z; D is held.
-           D:  ½ E softplus(-D(z)) + ½ E softplus(D(z')), z codes and z' shuffled codes of other examples; both detached.
+Model      z ~ N(0, I), x ~ p(x | z), q(z | x) = N(μ(x), σ²(x)): the VAE's. D(z) is the log-odds
+           that z is a code of q(z) = E_x q(z | x) and not of Π_j q(z_j); draws of the latter are
+           codes whose dimensions were permuted over the minibatch, each by itself.
+Objective  G, encoder and decoder:  -E_q log p(x | z) + KL(q(z | x) ‖ N(0, I)) + γ E D(z); E D(z)
+           estimates the total correlation KL(q(z) ‖ Π_j q(z_j)). It reaches the encoder through z;
+           D is held.
+           D:  ½ E softplus(-D(z)) + ½ E softplus(D(z')), z codes and z' shuffled codes of other
+           examples; both detached.
 Bounds     ``elbo`` is the VAE's, γ = 0.
 Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``.
-Notes      D's two class logits of the paper count by their difference only, which is D(z). Each player has a fresh minibatch, and D plays
-           first: the halves of its minibatch give z and z'. The paper takes for z the codes of the VAE's step, with as many z'.
-           Codes of all processes are shuffled together.
+Notes      D's two class logits of the paper count by their difference only, which is D(z). Each
+           player has a fresh minibatch, and D plays first: the halves of its minibatch give z and
+           z'. The paper takes for z the codes of the VAE's step, with as many z'. Codes of all
+           processes are shuffled together.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ def permute_dims(z: Tensor, u: Tensor) -> Tensor:
 @register(
     "factor_vae",
     paper=Paper("Kim, Mnih", "Disentangling by Factorising", 2018, "1802.05983"),
-    about="a VAE that is charged for the total correlation of its code, as a discriminator estimates it",
+    about="a VAE that is charged for the total correlation of its code, as a discriminator "
+    "estimates it",
     taxonomy="explicit variational",
     likelihood="lower_bound",
     can={"sample", "elbo", "encode", "decode", "reconstruct", "interpolate"},
@@ -53,7 +58,8 @@ class FactorVAE(Variational, AdversarialModule):
         width: hidden units of a layer, or maps of the first convolution.
         layers: hidden layers of encoder and of decoder ("mlp").
         activation: of the hidden layers.
-        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by the data.
+        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by
+            the data.
         gamma: weight γ of the total correlation.
         width_d: hidden units of a layer of D. layers_d: its hidden layers.
         draws: draws of z of the evaluated importance bound.
@@ -80,12 +86,15 @@ class FactorVAE(Variational, AdversarialModule):
     ) -> None:
         super().__init__(spec, loop)
         if gamma < 0 or min(width_d, layers_d) < 1:
-            raise ValueError(f"factor_vae: gamma >= 0, width_d and layers_d >= 1, got {gamma}, {width_d}, {layers_d}")
+            raise ValueError(
+                f"factor_vae: gamma >= 0, width_d and layers_d >= 1, got {gamma}, {width_d}, "
+                f"{layers_d}"
+            )
         self.build(net, latent, width, layers, activation, likelihood, draws)
         self.discriminator = mlp(latent, 1, width_d, layers_d, "leaky_relu")
         self.gamma, self.lr, self.lr_d = gamma, lr, lr_d
 
-    # -- losses --------------------------------------------------------------------------------------------------------
+    # -- losses -----------------------------------------------------------------------------------
     def log_odds(self, z: Tensor) -> Tensor:
         """D(z), (B,)."""
         return self.discriminator(z)[:, 0]
@@ -93,16 +102,24 @@ class FactorVAE(Variational, AdversarialModule):
     def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"]
         if len(x) < 2:
-            raise ValueError("factor_vae: the discriminator needs minibatches of at least 2 rows; raise --data.batch_size")
-        with torch.no_grad():
-            codes, others = reparameterise(*self.posterior(x), self.noise.normal(len(x), self.latent)).split(
-                [len(x) - len(x) // 2, len(x) // 2]
+            raise ValueError(
+                "factor_vae: the discriminator needs minibatches of at least 2 rows; raise "
+                "--data.batch_size"
             )
+        with torch.no_grad():
+            codes, others = reparameterise(
+                *self.posterior(x), self.noise.normal(len(x), self.latent)
+            ).split([len(x) - len(x) // 2, len(x) // 2])
             u = self.noise.uniform(len(others), self.latent)
-            shuffled = permute_dims(self.everyone(others), self.everyone(u))[self.noise.rank :: self.noise.world]
+            shuffled = permute_dims(self.everyone(others), self.everyone(u))[
+                self.noise.rank :: self.noise.world
+            ]
         joint, product = self.log_odds(codes), self.log_odds(shuffled)
         right = ((joint > 0).to(joint.dtype).mean() + (product < 0).to(joint.dtype).mean()) / 2
-        return {"loss": (F.softplus(-joint).mean() + F.softplus(product).mean()) / 2, "accuracy": right}
+        return {
+            "loss": (F.softplus(-joint).mean() + F.softplus(product).mean()) / 2,
+            "accuracy": right,
+        }
 
     def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"]
@@ -120,14 +137,14 @@ class FactorVAE(Variational, AdversarialModule):
         z = reparameterise(*self.posterior(x), RowNoise(x, generator).normal(len(x), self.latent))
         return super().evaluate(batch, generator) | {"tc": self.log_odds(z)}
 
-    # -- the game ------------------------------------------------------------------------------------------------------
+    # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module | list[nn.Module]]:
         return {"d": self.discriminator, "g": [self.encoder, self.decoder]}
 
     def phases(self) -> list[Phase]:
         return [Phase("d", self.discriminator_loss), Phase("g", self.generator_loss)]
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, torch.optim.Optimizer]:
         return {
             "d": torch.optim.Adam(self.parameters_of("d"), self.lr_d, (0.5, 0.9)),

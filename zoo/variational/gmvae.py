@@ -1,20 +1,23 @@
 """GMVAE: a VAE whose prior is a mixture, so that its codes fall into clusters; and the VampPrior.
 
-Paper      Dilokthanakul, Mediano, Garnelo, Lee, Salimbeni, Arulkumaran, Shanahan. Deep Unsupervised Clustering with Gaussian Mixture
-           Variational Autoencoders. 2016. arXiv:1611.02648. VampPrior: Tomczak, Welling. VAE with a VampPrior. AISTATS 2018.
-           arXiv:1705.07120.
+Paper      Dilokthanakul, Mediano, Garnelo, Lee, Salimbeni, Arulkumaran, Shanahan. Deep Unsupervised
+           Clustering with Gaussian Mixture Variational Autoencoders. 2016. arXiv:1611.02648.
+           VampPrior: Tomczak, Welling. VAE with a VampPrior. AISTATS 2018. arXiv:1705.07120.
 Model      x ~ p(x | z), q(z | x) diagonal gaussian, and by ``prior``
            "mog":   p(z) = Σ_k π_k N(z; μ_k, s_k²), all learned;
-           "gmvae": w ~ N(0, I), k uniform, p(z | w, k) = N(μ_k(w), σ_k²(w)) by a network, and q(w | x) (the paper's model);
+           "gmvae": w ~ N(0, I), k uniform, p(z | w, k) = N(μ_k(w), σ_k²(w)) by a network, and q(w |
+           x) (the paper's model);
            "vamp":  p(z) = 1/K Σ_k q(z | u_k), u_k learned pseudo-inputs in data space.
-Objective  -E_q [log p(x | z) + log p(z | w) - log q(z | x)] + KL(q(w | x) ‖ N(0, I)) from one draw, log p(z | w) = logsumexp_k (ln π_k +
-           log N_k): with the exact p(k | z, w) the terms of k collapse to it. objective="split" is the paper's equation 3, which has
-           Σ_k p(k | z, w) KL(q(z | x) ‖ p(z | w, k)) + KL(p(k | z, w) ‖ π) instead, the last free below ``lam`` nats of the batch
-           mean (without which the clusters merge).
+Objective  -E_q [log p(x | z) + log p(z | w) - log q(z | x)] + KL(q(w | x) ‖ N(0, I)) from one draw,
+           log p(z | w) = logsumexp_k (ln π_k + log N_k): with the exact p(k | z, w) the terms of k
+           collapse to it. objective="split" is the paper's equation 3, which has Σ_k p(k | z, w)
+           KL(q(z | x) ‖ p(z | w, k)) + KL(p(k | z, w) ‖ π) instead, the last free below ``lam``
+           nats of the batch mean (without which the clusters merge).
 Bounds     ``elbo`` and ``importance_bound`` are of the exact form whatever the objective.
 Sampling   k ~ π (or given), w ~ N(0, I), z ~ N(μ_k, σ_k²), x ~ p(x | z).
-Notes      A mixture has no closed KL: it is sampled. Labels touch nothing; ``responsibilities`` are of clusters, whose order means nothing.
-           The means start as draws of N(0, I), pseudo-inputs as training images. The split objective's free nats are of the mean over a
+Notes      A mixture has no closed KL: it is sampled. Labels touch nothing; ``responsibilities`` are
+           of clusters, whose order means nothing. The means start as draws of N(0, I),
+           pseudo-inputs as training images. The split objective's free nats are of the mean over a
            process's own rows.
 """
 
@@ -56,31 +59,66 @@ class GMVAE(VariationalModule):
     """VAE with a mixture prior.
 
     Args:
-        prior: "mog", "gmvae" or "vamp". components: K. latent: dimensions of z. noise_latent: of w ("gmvae").
-        net: "mlp" or "conv". width: hidden units, or maps of the first convolution. layers: hidden layers ("mlp").
-        activation: of the hidden layers. likelihood: "bernoulli", "gaussian", "dlogistic" or "auto".
-        objective: "exact" or "split" (not for "vamp"). lam: free nats of the split objective's term of k.
+        prior: "mog", "gmvae" or "vamp". components: K. latent: dimensions of z. noise_latent: of w
+            ("gmvae").
+        net: "mlp" or "conv". width: hidden units, or maps of the first convolution. layers: hidden
+            layers ("mlp").
+        activation: of the hidden layers. likelihood: "bernoulli", "gaussian", "dlogistic" or
+            "auto".
+        objective: "exact" or "split" (not for "vamp"). lam: free nats of the split objective's term
+            of k.
         warmup_steps: steps over which the prior's weight rises from 0 to 1.
         draws: of z in the evaluated importance bound. lr: learning rate.
     """
 
     def __init__(
-        self, spec: DataSpec, prior: str = "mog", components: int = 10, latent: int = 8, noise_latent: int = 4, net: str = "mlp",
-        width: int = 200, layers: int = 2, activation: str = "relu", likelihood: str = "auto", objective: str = "exact", lam: float = 0.5,
-        warmup_steps: int = 0, draws: int = 50, lr: float = 1e-3,
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        prior: str = "mog",
+        components: int = 10,
+        latent: int = 8,
+        noise_latent: int = 4,
+        net: str = "mlp",
+        width: int = 200,
+        layers: int = 2,
+        activation: str = "relu",
+        likelihood: str = "auto",
+        objective: str = "exact",
+        lam: float = 0.5,
+        warmup_steps: int = 0,
+        draws: int = 50,
+        lr: float = 1e-3,
+    ) -> None:
         super().__init__(spec)
-        for name, value, allowed in (("prior", prior, PRIORS), ("objective", objective, ("exact", "split"))):
+        for name, value, allowed in (
+            ("prior", prior, PRIORS),
+            ("objective", objective, ("exact", "split")),
+        ):
             if value not in allowed:
                 raise ValueError(f"gmvae: {name} is {' or '.join(allowed)}, got {value!r}")
         if components < 1 or noise_latent < 1 or lam < 0 or warmup_steps < 0:
-            raise ValueError(f"gmvae: components and noise_latent >= 1, lam and warmup_steps >= 0, got "
-                             f"{components}, {noise_latent}, {lam}, {warmup_steps}")  # fmt: skip
+            raise ValueError(
+                f"gmvae: components and noise_latent >= 1, lam and warmup_steps >= 0, got "
+                f"{components}, {noise_latent}, {lam}, {warmup_steps}"
+            )
         if prior == "vamp" and objective == "split":
             raise ValueError("gmvae: objective=split is defined for prior=mog and prior=gmvae")
-        self.prior_kind, self.components, self.noise_latent = prior, components, noise_latent if prior == "gmvae" else 0
+        self.prior_kind, self.components, self.noise_latent = (
+            prior,
+            components,
+            noise_latent if prior == "gmvae" else 0,
+        )
         self.objective, self.lam, self.warmup_steps, self.lr = objective, lam, warmup_steps, lr
-        self.build(net, latent, width, layers, activation, likelihood, draws, code=2 * (latent + self.noise_latent))
+        self.build(
+            net,
+            latent,
+            width,
+            layers,
+            activation,
+            likelihood,
+            draws,
+            code=2 * (latent + self.noise_latent),
+        )
         if prior == "mog":
             self.weights = nn.Parameter(torch.zeros(components))
             self.means = nn.Parameter(torch.randn(components, latent))
@@ -92,19 +130,31 @@ class GMVAE(VariationalModule):
 
     def initialise_from(self, x: Tensor) -> None:
         if self.prior_kind == "vamp":
-            rows = torch.randint(len(x), (self.components,), generator=seeded(int(self.noise_seed), "pseudo-inputs"))
+            rows = torch.randint(
+                len(x), (self.components,), generator=seeded(int(self.noise_seed), "pseudo-inputs")
+            )
             self.inputs.copy_(x[rows] if self.spec.levels is None else self.spec.to_unit(x[rows]))
 
-    # -- prior ---------------------------------------------------------------------------------------------------------
+    # -- prior ------------------------------------------------------------------------------------
     def mixture(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """ln π (K,), and means and log-variances of the components, (K, latent) or for "gmvae" (..., K, latent), given w (..., noise)."""
-        uniform = torch.full((self.components,), -math.log(self.components), device=w.device, dtype=w.dtype)
+        """ln π (K,), and means and log-variances of the components, (K, latent) or for "gmvae"
+        (..., K, latent), given w (..., noise).
+        """
+        uniform = torch.full(
+            (self.components,), -math.log(self.components), device=w.device, dtype=w.dtype
+        )
         if self.prior_kind == "mog":
             return self.weights.log_softmax(0), self.means, soft_clamp(self.log_vars)
         if self.prior_kind == "gmvae":
-            mu, log_var = self.mixer(w).unflatten(-1, (self.components, 2 * self.latent)).chunk(2, -1)
+            mu, log_var = (
+                self.mixer(w).unflatten(-1, (self.components, 2 * self.latent)).chunk(2, -1)
+            )
             return uniform, mu, soft_clamp(log_var)
-        u = self.inputs if self.spec.levels is None else F.hardtanh(self.inputs, 0, 1) * (self.spec.levels - 1)
+        u = (
+            self.inputs
+            if self.spec.levels is None
+            else F.hardtanh(self.inputs, 0, 1) * (self.spec.levels - 1)
+        )
         return uniform, *self.posterior(u)
 
     def log_joint(self, z: Tensor, w: Tensor) -> Tensor:
@@ -117,7 +167,7 @@ class GMVAE(VariationalModule):
         mu, _ = self.both(x)
         return self.log_joint(*self.split(mu)).softmax(-1)
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     def both(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z, w | x), (B, latent + noise_latent)."""
         return super().posterior(x)
@@ -131,24 +181,34 @@ class GMVAE(VariationalModule):
         mu, log_var = self.both(x)
         return mu[:, : self.latent], log_var[:, : self.latent]
 
-    def weigh(self, x: Tensor, k: int, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def weigh(
+        self, x: Tensor, k: int, source: Source, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         q = self.both(x)
         code, u = self.draw(x, q, k, source)
         z, w = self.split(code)
         log_q, log_q_w = self.split(log_normal(code, *q))
         ratio = (log_q.sum(-1) - self.log_joint(z, w).logsumexp(-1))[..., None]
-        return self.log_likelihood_of_draws(x, z, u), torch.cat([ratio, log_q_w - log_normal(w)], -1)
+        return self.log_likelihood_of_draws(x, z, u), torch.cat(
+            [ratio, log_q_w - log_normal(w)], -1
+        )
 
-    def draw(self, x: Tensor, q: tuple[Tensor, Tensor], k: int, source: Source) -> tuple[Tensor, Tensor | None]:
-        """K draws of (z, w), (K, B, latent + noise_latent), and the dequantisation noise where it is needed."""
+    def draw(
+        self, x: Tensor, q: tuple[Tensor, Tensor], k: int, source: Source
+    ) -> tuple[Tensor, Tensor | None]:
+        """K draws of (z, w), (K, B, latent + noise_latent), and the dequantisation noise where it
+        is needed.
+        """
         eps = source.normal(len(x), k, self.latent + self.noise_latent).transpose(0, 1)
         u = self.dequantising(x, k, source)
         return reparameterise(*q, eps), u
 
-    def bound_terms(self, x: Tensor, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def bound_terms(
+        self, x: Tensor, source: Source, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self.sampled_terms(x, source)
 
-    # -- loss ----------------------------------------------------------------------------------------------------------
+    # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"]
         q = self.both(x)
@@ -161,7 +221,12 @@ class GMVAE(VariationalModule):
         kl_z = (log_normal(z, mu, log_var).sum(1) - joint.logsumexp(1)).mean()
         p = joint.softmax(1)
         use = p.mean(0)
-        terms = {"nelbo": kl_z + kl_w - recon, "recon": recon, "kl": kl_z + kl_w, "mix_entropy": torch.special.entr(use).sum()}
+        terms = {
+            "nelbo": kl_z + kl_w - recon,
+            "recon": recon,
+            "kl": kl_z + kl_w,
+            "mix_entropy": torch.special.entr(use).sum(),
+        }
         cost = kl_z + kl_w
         if self.objective == "split":
             log_pi, m, log_s = self.mixture(w)
@@ -171,15 +236,27 @@ class GMVAE(VariationalModule):
             terms |= {"kl_within": within, "kl_clusters": between}
         return {"loss": self.ramp(self.warmup_steps) * cost - recon, **terms}
 
-    # -- use -----------------------------------------------------------------------------------------------------------
-    def draw_codes(self, n: int, source: Source, y: Tensor | None = None, component: int | None = None) -> Tensor:
+    # -- use --------------------------------------------------------------------------------------
+    def draw_codes(
+        self, n: int, source: Source, y: Tensor | None = None, component: int | None = None
+    ) -> Tensor:
         """n codes z of the prior, or of one of its components, (n, latent)."""
-        w, eps, r = source.normal(n, self.noise_latent), source.normal(n, self.latent), source.uniform(n, 1)
+        w, eps, r = (
+            source.normal(n, self.noise_latent),
+            source.normal(n, self.latent),
+            source.uniform(n, 1),
+        )
         log_pi, mu, log_var = self.mixture(w)
         edges = log_pi.exp().cumsum(0)[:-1]
-        k = torch.bucketize(r[:, 0], edges, right=True) if component is None else torch.full((n,), component, device=r.device)
+        k = (
+            torch.bucketize(r[:, 0], edges, right=True)
+            if component is None
+            else torch.full((n,), component, device=r.device)
+        )
         if mu.ndim == 3:
-            mu, log_var = (v.gather(1, k[:, None, None].expand(n, 1, self.latent))[:, 0] for v in (mu, log_var))
+            mu, log_var = (
+                v.gather(1, k[:, None, None].expand(n, 1, self.latent))[:, 0] for v in (mu, log_var)
+            )
         else:
             mu, log_var = mu[k], log_var[k]
         return reparameterise(mu, log_var, eps)
@@ -192,6 +269,6 @@ class GMVAE(VariationalModule):
         z = self.draw_codes(n, Draw(generator, self.device, self.float_dtype), component=k)
         return self.head.sample(self.decoder(z), generator)
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), self.lr)

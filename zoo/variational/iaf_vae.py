@@ -1,21 +1,27 @@
-"""IAF-VAE: a VAE whose posterior is an inverse autoregressive flow, flat or as the paper's bidirectional ResNet.
+"""IAF-VAE: a VAE whose posterior is an inverse autoregressive flow, flat or as the paper's
+bidirectional ResNet.
 
-Paper      Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling. Improved Variational Inference with Inverse Autoregressive Flow.
-           NIPS 2016. arXiv:1606.04934. ResNet as in the authors' code (openai/iaf, tf_train.py).
-Model      z_0 = μ(x) + σ(x) ε, then T steps z_t = σ_t z_{t-1} + (1 - σ_t) m_t, σ_t = sigmoid(s_t), where (m_t, s_t) come from a network
-           that is strictly autoregressive in z_{t-1} and free in a context h(x) (equations 8-14). iaf="affine" is the code's
-           z_t = (z_{t-1} - 0.1 m) / exp(0.1 s). The order of the variables is reversed between steps.
-           log q(z_T | x) = log q(z_0 | x) - Σ log σ_t.
-           net="resnet": maps z of each of ``levels`` x ``blocks`` layers, from the top down. A deterministic bottom-up pass gives each
-           layer (μ_q, ln σ_q, context), the top-down pass the prior (μ_p, ln σ_p) and (μ_r, ln σ_r, context); the posterior is
-           N(μ_r + μ_q, (σ_r σ_q)²) followed by the flow (bidirectional inference, section 4).
-Objective  -E_q log p(x | z) + Σ_g max(λ, mean over the minibatch of KL_g), KL_g = log q - log p at one draw, of group g: a latent
-           dimension ("mlp"), or a layer's channel summed over positions ("resnet") (free bits, appendix C.8).
+Paper      Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling. Improved Variational Inference
+           with Inverse Autoregressive Flow. NIPS 2016. arXiv:1606.04934. ResNet as in the authors'
+           code (openai/iaf, tf_train.py).
+Model      z_0 = μ(x) + σ(x) ε, then T steps z_t = σ_t z_{t-1} + (1 - σ_t) m_t, σ_t = sigmoid(s_t),
+           where (m_t, s_t) come from a network that is strictly autoregressive in z_{t-1} and free
+           in a context h(x) (equations 8-14). iaf="affine" is the code's z_t = (z_{t-1} - 0.1 m) /
+           exp(0.1 s). The order of the variables is reversed between steps. log q(z_T | x) = log
+           q(z_0 | x) - Σ log σ_t. net="resnet": maps z of each of ``levels`` x ``blocks`` layers,
+           from the top down. A deterministic bottom-up pass gives each layer (μ_q, ln σ_q,
+           context), the top-down pass the prior (μ_p, ln σ_p) and (μ_r, ln σ_r, context); the
+           posterior is N(μ_r + μ_q, (σ_r σ_q)²) followed by the flow (bidirectional inference,
+           section 4).
+Objective  -E_q log p(x | z) + Σ_g max(λ, mean over the minibatch of KL_g), KL_g = log q - log p at
+           one draw, of group g: a latent dimension ("mlp"), or a layer's channel summed over
+           positions ("resnet") (free bits, appendix C.8).
 Bounds     ``elbo`` and ``importance_bound`` without free bits.
 Sampling   z from the prior, layer by layer; the flow takes no part.
-Notes      The mean over the minibatch is that of a process's own rows. Codes of the ResNet are the maps of all layers, top first,
-           flattened. Its convolutions are weight-normalised and scaled by the data before training. x̂ is kept within half a level of
-           the ends, and its logistic has one scale for all pixels.
+Notes      The mean over the minibatch is that of a process's own rows. Codes of the ResNet are the
+           maps of all layers, top first, flattened. Its convolutions are weight-normalised and
+           scaled by the data before training. x̂ is kept within half a level of the ends, and its
+           logistic has one scale for all pixels.
 """
 
 from __future__ import annotations
@@ -40,7 +46,9 @@ OPEN = 1.5  # first bias of s: σ near 1, a step near the identity
 
 
 class Step(nn.Module):
-    """(m, s) of vectors z (..., D): element i depends on z_<i and on the context (..., c). One hidden layer of ELUs."""
+    """(m, s) of vectors z (..., D): element i depends on z_<i and on the context (..., c). One
+    hidden layer of ELUs.
+    """
 
     mask_in: Tensor
     mask_out: Tensor
@@ -49,19 +57,30 @@ class Step(nn.Module):
         super().__init__()
         order, degree = torch.arange(dim), torch.arange(hidden) % max(dim - 1, 1)
         self.register_buffer("mask_in", (degree[:, None] >= order).float(), persistent=False)
-        self.register_buffer("mask_out", (order[:, None] > degree).float().repeat(2, 1), persistent=False)
+        self.register_buffer(
+            "mask_out", (order[:, None] > degree).float().repeat(2, 1), persistent=False
+        )
         self.hidden, self.out = nn.Linear(dim, hidden), nn.Linear(hidden, 2 * dim)
-        self.context_hidden, self.context_out = (nn.Linear(context, n, bias=False) for n in (hidden, 2 * dim))
+        self.context_hidden, self.context_out = (
+            nn.Linear(context, n, bias=False) for n in (hidden, 2 * dim)
+        )
         nn.init.constant_(self.out.bias[dim:], bias)
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        a = F.elu(F.linear(z, self.hidden.weight * self.mask_in, self.hidden.bias) + self.context_hidden(h))
-        m, s = (F.linear(a, self.out.weight * self.mask_out, self.out.bias) + self.context_out(h)).chunk(2, -1)
+        a = F.elu(
+            F.linear(z, self.hidden.weight * self.mask_in, self.hidden.bias)
+            + self.context_hidden(h)
+        )
+        m, s = (
+            F.linear(a, self.out.weight * self.mask_out, self.out.bias) + self.context_out(h)
+        ).chunk(2, -1)
         return m, s
 
 
 class ConvStep(nn.Module):
-    """(m, s) of maps z (B, C, H, W), autoregressive in raster order and the channels of a position; context (B, c, H, W)."""
+    """(m, s) of maps z (B, C, H, W), autoregressive in raster order and the channels of a position;
+    context (B, c, H, W).
+    """
 
     def __init__(self, channels: int, context: int, hidden: int, bias: float) -> None:
         super().__init__()
@@ -84,30 +103,50 @@ def transform(kind: str, z: Tensor, m: Tensor, s: Tensor) -> tuple[Tensor, Tenso
 
 
 class Flow(nn.Module):
-    """T steps; z, log q of each element and context h go in, z_T and its log q come out, in the order of the last step.
+    """T steps; z, log q of each element and context h go in, z_T and its log q come out, in the
+    order of the last step.
 
     Args:
         turned: dimensions of z that are reversed between steps. turned_context: those of h.
     """
 
-    def __init__(self, steps: list[nn.Module], kind: str, turned: tuple[int, ...], turned_context: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        steps: list[nn.Module],
+        kind: str,
+        turned: tuple[int, ...],
+        turned_context: tuple[int, ...],
+    ) -> None:
         super().__init__()
-        self.steps, self.kind, self.turned, self.turned_context = nn.ModuleList(steps), kind, turned, turned_context
+        self.steps, self.kind, self.turned, self.turned_context = (
+            nn.ModuleList(steps),
+            kind,
+            turned,
+            turned_context,
+        )
 
     def forward(self, z: Tensor, log_q: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         for i, step in enumerate(self.steps):
             if i:
-                z, log_q, h = z.flip(self.turned), log_q.flip(self.turned), h.flip(self.turned_context) if self.turned_context else h
+                z, log_q, h = (
+                    z.flip(self.turned),
+                    log_q.flip(self.turned),
+                    h.flip(self.turned_context) if self.turned_context else h,
+                )
             z, log_scale = transform(self.kind, z, *step(z, h))
             log_q = log_q - log_scale
         return z, log_q
 
 
-# -- ResNet ------------------------------------------------------------------------------------------------------------
+# -- ResNet --------------------------------------------------------------------------------------
 class WNConv(WeightNormed):
-    """Weight-normalised convolution of odd kernel; ``stride`` 2 halves the maps, ``grow`` doubles them."""
+    """Weight-normalised convolution of odd kernel; ``stride`` 2 halves the maps, ``grow`` doubles
+    them.
+    """
 
-    def __init__(self, a: int, b: int, kernel: int = 3, stride: int = 1, grow: bool = False) -> None:
+    def __init__(
+        self, a: int, b: int, kernel: int = 3, stride: int = 1, grow: bool = False
+    ) -> None:
         super().__init__(a, b, (kernel, kernel), grow)
         self.stride, self.padding = stride, kernel // 2
 
@@ -133,12 +172,18 @@ class Up(nn.Module):
 
 
 class Down(nn.Module):
-    """A layer of the top-down pass: ``split`` gives (μ_p, ln σ_p, μ_r, ln σ_r, context, h), ``merge`` takes z in."""
+    """A layer of the top-down pass: ``split`` gives (μ_p, ln σ_p, μ_r, ln σ_r, context, h),
+    ``merge`` takes z in.
+    """
 
     def __init__(self, z: int, width: int, grow: bool) -> None:
         super().__init__()
         self.sizes = [z, z, z, z, width, width]
-        self.conv, self.out, self.grow = WNConv(width, sum(self.sizes)), WNConv(z + width, width, grow=grow), grow
+        self.conv, self.out, self.grow = (
+            WNConv(width, sum(self.sizes)),
+            WNConv(z + width, width, grow=grow),
+            grow,
+        )
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.conv(F.elu(x)).split(self.sizes, 1)
@@ -154,7 +199,9 @@ class BottomUp(nn.Module):
     def __init__(self, channels: int, z: int, width: int, levels: int, blocks: int) -> None:
         super().__init__()
         self.first = WNConv(channels, width, 5, 2)
-        self.layers = nn.ModuleList(Up(z, width, 2 if i and j == 0 else 1) for i in range(levels) for j in range(blocks))
+        self.layers = nn.ModuleList(
+            Up(z, width, 2 if i and j == 0 else 1) for i in range(levels) for j in range(blocks)
+        )
 
     def forward(self, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         x, found = self.first(x), []
@@ -168,20 +215,33 @@ class TopDown(nn.Module):
     """Codes to images, from the top: a learned map, then layer after layer, each with its z.
 
     Args:
-        size: height and width of the top maps. outputs: channels of the result; 2 for each with a spread of its own for all pixels.
+        size: height and width of the top maps. outputs: channels of the result; 2 for each with a
+            spread of its own for all pixels.
     """
 
     layers: Any
 
     def __init__(
-        self, channels: int, z: int, width: int, levels: int, blocks: int, size: tuple[int, int], params: int, limit: float
+        self,
+        channels: int,
+        z: int,
+        width: int,
+        levels: int,
+        blocks: int,
+        size: tuple[int, int],
+        params: int,
+        limit: float,
     ) -> None:
         super().__init__()
         self.z, self.size, self.channels, self.params, self.limit = z, size, channels, params, limit
         self.top = nn.Parameter(torch.zeros(1, width, 1, 1))
-        self.layers = nn.ModuleList(Down(z, width, i > 0 and j == 0) for i in range(levels) for j in range(blocks))[::-1]
+        self.layers = nn.ModuleList(
+            Down(z, width, i > 0 and j == 0) for i in range(levels) for j in range(blocks)
+        )[::-1]
         self.last = WNConv(width, channels, 5, grow=True)
-        self.spread = nn.Parameter(torch.zeros(()))  # ln of the logistic's scale, or of the gaussian's variance
+        self.spread = nn.Parameter(
+            torch.zeros(())
+        )  # ln of the logistic's scale, or of the gaussian's variance
 
     def sizes(self) -> list[tuple[int, int, int]]:
         """Shape of each layer's z."""
@@ -192,7 +252,9 @@ class TopDown(nn.Module):
         return found
 
     def run(self, n: int, choose: Callable[[int, tuple[Tensor, ...]], Tensor]) -> Tensor:
-        """Parameters of p(x | z), (n, params, C, H, W), with z of layer i = ``choose``(i, what ``Down.split`` gave)."""
+        """Parameters of p(x | z), (n, params, C, H, W), with z of layer i = ``choose``(i, what
+        ``Down.split`` gave).
+        """
         x = self.top.expand(n, -1, *self.size)
         for i, layer in enumerate(self.layers):
             said = layer.split(x)
@@ -229,63 +291,110 @@ class IAFVAE(VariationalModule):
     """VAE with an inverse autoregressive flow.
 
     Args:
-        net: "mlp", or "resnet" for images. steps: T; 0 is a gaussian posterior. iaf: "sigmoid" or "affine". hidden: units, or maps, of a
-            step's network. free_bits: λ, nats of each group. latent: dimensions of z ("mlp"), or its maps in each layer ("resnet").
-        width: hidden units, or maps. layers: hidden layers ("mlp"). context: numbers that the encoder tells the flow ("mlp").
+        net: "mlp", or "resnet" for images. steps: T; 0 is a gaussian posterior. iaf: "sigmoid" or
+            "affine". hidden: units, or maps, of a step's network. free_bits: λ, nats of each group.
+            latent: dimensions of z ("mlp"), or its maps in each layer ("resnet").
+        width: hidden units, or maps. layers: hidden layers ("mlp"). context: numbers that the
+            encoder tells the flow ("mlp").
         levels: resolutions, blocks: layers of each ("resnet").
-        likelihood: "bernoulli", "gaussian", "dlogistic" or "auto". draws: of z in the evaluated importance bound.
+        likelihood: "bernoulli", "gaussian", "dlogistic" or "auto". draws: of z in the evaluated
+            importance bound.
         optimiser: "adam" or "adamax". lr: learning rate.
     """
 
     first_examples = 128
 
     def __init__(
-        self, spec: DataSpec, net: str = "mlp", steps: int = 2, iaf: str = "sigmoid", hidden: int = 64, free_bits: float = 0.0,
-        latent: int = 8, width: int = 200, layers: int = 2, context: int = 32, levels: int = 1, blocks: int = 2,
-        likelihood: str = "auto", draws: int = 50, optimiser: str = "adam", lr: float = 1e-3,
-    ) -> None:  # fmt: skip
+        self,
+        spec: DataSpec,
+        net: str = "mlp",
+        steps: int = 2,
+        iaf: str = "sigmoid",
+        hidden: int = 64,
+        free_bits: float = 0.0,
+        latent: int = 8,
+        width: int = 200,
+        layers: int = 2,
+        context: int = 32,
+        levels: int = 1,
+        blocks: int = 2,
+        likelihood: str = "auto",
+        draws: int = 50,
+        optimiser: str = "adam",
+        lr: float = 1e-3,
+    ) -> None:
         super().__init__(spec)
-        options = (("net", net, ("mlp", "resnet")), ("iaf", iaf, ("sigmoid", "affine")), ("optimiser", optimiser, ("adam", "adamax")))
+        options = (
+            ("net", net, ("mlp", "resnet")),
+            ("iaf", iaf, ("sigmoid", "affine")),
+            ("optimiser", optimiser, ("adam", "adamax")),
+        )
         for name, value, allowed in options:
             if value not in allowed:
                 raise ValueError(f"iaf_vae: {name} is {' or '.join(allowed)}, got {value!r}")
         if steps < 0 or free_bits < 0:
-            raise ValueError(f"iaf_vae: steps and free_bits are at least 0, got {steps} and {free_bits}")
+            raise ValueError(
+                f"iaf_vae: steps and free_bits are at least 0, got {steps} and {free_bits}"
+            )
         if min(sizes := (hidden, latent, width, context, levels, blocks, draws)) < 1:
-            raise ValueError(f"iaf_vae: hidden, latent, width, context, levels, blocks and draws are at least 1, got {sizes}")
-        self.net, self.free_bits, self.context, self.optimiser, self.lr = net, free_bits, context, optimiser, lr
+            raise ValueError(
+                f"iaf_vae: hidden, latent, width, context, levels, blocks and draws are at least "
+                f"1, got {sizes}"
+            )
+        self.net, self.free_bits, self.context, self.optimiser, self.lr = (
+            net,
+            free_bits,
+            context,
+            optimiser,
+            lr,
+        )
         bias = OPEN if iaf == "sigmoid" else 0.0
         if net == "mlp":
-            self.build("mlp", latent, width, layers, "relu", likelihood, draws, code=2 * latent + context)
-            self.flows = nn.ModuleList([Flow([Step(latent, context, hidden, bias) for _ in range(steps)], iaf, (-1,), ())])
+            self.build(
+                "mlp", latent, width, layers, "relu", likelihood, draws, code=2 * latent + context
+            )
+            self.flows = nn.ModuleList(
+                [Flow([Step(latent, context, hidden, bias) for _ in range(steps)], iaf, (-1,), ())]
+            )
             return
         spec.require("iaf_vae with net=resnet", image=True)
         c, *size = spec.shape
         if any(side % 2**levels for side in size) or hidden < latent:
-            raise ValueError(f"iaf_vae: net=resnet needs sides that {2**levels} divides and hidden >= latent, got {spec}, hidden={hidden}, "
-                             f"latent={latent}; lower --model.levels or --model.latent")  # fmt: skip
+            raise ValueError(
+                f"iaf_vae: net=resnet needs sides that {2**levels} divides and hidden >= latent, "
+                f"got {spec}, hidden={hidden}, "
+                f"latent={latent}; lower --model.levels or --model.latent"
+            )
         self.head, self.draws = make_head(likelihood, spec.levels), draws
         top = (size[0] // 2**levels, size[1] // 2**levels)
         limit = 1 - 1 / (spec.levels or 256)
         self.encoder = BottomUp(c, latent, width, levels, blocks)
         self.decoder = TopDown(c, latent, width, levels, blocks, top, self.head.params, limit)
         self.flows = nn.ModuleList(
-            Flow([ConvStep(latent, width, hidden, bias) for _ in range(steps)], iaf, (1, 2, 3), (2, 3)) for _ in range(levels * blocks)
+            Flow(
+                [ConvStep(latent, width, hidden, bias) for _ in range(steps)],
+                iaf,
+                (1, 2, 3),
+                (2, 3),
+            )
+            for _ in range(levels * blocks)
         )
         self.latent = sum(a * b * d for a, b, d in self.decoder.sizes())
 
     def initialise_from(self, x: Tensor) -> None:
-        """Scale every weight-normalised convolution to unit variance on (up to 128) training images."""
+        """Scale every weight-normalised convolution to unit variance on (up to 128) training
+        images.
+        """
         if self.net == "resnet":
             with measuring(self):
                 self.encode(x[: self.first_examples])
 
-    # -- likelihood ----------------------------------------------------------------------------------------------------
+    # -- likelihood -------------------------------------------------------------------------------
     gaussian = False
 
     def draw(self, x: Tensor, k: int, source: Source | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Parameters of p(x | z) (K·B, params, *shape), z_T (K·B, latent) and log q - log p of each group (K·B, groups) at K draws of z
-        for each row of x; without a source at ε = 0."""
+        """Parameters of p(x | z) (K·B, params, *shape), z_T (K·B, latent) and log q - log p of each
+        group (K·B, groups) at K draws of z for each row of x; without a source at ε = 0."""
         return (self._draw_mlp if self.net == "mlp" else self._draw_resnet)(x, k, source)
 
     def _noise(self, x: Tensor, k: int, source: Source | None, *shape: int) -> Tensor:
@@ -294,14 +403,23 @@ class IAFVAE(VariationalModule):
         return source.normal(len(x), k, *shape).transpose(0, 1).flatten(0, 1)
 
     def _draw_mlp(self, x: Tensor, k: int, source: Source | None) -> tuple[Tensor, Tensor, Tensor]:
-        mu, log_var, h = self.encoder(self.spec.to_signed(x)).repeat(k, 1).split([self.latent, self.latent, self.context], 1)
+        mu, log_var, h = (
+            self.encoder(self.spec.to_signed(x))
+            .repeat(k, 1)
+            .split([self.latent, self.latent, self.context], 1)
+        )
         log_var = soft_clamp(log_var)
         z = reparameterise(mu, log_var, self._noise(x, k, source, self.latent))
         z, log_q = self.flows[0](z, log_normal(z, mu, log_var), h)
         return self.decoder(z), z, log_q - log_normal(z)
 
-    def _draw_resnet(self, x: Tensor, k: int, source: Source | None) -> tuple[Tensor, Tensor, Tensor]:
-        ups = [tuple(t.repeat(k, 1, 1, 1) for t in said) for said in self.encoder(self.spec.to_signed(x) / 2)]
+    def _draw_resnet(
+        self, x: Tensor, k: int, source: Source | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ups = [
+            tuple(t.repeat(k, 1, 1, 1) for t in said)
+            for said in self.encoder(self.spec.to_signed(x) / 2)
+        ]
         codes: list[Tensor] = []
         ratios: list[Tensor] = []
 
@@ -318,31 +436,43 @@ class IAFVAE(VariationalModule):
         out = self.decoder.run(k * len(x), choose)
         return out, torch.cat(codes, 1), torch.cat(ratios, 1)
 
-    def weigh(self, x: Tensor, k: int, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def weigh(
+        self, x: Tensor, k: int, source: Source, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         out, _, ratio = self.draw(x, k, source)
         u = self.dequantising(x, k, source)
-        recon = self.head.log_prob(out, x.repeat(k, *[1] * (x.ndim - 1)), None if u is None else u.flatten(0, 1))
+        recon = self.head.log_prob(
+            out, x.repeat(k, *[1] * (x.ndim - 1)), None if u is None else u.flatten(0, 1)
+        )
         return recon.unflatten(0, (k, len(x))), ratio.unflatten(0, (k, len(x)))
 
-    def bound_terms(self, x: Tensor, source: Source, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def bound_terms(
+        self, x: Tensor, source: Source, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self.sampled_terms(x, source)
 
-    # -- loss ----------------------------------------------------------------------------------------------------------
+    # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         recon, ratio = self.weigh(batch["x"], 1, self.noise)
         kl = ratio[0].mean(0)  # of each group, over the minibatch
         cost = kl.clamp(min=self.free_bits) if self.free_bits else kl
         terms = {"nelbo": kl.sum() - recon.mean(), "recon": recon.mean(), "kl": kl.sum()}
-        return {"loss": cost.sum() - recon.mean(), **terms, "free_groups": (kl < self.free_bits).sum()}
+        return {
+            "loss": cost.sum() - recon.mean(),
+            **terms,
+            "free_groups": (kl < self.free_bits).sum(),
+        }
 
-    # -- use -----------------------------------------------------------------------------------------------------------
+    # -- use --------------------------------------------------------------------------------------
     def draw_codes(self, n: int, source: Source, y: Tensor | None = None) -> Tensor:
         if self.net == "mlp":
             return source.normal(n, self.latent)
         codes: list[Tensor] = []
 
         def choose(i: int, said: tuple[Tensor, ...]) -> Tensor:
-            z = reparameterise(said[0], soft_clamp(2 * said[1]), source.normal(n, *said[0].shape[1:]))
+            z = reparameterise(
+                said[0], soft_clamp(2 * said[1]), source.normal(n, *said[0].shape[1:])
+            )
             codes.append(z.flatten(1))
             return z
 
@@ -353,6 +483,8 @@ class IAFVAE(VariationalModule):
         """z_T at ε = 0, (B, latent)."""
         return self.draw(x, 1, None)[1]
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return (torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adamax)(self.parameters(), self.lr)
+        return (torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adamax)(
+            self.parameters(), self.lr
+        )

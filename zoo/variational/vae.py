@@ -1,16 +1,22 @@
 """VAE: variational auto-encoder, with the importance-weighted bound.
 
-Paper      Kingma, Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114. Importance-weighted bound and objective: Burda,
-           Grosse, Salakhutdinov. Importance Weighted Autoencoders. ICLR 2016. arXiv:1509.00519.
-Model      z ~ N(0, I), x ~ p(x | z), q(z | x) = N(μ(x), σ²(x)). p(x | z) is Bernoulli for binary data, a discretised logistic for grey
-           levels, Gaussian for real vectors; all are likelihoods, in nats summed over dimensions.
-Objective  -ELBO = -E_q log p(x | z) + KL(q(z | x) ‖ N(0, I)), one draw z = μ + σ ε, the KL in closed form. Nothing is detached.
-           "iwae": -E [logsumexp_k log w_k - ln K], log w = log p(x | z) + log p(z) - log q(z | x), over K = ``k`` draws.
-Bounds     ``elbo`` <= ``importance_bound`` <= log p(x); the second, with K draws, is evaluated as val/iw_nll.
-Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``. Reconstruction: the mean of p(x | μ(x)).
-Notes      log σ² is bounded softly by 10 tanh(·/10). ``warmup_steps`` raises the KL's weight from 0 to 1 and ``free_bits`` keeps that
-           many nats of each latent dimension's batch mean free; logged and evaluated bounds never contain either. The default is
-           two hidden layers of ReLU units with Adam, where the paper has one layer of tanh units with Adagrad.
+Paper      Kingma, Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114.
+           Importance-weighted bound and objective: Burda, Grosse, Salakhutdinov. Importance
+           Weighted Autoencoders. ICLR 2016. arXiv:1509.00519.
+Model      z ~ N(0, I), x ~ p(x | z), q(z | x) = N(μ(x), σ²(x)). p(x | z) is Bernoulli for binary
+           data, a discretised logistic for grey levels, Gaussian for real vectors; all are
+           likelihoods, in nats summed over dimensions.
+Objective  -ELBO = -E_q log p(x | z) + KL(q(z | x) ‖ N(0, I)), one draw z = μ + σ ε, the KL in
+           closed form. Nothing is detached. "iwae": -E [logsumexp_k log w_k - ln K], log w = log
+           p(x | z) + log p(z) - log q(z | x), over K = ``k`` draws.
+Bounds     ``elbo`` <= ``importance_bound`` <= log p(x); the second, with K draws, is evaluated as
+           val/iw_nll.
+Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``. Reconstruction: the mean of
+           p(x | μ(x)).
+Notes      log σ² is bounded softly by 10 tanh(·/10). ``warmup_steps`` raises the KL's weight from 0
+           to 1 and ``free_bits`` keeps that many nats of each latent dimension's batch mean free;
+           logged and evaluated bounds never contain either. The default is two hidden layers of
+           ReLU units with Adam, where the paper has one layer of tanh units with Adagrad.
 """
 
 from __future__ import annotations
@@ -47,15 +53,17 @@ class VAE(VariationalModule):
         width: hidden units of a layer, or maps of the first convolution.
         layers: hidden layers of encoder and of decoder ("mlp").
         activation: "relu" or "tanh".
-        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by the data.
+        likelihood: "bernoulli" (binary data), "gaussian", "dlogistic" (levels); "auto" chooses by
+            the data.
         objective: "elbo", or "iwae" on ``k`` draws.
         k: draws of z for each example in training.
         kl_mc: sample the KL instead of its closed form.
         warmup_steps: steps over which the KL's weight rises from 0 to 1.
         free_bits: nats of each latent dimension that cost nothing.
         draws: draws of z of the evaluated importance bound.
-        init: of the weights, "default" (torch's), or "xavier" with the output biases at the frequencies of binary data ("mlp"). On MNIST a
-            quicker start without ``warmup_steps``, no difference with it (docs/benchmarks.md).
+        init: of the weights, "default" (torch's), or "xavier" with the output biases at the
+            frequencies of binary data ("mlp"). On MNIST a quicker start without ``warmup_steps``,
+            no difference with it (docs/benchmarks.md).
         optimiser: "adam" or the paper's "adagrad".
         lr: learning rate.
     """
@@ -80,16 +88,26 @@ class VAE(VariationalModule):
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        options = (("objective", objective, ("elbo", "iwae")), ("optimiser", optimiser, ("adam", "adagrad")), ("init", init, INITS))
+        options = (
+            ("objective", objective, ("elbo", "iwae")),
+            ("optimiser", optimiser, ("adam", "adagrad")),
+            ("init", init, INITS),
+        )
         for name, value, allowed in options:
             if value not in allowed:
                 raise ValueError(f"vae: {name} is {' or '.join(allowed)}, got {value!r}")
         if k < 1 or warmup_steps < 0 or free_bits < 0:
-            raise ValueError(f"vae: k >= 1, warmup_steps >= 0 and free_bits >= 0, got {k}, {warmup_steps}, {free_bits}")
+            raise ValueError(
+                f"vae: k >= 1, warmup_steps >= 0 and free_bits >= 0, got {k}, {warmup_steps}, "
+                f"{free_bits}"
+            )
         if init == "xavier" and net != "mlp":
             raise ValueError(f"vae: init=xavier is for net=mlp, got net={net}")
         if objective == "iwae" and (warmup_steps or free_bits or kl_mc):
-            raise ValueError("vae: objective=iwae has no KL term: leave warmup_steps, free_bits and kl_mc at their defaults")
+            raise ValueError(
+                "vae: objective=iwae has no KL term: leave warmup_steps, free_bits and kl_mc at "
+                "their defaults"
+            )
         self.build(net, latent, width, layers, activation, likelihood, draws)
         self.init = init
         if init == "xavier":
@@ -97,7 +115,12 @@ class VAE(VariationalModule):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
         self.objective, self.k, self.kl_mc = objective, k, kl_mc
-        self.warmup_steps, self.free_bits, self.optimiser, self.lr = warmup_steps, free_bits, optimiser, lr
+        self.warmup_steps, self.free_bits, self.optimiser, self.lr = (
+            warmup_steps,
+            free_bits,
+            optimiser,
+            lr,
+        )
 
     def linear_layers(self) -> list[nn.Linear]:
         return [m for m in (*self.encoder, *self.decoder) if isinstance(m, nn.Linear)]
@@ -107,7 +130,7 @@ class VAE(VariationalModule):
             ones = x.flatten(1).sum(0, dtype=torch.float64)
             self.linear_layers()[-1].bias.copy_(torch.logit((ones + 0.5) / (len(x) + 1)))
 
-    # -- loss ----------------------------------------------------------------------------------------------------------
+    # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["x"]
         q = self.posterior(x)
@@ -115,16 +138,23 @@ class VAE(VariationalModule):
         if self.objective == "iwae":
             bound = ((recon - ratio.sum(-1)).logsumexp(0) - math.log(self.k)).mean()
             return {"loss": -bound, "iw_nll": -bound, "recon": recon.mean()}
-        kl = (ratio.mean(0) if self.kl_mc else self.kl(q)).mean(0)  # of each latent dimension, over the batch
+        kl = (ratio.mean(0) if self.kl_mc else self.kl(q)).mean(
+            0
+        )  # of each latent dimension, over the batch
         nelbo = kl.sum() - recon.mean()
         cost = kl.clamp(min=self.free_bits) if self.free_bits else kl
-        return {"loss": self.beta() * cost.sum() - recon.mean(), "nelbo": nelbo, "recon": recon.mean(), "kl": kl.sum()}
+        return {
+            "loss": self.beta() * cost.sum() - recon.mean(),
+            "nelbo": nelbo,
+            "recon": recon.mean(),
+            "kl": kl.sum(),
+        }
 
     def beta(self) -> float:
         """The KL's weight, a function of the training step."""
         return self.ramp(self.warmup_steps)
 
-    # -- optimisers ----------------------------------------------------------------------------------------------------
+    # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
         kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adagrad
         return kind(self.parameters(), self.lr)
