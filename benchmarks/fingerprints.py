@@ -124,7 +124,8 @@ def tensors(tree: Any) -> list[torch.Tensor]:
 
 def told(model: Any, n: int) -> dict[str, torch.Tensor]:
     """Classes in turn for a model that is told the class, in the words of either commit."""
-    asks = "y" in getattr(model, "told", ()) or getattr(model, "conditions_on", "") == "class"
+    words = getattr(model, "told", ())  # of one commit a method by that name, of another the fields
+    asks = (not callable(words) and "y" in words) or getattr(model, "conditions_on", "") == "class"
     return {"y": torch.arange(n) % model.spec.num_classes} if asks else {}
 
 
@@ -134,7 +135,7 @@ def rows_of(model: Any, n: int) -> torch.Tensor:
 
         return draw(model, n, 1, told=told(model, n))
     except ImportError:
-        from zoo.core.sampling import draw
+        from zoo.core.draw import draw
 
         return draw(model, n, 1, **told(model, n))
 

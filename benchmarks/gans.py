@@ -40,11 +40,12 @@ from lightning.pytorch import Callback
 from tqdm.auto import tqdm
 
 from zoo import registry
-from zoo.check import Subject, _hush
+from zoo.check import Subject
+from zoo.check.quiet import hush
 from zoo.core import checkpoint
-from zoo.core.pictures import below, captioned, scatter
-from zoo.core.sampling import classes_in_turn, draw
-from zoo.runs import data_of
+from zoo.core.draw import draw
+from zoo.looking import data_of
+from zoo.show.sheets import below, captioned, scatter
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs") / "gans"
 QUIET = [
@@ -328,7 +329,7 @@ def speed(tasks: list[str], names: list[str] | None, rounds: int = 5, steps: int
     """Generator steps a second, every model in turn, several rounds; the median of the rounds, and
     of the ratios within a round.
     """
-    _hush()
+    hush()
     torch.set_num_threads(1)
     rows = []
     for task in tasks:
@@ -383,10 +384,9 @@ def sheet(seed: int = 0, columns: int = 16) -> None:
         if not (folder / "seconds.txt").is_file():
             continue
         model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
-        y = classes_in_turn(model, columns)
         if not rows:
             row(data_of(folder).examples(columns)["x"], model.spec, "data")
-        row(draw(model, columns, 0, y=y), model.spec, name)
+        row(draw(model, columns, 0), model.spec, name)
     if rows:
         below(*rows, gap=2).save(RESULTS / "gans_digits.png")
     for task in ("ring", "grid"):
@@ -398,8 +398,7 @@ def sheet(seed: int = 0, columns: int = 16) -> None:
                     checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True),
                     data_of(folder),
                 )
-                y = classes_in_turn(model, 1000)
-                tiles.append((name, scatter(draw(model, 1000, 0, y=y), data.examples(1000)["x"])))
+                tiles.append((name, scatter(draw(model, 1000, 0), data.examples(1000)["x"])))
         if tiles:
             _mosaic(tiles).save(RESULTS / f"gans_{task}.png")
 

@@ -31,12 +31,12 @@ import torch
 from tqdm.auto import tqdm
 
 from zoo import registry
-from zoo.core import checkpoint
+from zoo.bases import Variational
+from zoo.core import Image, checkpoint
+from zoo.core.draw import draw, undisturbed
 from zoo.core.likelihood import bits_per_dim
-from zoo.core.sampling import draw, undisturbed
-from zoo.core.variational import Variational
+from zoo.looking import data_of
 from zoo.metrics import FrechetDistance, choose
-from zoo.runs import data_of
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -153,27 +153,27 @@ def score(model: Any, data: Any, rows: int = 200) -> dict[str, Any]:
     training split."""
     spec, can, digits = model.spec, model.entry.can, data.spec.name.startswith("digits")
     method = model.log_prob if "log_prob" in can else model.elbo if "elbo" in can else None
-    size, sums = len(data.split("test")["x"]), {"nats": 0.0, "iw_nats": 0.0}
+    size, sums = data.count("test"), {"nats": 0.0, "iw_nats": 0.0}
     weighted = isinstance(model, Variational) and "stochastic" not in spec.name
     with undisturbed(model):
         for start in tqdm(range(0, size, rows), desc="test split", leave=False, disable=digits):
             batch = data.examples(rows, split="test", start=start)
-            y = batch["y"] if model.conditions_on == "class" else None
+            told = model.told_in(batch)
             if method is not None:
-                sums["nats"] += method(batch["x"], y).double().sum().item()
+                sums["nats"] += method(batch["x"], **told).double().sum().item()
             if weighted:
                 bound = model.importance_bound(
-                    batch["x"], DRAWS["digits" if digits else "mnist"], chunk=10, y=y
+                    batch["x"], DRAWS["digits" if digits else "mnist"], chunk=10, **told
                 )
                 sums["iw_nats"] += bound.double().sum().item()
     nats = sums["nats"] / size
-    given = " given the label" if model.conditions_on == "class" else ""
+    given = " given the label" if model.told else ""
     return {
         "kind": "none" if method is None else model.likelihood_kind + given,
         "nats": "" if method is None else nats,
         "iw_nats": sums["iw_nats"] / size if weighted else "",
         "bits_per_dim": float(bits_per_dim(torch.tensor(nats), spec.dim))
-        if spec.is_image and method is not None
+        if spec.has(x=Image) and method is not None
         else "",
         "fid": distance(model, data) if digits and "sample" in can else "",
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -185,13 +185,11 @@ def distance(model: Any, data: Any) -> float:
     drawn from the split's.
     """
     extractor, train = choose("datanet", data, progress=False), data.examples()
-    y = None
-    if model.conditions_on == "class":
-        y = train["y"][
-            torch.randint(len(train["y"]), (SAMPLES,), generator=torch.Generator().manual_seed(0))
-        ]
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randint(train.n, (SAMPLES,), generator=g)
+    told = {name: train[name][rows] for name in model.told}
     metric = FrechetDistance(extractor.dim)
-    for x, real in ((train["x"], True), (draw(model, SAMPLES, y=y), False)):
+    for x, real in ((train["x"], True), (draw(model, SAMPLES, told=told), False)):
         metric.update(extractor(x, data.spec)[0], real=real)
     return float(metric.compute())
 

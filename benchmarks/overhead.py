@@ -36,7 +36,7 @@ from zoo.data.toy2d import Toy2D
 def by_hand(build: Callable[[], Any], data: ZooDataModule, steps: int) -> float:
     """Seconds per generator step of the plain loop: same networks, optimisers, loss and rows."""
     model = build()
-    spec, d, g = model.spec, model.discriminator, model.generator
+    spec, d, g = model.spec, model.d.net, model.g
     optimisers = model.optimisers()
     x_all = spec.to_signed(data.examples()["x"])
     order = (

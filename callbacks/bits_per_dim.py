@@ -8,18 +8,21 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback
 from torch import Tensor
 
-from callbacks.report import by_class, can, log_scalars, write_protocol
+from callbacks.report import Observer, can, log_scalars, name_of, write_protocol
+from zoo.core.batch import Batch
+from zoo.core.draw import given, undisturbed
 from zoo.core.ema import averaged
 from zoo.core.likelihood import bits_per_dim
 from zoo.core.module import GenerativeModule
 from zoo.core.noise import mix
-from zoo.core.sampling import undisturbed
+from zoo.core.spec import Image, Video, Volume
+
+PIXELS = (Image, Video, Volume)  # whose likelihood is also told in bits per dimension
 
 
-class BitsPerDim(Callback):
+class BitsPerDim(Observer):
     """Means over all rows of all processes, summed in float64, so unequal batches weigh what they
     hold.
 
@@ -38,23 +41,27 @@ class BitsPerDim(Callback):
         require: refuse a model that has no likelihood. seed: of random estimates.
     """
 
+    name = "bits_per_dim"
+
     def __init__(self, require: bool = False, seed: int = 0) -> None:
         self.require, self.seed = require, seed
         self._sums: dict[str, list[float]] = {}
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         if self.require and self._kind(module) == "none":
-            name = (
-                module.entry.name
-                if getattr(module, "entry", None) is not None
-                else type(module).__name__
-            )
+            name = name_of(module)
             raise ValueError(
                 f"{name} assigns no likelihood, so there are no bits per dimension; judge it by "
-                f"its samples "
-                "(--bits_per_dim.require=false) or choose a model of an explicit family (python "
-                "-m zoo.ls)"
+                f"its "
+                "samples (--bits_per_dim.require=false) or choose a model of an explicit family "
+                "(python -m zoo.ls)"
             )
+
+    def unserved(self, trainer: Any, module: Any) -> str:
+        terms = type(module).evaluate is not GenerativeModule.evaluate
+        if self._kind(module) == "none" and not terms:
+            return "it assigns no likelihood and has no validation terms of its own"
+        return ""
 
     def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
         self._sums = {}
@@ -71,9 +78,8 @@ class BitsPerDim(Callback):
         if trainer.sanity_checking:
             return
         with torch.inference_mode(False), averaged(trainer, module), undisturbed(module):
-            batch = {
-                k: v.clone() for k, v in batch.items()
-            }  # a model may differentiate with respect to its input
+            # A model may differentiate with respect to its input.
+            batch = Batch({k: v.clone() for k, v in batch.items()})
             rows = batch["index"].tolist() if "index" in batch else [batch_idx, trainer.global_rank]
             torch.manual_seed(mix(self.seed, "likelihood", *rows))
             for name, values in self._terms(module, batch).items():
@@ -106,28 +112,23 @@ class BitsPerDim(Callback):
     def _kind(module: Any) -> str:
         if not (can(module, "log_prob") or can(module, "elbo")):
             return "none"
-        kind = getattr(module, "likelihood_kind", None)
-        return (
-            kind
-            if kind is not None
-            else getattr(getattr(module, "entry", None), "likelihood", "none")
-        )
+        return getattr(module, "likelihood_kind", module.entry.likelihood)
 
     @staticmethod
-    def _terms(module: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _terms(module: Any, batch: Batch) -> dict[str, Tensor]:
         """Values of each row by name."""
-        x, y = batch["x"], batch.get("y") if by_class(module) else None
         terms = {}
         if can(module, "log_prob"):
-            terms["nll_nats"] = -module.log_prob(x, y)
+            told = given(module, module.log_prob, batch)
+            terms["nll_nats"] = -module.log_prob(batch["x"], **told)
         if can(module, "elbo"):
-            terms["elbo"] = module.elbo(x, y)
-        if getattr(type(module), "evaluate", None) not in (None, GenerativeModule.evaluate):
+            terms["elbo"] = module.elbo(batch["x"], **given(module, module.elbo, batch))
+        if type(module).evaluate is not GenerativeModule.evaluate:
             terms |= module.evaluate(batch)
         for name, values in terms.items():
-            if values.shape != (len(x),):
+            if values.shape != (batch.n,):
                 raise ValueError(
-                    f"{type(module).__name__}: {name} should be one value for each of {len(x)} "
+                    f"{type(module).__name__}: {name} should be one value for each of {batch.n} "
                     f"rows, got {tuple(values.shape)}"
                 )
         return terms
@@ -143,11 +144,10 @@ class BitsPerDim(Callback):
         for name in dict.fromkeys(name for share in shares for name in share):
             parts = [share[name] for share in shares if name in share]
             means[name] = sum(p[0] for p in parts) / sum(p[1] for p in parts)
-        if ("nll_nats" in means or "elbo" in means) and module.spec.is_image:
+        if ("nll_nats" in means or "elbo" in means) and module.spec.has(x=PIXELS):
             log_prob = -means["nll_nats"] if "nll_nats" in means else means["elbo"]
-            means["bits_per_dim"] = float(
-                bits_per_dim(torch.tensor(log_prob, dtype=torch.float64), module.spec.dim)
-            )
+            nats = torch.tensor(log_prob, dtype=torch.float64)
+            means["bits_per_dim"] = float(bits_per_dim(nats, module.spec.dim))
         log_scalars(trainer, module, {f"{stage}/{k}": v for k, v in means.items()})
         if self._kind(module) != "none":
             write_protocol(trainer, {"likelihood_kind": self._kind(module)})

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from zoo.core.lightning import stop_after_this_step
+
 # What "best" means, by the first of these that validation has logged; a name ending in _ is a
 # prefix.
 PREFERENCES = (
@@ -72,7 +74,7 @@ class Checkpoints(Checkpoint):
                 torch.tensor(float(self._told), device=device), reduce_op="sum"
             )
             if told > 0:
-                trainer._signal_connector.received_sigterm = True  # Lightning stops after this step
+                stop_after_this_step(trainer)
         if step != self._saved_at and (
             step % self.every_n_steps == 0 or step >= trainer.max_steps > 0
         ):

@@ -67,7 +67,7 @@ class EMA(Callback):
             self._step, self._images = trainer.global_step, 0.0
         if self.halflife_images:
             minibatches = max(module.batches_per_step(trainer.global_step), 1)
-            self._images += len(batch["x"]) / minibatches * trainer.world_size
+            self._images += batch.n / minibatches * trainer.world_size
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 from torch import Tensor
 
-from callbacks.report import by_class, can, conditions_on, log_scalars, versions, write_protocol
+from callbacks.report import Observer, log_scalars, score_field, versions, write_protocol
+from zoo.core.batch import Batch
+from zoo.core.column import column
+from zoo.core.draw import BLOCK, draw_fields
 from zoo.core.ema import averaged
-from zoo.core.noise import generator
-from zoo.core.sampling import BLOCK, draw
+from zoo.core.noise import seeded
+from zoo.core.spec import Label
 from zoo.metrics import (
     PRDC,
     AMScore,
@@ -33,7 +35,7 @@ PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
 MANY = 10_000  # samples from which on KID and IS are computed as in the papers; KID keeps no more
 
 
-class Fidelity(Callback):
+class Fidelity(Observer):
     """Scores samples of an image model against the data at the end of every validation.
 
     For each extractor X: ``val/fid_X``, ``val/kid_X``, ``val/precision_X``, ``val/recall_X``,
@@ -45,8 +47,8 @@ class Fidelity(Callback):
     stand without X. How they were measured is written to protocol.json and the W&B config.
 
     Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed:
-    the values do not depend on the number of processes. Real features are computed once a run.
-    Models that cannot sample and data that are not images are left alone.
+    the values do not depend on the number of processes. Real features are computed once a run. A
+    model is told what rows of the reference split say, drawn with replacement.
 
     Args:
         extractor: "inception", "datanet" (a small network trained on the run's data), "pixels", or
@@ -60,6 +62,8 @@ class Fidelity(Callback):
         seed: of the samples.
         inception_weights: the weight file, or "download".
     """
+
+    name = "fidelity"
 
     def __init__(
         self,
@@ -89,64 +93,48 @@ class Fidelity(Callback):
             raise ValueError(
                 f"fidelity.extractor is auto, inception, datanet or pixels, got {extractor!r}"
             )
-        self.extractor, self.pixels, self.n_fake, self.n_real, self.reference = (
-            extractor,
-            pixels,
-            n_fake,
-            n_real,
-            reference,
-        )
-        self.precision_recall_n, self.k, self.seed, self.inception_weights = (
-            precision_recall_n,
-            k,
-            seed,
-            inception_weights,
-        )
-        self.parzen = parzen
+        self.extractor, self.pixels, self.parzen = extractor, pixels, parzen
+        self.n_fake, self.n_real, self.reference = n_fake, n_real, reference
+        self.precision_recall_n, self.k = precision_recall_n, k
+        self.seed, self.inception_weights = seed, inception_weights
         self._scorers: list[_Scorer] = []
         self._window: ParzenWindow | None = None
         self._data: Any = None
 
+    def unserved(self, trainer: Any, module: Any) -> str:
+        return score_field(trainer, module)[1]
+
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        data = trainer.datamodule
-        conditioned = conditions_on(module)
-        if (
-            trainer.sanity_checking
-            or not module.spec.is_image
-            or not can(module, "sample")
-            or conditioned not in ("", "class")
-        ):
-            return
-        if hasattr(data, "examples"):
+        if not trainer.sanity_checking and self.serves(trainer, module):
             log_scalars(trainer, module, self.scores(trainer, module))
 
     def scores(self, trainer: Any, module: Any) -> dict[str, float]:
         """All values by name, equal on all processes; all processes call it together."""
-        data, spec = trainer.datamodule, module.spec
-        device = (
-            module.device if module.device.type == "cuda" else torch.device("cpu")
-        )  # float64 is not everywhere
+        field, _ = score_field(trainer, module)
+        source, spec = trainer.datamodule, module.spec[field]
+        # float64, which the metrics need, is not everywhere.
+        device = module.device if module.device.type == "cuda" else torch.device("cpu")
         with torch.inference_mode(False), torch.no_grad():
-            if self._data is not data:
-                self._prepare(trainer, data, device)
-            labels = self._labels(data) if by_class(module) else None
+            if self._data is not source:
+                self._prepare(trainer, column(source, field), device)
+                self._data = source
+            told = self._told(module, source)
+            labels = told.get("y") if isinstance(module.spec.fields.get("y"), Label) else None
             with averaged(trainer, module) as ema:
                 for scorer in self._scorers:
                     scorer.reset()
                 if self._window:
                     self._window.reset()
                 for start, size in self._blocks(trainer, self.n_fake, "samples"):
-                    y = None if labels is None else labels[start : start + size]
-                    x = draw(module, size, self.seed, start=start, y=y).to(device)
+                    rows = told.rows(slice(start, start + size), size)
+                    made = draw_fields(module, size, self.seed, start=start, told=rows)
+                    x = made[field].to(device)
                     for scorer in self._scorers:
                         scorer.update(x, spec, start, real=False)
                     if self._window:
                         self._window.update(spec.to_unit(x).flatten(1), start, real=False)
-            values = (
-                {f"val/parzen_{k}": float(v) for k, v in self._window.compute().items()}
-                if self._window
-                else {}
-            )
+            window = self._window.compute() if self._window else {}
+            values = {f"val/parzen_{k}": float(v) for k, v in window.items()}
             for scorer in self._scorers:
                 values |= {f"val/{k}{scorer.suffix}": v for k, v in scorer.compute(labels).items()}
         write_protocol(trainer, {"fidelity": self._protocol(trainer, module, ema)})
@@ -161,7 +149,7 @@ class Fidelity(Callback):
             choose(name, data, inception_weights=self.inception_weights, progress=bar)
             for name in names
         ]
-        size = len(data.split(self.reference)["x"])
+        size = data.count(self.reference)
         self._n_real = size if self.n_real is None else min(self.n_real, size)
         papers = min(self.n_fake, self._n_real) >= MANY
         pairs = min(self.precision_recall_n, self._n_real, self.n_fake)
@@ -174,15 +162,9 @@ class Fidelity(Callback):
                 scorer.update(x, data.spec, start, real=True)
         if self.parzen:
             self._window = ParzenWindow(data.spec.dim).to(device)
-            for start, size in self._blocks(
-                trainer, len(data.split("val")["x"]), "held-out images"
-            ):
-                self._window.update(
-                    data.spec.to_unit(data.examples(size, "val", start)["x"]).flatten(1).to(device),
-                    start,
-                    real=True,
-                )
-        self._data = data
+            for start, size in self._blocks(trainer, data.count("val"), "held-out images"):
+                held_out = data.spec.to_unit(data.examples(size, "val", start)["x"])
+                self._window.update(held_out.flatten(1).to(device), start, real=True)
 
     def _blocks(self, trainer: Any, n: int, what: str) -> Any:
         """(start, size) of this process's blocks; a bar on the first process once it is clear that
@@ -208,10 +190,15 @@ class Fidelity(Callback):
         if bar is not None:
             bar.close()
 
-    def _labels(self, data: Any) -> Tensor:
-        """Labels of the samples: drawn from those of the reference split."""
-        y = data.split(self.reference)["y"]
-        return y[torch.randint(len(y), (self.n_fake,), generator=generator(self.seed, "labels"))]
+    def _told(self, module: Any, data: Any) -> Batch:
+        """What the model is told: rows of the reference split, drawn with replacement."""
+        if not module.told:
+            return Batch({}, self.n_fake)
+        size, g = data.count(self.reference), seeded(self.seed, "labels")
+        rows = torch.randint(size, (self.n_fake,), generator=g)
+        parts = [data.evaluation_batch(self.reference, part) for part in rows.split(1024)]
+        fields = {k: torch.cat([part[k] for part in parts]) for k in module.told}
+        return Batch(fields, self.n_fake)
 
     def _protocol(self, trainer: Any, module: Any, ema: bool) -> dict[str, Any]:
         spec, first = module.spec, self._scorers[0]
@@ -228,10 +215,10 @@ class Fidelity(Callback):
             "reference": self.reference,
             "n_real": self._n_real,
             "n_fake": self.n_fake,
-            "quantised_to_levels": spec.levels,
+            "quantised_to_levels": getattr(spec[score_field(trainer, module)[0]], "levels", None),
             "weights": {"ema": averages} if averages else "raw",
             "seed": self.seed,
-            "labels": "drawn from the reference split's" if by_class(module) else None,
+            "labels": "drawn from the reference split's" if module.told else None,
             "extractors": {scorer.extractor.name: scorer.about for scorer in self._scorers},
             "precision_recall": {"n": first.prdc.keep, "k": self.k},
             "kid": {

@@ -7,21 +7,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
-from PIL import Image
 from torch import Tensor
 
 from callbacks.fidelity import Fidelity
-from callbacks.report import can, conditions_on, log_scalars, save_picture, write_protocol
+from callbacks.report import Observer, log_scalars, save_picture, score_field, write_protocol
+from zoo.core.column import column
+from zoo.core.draw import draw_fields, tell
 from zoo.core.ema import averaged
-from zoo.core.pictures import below
-from zoo.core.sampling import classes_in_turn, draw
-from zoo.metrics.extractors import choose
-from zoo.metrics.neighbours import TrainingSet, pixel_features
+from zoo.show.neighbours import panel, spaces
 
 
-class Memorisation(Callback):
-    """At the end of a run of an image model that samples: ``samples/neighbours_STEP.png``, each
+class Memorisation(Observer):
+    """At the end of a run of a model that makes images: ``samples/neighbours_STEP.png``, each
     sample followed by its nearest training images and their distances, by pixels and by features,
     and the values ``val/nn_ratio_X``, ``val/nn_rate_X`` and ``val/nn_auc_X`` for X = pixels and the
     extractor (zoo.metrics.neighbours: fresh data have 1, .01 and .5; a model that copies has 0, 1
@@ -33,6 +30,8 @@ class Memorisation(Callback):
         extractor: "inception", "datanet", "auto", or "pixels" for no second search; that of
             ``fidelity`` by default. seed: of the samples.
     """
+
+    name = "memorisation"
 
     def __init__(
         self,
@@ -67,12 +66,12 @@ class Memorisation(Callback):
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
-        if last and not trainer.sanity_checking and self._applies(trainer, module):
+        if last and not trainer.sanity_checking and self.serves(trainer, module):
             log_scalars(trainer, module, self._search(trainer, module))
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """For runs that end without a validation, such as those of ``--trainer.max_time``."""
-        if self._done != trainer.global_step and self._applies(trainer, module):
+        if self._done != trainer.global_step and self.serves(trainer, module):
             values = self._search(trainer, module)
             for logger in trainer.loggers:
                 logger.log_metrics(
@@ -80,75 +79,33 @@ class Memorisation(Callback):
                 )
 
     # -- parts ------------------------------------------------------------------------------------
-    def _applies(self, trainer: Any, module: Any) -> bool:
-        data = hasattr(trainer.datamodule, "examples") and module.spec.is_image
-        return (
-            self.enabled
-            and data
-            and can(module, "sample")
-            and conditions_on(module) in ("", "class")
-        )
+    def unserved(self, trainer: Any, module: Any) -> str:
+        return score_field(trainer, module)[1]
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def _search(self, trainer: Any, module: Any) -> dict[str, float]:
         """Write the picture; the values, equal on all processes, which search together."""
-        self._done, data = trainer.global_step, trainer.datamodule
+        self._done = trainer.global_step
+        field, _ = score_field(trainer, module)
+        data = column(trainer.datamodule, field)
         fidelity = next((c for c in trainer.callbacks if isinstance(c, Fidelity)), None)
         name = self.extractor or (fidelity.extractor if fidelity else "auto")
-        found = spaces(
-            name, data, fidelity.inception_weights if fidelity else None, trainer.is_global_zero
-        )
+        weights = fidelity.inception_weights if fidelity else None
+        found = spaces(name, data, weights, trainer.is_global_zero)
         with averaged(trainer, module):
-            x = samples(module, self.n_fake, self.seed)
-        values, picture = panel(
-            x, found, data, self.n, self.k, trainer.global_rank, trainer.world_size
-        )
-        write_protocol(
-            trainer,
-            {
-                "memorisation": {
-                    "spaces": [*found],
-                    "n_fake": self.n_fake,
-                    "seed": self.seed,
-                    "held_out": "val",
-                }
-            },
-        )
-        save_picture(
-            trainer, "neighbours", f"neighbours_{trainer.global_step:06d}.png", picture.copy
-        )
+            x = samples(module, self.n_fake, self.seed, trainer.datamodule, field)
+        rank, world = trainer.global_rank, trainer.world_size
+        values, picture = panel(x, found, data, self.n, self.k, rank, world)
+        about = {"spaces": [*found], "n_fake": self.n_fake, "seed": self.seed, "held_out": "val"}
+        write_protocol(trainer, {"memorisation": about})
+        file = f"neighbours_{trainer.global_step:06d}.png"
+        save_picture(trainer, "neighbours", file, picture.copy)
         return {f"val/nn_{k}_{space}": v for space, of in values.items() for k, v in of.items()}
 
 
-def spaces(
-    extractor: str, data: Any, inception_weights: str | None = None, progress: bool = True
-) -> dict[str, Any]:
-    """Features of images by name: pixels, and unless that is "pixels" those of an extractor."""
-    found: dict[str, Any] = {"pixels": pixel_features}
-    if extractor != "pixels":
-        net = choose(extractor, data, inception_weights=inception_weights, progress=progress)
-        found[net.name] = lambda x, spec: net(x, spec)[0]
-    return found
-
-
-def samples(module: Any, n: int, seed: int) -> Tensor:
-    """n samples, of all classes in turn where the model asks for one."""
-    y = classes_in_turn(module, n)
-    return draw(module, n, seed, y=y).cpu()
-
-
-def panel(
-    x: Tensor, spaces: dict[str, Any], data: Any, n: int, k: int = 5, rank: int = 0, world: int = 1
-) -> tuple[dict[str, dict[str, float]], Image.Image]:
-    """Samples x (Q, *shape) against the training images: by space what
-    ``zoo.metrics.neighbours.copying`` says of them, and the first n of them, each with its k
-    nearest training images."""
-    values, sheets = {}, []
-    for name, features in spaces.items():
-        training = TrainingSet(data, features, rank, world)
-        values[name], far, index = training.search(x, k)
-        sheets.append(
-            training.picture(x[:n], far[:n], index[:n], f"nearest training images by {name}")
-        )
-    return values, below(*sheets)
+def samples(module: Any, n: int, seed: int, data: Any = None, field: str = "x") -> Tensor:
+    """n samples of a field, of all classes in turn where the model asks for one, and told rows of
+    the validation data otherwise.
+    """
+    return draw_fields(module, n, seed, told=tell(module, n, data))[field].cpu()

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 
-from callbacks.report import can, log_scalars
+from callbacks.report import Observer, can, log_scalars
+from zoo.core.draw import draw, tell
 from zoo.core.ema import averaged
-from zoo.core.sampling import classes_in_turn, draw
+from zoo.core.spec import Vector
 from zoo.metrics.modes import mode_coverage
 
 
-class ModeCoverage(Callback):
+class ModeCoverage(Observer):
     """``val/modes``, ``val/hq`` and ``val/hq_strict`` at every validation, for data that publish
-    their ``centres``; else silent.
+    their ``centres``.
 
-    For a model conditioned on the class there is also ``val/own_mode``, the share of samples
-    nearest to the centre of their own label; labels come in turn.
+    For a model that is told the class there is also ``val/own_mode``, the share of samples nearest
+    to the centre of their own label; labels come in turn.
 
     Every process draws the same samples, so all agree without talking.
 
@@ -27,25 +27,27 @@ class ModeCoverage(Callback):
             receive. seed: of the samples.
     """
 
+    name = "mode_coverage"
+
     def __init__(self, n: int = 2500, radius: float = 0.3, least: int = 20, seed: int = 0) -> None:
         self.n, self.radius, self.least, self.seed = n, radius, least, seed
 
+    def unserved(self, trainer: Any, module: Any) -> str:
+        if getattr(trainer.datamodule, "centres", None) is None:
+            return "the data publish no centres of modes"
+        if not module.spec.has(x=Vector):
+            return f"modes are counted of points, and these data are {module.spec}"
+        return "" if can(module, "sample") else "it cannot sample"
+
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        data = trainer.datamodule
-        centres = getattr(data, "centres", None)
-        if (
-            trainer.sanity_checking
-            or centres is None
-            or module.spec.is_image
-            or not can(module, "sample")
-        ):
+        if trainer.sanity_checking or not self.serves(trainer, module):
             return
-        y = classes_in_turn(module, self.n)
+        data = trainer.datamodule
+        told = tell(module, self.n, data)
         with torch.inference_mode(False), averaged(trainer, module):
-            x = draw(module, self.n, self.seed, y=y)
-        values = mode_coverage(x, centres, data.std, self.radius, self.least)
-        if y is not None:
-            values["own_mode"] = (
-                (torch.cdist(x, centres.to(x)).argmin(1).cpu() == y).double().mean()
-            )
+            x = draw(module, self.n, self.seed, told=told)
+        values = mode_coverage(x, data.centres, data.std, self.radius, self.least)
+        if "y" in told:
+            nearest = torch.cdist(x, data.centres.to(x)).argmin(1).cpu()
+            values["own_mode"] = (nearest == told["y"]).double().mean()
         log_scalars(trainer, module, {f"val/{k}": float(v) for k, v in values.items()})

@@ -10,14 +10,15 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from PIL import Image as Picture
 
-from zoo.core import GenerativeModule, LikelihoodModule
+from zoo.core.module import defines
+from zoo.core.spec import Image
 
 
 def can(module: Any, capability: str) -> bool:
@@ -27,21 +28,52 @@ def can(module: Any, capability: str) -> bool:
     entry = getattr(module, "entry", None)
     if entry is not None:
         return capability in entry.can
-    method = getattr(type(module), capability, None)
-    return method is not None and method not in (
-        getattr(GenerativeModule, capability, None),
-        getattr(LikelihoodModule, capability, None),
-    )
+    return defines(type(module), capability)
 
 
-def by_class(module: Any) -> bool:
-    """Whether the model's samples are conditioned on a class label."""
-    return conditions_on(module) == "class"
+def name_of(module: Any) -> str:
+    """The registry name, or the class's."""
+    entry = getattr(module, "entry", None)
+    return entry.name if entry is not None else type(module).__name__
 
 
-def conditions_on(module: Any) -> str:
-    """What the model's samples are conditioned on."""
-    return getattr(module, "conditions_on", "")
+class Observer(Callback):
+    """Base of the callbacks that look at a model: one that cannot serve a model says so once, in
+    one line, and leaves it alone.
+
+    Attributes:
+        name: its options' prefix on the command line. enabled: whether it is wanted.
+    """
+
+    name: ClassVar[str] = ""
+    enabled: bool = True
+
+    def unserved(self, trainer: Any, module: Any) -> str:
+        """Why this callback has nothing for this model and data; "" if it has."""
+        return ""
+
+    def serves(self, trainer: Any, module: Any) -> bool:
+        """Whether it is wanted, and can."""
+        return self.enabled and not self.unserved(trainer, module)
+
+    def on_fit_start(self, trainer: Any, module: Any) -> None:
+        if self.enabled and (why := self.unserved(trainer, module)):
+            rank_zero_info(f"{self.name}: nothing here for {name_of(module)}: {why}")
+
+
+def score_field(trainer: Any, module: Any) -> tuple[str, str]:
+    """The field of images by which a model's samples are scored and searched, and why there is
+    none.
+    """
+    if not can(module, "sample"):
+        return "", "it cannot sample"
+    if not hasattr(trainer.datamodule, "examples"):
+        return "", "the data module shows no examples"
+    images = [k for k in module.makes if isinstance(module.spec[k], Image)]
+    if not images:
+        kinds = ", ".join(f"{k} {module.spec[k]}" for k in module.makes)
+        return "", f"samples are scored as images, and it makes {kinds}"
+    return images[0], ""
 
 
 def log_scalars(trainer: Trainer, module: LightningModule, values: dict[str, float]) -> None:
@@ -63,7 +95,7 @@ def log_image(trainer: Trainer, key: str, path: Path) -> None:
 
 
 def save_picture(
-    trainer: Trainer, key: str, name: str, picture: Callable[[], Image.Image], quiet: bool = False
+    trainer: Trainer, key: str, name: str, picture: Callable[[], Picture.Image], quiet: bool = False
 ) -> bool:
     """On the first process, draw the picture, write it to RUN/samples/NAME and log it. A full disk
     is no reason to lose a run: a warning, unless ``quiet``, and False."""

@@ -8,6 +8,8 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 
+from zoo import registry
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
@@ -26,6 +28,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path):
     )  # of the commands that tests start
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setattr(registry, "_added", {})  # no test sees another's models
     monkeypatch.chdir(tmp_path)
     seed_everything(0, verbose=False)
     torch.set_num_threads(1)

@@ -7,7 +7,10 @@ from typing import Any
 from zoo import check
 from zoo.check import fit
 
-__all__ = ["Given", "fit"]
+__all__ = ["TOYS", "Given", "fit"]
+
+# Models of kinds of data that no model of the zoo has, each with its data module (tests/toys).
+TOYS = ["toy_domains.TwoWay", "toy_clips.ClipGAN", "toy_graphs.GraphPainter"]
 
 
 class Given(check.Given):

@@ -3,4 +3,4 @@
 from zoo import registry
 
 __all__ = ["registry"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

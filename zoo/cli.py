@@ -4,6 +4,7 @@ and the right strategy.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import re
@@ -19,35 +20,30 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
-from callbacks import (
-    EMA,
-    BitsPerDim,
-    Checkpoints,
-    Fidelity,
-    LatentSpace,
-    Memorisation,
-    ModeCoverage,
-    NaNGuard,
-    Progress,
-    SampleGrid,
-)
-from callbacks.loggers import CSVLogger, WandbLogger
 from zoo import registry
 from zoo.config import Layered, UsageError
 from zoo.core import GenerativeModule, checkpoint
 from zoo.core.module import check_same
+from zoo.core.options import ranges
 
-CALLBACKS = {
-    "sample_grid": SampleGrid,
-    "fidelity": Fidelity,
-    "mode_coverage": ModeCoverage,
-    "bits_per_dim": BitsPerDim,
-    "memorisation": Memorisation,
-    "latent_space": LatentSpace,
-    "ema": EMA,
-    "nan_guard": NaNGuard,
-    "checkpoints": Checkpoints,
+CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
+    "sample_grid": "callbacks.SampleGrid",
+    "fidelity": "callbacks.Fidelity",
+    "mode_coverage": "callbacks.ModeCoverage",
+    "bits_per_dim": "callbacks.BitsPerDim",
+    "memorisation": "callbacks.Memorisation",
+    "latent_space": "callbacks.LatentSpace",
+    "ema": "callbacks.EMA",
+    "nan_guard": "callbacks.NaNGuard",
+    "checkpoints": "callbacks.Checkpoints",
 }
+CSV, WANDB = "callbacks.loggers.CSVLogger", "callbacks.loggers.WandbLogger"
+
+
+def named(path: str) -> Any:
+    """A class by its path."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 class WandbOptions:
@@ -79,6 +75,18 @@ class WandbOptions:
         }
 
 
+class Parser(LightningArgumentParser):
+    """A parser whose help has the ranges of arguments, as their types say them."""
+
+    def add_class_arguments(self, kind: Any, key: str | None = None, *rest: Any, **kw: Any) -> Any:
+        added = super().add_class_arguments(kind, key, *rest, **kw)
+        said = {f"{key}.{name}": text for name, text in ranges(kind).items()} if key else {}
+        for action in self._actions:
+            if action.dest in said:
+                action.help = f"{action.help or ''} [{said[action.dest]}]".strip()
+        return added
+
+
 class ZooCLI(LightningCLI):
     """LightningCLI over a ``Layered`` command line. ``sys.argv`` stays as it is: Lightning starts
     its other processes from it.
@@ -95,6 +103,7 @@ class ZooCLI(LightningCLI):
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             save_config_callback=None,
+            parser_class=Parser,
             parser_kwargs={
                 "parser_mode": "omegaconf+",
                 "prog": "python -m zoo.fit",
@@ -120,11 +129,11 @@ class ZooCLI(LightningCLI):
             "--threads",
             type=int | None,
             default=None,
-            help="CPU threads of each process; torch's own choice by default",
+            help="CPU threads of each process; null is torch's own choice",
         )
         parser.add_class_arguments(WandbOptions, "wandb", instantiate=False)
-        for key, cls in CALLBACKS.items():
-            parser.add_lightning_class_args(cls, key)
+        for key, path in CALLBACKS.items():
+            parser.add_lightning_class_args(named(path), key)
         parser.set_defaults({"ema.decay": 0.0})  # averaging is asked for: --ema.decay=0.999
         parser.link_arguments(
             "data", "model.init_args.spec", lambda data: data.spec, apply_on="instantiate"
@@ -166,7 +175,8 @@ class ZooCLI(LightningCLI):
         if options.get("logger") in (None, True):
             kwargs["logger"] = self._loggers()
         if options.get("enable_progress_bar") in (None, True):
-            options["callbacks"] = [*(options.get("callbacks") or []), Progress()]
+            progress = named("callbacks.Progress")()
+            options["callbacks"] = [*(options.get("callbacks") or []), progress]
         return super().instantiate_trainer(**kwargs)
 
     def fit(self) -> None:
@@ -180,15 +190,15 @@ class ZooCLI(LightningCLI):
             failed = False
         finally:
             for logger in self.trainer.loggers:
-                if isinstance(logger, WandbLogger):
+                if isinstance(logger, named(WANDB)):
                     logger.close(failed)
 
     # -- parts ------------------------------------------------------------------------------------
     def _loggers(self) -> list[Any]:
         options = dict(self.config["wandb"].items())
         if (options["mode"] or os.environ.get("WANDB_MODE")) == "disabled":
-            return [CSVLogger(self.run_dir)]
-        return [CSVLogger(self.run_dir), WandbLogger(self.run_dir, **options)]
+            return [named(CSV)(self.run_dir)]
+        return [named(CSV)(self.run_dir), named(WANDB)(self.run_dir, **options)]
 
     def _check_trainer(self, options: Any) -> None:
         name, started, nodes = (
@@ -261,7 +271,7 @@ class ZooCLI(LightningCLI):
         self.run_dir.mkdir(parents=True, exist_ok=True)
         (self.run_dir / "config.yaml").write_text(text)
         for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, named(WANDB)):
                 config = yaml.safe_load(text)
                 flat = {
                     k: {**{"name": config[k]["class_path"]}, **(config[k].get("init_args") or {})}
@@ -297,7 +307,9 @@ def _one_line(error: BaseException) -> str:
     if unknown := re.search(r"nrecognized arguments: --([\w.]+)", inner):
         name = unknown.group(1)
         section, _, rest = name.partition(".")
-        inside = {**CALLBACKS, "trainer": Trainer, "wandb": WandbOptions}.get(section)
+        inside = {"trainer": Trainer, "wandb": WandbOptions}.get(section)
+        if section in CALLBACKS:
+            inside = named(CALLBACKS[section])
         known = (
             [f"{section}.{p}" for p in inspect.signature(inside).parameters]
             if inside
@@ -313,6 +325,9 @@ def _one_line(error: BaseException) -> str:
     if typed := re.match(r"Expected an? (.+?)\. Got value: (.*)", inner):
         keys = [k for m in messages for k in re.findall(r'Parser key "([\w.]+)"', m)]
         path = ".".join(dict.fromkeys([keys[0], keys[-1]])) if keys else "a value"
+        if choices := re.match(r"typing\.Literal\[(.*)\]$", typed.group(1)):
+            words = ", ".join(re.findall(r"'([^']*)'", choices.group(1)))
+            return f"--{path} is one of {words}, got {typed.group(2)!r}"
         wanted = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", typed.group(1))
         return f"--{path}: expected {wanted}, got {typed.group(2)!r}"
     return " ".join((inner or outer).split())[:600]

@@ -71,6 +71,8 @@ def layer(arguments: list[str]) -> Layered:
     model_entry = _known(model, "model")
 
     document = read(folder() / "base.yaml")
+    if model_entry is None or named.get("preset"):
+        document["threads"] = None  # the one thread is for the zoo's small default runs
     if model_entry is not None:
         own = folder() / model_entry.family / f"{model_entry.name}.yaml"
         layers = [own] if own.is_file() else []

@@ -21,22 +21,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.looking import checkpoint_of, data_of, look, model_of
+
 TOOLS = ("all", "interpolate", "arithmetic", "manifold", "traverse", "reconstruct", "neighbours")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m zoo.explore", description="Look into a trained model."
-    )
+    return look("explore", "Look into a trained model.", arguments, _options, _explore)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "tool", nargs="?", default="all", choices=TOOLS, help="what to draw; everything by default"
-    )
-    parser.add_argument(
-        "--ckpt",
-        required=True,
-        type=Path,
-        help="a checkpoint that zoo.fit wrote, or its run folder",
     )
     parser.add_argument(
         "--out", type=Path, help="folder for the pictures; explore/ in the run folder by default"
@@ -50,39 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
             metavar="GROUP",
             help=f"exemplars for arithmetic ({text}): class:K or numbers 3,17,20",
         )
-    parser.add_argument(
-        "--raw",
-        action="store_true",
-        help="the raw weights even if the checkpoint has averaged ones",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    args = parser.parse_args(arguments)
-    try:
-        if args.n < 1 or args.frames < 2:
-            raise ValueError(
-                f"--n is at least 1 and --frames at least 2, got {args.n} and {args.frames}"
-            )
-        _explore(args)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        FileNotFoundError,
-        NotImplementedError,
-        ImportError,
-    ) as error:
-        print(f"zoo.explore: error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _explore(args: argparse.Namespace) -> None:
-    from zoo.runs import checkpoint_of, data_of, model_of
+    from zoo.core import Image
 
-    model = model_of(args.ckpt, args.raw, args.device)
-    if not model.spec.is_image:
+    if args.n < 1 or args.frames < 2:
         raise ValueError(
-            f"zoo.explore shows models of images, this {model.entry.name} has {model.spec}"
+            f"--n is at least 1 and --frames at least 2, got {args.n} and {args.frames}"
+        )
+    model = model_of(args)
+    if not model.spec.has(x=Image):
+        raise ValueError(
+            f"zoo.explore shows models of images, this {model.model_name} has {model.spec}"
         )
     folder = args.out or checkpoint_of(args.ckpt).parent.parent / "explore"
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,17 +70,15 @@ def _explore(args: argparse.Namespace) -> None:
         print(f"{folder / name}.png  {picture.width}x{picture.height}")
     if not drawn:
         raise ValueError(
-            f"{model.entry.name} has nothing to show here; it can "
+            f"{model.model_name} has nothing to show here; it can "
             f"{', '.join(sorted(model.entry.can))}"
         )
 
 
 def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
-    from callbacks import latent_space as show
-    from callbacks.report import by_class, can
-    from callbacks.sample_grid import reconstructed
     from zoo.core.latent import codes_of
-    from zoo.core.pictures import grid
+    from zoo.show import codes as show
+    from zoo.show.samples import reconstruction_sheet
 
     tool, everything = args.tool, args.tool == "all"
     has_codes = codes_of(model) is not None
@@ -115,30 +90,28 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
         yield "traversals", show.traversals(model, data, min(args.n, 4), seed=args.seed)
     if tool == "manifold":
         yield "manifold", show.manifold_picture(model)
-    if tool == "reconstruct" or (everything and can(model, "reconstruct")):
-        if not can(model, "reconstruct"):
+    if tool == "reconstruct" or (everything and "reconstruct" in model.entry.can):
+        if "reconstruct" not in model.entry.can:
             raise ValueError(
                 f"{model.entry.name} cannot reconstruct; it can "
                 f"{', '.join(sorted(model.entry.can))}"
             )
-        rows, columns = reconstructed(model, data.examples(32, "test"))
-        yield "reconstructions", grid(rows, model.spec, columns)
+        yield "reconstructions", reconstruction_sheet(model, data.examples(32, "test"))
     if tool == "arithmetic" or (
-        everything and has_codes and not by_class(model) and (data.spec.num_classes >= 3 or args.a)
+        everything and has_codes and not model.told and (data.spec.num_classes >= 3 or args.a)
     ):
         yield from _arithmetic(args, model, data)
-    if tool == "neighbours" or (everything and can(model, "sample")):
+    if tool == "neighbours" or (everything and "sample" in model.entry.can):
         yield "neighbours", _neighbours(args, model, data)
 
 
 def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
-    from callbacks.latent_space import arithmetic_picture
-    from callbacks.report import by_class
     from zoo.core.latent import Codes
-    from zoo.core.pictures import captioned
+    from zoo.show.codes import arithmetic_picture
+    from zoo.show.sheets import captioned
 
     codes, given = Codes(model), [args.a, args.b, args.c]
-    if by_class(model):
+    if model.told:
         raise ValueError(
             f"{model.entry.name} is told the class, so its codes say nothing of it; there is "
             f"nothing to add and subtract"
@@ -186,14 +159,14 @@ def _group(text: str, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
         rows = (data.split("train")["y"] == int(label)).nonzero()[:, 0]
     else:
         rows = torch.tensor([int(v) for v in numbers])
-        size = len(data.split("train")["x"]) if codes.encodes else 64
+        size = data.count("train") if codes.encodes else 64
         if rows.max() >= size:
             raise ValueError(f"{text}: numbers are 0..{size - 1}")
         if not codes.encodes:
             z = codes.draw(64, seed)[rows]
             return codes.decode(z), z
     batch = data.evaluation_batch("train", rows)
-    return batch["x"], codes.encode(batch["x"], batch.get("y"))
+    return batch["x"], codes.encode(batch["x"], batch)
 
 
 def _sure(label: int, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
@@ -209,9 +182,15 @@ def _sure(label: int, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
 
 
 def _neighbours(args: argparse.Namespace, model: Any, data: Any) -> Any:
-    from callbacks.memorisation import panel, samples, spaces
+    from zoo.core.draw import draw, tell
+    from zoo.show.neighbours import panel, spaces
 
-    found, picture = panel(samples(model, 256, args.seed), spaces("auto", data), data, args.n)
+    found, picture = panel(
+        draw(model, 256, args.seed, told=tell(model, 256, data)).cpu(),
+        spaces("auto", data),
+        data,
+        args.n,
+    )
     for name, values in found.items():
         far_as = f"{values['ratio']:.2f} times as far as validation images"
         print(

@@ -119,10 +119,12 @@ def _farewell(cli: Any, seconds: float) -> str:
     lines.append(f"  metrics      {folder / 'metrics.csv'}")
     lines += [f"               {k} {v:.4g}" for k, v in sorted(values.items())]
     lines.append(f"  checkpoint   {folder / 'checkpoints' / 'last.ckpt'}")
-    lines.append(
-        f"  draw more    python -m zoo.sample --ckpt {folder / 'checkpoints' / 'last.ckpt'} --n "
-        f"64 --out samples.png"
-    )
+    kind = type(cli.model)
+    if kind.entry is not None:  # a class without a name of its own is not found again by one
+        more = f"--ckpt {folder / 'checkpoints' / 'last.ckpt'} --n 64 --out samples.png"
+        if not kind.__module__.startswith("zoo."):
+            more += f" --import {kind.__module__}"
+        lines.append(f"  draw more    python -m zoo.sample {more}")
     return "\n".join(lines)
 
 

@@ -26,6 +26,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.looking import data_of, look, model_of
+
 STRENGTHS = [10.0**k for k in range(-3, 4)]  # sklearn's C, the inverse of the L2 weight
 FOLDS = 5
 ENCODERS = 5  # of random weights that are probed on all labels, the slowest fit of all
@@ -36,15 +38,11 @@ Rows = list[dict[str, Any]]  # table, row, labels, mean, spread, values
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m zoo.probe", description="Classify with the features of a trained model."
-    )
-    parser.add_argument(
-        "--ckpt",
-        required=True,
-        type=Path,
-        help="a checkpoint that zoo.fit wrote, or its run folder",
-    )
+    said = "Classify with the features of a trained model."
+    return look("probe", said, arguments, _options, _checked)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         nargs="+",
@@ -64,33 +62,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, help="also write the numbers, single seeds too, to a .json or .csv file"
     )
-    parser.add_argument(
-        "--raw",
-        action="store_true",
-        help="the raw weights even if the checkpoint has averaged ones",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    args = parser.parse_args(arguments)
-    try:
-        if args.seeds < 2 or args.tune_seeds < 0 or args.tune_seeds == 1 or args.steps < 1:
-            raise ValueError(
-                "--seeds is at least 2, --tune_seeds 0 or at least 2, --steps at least 1, "
-                f"got {args.seeds}, {args.tune_seeds} and {args.steps}"
-            )
-        if args.out is not None and args.out.suffix not in (".json", ".csv"):
-            raise ValueError(f"--out is a .json or a .csv file, got {args.out}")
-        _probe(args, [_label(text) for text in args.labels])
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        FileNotFoundError,
-        NotImplementedError,
-        ImportError,
-    ) as error:
-        print(f"zoo.probe: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+
+def _checked(args: argparse.Namespace) -> None:
+    if args.seeds < 2 or args.tune_seeds < 0 or args.tune_seeds == 1 or args.steps < 1:
+        raise ValueError(
+            "--seeds is at least 2, --tune_seeds 0 or at least 2, --steps at least 1, "
+            f"got {args.seeds}, {args.tune_seeds} and {args.steps}"
+        )
+    if args.out is not None and args.out.suffix not in (".json", ".csv"):
+        raise ValueError(f"--out is a .json or a .csv file, got {args.out}")
+    _probe(args, [_label(text) for text in args.labels])
 
 
 def _label(text: str) -> int | None:
@@ -104,9 +86,8 @@ def _probe(args: argparse.Namespace, sizes: Sequence[int | None]) -> None:
     from tqdm.auto import tqdm
 
     from zoo.core.transfer import extract
-    from zoo.runs import data_of, model_of
 
-    model = model_of(args.ckpt, args.raw, args.device)
+    model = model_of(args)
     data = data_of(args.ckpt)
     train, val = data.examples(), data.examples(split="val")
     known = hasattr(data, "factor_names")
@@ -176,7 +157,7 @@ def subset(y: Any, size: int | None, seed: int) -> Any:
     """
     import torch
 
-    from zoo.core.noise import generator
+    from zoo.core.noise import seeded
 
     chosen = []
     for c in y.unique().tolist():
@@ -186,7 +167,7 @@ def subset(y: Any, size: int | None, seed: int) -> Any:
                 f"--labels {size} is too many: class {c} has {len(of)} training examples; leave "
                 f"it out or take all"
             )
-        chosen.append(of[torch.randperm(len(of), generator=generator(seed, "labelled", c))][:size])
+        chosen.append(of[torch.randperm(len(of), generator=seeded(seed, "labelled", c))][:size])
     return torch.cat(chosen)
 
 
@@ -267,7 +248,7 @@ def linear_table(
             yield _row("linear", name, size, values)
     found: dict[int | None, list[float]] = {size: [] for size in sizes}
     for seed in range(seeds):
-        other = fresh(model, seed, x)
+        other = fresh(model, seed, train)
         h, h_val = extract(other, x), extract(other, x_val)
         for size in sizes if seed < ENCODERS else [s for s in sizes if s is not None]:
             found[size].append(
@@ -299,7 +280,7 @@ def tuning_table(
                 labelled = subset(train["y"], size, seed)
                 x, y = train["x"][labelled], train["y"][labelled]
                 for mode in modes:
-                    initial = train["x"] if mode == "scratch" else None
+                    initial = train if mode == "scratch" else None
                     classifier = fit_classifier(
                         model,
                         x,
@@ -329,7 +310,7 @@ def disentanglement(model: Any, data: Any) -> Rows:
     """
     import torch
 
-    from zoo.core.sampling import undisturbed
+    from zoo.core.draw import undisturbed
     from zoo.core.transfer import extract
     from zoo.metrics.disentanglement import factor_vae_score, mig_discrete, mig_q
 
@@ -338,7 +319,7 @@ def disentanglement(model: Any, data: Any) -> Rows:
     x, factors = data.grid()
     codes = extract(model, x)
     found = [_row("disentanglement", "mig_discrete", None, [mig_discrete(codes, factors)])]
-    if getattr(model, "gaussian", False) and not model.conditions_on:
+    if getattr(model, "gaussian", False) and not model.told:
         with undisturbed(model):
             parts = [model.posterior(p.to(model.device, model.float_dtype)) for p in x.split(512)]
         if all(

@@ -84,7 +84,8 @@ class Entry:
     taxonomy: str = ""
     likelihood: str = "none"
     can: frozenset[str] = frozenset()
-    conditions_on: str = ""
+    told: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ("x",)
     data: str = ""
     learns: tuple[tuple[str, str, float], ...] = ()
     waive: dict[str, str] = field(default_factory=dict)
@@ -128,8 +129,7 @@ def register(name: str, **metadata: Any):
             known = _table().get(name) or (_added[name][0] if name in _added else None)
             if known and (known.module, known.cls) != (module, cls.__qualname__):
                 raise ValueError(f"the name {name!r} is already taken by {known.class_path}")
-            names = tuple(p for p in inspect.signature(cls).parameters if p != "spec")
-            _added[name] = (replace(entry, parameters=names), cls)
+            _added[name] = (replace(entry, parameters=parameters(cls)), cls)
         cls.entry = entry  # type: ignore[attr-defined]
         return cls
 
@@ -219,7 +219,14 @@ def create(name: str, spec: Any, **params: Any) -> Any:
             near = suggest(key, known)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
             raise TypeError(f"{name} has no parameter {key!r}; {hint}")
-    return cls(spec, **params)
+    made = cls(spec, **params)
+    made.check_told()
+    return made
+
+
+def parameters(cls: type) -> tuple[str, ...]:
+    """A class's constructor parameters but ``spec``."""
+    return tuple(p for p in inspect.signature(cls).parameters if p != "spec")
 
 
 def search(text: str) -> builtins.list[str]:
@@ -246,6 +253,9 @@ def _make(
     parameters: tuple[str, ...] = (),
 ) -> Entry:
     metadata = {**metadata, "can": frozenset(metadata.get("can", ()))}
+    for key in {"told", "makes"} & set(metadata):
+        value = metadata[key]
+        metadata[key] = (value,) if isinstance(value, str) else tuple(value)
     learns = metadata.get("learns", ())
     metadata["learns"] = (learns,) if learns and isinstance(learns[0], str) else tuple(learns)
     made = Entry(name, family, module, cls, parameters=parameters, **metadata)

@@ -1,17 +1,16 @@
 """``python -m zoo.sample``: draw from a trained model, or let it complete images.
 
-    python -m zoo.sample --ckpt runs/began-.../checkpoints/last.ckpt --n 64 --seed 0 --out
-    samples.png
-    python -m zoo.sample --ckpt PATH --n 50000 --out folder            one PNG an image, at its own
-    size
-    python -m zoo.sample --ckpt PATH --n 1000 --out x.npz              x in the data's units, y the
-    labels
-    python -m zoo.sample --ckpt PATH --label 3 --label 5               of a conditional model: these
-    classes in turn, in a .png one a row
-    python -m zoo.sample --ckpt RUN_FOLDER --inpaint bottom --n 8      the first test images of the
-    run, their upper halves, completions
+    python -m zoo.sample --ckpt runs/began-.../checkpoints/last.ckpt --n 64 --seed 0 --out x.png
+    python -m zoo.sample --ckpt PATH --n 50000 --out folder      one PNG an image, at its own size
+    python -m zoo.sample --ckpt PATH --n 1000 --out x.npz        every field, in the data's units
+    python -m zoo.sample --ckpt PATH --label 3 --label 5         of a model that is told the class:
+                                                                 these in turn, in a .png one a row
+    python -m zoo.sample --ckpt RUN --inpaint bottom --n 8       the first test images of the run,
+                                                                 their upper halves, completions
 
-Row i of a seed is the same image whatever n and the form of the output are.
+Row i of a seed is the same whatever n and the form of the output are. A model that is told anything
+but the class is told what the first test rows of the run's data say; a .png then shows told | made
+| data.
 """
 
 from __future__ import annotations
@@ -21,18 +20,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from zoo.looking import data_of, look, model_of
+
+TABLE = 64  # rows of a picture of told, made and data
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m zoo.sample", description="Draw from a trained model."
-    )
-    parser.add_argument(
-        "--ckpt",
-        required=True,
-        type=Path,
-        help="a checkpoint that zoo.fit wrote, or its run folder",
-    )
+    return look("sample", "Draw from a trained model.", arguments, _options, _draw)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=64, help="how many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -45,59 +43,71 @@ def main(arguments: list[str] | None = None) -> int:
         "--label",
         type=int,
         action="append",
-        help="class label, for conditional models; repeat for several",
+        help="class label, for models that are told it; repeat for several",
     )
     parser.add_argument(
         "--inpaint",
         metavar="PART",
         help="complete test images of which PART is hidden: bottom, top, left, right, centre",
     )
-    parser.add_argument(
-        "--raw",
-        action="store_true",
-        help="the raw weights even if the checkpoint has averaged ones",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
-    args = parser.parse_args(arguments)
-    try:
-        if args.n < 1:
-            raise ValueError(f"--n is at least 1, got {args.n}")
-        if args.out.suffix not in ("", ".png", ".npz"):
-            raise ValueError(f"--out is a .png, a .npz or a folder, got {args.out}")
-        _draw(args)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        FileNotFoundError,
-        NotImplementedError,
-        ImportError,
-    ) as error:
-        print(f"zoo.sample: error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _draw(args: argparse.Namespace) -> None:
-    import torch
     from tqdm.auto import tqdm
 
-    from zoo.core.sampling import BLOCK, draw
-    from zoo.runs import model_of
+    from zoo.core.batch import Batch
+    from zoo.core.draw import BLOCK, draw_fields
 
-    model = model_of(args.ckpt, args.raw, args.device)
-    entry, spec = model.entry, model.spec
+    if args.n < 1:
+        raise ValueError(f"--n is at least 1, got {args.n}")
+    if args.out.suffix not in ("", ".png", ".npz"):
+        raise ValueError(f"--out is a .png, a .npz or a folder, got {args.out}")
+    model = model_of(args)
     if args.inpaint:
         return _complete(args, model)
-    if "sample" not in entry.can:
-        raise ValueError(f"{entry.name} cannot sample; it can {', '.join(sorted(entry.can))}")
-    labels = _labels(args, model)
+    if "sample" not in model.entry.can:
+        raise ValueError(f"{model.model_name} cannot sample; it can {_can(model)}")
+    told, data = _told(args, model)
     parts = []
-    for start in tqdm(range(0, args.n, BLOCK), desc=entry.name, disable=args.n <= BLOCK):
+    blocks = range(0, args.n, BLOCK)
+    for start in tqdm(blocks, desc=model.model_name, disable=args.n <= BLOCK):
         size = min(BLOCK, args.n - start)
-        y = None if labels is None else labels[start : start + size]
-        parts.append(draw(model, size, args.seed, start=start, y=y).cpu())
-    _write(torch.cat(parts), labels, spec, args.out)
+        rows = told.rows(slice(start, start + size), size)
+        parts.append(draw_fields(model, size, args.seed, start=start, told=rows).to("cpu"))
+    import torch
+
+    made = Batch({k: torch.cat([part[k] for part in parts]) for k in parts[0]}, args.n)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    writers: dict[str, Any] = {".npz": _numbers, ".png": _picture, "": _files}
+    writers[args.out.suffix](model, made, told, data, args.out)
+    print(f"{args.n} samples in {args.out}")
+
+
+def _can(model: Any) -> str:
+    return ", ".join(sorted(model.entry.can))
+
+
+def _told(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
+    """What the model is told of each row, and the data where they were needed: the labels asked for
+    in turn, every class in turn, or what the test rows say.
+    """
+    import torch
+
+    from zoo.core import Batch, Label
+    from zoo.core.draw import tell
+
+    classes = [name for name in model.told if isinstance(model.spec[name], Label)]
+    if args.label:
+        if len(model.told) != 1 or not classes:
+            raise ValueError(f"this {model.model_name} takes no labels; leave --label out")
+        last = model.spec[classes[0]].words - 1
+        for label in args.label:
+            if not 0 <= label <= last:
+                raise ValueError(f"--label is one of 0..{last}, got {label}")
+        rows = torch.tensor(args.label).repeat(-(-args.n // len(args.label)))[: args.n]
+        return Batch({classes[0]: rows}, args.n), None
+    data = None if len(classes) == len(model.told) else data_of(args.ckpt)
+    return tell(model, args.n, data, "test"), data
 
 
 def _complete(args: argparse.Namespace, model: Any) -> None:
@@ -107,72 +117,90 @@ def _complete(args: argparse.Namespace, model: Any) -> None:
     import numpy as np
     import torch
 
-    from zoo.core.pictures import completions, outside
-    from zoo.core.sampling import complete
-    from zoo.runs import data_of
+    from zoo.core import Image
+    from zoo.core.draw import complete
+    from zoo.show.sheets import completions, outside
 
-    entry, spec = model.entry, model.spec
-    if "inpaint" not in entry.can or not spec.is_image:
+    spec = model.spec
+    if "inpaint" not in model.entry.can or not spec.has(x=Image):
         raise ValueError(
-            f"this {entry.name} cannot complete images; it can {', '.join(sorted(entry.can))} "
-            f"{spec}"
+            f"this {model.model_name} cannot complete images; it can {_can(model)} {spec}"
         )
     known = outside(args.inpaint, *spec.shape[1:])
     if args.out.suffix == "":
         raise ValueError(f"--inpaint writes a .png or a .npz, got {args.out}")
     batch = data_of(args.ckpt).examples(args.n, split="test")
-    x, y = batch["x"], batch.get("y")
-    drawn = [complete(model, x, known, args.seed + i, y).cpu() for i in range(4)]
+    x = batch["x"]
+    drawn = [complete(model, x, known, args.seed + i, batch).cpu() for i in range(4)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if args.out.suffix == ".npz":
-        np.savez_compressed(
-            args.out, x=x.numpy(), known=known.numpy(), completions=torch.stack(drawn, 1).numpy()
-        )
+        every = torch.stack(drawn, 1).numpy()
+        np.savez_compressed(args.out, x=x.numpy(), known=known.numpy(), completions=every)
     else:
         completions(x, known, drawn, spec, min(len(x), 16)).save(args.out)
     print(f"4 completions each of {len(x)} test images in {args.out}")
 
 
-def _labels(args: argparse.Namespace, model: Any) -> Any:
-    """One label a row: those asked for in turn, or for a conditional model every class in turn."""
-    import torch
-
-    spec = model.spec
-    if model.conditions_on != "class":
-        if args.label:
-            raise ValueError(f"this {model.entry.name} takes no labels; leave --label out")
-        return None
-    wanted = args.label or [*range(spec.num_classes)]
-    for label in wanted:
-        if not 0 <= label < spec.num_classes:
-            raise ValueError(f"--label is one of 0..{spec.num_classes - 1}, got {label}")
-    return torch.tensor(wanted).repeat(-(-args.n // len(wanted)))[: args.n]
-
-
-def _write(x: Any, labels: Any, spec: Any, out: Path) -> None:
+def _numbers(model: Any, made: Any, told: Any, data: Any, out: Path) -> None:
+    """Every field by name; levels as the smallest integers that hold them."""
     import numpy as np
     import torch
-    from PIL import Image
 
-    from zoo.core.pictures import grid, scatter, to_bytes
+    arrays = {}
+    for name, rows in {**told, **made}.items():
+        levels = getattr(model.spec[name], "levels", None)
+        if levels:
+            rows = rows.to(torch.uint8 if levels <= 256 else torch.int32)
+        arrays[name] = rows.numpy()
+    np.savez_compressed(out, **arrays)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npz":
-        levels = x.to(torch.uint8 if spec.levels <= 256 else torch.int32) if spec.levels else x
-        np.savez_compressed(
-            out, x=levels.numpy(), **({"y": labels.numpy()} if labels is not None else {})
-        )
-    elif out.suffix == ".png":
-        rows, columns = (x, None) if labels is None or not spec.is_image else _class_rows(x, labels)
-        (grid(rows, spec, columns) if spec.is_image else scatter(x)).save(out)
-    else:
-        if not spec.is_image:
+
+def _picture(model: Any, made: Any, told: Any, data: Any, out: Path) -> None:
+    from zoo.core import Image, Label, Vector
+    from zoo.show.samples import tiles_table
+    from zoo.show.sheets import grid, scatter
+
+    spec = model.spec
+    labelled = all(isinstance(spec[name], Label) for name in told)
+    if set(made) == {"x"} and labelled and spec.has(x=Vector):
+        return scatter(made["x"]).save(out)
+    if set(made) == {"x"} and labelled and spec.has(x=Image):
+        rows, columns = made["x"], None
+        if told:
+            rows, columns = _class_rows(rows, next(iter(told.values())))
+        return grid(rows, spec, columns).save(out)
+    n = min(made.n, TABLE)
+    if n < made.n:
+        print(f"the picture shows the first {n} of {made.n} rows; a .npz has them all")
+    real = data.examples(n, "test") if data is not None else None
+    few = slice(n)
+    tiles_table(spec, told.rows(few, n), made.rows(few, n), real).save(out)
+
+
+def _files(model: Any, made: Any, told: Any, data: Any, out: Path) -> None:
+    """One PNG a row: images at their own size, other kinds as they are drawn; of several fields a
+    folder each.
+    """
+    from PIL import Image as Picture
+
+    from zoo.core import Image, Vector
+    from zoo.show.sheets import to_bytes
+    from zoo.show.tiles import tile
+
+    for name, rows in made.items():
+        field = model.spec[name]
+        if isinstance(field, Vector):
             raise ValueError("a folder takes images; write these vectors to a .npz")
-        out.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(to_bytes(x, spec)):
-            pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-            Image.fromarray(pixels.numpy()).save(out / f"{i:06d}.png")
-    print(f"{len(x)} samples in {out}")
+        folder = out if len(made) == 1 else out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, row in enumerate(rows):
+            if isinstance(field, Image) and len(row) in (1, 3):
+                image = to_bytes(row[None], field)[0]
+                pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+                picture = Picture.fromarray(pixels.contiguous().numpy())
+            else:
+                picture = tile(field, row)
+            picture.save(folder / f"{i:06d}.png")
 
 
 def _class_rows(x: Any, labels: Any) -> tuple[Any, int]:
@@ -184,13 +212,12 @@ def _class_rows(x: Any, labels: Any) -> tuple[Any, int]:
     groups = [x[labels == label] for label in dict.fromkeys(labels.tolist())]
     columns = max(len(group) for group in groups)
     blank = torch.zeros_like(x[:1])
-    return torch.cat(
-        [
-            part
-            for group in groups
-            for part in (group, blank.expand(columns - len(group), *x.shape[1:]))
-        ]
-    ), columns
+    rows = [
+        part
+        for group in groups
+        for part in (group, blank.expand(columns - len(group), *x.shape[1:]))
+    ]
+    return torch.cat(rows), columns
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ import torch
 
 from tests.support import Given, fit
 from zoo.autoregressive.fvsbn import FVSBN
-from zoo.core import DataSpec
-from zoo.harness import (
+from zoo.check.likelihoods import (
     TINY,
     TINY_NAMES,
     assert_rows_do_not_talk,
@@ -18,6 +17,7 @@ from zoo.harness import (
     sampler_distance,
     total_mass,
 )
+from zoo.core import Batch, DataSpec
 
 XOR = DataSpec((3,), 2)
 
@@ -40,12 +40,12 @@ def test_probabilities_sum_to_one_for_each_label():
     model = fvsbn(DataSpec((1, 2, 2), 2, 3), conditional=True)
     for label in range(3):
         mass = total_mass(
-            lambda x, label=label: model.log_prob(x, torch.full((len(x),), label)), model.spec
+            lambda x, label=label: model.log_prob(x, y=torch.full((len(x),), label)), model.spec
         )
         assert mass == pytest.approx(1, abs=1e-9)
     x = every_image(model.spec)
     zeros = torch.zeros(len(x), dtype=torch.long)
-    assert not torch.allclose(model.log_prob(x, zeros), model.log_prob(x, zeros + 1))
+    assert not torch.allclose(model.log_prob(x, y=zeros), model.log_prob(x, y=zeros + 1))
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -69,7 +69,7 @@ def test_it_starts_as_the_independent_model(spec):
         spec.levels, (40, *spec.shape), generator=torch.Generator().manual_seed(0)
     ).double()
     model = FVSBN(spec).double()
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     counts = (
         torch.stack([(x.flatten(1) == level).sum(0) for level in range(spec.levels)], 1).double()
         + 0.5
@@ -78,7 +78,7 @@ def test_it_starts_as_the_independent_model(spec):
     expected = p.log()[torch.arange(spec.dim), x.flatten(1).long()].sum(1)
     torch.testing.assert_close(model.log_prob(x), expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(
-        model.evaluate({"x": x})["gain_over_independent"],
+        model.evaluate(Batch({"x": x}))["gain_over_independent"],
         torch.zeros(40).double(),
         rtol=0,
         atol=1e-9,
@@ -101,13 +101,13 @@ def test_the_optimum_is_the_same_from_every_start():
 
         def closure(model=model, optimiser=optimiser):
             optimiser.zero_grad()
-            loss = model.loss({"x": x})["loss"]
+            loss = model.loss(Batch({"x": x}))["loss"]
             loss.backward()
             return loss
 
         for _ in range(20):
             optimiser.step(closure)
-        ends.append(model.loss({"x": x})["loss"].item())
+        ends.append(model.loss(Batch({"x": x}))["loss"].item())
     assert ends[0] == pytest.approx(ends[1], abs=1e-6)
 
 

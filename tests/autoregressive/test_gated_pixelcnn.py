@@ -9,10 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import Given, fit
-from zoo import harness
 from zoo.autoregressive.gated_pixelcnn import GatedPixelCNN
-from zoo.core import DataSpec
-from zoo.harness import (
+from zoo.check import likelihoods
+from zoo.check.likelihoods import (
     TINY,
     TINY_NAMES,
     coverage,
@@ -22,6 +21,7 @@ from zoo.harness import (
     sampler_distance,
     total_mass,
 )
+from zoo.core import Batch, DataSpec
 from zoo.nn.gated_conv import GatedStacks, Layer, gate
 
 LABELLED = DataSpec((1, 2, 2), 3, 4)
@@ -53,7 +53,7 @@ def test_probabilities_sum_to_one_for_each_label_and_for_their_mixture_after_tra
     model = model.double().eval()
     for label in range(4):
         assert total_mass(
-            lambda x, label=label: model.log_prob(x, torch.full((len(x),), label)), LABELLED
+            lambda x, label=label: model.log_prob(x, y=torch.full((len(x),), label)), LABELLED
         ) == pytest.approx(1, abs=1e-8)
     assert total_mass(model.log_prob, LABELLED) == pytest.approx(1, abs=1e-8)
 
@@ -110,23 +110,23 @@ def test_gate_is_tanh_times_sigmoid():
 def test_labels_act_through_their_weights_alone():
     model, x = gated(LABELLED), every_image(LABELLED)
     zero, one = (torch.full((len(x),), label) for label in (0, 1))
-    a, b = model.log_prob(x, zero), model.log_prob(x, one)
+    a, b = model.log_prob(x, y=zero), model.log_prob(x, y=one)
     assert (a != b).all()
     weights = [p for name, p in model.named_parameters() if "condition" in name]
     assert len(weights) == 3  # both stacks of the first layer, the horizontal one of the last
     for w in weights:
         w.data = w.data[:, [1, 0, 2, 3]]
-    torch.testing.assert_close(model.log_prob(x, zero), b)
-    torch.testing.assert_close(model.log_prob(x, one), a)
+    torch.testing.assert_close(model.log_prob(x, y=zero), b)
+    torch.testing.assert_close(model.log_prob(x, y=one), a)
     for w in weights:
         w.data.zero_()
-    assert torch.equal(model.log_prob(x, zero), model.log_prob(x, one))
+    assert torch.equal(model.log_prob(x, y=zero), model.log_prob(x, y=one))
 
 
 def test_first_pixel_already_depends_on_the_label():
     model = gated(LABELLED)
     at = [
-        model.conditionals(torch.zeros(1, 1, 2, 2).double(), torch.tensor([label]))[0, 0]
+        model.conditionals(torch.zeros(1, 1, 2, 2).double(), y=torch.tensor([label]))[0, 0]
         for label in range(4)
     ]
     assert all((at[0] != other).all() for other in at[1:])
@@ -169,21 +169,21 @@ def test_condition_map_may_hold_the_future_but_the_image_stays_causal():
 def test_classify_is_bayes_rule_with_a_uniform_prior():
     model, x = gated(LABELLED), every_image(LABELLED)[:7]
     joint = torch.stack(
-        [model.log_prob(x, torch.full((7,), label)).exp() / 4 for label in range(4)], 1
+        [model.log_prob(x, y=torch.full((7,), label)).exp() / 4 for label in range(4)], 1
     )
     torch.testing.assert_close(model.classify(x).exp(), joint / joint.sum(1, keepdim=True))
     torch.testing.assert_close(model.log_prob(x).exp(), joint.sum(1))
     y = torch.arange(7) % 4
     assert torch.equal(
-        model.evaluate({"x": x, "y": y})["bayes_accuracy"], (joint.argmax(1) == y).float()
+        model.evaluate(Batch({"x": x, "y": y}))["bayes_accuracy"], (joint.argmax(1) == y).float()
     )
 
 
 def test_without_labels_there_is_nothing_to_classify():
     model = gated(LABELLED, conditional=False)
     assert (
-        model.conditions_on == ""
-        and model.evaluate({"x": every_image(LABELLED)[:2], "y": torch.tensor([0, 1])}) == {}
+        model.told == ()
+        and model.evaluate(Batch({"x": every_image(LABELLED)[:2], "y": torch.tensor([0, 1])})) == {}
     )
     with pytest.raises(ValueError, match=r"gated_pixelcnn classifies.*conditional=True"):
         model.classify(every_image(LABELLED)[:1])
@@ -192,9 +192,10 @@ def test_without_labels_there_is_nothing_to_classify():
 @pytest.mark.parametrize("y", [None, 2])
 def test_samples_follow_the_density_of_a_label_and_of_the_mixture(y):
     model, images = gated(LABELLED), every_image(LABELLED)
-    labels = None if y is None else torch.full((20_000,), y)
+    g = torch.Generator().manual_seed(1)
+    labels = torch.randint(4, (20_000,), generator=g) if y is None else torch.full((20_000,), y)
     drawn = model.sample(20_000, y=labels, generator=torch.Generator().manual_seed(0)).flatten(1)
-    p = model.log_prob(images, None if y is None else torch.full((81,), y)).exp()
+    p = model.log_prob(images, y=None if y is None else torch.full((81,), y)).exp()
     seen = (
         torch.bincount((drawn @ torch.tensor([27.0, 9.0, 3.0, 1.0]).double()).long(), minlength=81)
         / 20_000
@@ -220,7 +221,7 @@ def test_cached_sampling_gives_the_integers_and_conditionals_of_naive_sampling(s
     assert fast.unique().numel() == spec.levels
     model.float()
     with torch.no_grad():
-        stream, whole = model.stream(16, y), model.conditionals(fast.float(), y)
+        stream, whole = model.stream(16, y=y), model.conditionals(fast.float(), y=y)
         params = next(stream)
         for step, d in enumerate(model.order.tolist()):
             torch.testing.assert_close(params, whole[:, d], rtol=1e-5, atol=1e-5)
@@ -252,7 +253,7 @@ def test_completions_need_the_label_of_a_conditional_model():
 
 
 def test_rows_do_not_talk():
-    harness.assert_rows_do_not_talk(gated().log_prob, every_image(TINY[0])[::60])
+    likelihoods.assert_rows_do_not_talk(gated().log_prob, every_image(TINY[0])[::60])
 
 
 def test_untrained_zero_network_is_the_uniform_distribution():

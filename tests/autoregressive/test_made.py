@@ -7,10 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import Given, fit
-from zoo import harness
 from zoo.autoregressive.made import MADE, degrees, masks
-from zoo.core import DataSpec
-from zoo.harness import (
+from zoo.check import likelihoods
+from zoo.check.likelihoods import (
     TINY,
     TINY_NAMES,
     coverage,
@@ -21,6 +20,7 @@ from zoo.harness import (
     total_density,
     total_mass,
 )
+from zoo.core import Batch, DataSpec
 
 
 def made(spec: DataSpec = TINY[0], seed: int = 0, **options) -> MADE:
@@ -48,7 +48,7 @@ def test_paths_from_input_to_output_are_strictly_lower_triangular_in_the_order(l
 def test_probabilities_of_all_images_sum_to_one_under_each_mask_and_the_ensemble(spec):
     model = made(spec, n_masks=4, order_agnostic=True, layers=2)
     for k in range(4):
-        assert total_mass(lambda x, k=k: model.log_prob_of(x, None, k), spec) == pytest.approx(
+        assert total_mass(lambda x, k=k: model.log_prob_of(x, k), spec) == pytest.approx(
             1, abs=1e-8
         )
     assert total_mass(model.log_prob, spec) == pytest.approx(1, abs=1e-8)
@@ -62,9 +62,11 @@ def test_probabilities_still_sum_to_one_after_training():
 
 def test_ensemble_averages_probabilities_not_logits():
     model, x = made(n_masks=3, order_agnostic=True), every_image(TINY[0])[:50]
-    each = torch.stack([model.log_prob_of(x, None, k).exp() for k in range(3)])
+    each = torch.stack([model.log_prob_of(x, k).exp() for k in range(3)])
     torch.testing.assert_close(model.log_prob(x).exp(), each.mean(0))
-    torch.testing.assert_close(model.evaluate({"x": x})["nll_single_mask"], -each.log().mean(0))
+    torch.testing.assert_close(
+        model.evaluate(Batch({"x": x}))["nll_single_mask"], -each.log().mean(0)
+    )
 
 
 @pytest.mark.parametrize("spec", TINY, ids=TINY_NAMES)
@@ -119,7 +121,7 @@ def test_masks_are_regenerated_from_their_seeds_after_a_reload():
 def test_training_takes_the_masks_in_turn():
     model, seen = MADE(TINY[0], hidden=8, n_masks=3), []
     inner = model.log_prob_of
-    model.log_prob_of = lambda x, y, k: (seen.append(k), inner(x, y, k))[1]
+    model.log_prob_of = lambda x, k: (seen.append(k), inner(x, k))[1]
     fit(model, Given(TINY[0], every_image(TINY[0])[:64].float()), 5)
     assert seen == [0, 1, 2, 0, 1] and model.turn == 5
 
@@ -181,7 +183,7 @@ class Labelled:
         self.model, self.label, self.spec = model, label, model.spec
 
     def log_prob(self, x):
-        return self.model.log_prob(x, torch.full((len(x),), self.label))
+        return self.model.log_prob(x, y=torch.full((len(x),), self.label))
 
     def sample(self, n, generator):
         return self.model.sample(n, y=torch.full((n,), self.label), generator=generator)
@@ -190,7 +192,7 @@ class Labelled:
 def test_label_reaches_every_conditional_and_each_label_has_a_distribution():
     spec = DataSpec((1, 2, 2), 3, 4)
     model, images = made(spec, conditional=True, layers=2), every_image(spec)
-    at = [model.conditionals(images[:1], torch.tensor([label])) for label in range(4)]
+    at = [model.conditionals(images[:1], y=torch.tensor([label])) for label in range(4)]
     assert all((at[0] != other).any(-1).all() for other in at[1:])
     for label in range(4):
         assert total_mass(Labelled(model, label).log_prob, spec) == pytest.approx(1, abs=1e-8)
@@ -213,7 +215,7 @@ def test_connectivity_weights_tell_the_mask_by_masked_weights_on_ones():
 
 
 def test_rows_do_not_talk():
-    harness.assert_rows_do_not_talk(
+    likelihoods.assert_rows_do_not_talk(
         made(n_masks=2, order_agnostic=True).log_prob, every_image(TINY[0])[::60]
     )
 
@@ -221,7 +223,7 @@ def test_rows_do_not_talk():
 @pytest.mark.parametrize("spec", [DataSpec((1, 2, 2), 2), DataSpec((1, 2, 2), 4)], ids=str)
 def test_first_biases_are_the_smoothed_marginals_of_the_data(spec):
     model, x = made(spec), torch.randint(spec.levels, (30, 1, 2, 2)).double()
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     for name, p in model.named_parameters():
         if name != "layers.1.bias":
             p.data.zero_()

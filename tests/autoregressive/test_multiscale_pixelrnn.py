@@ -9,11 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import Given, fit
-from zoo import harness
 from zoo.autoregressive.multiscale_pixelrnn import MultiScalePixelRNN
 from zoo.autoregressive.pixelrnn import PixelRNN
-from zoo.core import DataSpec
-from zoo.harness import (
+from zoo.check import likelihoods
+from zoo.check.likelihoods import (
     TINY,
     TINY_NAMES,
     coverage,
@@ -23,6 +22,7 @@ from zoo.harness import (
     sampler_distance,
     total_mass,
 )
+from zoo.core import Batch, DataSpec
 from zoo.nn.pixel_lstm import VARIANTS
 
 BINARY = DataSpec((1, 4, 4), 2)
@@ -209,7 +209,7 @@ def test_completion_keeps_what_is_known():
 
 def test_bits_of_the_whole_are_the_bits_of_both_networks():
     model, x = multiscale(), every_image(BINARY)[::6000]
-    bits, values = model.bits(x), model.evaluate({"x": x})
+    bits, values = model.bits(x), model.evaluate(Batch({"x": x}))
     torch.testing.assert_close(
         16 * bits["bits_per_dim"], 4 * bits["bits_small"] + 12 * bits["bits_cond"]
     )
@@ -221,10 +221,16 @@ def test_bits_of_the_whole_are_the_bits_of_both_networks():
 
 
 def test_rows_do_not_talk():
-    harness.assert_rows_do_not_talk(multiscale().log_prob, every_image(BINARY)[::6000])
+    likelihoods.assert_rows_do_not_talk(multiscale().log_prob, every_image(BINARY)[::6000])
 
 
-@pytest.mark.parametrize(("spec", "factor"), [(DataSpec((1, 1, 1), 2), 2), (BINARY, 1)])
-def test_what_cannot_be_subsampled_is_refused(spec, factor):
-    with pytest.raises(ValueError, match=r"multiscale_pixelrnn .*; choose"):
+@pytest.mark.parametrize(
+    ("spec", "factor", "message"),
+    [
+        (DataSpec((1, 1, 1), 2), 2, r"multiscale_pixelrnn .*; choose"),
+        (BINARY, 1, "multiscale_pixelrnn: factor is at least 2, got 1"),
+    ],
+)
+def test_what_cannot_be_subsampled_is_refused(spec, factor, message):
+    with pytest.raises(ValueError, match=message):
         MultiScalePixelRNN(spec, factor)

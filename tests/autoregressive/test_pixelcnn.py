@@ -7,10 +7,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import Given, fit
-from zoo import harness
 from zoo.autoregressive.pixelcnn import PixelCNN
-from zoo.core import DataSpec
-from zoo.harness import (
+from zoo.check import likelihoods
+from zoo.check.likelihoods import (
     TINY,
     TINY_NAMES,
     coverage,
@@ -20,6 +19,7 @@ from zoo.harness import (
     sampler_distance,
     total_mass,
 )
+from zoo.core import Batch, DataSpec
 from zoo.nn.masked_conv import MaskedConv2d
 
 
@@ -75,7 +75,7 @@ def test_closed_taps_stay_closed_whatever_an_optimiser_does_to_their_weights():
         torch.optim.SGD(model.parameters(), 0.1, weight_decay=0.5),
         every_image(TINY[2])[::90],
     )
-    model.loss({"x": x})["loss"].backward()
+    model.loss(Batch({"x": x}))["loss"].backward()
     optimiser.step()
     before = model.log_prob(x)
     for c in convs:
@@ -120,7 +120,7 @@ def test_cached_sampling_gives_the_integers_and_conditionals_of_naive_sampling(s
     assert fast.unique().numel() == spec.levels
     model.float()
     with torch.no_grad():
-        stream, whole = model.stream(16, None), model.conditionals(fast.float())
+        stream, whole = model.stream(16), model.conditionals(fast.float())
         params = next(stream)
         for step, d in enumerate(model.order.tolist()):
             torch.testing.assert_close(params, whole[:, d], rtol=1e-5, atol=1e-5)
@@ -162,10 +162,10 @@ def test_completion_of_the_lower_half_keeps_the_upper_and_follows_the_conditiona
 def test_label_reaches_every_conditional_of_a_conditional_model():
     spec = DataSpec((1, 2, 2), 3, 4)
     model, images = pixelcnn(spec, conditional=True), every_image(spec)
-    at = [model.conditionals(images[:1], torch.tensor([label])) for label in range(4)]
+    at = [model.conditionals(images[:1], y=torch.tensor([label])) for label in range(4)]
     assert all((at[0] != other).any(-1).all() for other in at[1:])
     y = torch.tensor([2])
-    assert total_mass(lambda x: model.log_prob(x, y.expand(len(x))), spec) == pytest.approx(
+    assert total_mass(lambda x: model.log_prob(x, y=y.expand(len(x))), spec) == pytest.approx(
         1, abs=1e-8
     )
     fast, slow = (
@@ -178,7 +178,7 @@ def test_label_reaches_every_conditional_of_a_conditional_model():
 
 
 def test_rows_do_not_talk():
-    harness.assert_rows_do_not_talk(pixelcnn().log_prob, every_image(TINY[0])[::60])
+    likelihoods.assert_rows_do_not_talk(pixelcnn().log_prob, every_image(TINY[0])[::60])
 
 
 @pytest.mark.parametrize("options", [{"h": 2}, {"head": 2}])

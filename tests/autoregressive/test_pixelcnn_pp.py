@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import Given, fit
 from zoo.autoregressive.pixelcnn_pp import PixelCNNpp, mixture
-from zoo.core import DataSpec
-from zoo.harness import (
+from zoo.check.likelihoods import (
     assert_rows_do_not_talk,
     coverage,
     dependence,
@@ -21,6 +20,7 @@ from zoo.harness import (
     sampler_distance,
     total_mass,
 )
+from zoo.core import Batch, DataSpec
 from zoo.nn.shifted_conv import Conv, PixelConv, RowConv
 
 BINARY = DataSpec((1, 2, 4), 2)
@@ -66,7 +66,7 @@ def test_probabilities_sum_to_one_for_each_label_and_after_training():
     model.double().eval()
     for label in range(3):
         mass = total_mass(
-            lambda x, label=label: model.log_prob(x, torch.full((len(x),), label)), model.spec
+            lambda x, label=label: model.log_prob(x, y=torch.full((len(x),), label)), model.spec
         )
         assert mass == pytest.approx(1, abs=1e-9)
 
@@ -135,7 +135,7 @@ def test_every_skip_is_used_and_every_parameter_learns(blocks, resolutions):
     assert counts == [(blocks, blocks + 1)] * (resolutions - 1) + [
         (blocks, blocks)
     ]  # 5, 6, 6 from the coarsest in the paper
-    model.loss({"x": torch.randint(5, (4, 1, 8, 8)).double()})["loss"].backward()
+    model.loss(Batch({"x": torch.randint(5, (4, 1, 8, 8)).double()}))["loss"].backward()
     # the last level's u is read by ul; nothing else of u leaves the network
     silent = [
         n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0
@@ -158,7 +158,7 @@ def test_convolutions_start_with_unit_variance_on_the_data():
     torch.manual_seed(0)
     model, seen = PixelCNNpp(DataSpec((1, 8, 8), 17)), {}
     x = torch.randint(17, (100, 1, 8, 8)).float()
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     for name, conv in model.net.named_modules():
         if isinstance(conv, Conv):
             conv.register_forward_hook(
@@ -190,7 +190,7 @@ def test_cached_sampling_gives_the_integers_of_naive_sampling(spec, options):
 def test_cached_conditionals_are_those_of_one_pass_in_single_precision():
     model = pp(DataSpec((3, 4, 4), 4)).float()
     x = torch.randint(4, (2, 3, 4, 4)).float()
-    want, stream = model.conditionals(x), model.stream(2, None)
+    want, stream = model.conditionals(x), model.stream(2)
     with torch.no_grad():
         params = next(stream)
         for i, d in enumerate(model.order.tolist()):
@@ -239,13 +239,18 @@ def test_averaged_evaluation_has_no_dropout():
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        (DataSpec((2,)), {}, r"pixelcnn_pp models images with levels.*; choose"),
+        (DataSpec((2,)), {}, r"pixelcnn_pp models images.*; choose"),
+        (DataSpec((1, 4, 4)), {}, r"pixelcnn_pp models discrete data.*; choose"),
         (
             DataSpec((1, 6, 6), 2),
             {"resolutions": 3},
             r"pixelcnn_pp with resolutions=3 needs sides divisible by 4.*; lower it",
         ),
-        (BINARY, {"conditional": True}, r"conditional=True needs labelled data.*; choose digits"),
+        (
+            BINARY,
+            {"conditional": True},
+            r"conditional=true needs labels.*; choose labelled data such as digits",
+        ),
     ],
 )
 def test_impossible_requests_are_refused(spec, options, message):

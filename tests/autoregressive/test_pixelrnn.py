@@ -5,10 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import Given, fit
-from zoo import harness
 from zoo.autoregressive.pixelrnn import PixelRNN
-from zoo.core import DataSpec
-from zoo.harness import (
+from zoo.check import likelihoods
+from zoo.check.likelihoods import (
     TINY,
     TINY_NAMES,
     coverage,
@@ -18,6 +17,7 @@ from zoo.harness import (
     sampler_distance,
     total_mass,
 )
+from zoo.core import DataSpec
 from zoo.nn.pixel_lstm import VARIANTS, Diagonal, DiagonalBiLSTM, PixelLSTM, RowLSTM, skew, unskew
 
 both = pytest.mark.parametrize("variant", VARIANTS)
@@ -196,7 +196,7 @@ def test_cached_sampling_gives_the_integers_and_conditionals_of_naive_sampling(v
     assert fast.unique().numel() == spec.levels
     model.float()
     with torch.no_grad():
-        stream, whole = model.stream(16, y), model.conditionals(fast.float(), y)
+        stream, whole = model.stream(16, y=y), model.conditionals(fast.float(), y=y)
         params = next(stream)
         for step, d in enumerate(model.order.tolist()):
             torch.testing.assert_close(params, whole[:, d], rtol=1e-5, atol=1e-5)
@@ -250,13 +250,13 @@ def test_completion_of_the_lower_half_keeps_the_upper(variant):
 def test_label_reaches_every_conditional_of_a_conditional_model(variant):
     spec = DataSpec((1, 2, 2), 3, 4)
     model, images = pixelrnn(variant, spec, conditional=True), every_image(spec)
-    at = [model.conditionals(images[:1], torch.tensor([label])) for label in range(4)]
+    at = [model.conditionals(images[:1], y=torch.tensor([label])) for label in range(4)]
     assert all((at[0] != other).any(-1).all() for other in at[1:])
-    assert total_mass(lambda x: model.log_prob(x, torch.full((len(x),), 2)), spec) == pytest.approx(
-        1, abs=1e-8
-    )
+    assert total_mass(
+        lambda x: model.log_prob(x, y=torch.full((len(x),), 2)), spec
+    ) == pytest.approx(1, abs=1e-8)
 
 
 @both
 def test_rows_do_not_talk(variant):
-    harness.assert_rows_do_not_talk(pixelrnn(variant).log_prob, every_image(TINY[0])[::60])
+    likelihoods.assert_rows_do_not_talk(pixelrnn(variant).log_prob, every_image(TINY[0])[::60])

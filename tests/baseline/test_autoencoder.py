@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from tests.support import Given, fit
 from zoo.baseline.autoencoder import Autoencoder, principal_components
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.core.transfer import fit_classifier
 from zoo.data.digits import Digits
@@ -43,7 +43,7 @@ def test_a_linear_one_finds_the_principal_subspace():
 
     def closure():
         optimiser.zero_grad()
-        loss = model.loss({"x": x})["loss"]
+        loss = model.loss(Batch({"x": x}))["loss"]
         loss.backward()
         return loss
 
@@ -51,7 +51,7 @@ def test_a_linear_one_finds_the_principal_subspace():
     best = torch.linalg.svd(
         x
     )  # a route of its own: the error is the sum of the squares of the singular values left out
-    assert model.loss({"x": x})["mse"].item() == pytest.approx(
+    assert model.loss(Batch({"x": x}))["mse"].item() == pytest.approx(
         (best.S[3:].square().sum() / x.numel()).item(), rel=0.01
     )
     found = torch.linalg.qr(model.decoder.weight.detach())[0]
@@ -75,7 +75,7 @@ def test_tied_weights_are_one_tensor_in_both_directions():
         out[when] = (model.decoded(z) - model.c).detach(), w.detach().clone()
         torch.testing.assert_close(*out[when])
         if when == "before":
-            model.loss({"x": images()})["loss"].backward()
+            model.loss(Batch({"x": images()}))["loss"].backward()
             torch.optim.SGD(model.parameters(), 0.1).step()
     assert not torch.equal(out["before"][0], out["after"][0]) and not torch.equal(
         out["before"][1], out["after"][1]
@@ -124,7 +124,7 @@ def test_with_everything_hidden_all_reconstructions_are_one_while_the_target_is_
     model.encoder.register_forward_hook(
         lambda net, args, out: seen.append(model.end(model.decoded(out)))
     )
-    losses = [model.loss({"x": row[None]})["loss"].item() for row in x]
+    losses = [model.loss(Batch({"x": row[None]}))["loss"].item() for row in x]
     assert all(torch.equal(r, seen[0]) for r in seen) and len(set(losses)) == len(losses)
     expected = 0.5 * (seen[0] - SPEC.to_unit(x[0]).flatten()).square().sum()
     assert losses[0] == pytest.approx(expected.item(), rel=1e-5)
@@ -136,7 +136,7 @@ def test_denoising_hides_the_given_share_of_inputs_and_nothing_in_use():
     model.encoder.register_forward_hook(lambda net, args, out: seen.append(args[0]))
     x = torch.full((500, 1, 8, 8), 8.0)
     model.noise = Noise(0, "test")
-    model.loss({"x": x})
+    model.loss(Batch({"x": x}))
     assert (seen[0] == 0).float().mean().item() == pytest.approx(0.3, abs=0.01) and set(
         seen[0].unique().tolist()
     ) == {0.0, 0.5}
@@ -153,7 +153,7 @@ def test_the_reference_lines_are_those_of_the_mean_and_of_principal_components()
     model = Autoencoder(DataSpec((1, 8, 8), 17), latent=5)
     data = Digits()
     train, val = (data.examples(split=split)["x"].double() / 16 for split in ("train", "val"))
-    model.initialise_from(data.examples()["x"])
+    model.initialise_from(Batch({"x": data.examples()["x"]}))
     _, s, v = torch.linalg.svd((train - train.mean(0)).flatten(1), full_matrices=False)
     centred = (val - train.mean(0)).flatten(1)
     found = {k: t.mean().item() for k, t in model.evaluate(data.examples(split="val")).items()}
@@ -178,7 +178,7 @@ def test_objectives_are_half_the_squared_error_and_the_cross_entropy():
             if objective == "l2"
             else -(v * made.log() + (1 - v) * (1 - made).log())
         )
-        torch.testing.assert_close(model.loss({"x": x})["loss"], cost.sum(1).mean())
+        torch.testing.assert_close(model.loss(Batch({"x": x}))["loss"], cost.sum(1).mean())
 
 
 @pytest.mark.parametrize(

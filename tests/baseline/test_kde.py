@@ -12,17 +12,17 @@ from torch.distributions import MultivariateNormal
 import zoo.baseline.kde as module
 from tests.support import Given, fit
 from zoo.baseline.kde import KDE
+from zoo.check.likelihoods import assert_rows_do_not_talk, total_density
 from zoo.core import DataSpec, checkpoint
 from zoo.data.digits import Digits
 from zoo.data.toy2d import Toy2D
-from zoo.harness import assert_rows_do_not_talk, total_density
 
 PLANE = DataSpec((2,))
 
 
 def kde(points: torch.Tensor, h: float = 0.5, **options) -> KDE:
     model = KDE(DataSpec((points.shape[1],)), **options).double().eval()
-    model.points, model.labels = points, torch.zeros(len(points), dtype=torch.long)
+    model.points, model.point_labels = points, torch.zeros(len(points), dtype=torch.long)
     model.h.data.fill_(h)
     model.std.copy_(points.std())
     return model
@@ -144,7 +144,7 @@ def test_points_come_back_from_a_checkpoint_whatever_their_number(tmp_path):
     again = checkpoint.load(tmp_path / "kde.ckpt")
     x = cloud(10).float()
     assert torch.equal(again.log_prob(x), model.log_prob(x)) and torch.equal(
-        again.labels, model.labels
+        again.point_labels, model.point_labels
     )
 
 
@@ -173,10 +173,10 @@ def test_inpainting_follows_the_conditional_density():
 
 def test_classes_share_the_density():
     model = KDE(DataSpec((2,), num_classes=2)).double()
-    model.points, model.labels = cloud(30), torch.arange(30) % 2
+    model.points, model.point_labels = cloud(30), torch.arange(30) % 2
     model.h.data.fill_(0.5)
     x = cloud(40)[30:]
-    per_class = [kde(model.points[model.labels == c]).log_prob(x) for c in (0, 1)]
+    per_class = [kde(model.points[model.point_labels == c]).log_prob(x) for c in (0, 1)]
     torch.testing.assert_close(model.classify(x), torch.stack(per_class, 1).softmax(1))
 
 
@@ -184,7 +184,7 @@ def test_in_64_dimensions_it_loses_to_one_gaussian():
     data = Digits()
     model = KDE(data.spec)
     fit(model, data, 10)
-    rows, val = model.rows(data.examples()["x"]), data.examples(split="val")["x"]
+    rows, val = model.prepared(data.examples()["x"]), data.examples(split="val")["x"]
     gaussian = MultivariateNormal(rows.mean(0), torch.cov(rows.T))
     y = (
         val.flatten(1).double()

@@ -7,7 +7,7 @@ import torch
 
 from tests.support import Given, fit
 from zoo.baseline.kmeans import KMeans, squared_distances
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.data.digits import Digits
 
 PLANE = DataSpec((2,))
@@ -74,7 +74,9 @@ def test_at_convergence_centroids_are_exact_means_and_every_point_is_with_its_ne
         assert model.counts[k] == (nearest == k).sum()
         own = (rows[nearest == k] - rows[nearest == k].mean(0)).square().mean()
         torch.testing.assert_close(model.variance[k], own, rtol=0, atol=1e-12)
-        assert torch.equal(model.labels[k], torch.bincount(y[nearest == k], minlength=10).double())
+        assert torch.equal(
+            model.label_counts[k], torch.bincount(y[nearest == k], minlength=10).double()
+        )
 
 
 def test_result_is_as_good_as_scikit_learns():
@@ -132,7 +134,7 @@ def test_labels_of_a_cluster_classify_its_members():
     fit(model, Given(spec, x, y), 2)
     assert model.classify(x).argmax(1).tolist() == [2] * 6 + [0] * 4
     torch.testing.assert_close(model.classify(x[-1:]), torch.tensor([[4.0, 2, 1]]) / 7)
-    assert model.evaluate({"x": x, "y": y})["purity"].mean() == pytest.approx(0.9)
+    assert model.evaluate(Batch({"x": x, "y": y}))["purity"].mean() == pytest.approx(0.9)
     with pytest.raises(ValueError, match="labels"):
         kmeans().classify(x)
 

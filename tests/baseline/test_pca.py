@@ -107,7 +107,7 @@ def test_images_get_the_variance_of_their_dequantisation_noise():
     spec = DataSpec((1, 2, 2), 5)
     x = torch.randint(5, (300, 1, 2, 2), generator=torch.Generator().manual_seed(0)).double()
     model = pca(spec, latent=3)
-    model.iterate(model.rows(x))
+    model.iterate(model.prepared(x))
     u = torch.rand(400, *x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     drawn = ((x + u) / 5).flatten(0, 1).flatten(1)  # 120,000 dequantised images
     torch.testing.assert_close(

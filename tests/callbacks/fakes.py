@@ -7,7 +7,8 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.core import AdversarialModule, DataSpec, LikelihoodModule, Phase
+from zoo.bases import AdversarialModule, LikelihoodModule, LossModule, Phase
+from zoo.core import DataSpec, Image, Spec
 from zoo.registry import Entry
 
 SPEC = DataSpec((1, 4, 4), 5, 3, "squares 4x4")
@@ -33,28 +34,28 @@ def entry(name, **metadata):
     )
 
 
-class Painter(LikelihoodModule):
+class Painter(LossModule):
     """Constant images of level y, or noise of its own; batch norm and dropout would show a trace of
     an evaluation.
     """
 
-    entry = entry("painter", can={"sample", "reconstruct"}, conditions_on="class")
+    entry = entry("painter", can={"sample", "reconstruct"}, told=("y",))
 
-    def __init__(self, spec: DataSpec = SPEC) -> None:
+    def __init__(self, spec: Spec = SPEC) -> None:
         super().__init__(spec)
         self.net = nn.Sequential(
             nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)
         )
 
     def loss(self, batch):
-        return {"loss": self.net(self.noise.normal(len(batch["x"]), 2)).square().mean()}
+        return {"loss": self.net(self.noise.normal(batch.n, 2)).square().mean()}
 
-    def sample(self, n, *, y=None, generator=None):
+    def sample(self, n, *, y, generator=None):
         z = self.net(
             torch.randn(n, 2, generator=generator, device=self.device, dtype=self.float_dtype)
         )
         torch.rand(1)  # a careless draw from the global state
-        if self.spec.is_image:
+        if self.spec.has(x=Image):
             return (
                 y.to(z.dtype)[:, None, None, None].expand(n, *self.spec.shape)
                 + 0 * z[:, :1, None, None]
@@ -73,11 +74,11 @@ class Free(Painter):
 
     entry = entry("free", can={"sample"})
 
-    def sample(self, n, *, y=None, generator=None):
+    def sample(self, n, *, generator=None):
         z = self.net(
             torch.randn(n, 2, generator=generator, device=self.device, dtype=self.float_dtype)
         )
-        if not self.spec.is_image:
+        if not self.spec.has(x=Image):
             return z[:, : self.spec.dim]
         levels = torch.randint(1, 4, (n, *self.spec.shape), generator=generator, device=self.device)
         return levels.to(z.dtype) + 0 * z[:, :1, None, None]
@@ -91,17 +92,17 @@ class Gauss(LikelihoodModule):
 
     entry = entry("gauss", can={"log_prob"}, likelihood="exact_mass")
 
-    def __init__(self, spec: DataSpec = SPEC) -> None:
+    def __init__(self, spec: Spec = SPEC) -> None:
         super().__init__(spec)
         self.m = nn.Parameter(torch.zeros(()))
 
-    def log_prob(self, x, y=None, *, generator=None):
+    def log_prob(self, x, *, generator=None):
         return -(x - self.m).square().flatten(1).sum(1) / 2
 
     def evaluate(self, batch, generator=None):
         return {
             "first": batch["x"].flatten(1)[:, 0],
-            "random": torch.rand(len(batch["x"]), generator=generator),
+            "random": torch.rand(batch.n, generator=generator),
         }
 
     def loss(self, batch):
@@ -114,10 +115,10 @@ class Gauss(LikelihoodModule):
 class Bound(Gauss):
     entry = entry("bound", can={"elbo"}, likelihood="lower_bound")
 
-    def elbo(self, x, y=None, *, generator=None):
+    def elbo(self, x, *, generator=None):
         return Gauss.log_prob(self, x) - 1
 
-    def log_prob(self, x, y=None, *, generator=None):
+    def log_prob(self, x, *, generator=None):
         raise AssertionError("not declared, so not to be called")
 
 
@@ -126,7 +127,7 @@ class Pair(AdversarialModule):
 
     entry = entry("pair", can={"sample"})
 
-    def __init__(self, spec: DataSpec, k: int = 1) -> None:
+    def __init__(self, spec: Spec, k: int = 1) -> None:
         super().__init__(spec)
         self.g, self.d, self.k = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False), k
         nn.init.ones_(self.g.weight)
@@ -137,20 +138,24 @@ class Pair(AdversarialModule):
         return {"d": self.d, "g": self.g}
 
     def phases(self):
-        return [Phase("d", self.d_loss, repeat=self.k), Phase("g", self.g_loss, real=False)]
+        return [
+            Phase("d", self.d_loss, repeat=self.k, critic=True),
+            Phase("g", self.g_loss, reads=()),
+        ]
 
     def d_loss(self, batch):
         return {"loss": self.d.weight.square().sum() + 0 * batch["x"].sum()}
 
-    def g_loss(self, n):
-        return {"loss": self.g.weight.square().sum() / 2, "extra": self.noise.normal(n, 1).mean()}
+    def g_loss(self, batch):
+        extra = self.noise.normal(batch.n, 1).mean()
+        return {"loss": self.g.weight.square().sum() / 2, "extra": extra}
 
     def after_cycle(self, terms):
         self.count += 1
         if self.trainer.global_step in self.spoil:
             terms["extra"] = torch.tensor(float(self.spoil[self.trainer.global_step]))
 
-    def sample(self, n, *, y=None, generator=None):
+    def sample(self, n, *, generator=None):
         z = torch.rand(n, *self.spec.shape, generator=generator, dtype=self.float_dtype)
         return self.spec.from_unit(z * self.g.weight.abs())
 

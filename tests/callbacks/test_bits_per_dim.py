@@ -89,7 +89,7 @@ def test_models_are_judged_by_their_averaged_weights():
 
 def test_the_input_may_be_differentiated_inside_a_validation_loop():
     class Score(Gauss):
-        def log_prob(self, x, y=None, *, generator=None):
+        def log_prob(self, x, *, generator=None):
             with torch.enable_grad():
                 x = x.requires_grad_()
                 (grad,) = torch.autograd.grad(x.square().sum() / 2, x)
@@ -127,6 +127,6 @@ def test_models_without_likelihood_are_left_alone_or_refused():
 
 def test_terms_of_another_shape_than_the_rows_are_refused():
     model = Gauss()
-    model.log_prob = lambda x, y=None, generator=None: x.sum()
+    model.log_prob = lambda x, generator=None: x.sum()
     with pytest.raises(ValueError, match="one value for each of 8 rows"):
         run(model, squares(), 1, BitsPerDim(), every=1)

@@ -22,7 +22,7 @@ from tests.callbacks.fakes import (
     squares,
 )
 from tests.support import Given
-from zoo.core.sampling import draw
+from zoo.core.draw import draw
 from zoo.metrics import FrechetDistance, KernelDistance, Pixels, extractors
 from zoo.metrics.am_score import am_score
 from zoo.metrics.inception_score import classes_present, inception_score
@@ -84,13 +84,13 @@ def test_conditional_samples_are_asked_for_their_label():
     class Right(Painter):
         """Class y has level y + 1."""
 
-        def sample(self, n, *, y=None, generator=None):
+        def sample(self, n, *, y, generator=None):
             return super().sample(n, y=y + 1, generator=generator)
 
     class Swapped(Painter):
         """The first two classes are painted as each other."""
 
-        def sample(self, n, *, y=None, generator=None):
+        def sample(self, n, *, y, generator=None):
             return super().sample(n, y=torch.where(y < 2, 1 - y, y) + 1, generator=generator)
 
     right, swapped = (
@@ -103,7 +103,7 @@ def test_conditional_samples_are_asked_for_their_label():
 
 def test_data_scored_against_themselves_are_near_and_noise_is_far():
     class Memory(Free):
-        def sample(self, n, *, y=None, generator=None):
+        def sample(self, n, *, generator=None):
             level = torch.randint(3, (n, 1, 1, 1), generator=generator) + 1.0
             return level.expand(n, 1, 4, 4)
 

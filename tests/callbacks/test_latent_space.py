@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from callbacks import LatentSpace, Memorisation
-from callbacks.latent_space import arithmetic_picture, interpolation, manifold_picture, traversals
 from tests.callbacks.fakes import POINTS, Painter, Pair, Recorder, Witness, run
 from tests.support import Given
 from zoo.core import DataSpec
 from zoo.core.latent import Codes
-from zoo.core.pictures import captioned, grid
+from zoo.show.codes import arithmetic_picture, interpolation, manifold_picture, traversals
+from zoo.show.sheets import captioned, grid
 from zoo.data.digits import Digits
 from zoo.gan.dcgan import DCGAN
 from zoo.variational.categorical_vae import CategoricalVAE
@@ -64,7 +64,7 @@ def test_a_run_without_a_validation_has_its_panel_too():
 
 def test_a_model_that_copies_is_found_out():
     class Copier(Pair):
-        def sample(self, n, *, y=None, generator=None):
+        def sample(self, n, *, generator=None):
             return Digits().examples(64)["x"][torch.randint(64, (n,), generator=generator)]
 
     logger, data = Recorder(), Digits()

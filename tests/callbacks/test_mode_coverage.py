@@ -12,7 +12,7 @@ from zoo.data.toy2d import Toy2D
 class Ring(Free):
     """Samples three of eight components, and a tenth of its samples nowhere near any."""
 
-    def sample(self, n, *, y=None, generator=None):
+    def sample(self, n, *, generator=None):
         data = Toy2D()
         which = torch.randint(3, (n,), generator=generator)
         x = data.centres[which] + data.std * torch.randn(n, 2, generator=generator)
@@ -48,7 +48,7 @@ def test_a_conditional_model_is_asked_for_each_labels_own_mode():
     class Turned(Painter):
         """Points of the right component for even labels, of the next one for odd ones."""
 
-        def sample(self, n, *, y=None, generator=None):
+        def sample(self, n, *, y, generator=None):
             return Toy2D().centres[(y + y % 2) % 8].to(self.float_dtype)
 
     data = Toy2D(size=1000, labelled=True)

@@ -24,8 +24,8 @@ from tests.callbacks.fakes import (
 )
 from tests.support import Given
 from zoo.core import DataSpec
-from zoo.core.pictures import beside, grid, outside
-from zoo.core.sampling import draw
+from zoo.show.sheets import beside, grid, outside
+from zoo.core.draw import draw
 from zoo.data.digits import Digits
 from zoo.gan.began import BEGAN
 
@@ -88,7 +88,7 @@ def test_conditional_models_have_one_class_a_row_on_both_sides():
         line = slice(y * row + row // 4, y * row + row // 2)
         left, right = found[line, half // 8], found[line, half + 16 + half // 8]
         assert (left == round(255 * y / 4)).all() and (right == round(255 * (y + 1) / 4)).all()
-    columns = draw(Painter(), 12, y=torch.arange(3).repeat_interleave(4))
+    columns = draw(Painter(), 12, told={"y": torch.arange(3).repeat_interleave(4)})
     assert columns.flatten(1)[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 

@@ -11,8 +11,9 @@ import torch
 from lightning.pytorch import Trainer
 
 from callbacks import EMA, BitsPerDim, Fidelity, NaNGuard, SampleGrid
-from zoo.check import launch
-from zoo.core import DataSpec, LikelihoodModule
+from zoo.check.processes import launch
+from zoo.bases import LikelihoodModule
+from zoo.core import Spec
 from zoo.core.likelihood import row_noise
 from zoo.core.module import NonFiniteLoss
 from zoo.data.digits import Digits
@@ -30,11 +31,11 @@ class Gauss(LikelihoodModule):
 
     entry = Entry("gauss", "flow", "", "", can=frozenset({"log_prob"}), likelihood="exact_mass")
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         self.m = torch.nn.Parameter(torch.ones(()))
 
-    def log_prob(self, x, y=None, *, generator=None):
+    def log_prob(self, x, *, generator=None):
         return -(x - self.m).square().flatten(1).sum(1) / 2
 
     def evaluate(self, batch, generator=None):

@@ -18,7 +18,7 @@ import yaml
 from tests.cli.wandb_files import records
 from zoo import fit, registry, sample
 from zoo.core import DataSpec, checkpoint
-from zoo.core.module import check_same
+from zoo.core.module import FORMAT, check_same
 
 ROOT = Path(__file__).parents[2]
 FAST = [
@@ -164,7 +164,7 @@ def test_averaged_weights_are_kept_and_sampled(tmp_path):
     path = tmp_path / "e" / "checkpoints" / "last.ckpt"
     raw, averaged = (checkpoint.load(path, ema=e).state_dict() for e in (False, True))
     names = torch.load(path, weights_only=True)["ema"]
-    assert names.keys() == {n for n in raw if n.startswith("generator")}
+    assert names.keys() == {n for n in raw if n.startswith("g.")}
     assert all(
         torch.equal(averaged[n], names[n]) and not torch.equal(raw[n], names[n]) for n in names
     )
@@ -228,7 +228,7 @@ def test_epochs_are_passes_over_the_data(tmp_path):
     ("arguments", "words"),
     [
         (["--model.gamma=abc"], "--model.gamma: expected float, got 'abc'"),
-        (["--model.gamma=2"], "gamma is a ratio in (0, 1], got 2"),
+        (["--model.gamma=2"], "gamma is in (0, 1], got 2"),
         (["--trainer.max_stepz=3"], "did you mean --trainer.max_steps"),
         (["--fidelty.n_fake=3"], "did you mean --fidelity.n_fake?"),
         (["--fidelity.n_fak=3"], "did you mean --fidelity.n_fake?"),
@@ -273,7 +273,8 @@ def test_a_parameter_younger_than_the_checkpoint_counts_as_its_default():
     model = registry.create("dcgan", DataSpec((1, 8, 8), 17))
     params = {k: v for k, v in model.params.items() if k != "prior"}
     params["loop"] = {k: v for k, v in params["loop"].items() if k != "r1"}
-    old = {"zoo": {"model": "dcgan", "params": params, "spec": model.spec.asdict()}}
+    said = {"model": "dcgan", "params": params, "spec": model.spec.asdict()}
+    old = {"zoo": {"format": FORMAT, **said}}
     assert check_same(old, model) is None
     for changed, said in (
         ({"prior": "sphere"}, "model.prior='uniform', this run has 'sphere'"),
@@ -324,6 +325,20 @@ def test_help_lists_a_models_parameters(capsys):
     text = capsys.readouterr().out
     assert "diversity ratio" in text
     assert "--model.init_args.lambda_k" in text or "lambda_k" in text
+
+
+def test_help_says_what_values_may_be(capsys):
+    with pytest.raises(SystemExit):
+        fit.main(["--model.help", "began"])
+    text = " ".join(capsys.readouterr().out.split())
+    for option, said in (
+        ("--model.k K", "[at least 1]"),
+        ("--model.gamma GAMMA", "[in (0, 1]]"),
+        ("--model.loop.clip_d CLIP_D", "[positive]"),
+        ("--model.arch {mlp,conv}", "'conv'], default: mlp"),
+    ):
+        here = text.split(f"{option} ")[-1].split("--model.")[0]
+        assert said in here, option
 
 
 def test_an_unreachable_server_means_offline_within_seconds(tmp_path, monkeypatch, capsys):

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from torch import nn
 
 from zoo import fit, probe, registry
-from zoo.core import DataSpec, GenerativeModule
+from zoo.core import Batch, DataSpec, GenerativeModule
 from zoo.data.digits import Digits
 
 SPEC = DataSpec((1, 8, 8), 17, 10)
@@ -163,10 +163,8 @@ def test_principal_components_are_scikit_learns(digits):
 
 def test_permuted_labels_give_chance(digits, two_strengths):
     train, val = digits
-    shuffled = {
-        **train,
-        "y": train["y"][torch.randperm(1437, generator=torch.Generator().manual_seed(0))],
-    }
+    order = torch.randperm(1437, generator=torch.Generator().manual_seed(0))
+    shuffled = Batch(train | {"y": train["y"][order]})
     model = registry.create("vae", SPEC, width=32)
     rows = finished(probe.linear_table(model, shuffled, val, [5], 6))
     rows += finished(probe.tuning_table(model, shuffled, val, [5], 6, 20)[0])

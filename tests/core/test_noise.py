@@ -5,7 +5,7 @@ number of processes.
 import pytest
 import torch
 
-from zoo.core.noise import Noise, generator, mix
+from zoo.core.noise import Noise, seeded, mix
 
 
 def test_equal_keys_draw_the_same_and_every_part_of_the_key_matters():
@@ -55,4 +55,4 @@ def test_seeds_do_not_depend_on_the_interpreter():
     )  # frozen: another value would move every published number
     assert 0 <= mix("a") < 2**63
     assert mix(0, 1) != mix(1, 0)
-    assert torch.equal(torch.rand(3, generator=generator(5)), torch.rand(3, generator=generator(5)))
+    assert torch.equal(torch.rand(3, generator=seeded(5)), torch.rand(3, generator=seeded(5)))

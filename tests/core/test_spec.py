@@ -3,7 +3,23 @@
 import pytest
 import torch
 
-from zoo.core import DataSpec
+from zoo.core import (
+    Attributes,
+    Batch,
+    Boxes,
+    DataSpec,
+    Image,
+    Label,
+    Quantity,
+    Series,
+    Spec,
+    Tokens,
+    Vector,
+    Video,
+    Volume,
+)
+from zoo.core import spec as core_spec
+from zoo.core.spec import Field
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
@@ -30,8 +46,8 @@ def test_real_values_pass_through():
 @pytest.mark.parametrize(
     ("spec", "wanted", "words"),
     [
-        (DataSpec((2,)), {"image": True}, "choose image data"),
-        (DataSpec((1, 8, 8), 17), {"image": False}, "toy2d"),
+        (DataSpec((2,)), {"x": Image}, "choose image data"),
+        (DataSpec((1, 8, 8), 17), {"x": Vector}, "toy2d"),
         (DataSpec((1, 8, 8), 17), {"levels": 2}, "--data.binarize=threshold"),
         (DataSpec((2,)), {"levels": True}, "realnvp"),
         (DataSpec((1, 8, 6), 17), {"square": True}, "crop or resize"),
@@ -55,4 +71,158 @@ def test_impossible_specs_are_refused(bad):
 
 def test_a_spec_survives_a_checkpoint():
     spec = DataSpec((1, 8, 8), 17, 10, "digits 8x8")
-    assert DataSpec(**spec.asdict()) == spec
+    assert Spec.of(spec.asdict()) == spec
+
+
+SCENES = Spec(
+    "scenes",
+    x=Image((3, 8, 8), 256),
+    objects=Tokens((5,), 9),
+    triples=Tokens((6, 3), 8),
+    boxes=Boxes(5),
+)
+KINDS = [
+    Vector(4),
+    Vector((4,), 3),
+    Image((3, 4, 4), 256),
+    Video((2, 1, 4, 4), 17),
+    Volume((1, 3, 4, 5), 2),
+    Series((7, 2)),
+    Tokens((5,), 9),
+    Tokens((2, 3), 4),
+    Label(10),
+    Attributes((3,), ("hat", "beard", "glasses")),
+    Boxes(5),
+    Quantity((2,), "GeV", 1.0, 100.0),
+    Quantity(unit="s"),
+]
+
+
+@pytest.mark.parametrize("field", KINDS, ids=str)
+def test_an_example_of_a_field_has_no_faults_and_a_spoilt_one_has(field):
+    x = field.example(50, torch.Generator().manual_seed(0))
+    assert x.shape == (50, *field.shape) and field.faults(x) == ""
+    assert field.dim == x[0].numel() and x.unique().numel() > 1
+    assert "shape" in field.faults(x[..., None])
+    if x.is_floating_point():
+        x.view(-1)[3] = float("nan")
+        assert "finite" in field.faults(x)
+
+
+@pytest.mark.parametrize(
+    ("field", "bad", "said"),
+    [
+        (Image((1, 1, 1), 4), 4.0, "levels 0..3"),
+        (Image((1, 1, 1), 4), 1.5, "levels 0..3"),
+        (Image((1, 1, 1), 4), -1.0, "levels 0..3"),
+        (Tokens((1,), 3), 3, "outside 0..2"),
+        (Tokens((1,), 3), 1.0, "not whole numbers"),
+        (Label(3), -1, "outside 0..2"),
+        (Attributes((1,)), 0.5, "neither 0 nor 1"),
+        (Quantity((1,), "GeV", 1.0, 2.0), 2.5, "[1, 2] GeV"),
+    ],
+)
+def test_what_is_wrong_with_a_value_is_said(field, bad, said):
+    assert said in field.faults(torch.tensor(bad).expand(2, *field.shape))
+
+
+def test_boxes_have_their_corners_in_order_and_inside():
+    good = torch.tensor([[[0.1, 0.2, 0.3, 0.4]]])
+    assert Boxes(1).shape == (1, 4) and Boxes(1).faults(good) == ""
+    for bad in (good[..., [2, 1, 0, 3]], good[..., [0, 3, 2, 1]], good + 0.7):
+        assert "corners" in Boxes(1).faults(bad)
+
+
+def test_labels_begin_at_0_and_words_of_a_sequence_at_1():
+    g = torch.Generator().manual_seed(0)
+    assert set(Label(3).example(99, g).tolist()) == {0, 1, 2}
+    assert set(Tokens((2,), 3).example(99, g).flatten().tolist()) == {1, 2}
+
+
+def test_the_short_form_is_a_spec_of_x_and_y():
+    assert DataSpec((1, 8, 8), 17, 10, "digits") == Spec(
+        "digits", x=Image((1, 8, 8), 17), y=Label(10)
+    )
+    assert DataSpec((2,)) == Spec("data", x=Vector((2,)))
+    assert [*SCENES] == ["x", "objects", "triples", "boxes"] and SCENES.num_classes == 0
+    assert SCENES.has(x=Image, objects=Tokens) and not SCENES.has(x=Vector)
+    assert SCENES.has(x=(Vector, Image)) and not SCENES.has(y=Label)
+
+
+def test_every_kind_survives_a_checkpoint_and_an_unknown_one_is_named():
+    spec = Spec("all", **{f"f{i}": field for i, field in enumerate(KINDS)})
+    assert Spec.of(spec.asdict()) == spec and hash(Spec.of(spec.asdict())) == hash(spec)
+    said = spec.asdict()
+    said["fields"]["f0"]["kind"] = "Odour"
+    with pytest.raises(ValueError, match=r"of the kind Odour.*import the module"):
+        Spec.of(said)
+
+
+def test_a_kind_of_ones_own_is_one_class():
+    known = core_spec.KINDS
+
+    class Angle(Field):
+        what = "angles"
+
+    try:
+        spec = Spec("turns", x=Angle((3,)))
+        assert Spec.of(spec.asdict()) == spec and "angles" in str(spec)
+    finally:
+        del known["Angle"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Image((8, 8)), "(C, H, W)"),
+        (lambda: Video((3, 8, 8)), "(T, C, H, W)"),
+        (lambda: Series((7,)), "(T, D)"),
+        (lambda: Boxes((5, 3)), "(N, 4)"),
+        (lambda: Label(0), "at least 1"),
+        (lambda: Attributes((2,), ("one",)), "names"),
+        (lambda: Image((1, 0, 8)), "positive"),
+    ],
+)
+def test_impossible_fields_are_refused(make, said):
+    with pytest.raises(ValueError, match=r"got|have") as caught:
+        make()
+    assert said in str(caught.value)
+
+
+def test_what_a_model_needs_is_named_with_what_there_is():
+    with pytest.raises(ValueError, match=r"sg2im needs boxes called boxes, got faces.*; choose"):
+        Spec("faces", x=Image((3, 8, 8), 256)).require("sg2im", x=Image, boxes=Boxes)
+    with pytest.raises(ValueError, match=r"gan models vectors or images, got scenes.*; choose"):
+        Spec("scenes", a=Image((3, 8, 8), 256)).require("gan", x=(Vector, Image))
+    with pytest.raises(ValueError, match="has no x"):
+        _ = Spec("pairs", a=Image((3, 8, 8), 256)).shape
+    with pytest.raises(TypeError, match="x is a Field such as"):
+        Spec("pairs", x=(3, 8, 8))
+
+
+def test_a_batch_splits_chooses_and_counts_its_rows_without_knowing_what_they_mean():
+    batch = SCENES.example(6, seed=1)
+    batch["index"] = torch.arange(6)
+    assert batch.n == 6 and Batch({}, 4).n == 4 and Batch({}, 4).chunk(2)[1].n == 2
+    parts = batch.chunk(3)
+    assert [p.n for p in parts] == [2, 2, 2]
+    assert torch.equal(torch.cat([p["triples"] for p in parts]), batch["triples"])
+    few = batch.only(("objects",))
+    assert set(few) == {"objects", "index"} and few.n == 6
+    assert set(batch.only(())) == {"index"}
+    assert batch.rows(torch.tensor([5, 0]))["index"].tolist() == [5, 0]
+    assert batch.rows(batch["index"] > 3).n == 2
+    with pytest.raises(KeyError, match="no energy; it has x, objects"):
+        batch.only(("energy",))
+    with pytest.raises(ValueError, match="equally many rows"):
+        Batch({"x": torch.zeros(3), "y": torch.zeros(2)})
+    moved = batch.to("cpu", torch.float64)
+    assert moved["x"].dtype == torch.float64 and moved["objects"].dtype == torch.long
+
+
+def test_a_batch_stays_one_through_lightnings_transfer():
+    from lightning_utilities.core.apply_func import apply_to_collection
+
+    batch = SCENES.example(6)
+    moved = apply_to_collection(batch, torch.Tensor, lambda t: t.clone())
+    assert isinstance(moved, Batch) and moved.n == 6 and set(moved) == set(batch)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from zoo import registry
-from zoo.core import AdversarialModule, DataSpec, GenerativeModule
+from zoo.bases import AdversarialModule
+from zoo.core import Batch, DataSpec, GenerativeModule
 from zoo.core.transfer import MODES, Classifier, copied, extract, features, fit_classifier, fresh
 from zoo.data.digits import Digits
 
@@ -45,8 +46,8 @@ def test_features_of_a_discriminator_are_all_its_layers_pooled():
 def test_features_of_an_mlp_discriminator_are_its_hidden_activations():
     model = registry.create("gan", DataSpec((3,)), width=5)
     x = torch.randn(6, 3)
-    first = model.discriminator.hidden[:3](x)
-    second = model.discriminator.hidden[3:](first)
+    first = model.d.net.hidden[:3](x)
+    second = model.d.net.hidden[3:](first)
     assert torch.equal(features(model)(x), torch.cat([first, second], 1))
 
 
@@ -110,7 +111,7 @@ def test_a_frozen_encoder_gets_no_gradient_and_does_not_move(name):
 @pytest.mark.parametrize("name", ["vae", "dcgan"])
 def test_finetuning_moves_what_the_features_use_and_nothing_else(name):
     model = registry.create(name, SPEC, width=8)
-    used = {"vae": "encoder.", "dcgan": "discriminator.stages."}[name]
+    used = {"vae": "encoder.", "dcgan": "d.net.stages."}[name]
     trained = fit_classifier(model, *digits(), 10, steps=3)
     for key, p in trained.body.named_parameters():
         assert torch.equal(p, model.get_parameter(key)) != key.startswith(used), key
@@ -132,15 +133,16 @@ def test_new_weights_do_not_disturb_the_random_state_and_follow_the_data_where_a
             self.linear = nn.Linear(2, 2)
             self.register_buffer("mean", torch.zeros(2))
 
-        def initialise_from(self, x):
-            self.mean.copy_(x.mean(0))
+        def initialise_from(self, batch):
+            self.mean.copy_(batch["x"].mean(0))
 
         def encode(self, x):
             return self.linear(x - self.mean)
 
     model, before = Centred(DataSpec((2,))), torch.random.get_rng_state()
     assert torch.equal(
-        fresh(model, 0, torch.tensor([[1.0, 3.0], [3.0, 5.0]])).mean, torch.tensor([2.0, 4.0])
+        fresh(model, 0, Batch({"x": torch.tensor([[1.0, 3.0], [3.0, 5.0]])})).mean,
+        torch.tensor([2.0, 4.0]),
     )
     assert torch.equal(fresh(model).mean, torch.zeros(2))
     assert torch.equal(before, torch.random.get_rng_state())

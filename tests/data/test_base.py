@@ -6,17 +6,19 @@ import itertools
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tests.support import Given
-from zoo.core import DataSpec
-from zoo.data.base import TrainingRows
+from zoo.core import Batch, DataSpec, Image, Quantity, Spec, Vector
+from zoo.data.base import TrainingRows, ZooDataModule
 from zoo.data.digits import Digits
+from zoo.data.transforms import cropped, flipped
 
 
 def rows(size=50, batch=4, k=lambda step: 1, seed=0, rank=0, world=1, start=0, n=30):
-    sampler = TrainingRows(size, batch, k, seed, rank, world)
+    sampler = TrainingRows([size], batch, k, seed, rank, world)
     sampler.start = start
-    return [(step, r.tolist()) for step, r in itertools.islice(sampler, n)]
+    return [(step, r.tolist()) for step, (r,) in itertools.islice(sampler, n)]
 
 
 def test_an_epoch_visits_every_row_once():
@@ -91,3 +93,65 @@ def test_random_binarisation_of_validation_is_drawn_once_for_each_row():
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match="batch_size is at least 1, got 0"):
         Digits(batch_size=0)
+
+
+class Paired(ZooDataModule):
+    """A source and its target, pixel for pixel the same; the values say row and place."""
+
+    spec = Spec("pairs", source=Image((1, 6, 6), 256), x=Image((1, 4, 4), 256))
+
+    def load(self):
+        at = torch.arange(36).view(1, 1, 6, 6) + torch.arange(20)[:, None, None, None]
+        return {name: {"source": at, "x": at.clone()} for name in ("train", "val", "test")}
+
+    def transform(self, batch, noise, training):
+        batch = flipped(batch, noise, "source", "x") if training else batch
+        both = cropped(batch, 4, noise if training else None, "x", "source")
+        return Batch({**both, "source": F.pad(both["source"], (1, 1, 1, 1))}, batch.n)
+
+
+def test_a_pair_is_cropped_and_flipped_as_one():
+    data = Paired(batch_size=10)
+    loader = iter(data.train_dataloader())
+    places, mirrored = set(), set()
+    for _, batch in zip(range(20), loader, strict=False):
+        inner = batch["source"][:, :, 1:-1, 1:-1]
+        assert torch.equal(inner, batch["x"])
+        first = batch["x"][:, 0, 0, 0] - batch["index"]
+        places |= set(first.tolist())
+        mirrored |= set((batch["x"][:, 0, 0, 1] - batch["x"][:, 0, 0, 0]).tolist())
+    assert mirrored == {1.0, -1.0} and len(places) > 10
+    still = data.examples(20)
+    assert torch.equal(still["x"][:, 0, 0, 0], still["index"] + 7.0)  # the centre, not mirrored
+
+
+def test_a_crop_that_does_not_fit_is_refused():
+    batch = Batch({"x": torch.zeros(2, 1, 4, 4)})
+    with pytest.raises(ValueError, match="5 pixels does not fit in images of 4x4"):
+        cropped(batch, 5, None, "x")
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ({"x": torch.full((5, 1, 2, 2), 17.0)}, r"x of the split train should be .* has values"),
+        ({"y": torch.full((5,), 10)}, "y of the split train should be 10 classes"),
+        ({"y": None}, "y of the split train .* no such field"),
+        ({"x": torch.zeros(5, 2, 2)}, "rows of shape"),
+        ({"y": torch.zeros(4, dtype=torch.long)}, "equally many rows"),
+    ],
+)
+def test_data_that_are_not_what_they_say_are_refused_before_training(split, said):
+    good = {"x": torch.zeros(5, 1, 2, 2), "y": torch.zeros(5, dtype=torch.long)}
+    fields = {k: v for k, v in {**good, **split}.items() if v is not None}
+    data = Given(DataSpec((1, 2, 2), 17, 10), fields=fields)
+    with pytest.raises(ValueError, match=said):
+        data.setup()
+
+
+def test_energies_stay_as_they_are_on_their_way_to_the_model():
+    spec = Spec("showers", x=Vector(2), energy=Quantity(unit="GeV", low=0.1, high=100.0))
+    energy = torch.tensor([0.3, 12.9, 99.5, 0.7])
+    data = Given(spec, fields={"x": torch.zeros(4, 2), "energy": energy})
+    assert torch.equal(data.examples()["energy"], energy)
+    assert torch.equal(next(iter(data.train_dataloader()))["energy"].sort()[0], energy.sort()[0])

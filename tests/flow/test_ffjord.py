@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.check.likelihoods import assert_flow_inverts, assert_rows_do_not_talk, total_density
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import bits_per_dim
 from zoo.data.toy2d import Toy2D
 from zoo.flow.ffjord import FFJORD, Field
-from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk, total_density
 
 PLANE, IMAGE = DataSpec((2,)), DataSpec((1, 4, 4), 17)
 
@@ -91,7 +91,7 @@ def test_images_of_two_scales_come_back():
     z = model.encode(x)
     assert z.shape == (3, 128) and model.sizes == [64] and model.top == (4, 4, 4)
     assert torch.equal(model.decode(z), x)
-    assert model.evaluate({"x": x})["inverse_error"].max() < 1e-3
+    assert model.evaluate(Batch({"x": x}))["inverse_error"].max() < 1e-3
 
 
 def test_density_on_the_plane_integrates_to_one():
@@ -121,11 +121,11 @@ def test_directions_are_fixed_during_a_solve_and_drawn_anew_for_the_next():
     uniform = model.noise.uniform
     model.noise.uniform = lambda *shape: draws.append(shape) or uniform(*shape)
     model.flows[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2]))
-    model.loss({"x": x})
+    model.loss(Batch({"x": x}))
     assert draws == [(6, 2)] and len(seen) == 4 * model.steps and all(e is seen[0] for e in seen)
     assert set(seen[0].unique().tolist()) == {-1, 1}
     first = seen[0]
-    model.loss({"x": x})
+    model.loss(Batch({"x": x}))
     assert not torch.equal(seen[-1], first)
 
 
@@ -133,7 +133,7 @@ def test_adjoint_gradients_are_those_through_the_solver():
     x, gradients = torch.randn(16, 2).double(), []
     for adjoint in (False, True):
         model = ffjord(adjoint=adjoint, steps=16)
-        model.loss({"x": x})["loss"].backward()
+        model.loss(Batch({"x": x}))["loss"].backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.flows.parameters()]))
     assert (gradients[0] - gradients[1]).abs().max() < 1e-3 * gradients[0].abs().max()
 
@@ -142,7 +142,7 @@ def test_learned_time_gets_the_same_gradient_from_both():
     x, gradients = torch.randn(16, 2).double(), []
     for adjoint in (False, True):
         model = ffjord(adjoint=adjoint, steps=16, learn_time=True)
-        model.loss({"x": x})["loss"].backward()
+        model.loss(Batch({"x": x}))["loss"].backward()
         gradients.append(model.log_time.grad)
     assert gradients[0].abs().max() > 1e-3
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
@@ -153,9 +153,9 @@ def test_dopri5_and_rk4_agree_and_count_their_evaluations():
     fixed, adaptive = ffjord(), ffjord(solver="dopri5", tol=1e-7)
     torch.testing.assert_close(fixed.log_prob(x), adaptive.log_prob(x), rtol=0, atol=1e-3)
     assert (
-        fixed.evaluate({"x": x})["nfe"].tolist() == [4 * 2 * 8] * 8
+        fixed.evaluate(Batch({"x": x}))["nfe"].tolist() == [4 * 2 * 8] * 8
     )  # four stages, twice eight steps
-    assert adaptive.evaluate({"x": x})["nfe"][0] > 12
+    assert adaptive.evaluate(Batch({"x": x}))["nfe"][0] > 12
 
 
 def test_halving_the_step_of_a_trained_model_changes_little_and_it_inverts():
@@ -166,7 +166,7 @@ def test_halving_the_step_of_a_trained_model_changes_little_and_it_inverts():
     model.eval()
     with torch.no_grad():
         coarse = model.log_prob(x)
-        assert model.evaluate({"x": x})["inverse_error"].max() < 1e-3
+        assert model.evaluate(Batch({"x": x}))["inverse_error"].max() < 1e-3
         model.steps *= 2
         assert (model.log_prob(x) - coarse).abs().max() < 1e-3
 
@@ -178,7 +178,7 @@ def test_regularisers_are_the_integrals_they_say_and_no_part_of_the_likelihood()
         torch.randn(7, 2).double(),
     )
     model.flows[0] = Linear(a)
-    terms = model.loss({"x": x})
+    terms = model.loss(Batch({"x": x}))
     torch.testing.assert_close(
         terms["jacobian"], a.square().sum(), rtol=1e-6, atol=0
     )  # ‖A‖² for T = 1
@@ -193,7 +193,7 @@ def test_regularisers_are_the_integrals_they_say_and_no_part_of_the_likelihood()
 
 def test_bits_are_those_of_the_parts_and_the_logit():
     model, x = ffjord(IMAGE, scale=0.1), torch.randint(17, (3, 1, 4, 4)).double()
-    parts = model.evaluate({"x": x})
+    parts = model.evaluate(Batch({"x": x}))
     torch.testing.assert_close(
         parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16)
     )

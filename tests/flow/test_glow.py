@@ -9,13 +9,14 @@ import torch
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.check.likelihoods import assert_flow_inverts, assert_rows_do_not_talk
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import bits_per_dim
 from zoo.flow import glow as file
 from zoo.flow.glow import Glow, Level, LUMixing, Mixing
-from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk
 
 SPEC = DataSpec((1, 4, 4), 17, 3)
+PLAIN = DataSpec((1, 4, 4), 17)  # without labels
 VARIANTS = [{}, {"lu": True}, {"coupling": "additive"}, {"conditional": True}]
 
 
@@ -23,7 +24,7 @@ def glow(spec: DataSpec = SPEC, scale: float = 0.06, **options) -> Glow:
     """With random weights, after its start from data."""
     torch.manual_seed(0)
     model = Glow(spec, **{"width": 8, "depth": 2, **options}).double().eval()
-    model.initialise_from(images(64, spec))
+    model.initialise_from(Batch({"x": images(64, spec)}))
     for p in model.parameters():
         p.data += scale * torch.randn_like(p)
     return model
@@ -56,7 +57,7 @@ def test_every_actnorm_standardises_the_first_examples(lu, monkeypatch):
     torch.manual_seed(0)
     model, x = Glow(SPEC, width=8, depth=3, lu=lu), images(300).float()
     seen, conv = [], F.conv2d
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     monkeypatch.setattr(
         file.F,
         "conv2d",
@@ -85,20 +86,20 @@ def test_start_from_data_happens_once_and_a_checkpoint_keeps_it(tmp_path):
     torch.manual_seed(0)
     model = Glow(SPEC, width=8)
     calls = []
-    model.initialise_from = lambda x: calls.append(Glow.initialise_from(model, x))
+    model.initialise_from = lambda batch: calls.append(Glow.initialise_from(model, batch))
     data = Given(SPEC, images(64).float(), images(64).long()[:, 0, 0, 0] % 3)
     trainer = fit(model, data, 2)
     trainer.save_checkpoint(tmp_path / "at2.ckpt")
     again = Glow(SPEC, width=8)
-    again.initialise_from = lambda x: calls.append("again")
+    again.initialise_from = lambda batch: calls.append("again")
     fit(again, data, 4, ckpt_path=tmp_path / "at2.ckpt")
     assert calls == [None]
 
 
 def test_the_start_asks_for_no_more_examples_than_it_reads():
-    model, rows = Glow(SPEC, width=8), []
-    model.initialise_from = lambda x: rows.append(len(x))
-    fit(model, Given(SPEC, images(Glow.first_examples + 64).float()), 1)
+    model, rows = Glow(PLAIN, width=8), []
+    model.initialise_from = lambda batch: rows.append(batch.n)
+    fit(model, Given(PLAIN, images(Glow.first_examples + 64).float()), 1)
     assert rows == [Glow.first_examples]
 
 
@@ -186,8 +187,8 @@ def test_split_prior_is_standard_at_first_and_then_depends_on_what_stays():
 
 
 def test_split_prior_is_learnt():
-    model = Glow(SPEC, width=8)
-    fit(model, Given(SPEC, images(64).float()), 3)
+    model = Glow(PLAIN, width=8)
+    fit(model, Given(PLAIN, images(64).float()), 3)
     assert model.splits[0].weight.abs().max() > 0
 
 
@@ -221,7 +222,7 @@ def test_matrices_are_inverted_once_in_each_level_of_a_sample(monkeypatch):
 
 def test_bits_are_those_of_the_parts_and_count_the_levels():
     model, x = glow(), images(5)
-    parts = model.evaluate({"x": x})
+    parts = model.evaluate(Batch({"x": x}))
     torch.testing.assert_close(
         parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16)
     )
@@ -245,13 +246,13 @@ def test_class_priors_are_normals_and_no_label_means_their_mixture():
     m, log_s = model.class_prior[:, y]  # the top is 8 channels of one pixel
     rest = torch.distributions.Normal(0, 1).log_prob(z[:, :8]).sum(1)
     torch.testing.assert_close(
-        model.log_base(z, y),
+        model.log_base(z, y=y),
         rest + torch.distributions.Normal(m, log_s.exp()).log_prob(z[:, 8:]).sum(1),
     )
     u = torch.full_like(x, 0.3)
     each = torch.stack([model._bound(x, u, torch.full((3,), c))[0] for c in range(3)])
     torch.testing.assert_close(model._bound(x, u, None)[0], each.logsumexp(0) - math.log(3))
-    assert model.conditions_on == "class" and glow().conditions_on == ""
+    assert model.told == ("y",) and glow().told == ()
 
 
 def test_samples_of_a_class_follow_its_prior():
@@ -262,7 +263,8 @@ def test_samples_of_a_class_follow_its_prior():
     m, log_s = model.class_prior[:, 1].detach()
     torch.testing.assert_close(seen[0][:, 8:].mean(0), m, rtol=0, atol=0.1)
     torch.testing.assert_close(seen[0][:, 8:].std(0), log_s.exp(), rtol=0.06, atol=0)
-    model.sample(4)  # without labels: classes drawn
+    with pytest.raises(ValueError, match="pass the labels"):
+        model.sample(4)
 
 
 def test_classifier_loss_is_added_in_bits_and_is_no_part_of_the_likelihood():
@@ -271,7 +273,7 @@ def test_classifier_loss_is_added_in_bits_and_is_no_part_of_the_likelihood():
         images(4),
         torch.tensor([0, 1, 2, 0]),
     )
-    terms = model.loss({"x": x, "y": y})
+    terms = model.loss(Batch({"x": x, "y": y}))
     torch.testing.assert_close(terms["loss"], terms["bits_per_dim"] + 0.5 * terms["cross_entropy"])
     logits = model.class_logits(model.forward_flow(x / 17)[0])
     assert logits.shape == (4, 3)
@@ -296,8 +298,8 @@ def test_rows_do_not_talk():
 
 
 def test_warm_up_grows_the_learning_rate_linearly():
-    model = Glow(SPEC, width=8, optimiser="adamax", lr=0.1, warmup=4)
-    trainer = fit(model, Given(SPEC, images(16).float()), 2)
+    model = Glow(PLAIN, width=8, optimiser="adamax", lr=0.1, warmup=4)
+    trainer = fit(model, Given(PLAIN, images(16).float()), 2)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.075)
 
 
@@ -305,7 +307,7 @@ def test_warm_up_grows_the_learning_rate_linearly():
 def test_every_parameter_moves_with_every_option(options):
     torch.manual_seed(0)
     model = Glow(SPEC, width=8, depth=2, **options)
-    model.initialise_from = lambda x: None
+    model.initialise_from = lambda batch: None
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     fit(model, Given(SPEC, images(64).float(), images(64).long()[:, 0, 0, 0] % 3, batch_size=16), 6)
     assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == []
@@ -318,5 +320,5 @@ def test_other_data_are_refused_with_a_remedy():
         ValueError, match=r"glow with scales=2 needs sides divisible by 4.*; lower scales"
     ):
         Glow(DataSpec((1, 6, 6), 17))
-    with pytest.raises(ValueError, match="labelled data"):
+    with pytest.raises(ValueError, match=r"glow with conditional .* needs labels .*labelled data"):
         Glow(DataSpec((1, 8, 8), 17), conditional=True)

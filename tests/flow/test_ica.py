@@ -9,11 +9,18 @@ import torch
 from scipy import stats
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.check.likelihoods import assert_flow_inverts, assert_rows_do_not_talk, total_density
+from zoo.core import Batch, DataSpec
 from zoo.data.sources import Sources
 from zoo.data.toy2d import Toy2D
-from zoo.flow.ica import ICA, amari_index, draw_prior, log_prior, sinh_arcsinh, sinh_arcsinh_inverse
-from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk, total_density
+from zoo.flow.ica import (
+    ICA,
+    amari_index,
+    draw_sources,
+    log_prior,
+    sinh_arcsinh,
+    sinh_arcsinh_inverse,
+)
 from zoo.nn.prior import Draw
 
 
@@ -106,7 +113,7 @@ def test_priors_are_scipys_and_their_draws_follow_them(kind, reference):
         density, cdf = reference.pdf(s), reference.cdf
     torch.testing.assert_close(log_prior(kind, s, df).exp(), torch.as_tensor(density))
     u, v = torch.rand(2, 5000, generator=torch.Generator().manual_seed(1)).double()
-    assert stats.kstest(draw_prior(kind, u, v, df).numpy(), cdf).pvalue > 0.01
+    assert stats.kstest(draw_sources(kind, u, v, df).numpy(), cdf).pvalue > 0.01
 
 
 def test_amari_index_is_zero_for_scaled_permutations_and_one_at_most():
@@ -167,7 +174,7 @@ def test_natural_gradient_step_is_lr_times_identity_minus_phi_s_times_w():
     torch.manual_seed(0)
     x = torch.randn(64, 3).double()
     model = ICA(DataSpec((3,)), optimiser="natural_gradient", lr=0.1).double()
-    model.initialise_from = lambda x: None  # from W = 1, μ = 0
+    model.initialise_from = lambda batch: None  # from W = 1, μ = 0
     model.matrices[0].data += 0.3 * torch.randn(3, 3)
     w = model.matrices[0].detach().clone()
     fit(model, Given(DataSpec((3,)), x, batch_size=64), 1, precision="64-true")
@@ -189,7 +196,7 @@ def test_natural_gradient_is_the_same_whatever_the_mixing():
     total = []
     for mix in (torch.eye(4), a):
         model = ICA(data.spec, optimiser="natural_gradient", lr=0.1).double()
-        model.initialise_from = lambda x: None
+        model.initialise_from = lambda batch: None
         model.matrices[0].data = torch.linalg.inv(mix).double()
         fit(model, Given(data.spec, (x @ mix.T).double(), batch_size=200), 30, precision="64-true")
         total.append(model.matrices[0].detach() @ mix.double())
@@ -202,7 +209,7 @@ def test_whitening_start_gives_unit_covariance_and_counts_its_log_det():
     data = Sources(size=4000)
     x = data.examples()["x"].double()
     model = ICA(data.spec, prior="gaussian").double()
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     z, log_det = model.forward_flow(x)
     torch.testing.assert_close(torch.cov(z.T), torch.eye(4).double())
     torch.testing.assert_close(log_det[0], -0.5 * torch.logdet(torch.cov(x.T)))
@@ -214,7 +221,7 @@ def test_images_are_dequantised_and_come_back():
     spec = DataSpec((1, 2, 2), 5)
     x = torch.randint(5, (200, 1, 2, 2), generator=torch.Generator().manual_seed(0)).double()
     model = ICA(spec).double()
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     u = torch.rand(200, 1, 2, 2).double()
     z = model.forward_flow((x + u) / 5)[0]
     assert (torch.cov(z.T) - torch.eye(4)).abs().max() < 0.25 and z.mean(0).abs().max() < 0.1

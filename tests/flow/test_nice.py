@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.check.likelihoods import assert_flow_inverts, assert_rows_do_not_talk, total_density
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import bits_per_dim
 from zoo.flow.nice import NICE
-from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk, total_density
 from zoo.nn.prior import Draw
 
 SPEC = DataSpec((1, 3, 3), 17)
@@ -111,7 +111,7 @@ def test_density_on_the_plane_integrates_to_one():
 
 def test_parts_of_the_bound_add_up_and_the_papers_number_leaves_the_levels_out():
     model, x = nice(), images(5)
-    parts, bits = model.evaluate({"x": x}), bits_per_dim(model.log_prob(x), 9)
+    parts, bits = model.evaluate(Batch({"x": x})), bits_per_dim(model.log_prob(x), 9)
     torch.testing.assert_close(parts["prior_bpd"] + parts["logdet_per_dim"], bits)
     torch.testing.assert_close(parts["nll_density"], -model.log_prob(x) - 9 * math.log(17))
 
@@ -178,5 +178,5 @@ def test_other_data_and_values_are_refused_with_a_remedy():
         NICE(DataSpec((1, 4, 4)))
     with pytest.raises(ValueError, match="two dimensions"):
         NICE(DataSpec((1,)))
-    with pytest.raises(ValueError, match="logistic or gaussian"):
+    with pytest.raises(ValueError, match="nice: prior is one of logistic, gaussian, got 'uniform'"):
         NICE(SPEC, prior="uniform")

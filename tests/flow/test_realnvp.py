@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.check.likelihoods import assert_flow_inverts, assert_rows_do_not_talk, total_density
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import bits_per_dim
 from zoo.data.toy2d import Toy2D
 from zoo.flow.realnvp import Coupling, FlowBatchNorm, RealNVP, channel_mask, checkerboard
-from zoo.harness import assert_flow_inverts, assert_rows_do_not_talk, total_density
 
 SPEC = DataSpec((1, 4, 4), 17)
 VARIANTS = [{}, {"blocks": 1}, {"batch_norm": True}, {"blocks": 1, "batch_norm": True}]
@@ -190,7 +190,7 @@ def test_dequantised_bound_is_below_the_mass_and_masses_sum_to_one():
 
 def test_bits_per_dim_is_the_sum_of_its_two_logged_parts():
     model, x = realnvp(), images(5)
-    parts = model.evaluate({"x": x})
+    parts = model.evaluate(Batch({"x": x}))
     torch.testing.assert_close(
         parts["prior_bpd"] + parts["logdet_per_dim"], bits_per_dim(model.log_prob(x), 16)
     )
@@ -213,8 +213,8 @@ def test_penalty_is_part_of_the_loss_and_not_of_the_likelihood():
         p for n, p in model.named_parameters() if n.endswith("gamma") or n.endswith("original0")
     ]
     assert len(penalised) > 10
-    expected = free.loss({"x": x})["loss"] + 0.1 * sum((p**2).sum() for p in penalised)
-    torch.testing.assert_close(model.loss({"x": x})["loss"], expected)
+    expected = free.loss(Batch({"x": x}))["loss"] + 0.1 * sum((p**2).sum() for p in penalised)
+    torch.testing.assert_close(model.loss(Batch({"x": x}))["loss"], expected)
 
 
 def test_interpolation_starts_and_ends_at_the_images_and_keeps_to_the_arc():

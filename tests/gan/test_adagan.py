@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.check import Given, fit, launch
-from zoo.core import DataSpec
+from zoo.check import Given, fit
+from zoo.check.processes import launch
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.adagan import AdaGAN, mixture_weights, theory_dagger, theory_star, topk
 
@@ -136,7 +137,7 @@ def test_mixture_weights_are_uniform_for_one_over_t_and_geometric_for_a_constant
 def test_each_sample_is_of_one_generator_and_each_generator_has_its_share():
     model = small(beta="constant", beta_constant=0.3).eval()
     model.stage.fill_(3)
-    for i, net in enumerate((*(past.generator for past in model.past), model.generator)):
+    for i, net in enumerate((*(past.g for past in model.past), model.g)):
         for p in net.parameters():
             p.data.zero_()
         net.net[-2].bias.data.fill_(float(i))
@@ -156,11 +157,11 @@ def test_earlier_generators_never_move_and_new_ones_share_nothing_with_them():
     inner = model.begin_stage
     model.begin_stage = lambda: (
         inner(),
-        begun.append([p.detach().clone() for p in model.generator.parameters()]),
+        begun.append([p.detach().clone() for p in model.g.parameters()]),
     )
     fit(model, data(), 8)
-    after = [[p.clone() for p in net.generator.parameters()] for net in model.past]
-    first = [p.clone() for p in small().generator.parameters()]
+    after = [[p.clone() for p in net.g.parameters()] for net in model.past]
+    first = [p.clone() for p in small().g.parameters()]
     assert len(begun) == 2
     for a, b in ((first, begun[0]), (begun[0], begun[1]), (after[0], begun[0])):
         assert all(not torch.equal(u, v) for u, v in zip(a, b, strict=True) if u.ndim > 1)
@@ -169,7 +170,7 @@ def test_earlier_generators_never_move_and_new_ones_share_nothing_with_them():
     assert all(
         torch.equal(u, v)
         for net, old in zip(model.past, after, strict=True)
-        for u, v in zip(net.generator.parameters(), old, strict=True)
+        for u, v in zip(net.g.parameters(), old, strict=True)
     )
 
 
@@ -180,28 +181,35 @@ def test_rows_of_a_discriminators_minibatch_come_with_their_weights():
     model.w[:10] = 0
     model.w /= model.w.sum()
     model.noise = Noise(5, "test")
-    batch = {"x": torch.zeros(100_000, 2), "index": torch.zeros(100_000, dtype=torch.long)}
-    model.discriminator_loss(batch)
-    shares = torch.bincount(batch["index"], minlength=n).double() / 100_000
+    drawn = model.drawn(Batch({"x": torch.zeros(100_000, 2)}))
+    shares = torch.bincount(drawn["index"], minlength=n).double() / 100_000
     assert (shares[:10] == 0).all()
     assert ((shares - model.w).abs() <= 4 * (model.w / 100_000).sqrt()).all()
-    assert torch.equal(batch["x"], data(n=n).examples()["x"][batch["index"]])
+    assert torch.equal(drawn["x"], data(n=n).examples()["x"][drawn["index"]])
+
+
+def test_the_discriminator_is_shown_the_rows_that_are_drawn():
+    model, seen = small(stage_steps=2), []
+    fit(model, data(), 3)
+    model.w = torch.zeros_like(model.w)
+    model.w[7] = 1
+    model.d.net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.discriminator_loss(Batch({"x": torch.zeros(5, 2)}))
+    assert torch.equal(seen[0][:5], data().examples()["x"][7].expand(5, 2))
 
 
 def test_the_first_stage_takes_its_minibatches_from_the_loader():
     model, x = small(), torch.randn(4, 2)
-    batch = {"x": x}
-    model.discriminator_loss(batch)
-    assert batch["x"] is x
+    assert model.drawn(Batch({"x": x}))["x"] is x
 
 
 @pytest.mark.parametrize("loop", [{}, {"spectral_norm": True}], ids=["plain", "spectral"])
 def test_the_ratio_is_the_mixtures_density_over_the_datas(loop):
     model = small(width=64, mix_steps=600, lr_mix=3e-3, loop=loop).eval()
-    torch.nn.init.zeros_(model.generator.net[-2].weight)
-    torch.nn.init.zeros_(model.generator.net[-2].bias)
+    torch.nn.init.zeros_(model.g.net[-2].weight)
+    torch.nn.init.zeros_(model.g.net[-2].bias)
     offset = torch.tensor([1.0, 0.0])
-    model.generator.forward = lambda z: z + offset  # samples of N((1, 0), I), data of N(0, I)
+    model.g.forward = lambda z: z + offset  # samples of N((1, 0), I), data of N(0, I)
     x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(3))
     h = model.ratio(x, 1)
     truth = x[:, 0] - 0.5  # its logarithm
@@ -233,16 +241,19 @@ def test_a_checkpoint_of_other_data_loads_with_its_own_number_of_weights():
 
 def test_r1_is_taken_at_the_rows_that_are_drawn():
     model, seen = small(stage_steps=2, loop={"r1": 1.0}), []
-    inner = model.d_input
-    model.d_input = lambda x: seen.append(x) or inner(x)
+    inner = model.drawn
+    model.drawn = lambda batch: seen.append(inner(batch)) or seen[-1]
+    at = []
+    penalise = model.d.regularised
+    model.d.regularised = lambda terms, x: at.append(x) or penalise(terms, x)
     fit(model, data(), 3)
-    (real, penalised) = [x for x in seen if x.shape == (8, 2)][-2:]
-    assert torch.equal(real, penalised)
+    assert len(at) == len(seen) == 3
+    assert all(torch.equal(x, rows["x"]) for x, rows in zip(at, seen, strict=True))
 
 
 @pytest.mark.slow
 def test_boosting_finds_modes_that_the_first_generator_missed():
-    from zoo.core.sampling import undisturbed
+    from zoo.core.draw import undisturbed
     from zoo.data.toy2d import Toy2D
     from zoo.metrics.modes import mode_coverage
 

@@ -7,17 +7,18 @@ import torch
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo.core import DataSpec, LoopOptions
+from zoo.bases import LoopOptions
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.am_gan import AMGAN, any_class, dynamic_class
-from zoo.nn.adversarial_losses import non_saturating
+from zoo.gan.gan import LOSSES
 
 SPEC = DataSpec((1, 8, 8), 17, 3)
 
 
-def batch(n: int = 9) -> dict[str, torch.Tensor]:
+def batch(n: int = 9) -> Batch:
     x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).double()
-    return {"x": x, "y": torch.arange(n) % 3}
+    return Batch({"x": x, "y": torch.arange(n) % 3})
 
 
 def make(spec: DataSpec = SPEC, **options) -> AMGAN:
@@ -30,9 +31,9 @@ def make(spec: DataSpec = SPEC, **options) -> AMGAN:
 def at_logits(model: AMGAN, logits: torch.Tensor) -> torch.Tensor:
     """The gradient of G's loss with respect to D's logits of its rows, set to these."""
     logits = logits.clone().requires_grad_()
-    model.judge = lambda x, y=None: logits
+    model.d.net.forward = lambda x: logits
     (gradient,) = torch.autograd.grad(
-        model.generator_loss(len(logits))["loss"] * len(logits), logits
+        model.generator_loss(Batch({}, len(logits)))["loss"] * len(logits), logits
     )
     return gradient
 
@@ -70,13 +71,13 @@ def test_dynamic_targets_follow_the_discriminator():
     model, losses = make(), []
     for favourite in (0, 2):
         with torch.no_grad():
-            model.discriminator.end.weight.zero_()
-            model.discriminator.end.bias.zero_()
-            model.discriminator.end.bias[favourite] = 5.0
+            model.d.net.end.weight.zero_()
+            model.d.net.end.bias.zero_()
+            model.d.net.end.bias[favourite] = 5.0
         model.noise.draws = 0
-        logits = model.judge(model.fakes(6))
+        logits = model.d(model.g(model.codes(6)))
         assert (dynamic_class(logits) == favourite).all()
-        losses.append(model.generator_loss(6)["loss"])
+        losses.append(model.generator_loss(Batch({}, 6))["loss"])
         torch.testing.assert_close(losses[-1], -logits.log_softmax(1)[:, favourite].mean())
 
 
@@ -86,7 +87,7 @@ def test_with_one_class_both_losses_and_their_gradients_are_the_non_saturating_g
     rows["y"] = torch.zeros_like(rows["y"])
     for player, loss in (
         ("d", lambda: model.discriminator_loss(rows)["loss"]),
-        ("g", lambda: model.generator_loss(9)["loss"]),
+        ("g", lambda: model.generator_loss(Batch({}, 9))["loss"]),
     ):
         model.noise.draws = 0
         mine = loss()
@@ -94,15 +95,14 @@ def test_with_one_class_both_losses_and_their_gradients_are_the_non_saturating_g
         if mode == "predefined":
             noise.draws += 1
         z = noise.normal(9, 4)
-        fake = model.generator(torch.cat([z, torch.ones(9, 1)], 1) if mode == "predefined" else z)
+        fake = model.g(torch.cat([z, torch.ones(9, 1)], 1) if mode == "predefined" else z)
         s_real, s_fake = (
-            out[:, 0] - out[:, 1]
-            for out in map(model.discriminator, (SPEC.to_signed(rows["x"]), fake))
+            out[:, 0] - out[:, 1] for out in map(model.d.net, (SPEC.to_signed(rows["x"]), fake))
         )
         gan = (
             (F.softplus(-s_real) + F.softplus(s_fake)).mean()
             if player == "d"
-            else non_saturating(s_fake).mean()
+            else LOSSES["nonsat"].maker(s_fake).mean()
         )
         torch.testing.assert_close(mine, gan)
         parameters = [*model.parameters_of(player)]
@@ -116,18 +116,19 @@ def test_discriminators_loss_is_the_cross_entropy_over_one_class_more_than_the_d
     model, rows = make(), batch()
     terms = model.discriminator_loss(rows)
     model.noise.draws = 0
-    fake = model.generator(model.noise.normal(9, 4))
-    out = model.discriminator(torch.cat([SPEC.to_signed(rows["x"]), fake]))
+    fake = model.g(model.noise.normal(9, 4))
+    out = model.d(torch.cat([SPEC.to_signed(rows["x"]), fake]))
     target = torch.cat([rows["y"], torch.full((9,), 3)])
     torch.testing.assert_close(terms["loss"], 2 * F.cross_entropy(out, target))
-    assert all(p.grad is None for p in model.generator.parameters())
+    assert all(p.grad is None for p in model.g.parameters())
 
 
 def test_a_real_row_raises_its_class_and_only_fakes_raise_the_fake_logit():
     model = make()
     real, fake = (torch.zeros(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    model.scores = lambda batch: (real, fake)
-    loss = model.discriminator_loss({"x": batch()["x"][:3], "y": torch.tensor([0, 1, 2])})["loss"]
+    model.d.both = lambda rows, made: (real, fake)
+    rows = Batch({"x": batch()["x"][:3], "y": torch.tensor([0, 1, 2])})
+    loss = model.discriminator_loss(rows)["loss"]
     on_real, on_fake = torch.autograd.grad(loss, (real, fake))
     assert torch.equal(on_real < 0, torch.eye(3, 4).bool()) and (on_real[:, 3] > 0).all()
     assert (on_fake[:, 3] < 0).all() and (on_fake[:, :3] > 0).all()
@@ -135,45 +136,47 @@ def test_a_real_row_raises_its_class_and_only_fakes_raise_the_fake_logit():
 
 def test_the_fake_logit_is_learned():
     model, rows = make(), batch()
-    (gradient,) = torch.autograd.grad(
-        model.discriminator_loss(rows)["loss"], model.discriminator.end.bias
-    )
+    (gradient,) = torch.autograd.grad(model.discriminator_loss(rows)["loss"], model.d.net.end.bias)
     assert gradient.shape == (4,) and gradient[3] != 0
 
 
 def test_smoothing_moves_real_targets_to_the_fake_class():
     model = make(loop=LoopOptions(label_smooth=0.9))
     real = torch.randn(5, 4, dtype=torch.float64)
-    model.scores = lambda batch: (real, real)
+    model.d.both = lambda rows, made: (real, real)
     y = torch.tensor([0, 1, 2, 0, 1])
     target = 0.9 * F.one_hot(y, 4) + 0.1 * F.one_hot(torch.full((5,), 3), 4)
     fake = F.cross_entropy(real, torch.full((5,), 3))
-    torch.testing.assert_close(
-        model.discriminator_loss({"x": real, "y": y})["loss"], F.cross_entropy(real, target) + fake
-    )
+    loss = model.discriminator_loss(Batch({"x": real, "y": y}))["loss"]
+    torch.testing.assert_close(loss, F.cross_entropy(real, target) + fake)
 
 
 def test_only_predefined_targets_condition_the_generator():
-    for mode, told in (("dynamic", ""), ("predefined", "class"), ("label_gan", "")):
+    for mode, told in (("dynamic", ()), ("predefined", ("y",)), ("label_gan", ())):
         model = make(mode=mode).eval()
-        assert model.conditions_on == told
+        assert model.told == told
         drawn = [
             model.sample(4, y=torch.full((4,), y), generator=torch.Generator().manual_seed(0))
             for y in (0, 1)
         ]
-        assert torch.equal(*drawn) == (told == "")
+        assert torch.equal(*drawn) == (told == ())
 
 
 def test_a_path_between_codes_is_of_the_class_that_is_asked_for():
     model = make(mode="predefined").eval()
     a, b = torch.randn(2, 3, 4, dtype=torch.float64)
-    frames = model.interpolate(a, b, 5, torch.tensor([0, 1, 2]))
-    assert torch.equal(frames[:, -1], model.from_codes(b, torch.tensor([0, 1, 2])))
-    assert not torch.equal(frames[:, -1], model.from_codes(b, torch.tensor([1, 2, 0])))
-    with pytest.raises(
-        ValueError, match=r"am_gan is conditioned on the class; give labels y, 0 to 2"
+    frames = model.interpolate(a, b, 5, y=torch.tensor([0, 1, 2]))
+    assert torch.equal(frames[:, -1], model.from_codes(b, y=torch.tensor([0, 1, 2])))
+    assert not torch.equal(frames[:, -1], model.from_codes(b, y=torch.tensor([1, 2, 0])))
+    for ask in (
+        lambda: model.interpolate(a, b),
+        lambda: model.from_codes(a),
+        lambda: model.sample(3),
     ):
-        model.interpolate(a, b)
+        with pytest.raises(
+            ValueError, match=r"am_gan .* is told the class; give y=, labels 0 to 2"
+        ):
+            ask()
     assert make().eval().interpolate(a, b).shape == (3, 10, 1, 8, 8)  # a dynamic class needs none
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.b_gan import BGAN, FUNCTIONS
 
@@ -33,7 +33,7 @@ def best(model: BGAN, p: torch.Tensor, q: torch.Tensor) -> tuple[torch.Tensor, f
 
     def closure():
         optimiser.zero_grad()
-        loss = (p * model.price_real(s) + q * model.price_fake(s)).sum()
+        loss = (p * model.d.price.real(s) + q * model.d.price.fake(s)).sum()
         loss.backward()
         return loss
 
@@ -59,7 +59,7 @@ def test_best_ratio_is_p_over_q_of_mean_one_and_its_loss_minus_the_divergence(de
 @pytest.mark.parametrize("f", FUNCTIONS)
 def test_losses_are_those_of_the_known_ratio_estimators(f):
     model, real, fake = BGAN(PLANE, f=f), torch.randn(64), torch.randn(64)
-    loss = (model.price_real(real) + model.price_fake(fake)).mean()
+    loss = (model.d.price.real(real) + model.d.price.fake(fake)).mean()
     a, b = model.positive(real), model.positive(fake)
     expected = {
         "pearson": 0.5 * b.square().mean() - a.mean() + 0.5,  # uLSIF
@@ -72,8 +72,8 @@ def test_losses_are_those_of_the_known_ratio_estimators(f):
 
 def test_row_gan_is_goodfellows_discriminator_loss_from_logits():
     model, s = BGAN(PLANE, f="gan"), 3 * torch.randn(64)
-    torch.testing.assert_close(model.price_real(s), F.softplus(-s))
-    torch.testing.assert_close(model.price_fake(s), F.softplus(s))
+    torch.testing.assert_close(model.d.price.real(s), F.softplus(-s))
+    torch.testing.assert_close(model.d.price.fake(s), F.softplus(s))
 
 
 @pytest.mark.parametrize("f", FUNCTIONS)
@@ -103,7 +103,7 @@ def test_relative_ratio_has_mean_one_under_the_mixture_and_its_divergence_is_tha
     s = (0.2 * r / (1 - 0.2 * r)).log()
     assert (q * r).sum() < 0.99 and (mixture * r).sum().item() == pytest.approx(1, abs=1e-4)
     on_real, on_fake = (s.repeat_interleave((rows * density).round().long()) for density in (p, q))
-    terms = model.watch(on_real, on_fake)
+    terms = model.d.watch(on_real, on_fake)
     assert terms["ratio_mean"].item() == pytest.approx(1, abs=1e-3)
     u = p / mixture
     of = {
@@ -120,7 +120,7 @@ def test_relative_ratio_has_mean_one_under_the_mixture_and_its_divergence_is_tha
 
 def test_held_out_ratio_mean_is_that_under_the_mixture():
     model, x = BGAN(PLANE, alpha=0.2, width=8).eval(), torch.randn(50, 2)
-    values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))
+    values = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(1))
     fake = model.sample(50, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
         values["ratio_mean"].mean(), 0.2 * model.ratio(x).mean() + 0.8 * model.ratio(fake).mean()
@@ -133,7 +133,7 @@ def test_relative_costs_and_their_slopes_are_finite_however_sure_the_network_is(
         BGAN(PLANE, f=f, alpha=0.2),
         torch.tensor([-1e4, -200.0, -90.0, 90.0, 1e4], requires_grad=True),
     )
-    for price in (model.price_real, model.price_fake, model.price_generator):
+    for price in (model.d.price.real, model.d.price.fake, model.d.price.maker):
         cost = price(s)
         assert (
             torch.isfinite(cost).all()
@@ -144,7 +144,7 @@ def test_relative_costs_and_their_slopes_are_finite_however_sure_the_network_is(
 def test_relative_pearson_loss_is_the_papers():
     model, real, fake = BGAN(PLANE, f="pearson", alpha=0.3), torch.randn(32), torch.randn(32)
     a, b = model.positive(real), model.positive(fake)
-    loss = (model.price_real(real) + model.price_fake(fake)).mean()
+    loss = (model.d.price.real(real) + model.d.price.fake(fake)).mean()
     expected = 0.3 / 2 * a.square().mean() + 0.7 / 2 * b.square().mean() - a.mean() + 0.5
     torch.testing.assert_close(loss, expected)
 
@@ -156,7 +156,7 @@ def test_slopes_of_the_generators_losses_and_where_they_vanish(f):
     for g_loss in ("f", "dual"):
         model = BGAN(PLANE, f=f, g_loss=g_loss)
         model.positive = lambda s: s
-        (slopes[g_loss],) = torch.autograd.grad(model.price_generator(r).mean(), r)
+        (slopes[g_loss],) = torch.autograd.grad(model.d.price.maker(r).mean(), r)
     v = r.detach()
     first = {"pearson": v - 1, "kl": v.log() + 1, "gan": (v / (1 + v)).log()}[f]
     second = {"pearson": torch.ones(5).double(), "kl": 1 / v, "gan": 1 / v - 1 / (1 + v)}[f]
@@ -172,7 +172,7 @@ def test_slopes_of_the_generators_losses_and_where_they_vanish(f):
 def test_generators_f_may_be_another_one_and_its_ratio_capped():
     s = torch.tensor([-1.0, 5.0], requires_grad=True)
     model = BGAN(PLANE, f="kl", f_g="pearson", r_max=10.0)
-    cost = model.price_generator(s)
+    cost = model.d.price.maker(s)
     torch.testing.assert_close(cost, torch.tensor([(math.exp(-1) - 1) ** 2, 9.0**2]) / 2)
     (slope,) = torch.autograd.grad(cost.sum(), s)
     assert slope[0] < 0 == slope[1]  # beyond the cap there is nothing to gain
@@ -187,17 +187,17 @@ def test_ratio_of_two_known_densities_is_learnt(f):
         torch.distributions.Normal(torch.tensor([-1.0, 1.0]), 0.5),
     )
     q = torch.distributions.Normal(0.0, 1.5)
-    model.generator.forward = lambda z: 1.5 * z  # frozen
+    model.g.forward = lambda z: 1.5 * z  # frozen
     for step in range(300):
         model.noise = Noise(0, step)
         optimiser.zero_grad()
-        model.discriminator_loss({"x": p.sample((256, 1))})["loss"].backward()
+        model.discriminator_loss(Batch({"x": p.sample((256, 1))}))["loss"].backward()
         optimiser.step()
     x = torch.linspace(-2.5, 2.5, 101)[:, None]
     truth = (p.log_prob(x) - q.log_prob(x)).squeeze(1)
     learnt = model.ratio(x).detach().log()
     assert torch.corrcoef(torch.stack([learnt, truth]))[0, 1] > 0.9
-    fake = model.fakes(4000)
+    fake = model.g(model.codes(4000))
     assert model.ratio(fake).mean().item() == pytest.approx(1, abs=0.15)
 
 

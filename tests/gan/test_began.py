@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.began import BEGAN, control, convergence, reconstruction_loss
 
 SPEC = DataSpec((1, 8, 8), 17)
+SERVED = [{"instance_noise": 0.5}, {"spectral_norm": True}, {"r1": 5.0}, {"replay": 8}]
 ARCHITECTURES = [
     {"arch": "mlp", "width": 16},
     {"arch": "conv", "width": 3},
@@ -62,14 +63,14 @@ def test_discriminator_gradient_is_an_autoencoders_at_k_zero_and_the_difference_
 
     def noisy():
         model.noise = Noise(3, "test")
-        return model.discriminator_loss({"x": x})["loss"]
+        return model.discriminator_loss(Batch({"x": x}))["loss"]
 
-    plain = gradients((signed - model.autoencode(signed)).abs().mean())
+    plain = gradients((signed - model.d.reconstruct(signed)).abs().mean())
     for got, want in zip(gradients(noisy()), plain, strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=1e-7)
     with torch.no_grad():
-        fake = model.generator(Noise(3, "test").uniform(6, 4, low=-1, high=1))
-    against = gradients((fake - model.autoencode(fake)).abs().mean())
+        fake = model.g(Noise(3, "test").uniform(6, 4, low=-1, high=1))
+    against = gradients((fake - model.d.reconstruct(fake)).abs().mean())
     model.k_t.fill_(1.0)
     for got, a, b in zip(gradients(noisy()), plain, against, strict=True):
         torch.testing.assert_close(got, a - b, rtol=1e-4, atol=1e-7)
@@ -83,14 +84,14 @@ def test_generator_is_differentiated_through_the_target_as_well(model):
     assert loss == 0 and torch.autograd.grad(loss, image)[0].abs().max() == 0
     # the model's own loss: freezing the target instead gives another gradient
     z = model.noise.uniform(5, 4, low=-1, high=1)
-    fake = model.generator(z)
-    full = torch.autograd.grad(model.energy(fake).sum(), fake, retain_graph=True)[0]
+    fake = model.g(z)
+    full = torch.autograd.grad(model.d(fake).sum(), fake, retain_graph=True)[0]
     detached = torch.autograd.grad(
-        (fake.detach() - model.autoencode(fake)).abs().flatten(1).mean(1).sum(), fake
+        (fake.detach() - model.d.reconstruct(fake)).abs().flatten(1).mean(1).sum(), fake
     )[0]
     assert (full - detached).abs().max() > 1e-3
     torch.testing.assert_close(
-        full - detached, (fake - model.autoencode(fake)).sign().detach() / 64, atol=1e-6, rtol=0
+        full - detached, (fake - model.d.reconstruct(fake)).sign().detach() / 64, atol=1e-6, rtol=0
     )
 
 
@@ -156,7 +157,7 @@ def test_plateau_halves_both_rates_after_two_stalled_intervals():
 
 def test_architecture_is_the_papers():
     model = BEGAN(DataSpec((3, 32, 32), 256), arch="conv", width=5, base=8, latent=6, code=7)
-    encoder = [m for m in model.encoder.modules() if isinstance(m, nn.Conv2d)]
+    encoder = [m for m in model.d.net.encoder.modules() if isinstance(m, nn.Conv2d)]
     assert [c.out_channels for c in encoder if c.stride == (1, 1)] == [
         5,
         5,
@@ -178,13 +179,28 @@ def test_architecture_is_the_papers():
     )
     assert not any(isinstance(m, forbidden) for m in model.modules())
     assert (
-        isinstance([*model.encoder.modules()][-1], nn.Linear)
-        and model.encoder.code.out_features == 7
+        isinstance([*model.d.net.encoder.modules()][-1], nn.Linear)
+        and model.d.net.encoder.code.out_features == 7
     )
-    wide = model.generator(1e4 * torch.ones(1, 6))
+    wide = model.g(1e4 * torch.ones(1, 6))
     assert wide.abs().max() > 10  # a linear end: nothing bounds the image
     x = torch.randint(0, 256, (2, 3, 32, 32)).float()
     assert torch.equal(model.decode(model.encode(x)), model.reconstruct(x))
+
+
+@pytest.mark.parametrize("loop", SERVED, ids=str)
+@pytest.mark.parametrize("options", ARCHITECTURES[:2], ids=["mlp", "conv"])
+def test_the_loops_options_change_training_and_stay_finite(options, loop):
+    def trained(**more) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = BEGAN(SPEC, latent=4, code=4, vanishing_residual=5, **options, **more)
+        model.k_t.fill_(0.5)  # as of a game that has gone on for a while
+        fit(model, Given(SPEC, images(24), batch_size=4), 3)
+        assert all(v.isfinite() for v in model.terms.values())
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    plain, other = trained(), trained(loop=loop)
+    assert other.isfinite().all() and not torch.equal(other, plain)
 
 
 def test_convergence_measure_is_at_least_the_real_loss_with_equality_in_balance():
@@ -198,5 +214,5 @@ def test_inversion_finds_an_image_the_generator_can_make():
     target = model.sample(3, generator=torch.Generator().manual_seed(5))
     z = model.invert(target, steps=400, lr=0.05)
     start = model.invert(target, steps=0)
-    error = [(SPEC.to_signed(target) - model.generator(v)).abs().mean().item() for v in (start, z)]
+    error = [(SPEC.to_signed(target) - model.g(v)).abs().mean().item() for v in (start, z)]
     assert error[1] < 0.3 * error[0] + 1 / 16

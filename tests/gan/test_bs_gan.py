@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.check import ddp_differences
-from zoo.core import DataSpec, LoopOptions
+from zoo.bases import LoopOptions
+from zoo.check.processes import ddp_differences
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.bs_gan import BSGAN, draw_levels, importance_loss, log_mass, reinforce_loss
 
@@ -47,33 +48,31 @@ class Table(nn.Module):
 
 def three_bits(**options) -> BSGAN:
     model = BSGAN(BITS, **options)
-    model.generator, model.discriminator = Constant(), Table()
+    model.g, model.d.net = Constant(), Table()
     model.noise = Noise(0, "test")
     return model
 
 
 def gradient(model: BSGAN, n: int = 4) -> torch.Tensor:
-    return torch.autograd.grad(model.generator_loss(n)["loss"], model.generator.logits)[0]
+    return torch.autograd.grad(model.generator_loss(Batch({}, n))["loss"], model.g.logits)[0]
 
 
 def test_gradient_is_that_of_the_divergence_from_the_reweighted_distribution():
     model = three_bits(samples=20_000)
-    g = model.generator.masses()
-    target = (g * model.discriminator.s.exp()).detach()
+    g = model.g.masses()
+    target = (g * model.d.net.s.exp()).detach()
     target = target / target.sum()
-    (exact,) = torch.autograd.grad(
-        (target * (target.log() - g.log())).sum(), model.generator.logits
-    )
+    (exact,) = torch.autograd.grad((target * (target.log() - g.log())).sum(), model.g.logits)
     assert exact.abs().max() > 0.05
     torch.testing.assert_close(gradient(model), exact, atol=0.01, rtol=0)
 
 
 def test_reinforce_gradient_is_that_of_the_reversed_divergence():
     model = three_bits(samples=20_000, g_loss="reinforce")
-    g = model.generator.masses()
-    p = (g * model.discriminator.s.exp()).detach()
+    g = model.g.masses()
+    p = (g * model.d.net.s.exp()).detach()
     (exact,) = torch.autograd.grad(
-        (g * (g.log() - g.detach().log() - (p / g.detach()).log())).sum(), model.generator.logits
+        (g * (g.log() - g.detach().log() - (p / g.detach()).log())).sum(), model.g.logits
     )
     torch.testing.assert_close(gradient(model), exact, atol=0.02, rtol=0)
 
@@ -87,25 +86,25 @@ def test_weights_are_normalised_for_each_code_and_know_no_constant():
     )  # another constant for each code
     torch.testing.assert_close(importance_loss(0 * s + 3, log_g), -log_g.mean(1))
     flat = three_bits(samples=20)
-    nn.init.constant_(flat.discriminator.s, 1.7)
-    assert flat.generator_loss(8)["ess"].item() == pytest.approx(20, rel=1e-5)
+    nn.init.constant_(flat.d.net.s, 1.7)
+    assert flat.generator_loss(Batch({}, 8))["ess"].item() == pytest.approx(20, rel=1e-5)
 
 
 def test_effective_sample_size_is_that_of_the_weights():
     model = three_bits(samples=6)
-    terms = model.generator_loss(4)
+    terms = model.generator_loss(Batch({}, 4))
     u = Noise(0, "test")
     u.draws = 1
     levels = draw_levels(model.logits(torch.zeros(4, 3)), u.uniform(4, 6, 3))
-    w = model.discriminator(model.shown(levels)).exp()
+    w = model.d(model.shown(levels)).exp()
     torch.testing.assert_close(terms["ess"], (w.sum(1) ** 2 / w.square().sum(1)).mean())
     torch.testing.assert_close(terms["w_mean"].float(), w.mean())
 
 
 def test_no_gradient_goes_through_the_weights_yet_the_generator_has_one():
     model = three_bits()
-    model.generator_loss(4)["loss"].backward()
-    assert model.discriminator.s.grad is None and model.generator.logits.grad.abs().max() > 0
+    model.generator_loss(Batch({}, 4))["loss"].backward()
+    assert model.d.net.s.grad is None and model.g.logits.grad.abs().max() > 0
     s, log_g = torch.randn(5, 7, requires_grad=True), torch.randn(5, 7, requires_grad=True)
     for loss in (importance_loss(s, log_g), reinforce_loss(s, log_g, torch.tensor(0.0))):
         slopes = torch.autograd.grad(loss.sum(), [s, log_g], allow_unused=True)
@@ -117,7 +116,7 @@ def test_no_gradient_goes_through_the_weights_yet_the_generator_has_one():
 def test_steps_with_the_true_ratio_lead_to_the_nearest_generator():
     p = torch.randn(8).softmax(0)
     model = three_bits(samples=200)
-    optimiser = torch.optim.SGD(model.generator.parameters(), 0.5)
+    optimiser = torch.optim.SGD(model.g.parameters(), 0.5)
     marginals = p @ WORLD
     nearest = (
         torch.distributions.Bernoulli(marginals).log_prob(WORLD).sum(1)
@@ -126,13 +125,13 @@ def test_steps_with_the_true_ratio_lead_to_the_nearest_generator():
     def divergence(log_g):
         return (p * (p.log() - log_g)).sum().item()
 
-    before = divergence(model.generator.masses().log())
+    before = divergence(model.g.masses().log())
     for step in range(300):
         model.noise = Noise(0, step)
-        model.discriminator.s.data = (p / model.generator.masses()).log().detach()
-        model.generator.logits.grad = gradient(model, 8)
+        model.d.net.s.data = (p / model.g.masses()).log().detach()
+        model.g.logits.grad = gradient(model, 8)
         optimiser.step()
-    after, least = divergence(model.generator.masses().log()), divergence(nearest)
+    after, least = divergence(model.g.masses().log()), divergence(nearest)
     assert before > least + 0.1 and after < least + 0.005
 
 
@@ -140,13 +139,13 @@ def test_continuous_samples_are_drawn_to_the_boundary_from_both_sides():
     model = BSGAN(DataSpec((2,)), mode="continuous", log_z=True)
     s = torch.tensor([-4.0, 0.0, 3.0], requires_grad=True)
     torch.testing.assert_close(
-        torch.autograd.grad(model.price_generator(s).mean(), s)[0], s.detach() / 3
+        torch.autograd.grad(model.d.price.maker(s).mean(), s)[0], s.detach() / 3
     )
     d = s.detach().sigmoid()
-    torch.testing.assert_close(model.price_generator(s), 0.5 * (d.log() - (1 - d).log()) ** 2)
+    torch.testing.assert_close(model.d.price.maker(s), 0.5 * (d.log() - (1 - d).log()) ** 2)
     model.log_z.fill_(0.7)
     torch.testing.assert_close(
-        torch.autograd.grad(model.price_generator(s).mean(), s)[0], (s.detach() - 0.7) / 3
+        torch.autograd.grad(model.d.price.maker(s).mean(), s)[0], (s.detach() - 0.7) / 3
     )
 
 
@@ -186,8 +185,8 @@ def test_discriminator_sees_samples_not_probabilities():
     ):
         model = BSGAN(spec, **options)
         fake, real = (
-            model.fakes(16),
-            model.d_input(torch.randint(0, spec.levels, (16, *spec.shape)).float()),
+            model.made(16),
+            model.scaled(torch.randint(0, spec.levels, (16, *spec.shape)).float()),
         )
         assert (
             fake.shape == real.shape
@@ -197,7 +196,7 @@ def test_discriminator_sees_samples_not_probabilities():
 
 def test_one_hot_channels_are_the_levels():
     model, x = BSGAN(DataSpec((3, 2, 4), 5), mode="multinomial"), torch.randint(0, 5, (6, 3, 2, 4))
-    shown = model.d_input(x.float())
+    shown = model.scaled(x.float())
     assert shown.shape == (6, 15, 2, 4)
     for c, level in itertools.product(range(3), range(5)):
         assert torch.equal(shown[:, 5 * c + level], (x[:, c] == level).float())
@@ -222,8 +221,8 @@ def test_pixel_mean_error_is_the_distance_of_the_mean_images():
     spec = DataSpec((1, 2, 2), 3)
     model = BSGAN(spec, mode="multinomial")
     x = torch.randint(0, 3, (100, 1, 2, 2)).float()
-    model.initialise_from(x)
-    error = model.evaluate({"x": x}, torch.Generator().manual_seed(1))["pixel_mean_error"]
+    model.initialise_from(Batch({"x": x}))
+    error = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(1))["pixel_mean_error"]
     drawn = torch.cat(
         [model.sample(4000, generator=torch.Generator().manual_seed(i)) for i in range(5)]
     )
@@ -236,7 +235,7 @@ def test_paper_networks_are_the_papers():
     model = BSGAN(DataSpec((1, 28, 28), 2), arch="conv", latent=100)
     layers = [
         m
-        for net in (model.generator, model.discriminator)
+        for net in (model.g, model.d.net)
         for m in net.modules()
         if hasattr(m, "weight") and m.weight.ndim > 1
     ]
@@ -253,10 +252,10 @@ def test_paper_networks_are_the_papers():
     ]
     norms = [
         [m.num_features for m in net.modules() if hasattr(m, "running_mean")]
-        for net in (model.generator, model.discriminator)
+        for net in (model.g, model.d.net)
     ]
     assert norms == [[1024, 6272, 64], [64, 128, 1024]]
-    assert model.logits(torch.randn(3, 100)).shape == (3, 784, 2) and model.judge(
+    assert model.logits(torch.randn(3, 100)).shape == (3, 784, 2) and model.d(
         torch.randn(3, 1, 28, 28)
     ).shape == (3,)
 
@@ -296,13 +295,13 @@ def test_data_of_another_kind_are_refused_with_the_remedy():
 def test_a_single_rows_weight_has_no_variance():
     model = BSGAN(DataSpec((2,)), mode="continuous")
     model.noise = Noise(0, "test")
-    assert model.generator_loss(1)["log_w_var"] == 0
+    assert model.generator_loss(Batch({}, 1))["log_w_var"] == 0
 
 
 def test_scores_are_single_precision_under_autocast():
     model = BSGAN(DataSpec((1, 8, 8), 2), arch="conv", latent=4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert model.judge(torch.randn(4, 1, 8, 8)).dtype == torch.float32
+        assert model.d(torch.randn(4, 1, 8, 8)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("gradients", [(1.0, -3.0), (1e-5, 3e-5)])

@@ -10,7 +10,8 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo.core import DataSpec, LoopOptions
+from zoo.bases import LoopOptions
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.digits import Digits
 from zoo.gan.catgan import CatGAN, conditional_entropy, marginal_entropy
@@ -18,9 +19,9 @@ from zoo.gan.catgan import CatGAN, conditional_entropy, marginal_entropy
 SPEC = DataSpec((1, 8, 8), 17, 3)
 
 
-def batch(n: int = 12) -> dict[str, torch.Tensor]:
+def batch(n: int = 12) -> Batch:
     x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).double()
-    return {"x": x, "y": torch.arange(n) % 3, "index": torch.arange(n)}
+    return Batch({"x": x, "y": torch.arange(n) % 3, "index": torch.arange(n)})
 
 
 def make(spec: DataSpec = SPEC, **options) -> CatGAN:
@@ -80,7 +81,7 @@ def biased_logits(n: int, seed: int) -> torch.Tensor:
 
 def test_a_step_of_d_makes_data_surer_and_more_balanced_and_samples_unsure():
     model, real, fake = make(), biased_logits(30, 0), biased_logits(30, 1)
-    model.scores = lambda batch: (real, fake)
+    model.d.both = lambda rows, made: (real, fake)
     (hm, hc), (_, hc_fake) = model.entropies(real), model.entropies(fake)
     loss = model.discriminator_loss(batch(30))["loss"]
     torch.testing.assert_close(loss, -hm + hc - hc_fake)
@@ -94,9 +95,9 @@ def test_a_step_of_d_makes_data_surer_and_more_balanced_and_samples_unsure():
 
 def test_a_step_of_g_makes_d_sure_of_samples_and_uses_all_categories():
     model, fake = make(), biased_logits(30, 2)
-    model.fakes, model.judge = (lambda n: fake), (lambda x: x)
+    model.g.forward, model.d.net.forward = (lambda z: fake), (lambda v, source: v)
     hm, hc = model.entropies(fake)
-    loss = model.generator_loss(30)["loss"]
+    loss = model.generator_loss(Batch({}, 30))["loss"]
     torch.testing.assert_close(loss, hc - hm)
     hm_after, hc_after = model.entropies(fake - torch.autograd.grad(loss, fake)[0])
     assert hc_after < hc and hm_after > hm
@@ -105,12 +106,12 @@ def test_a_step_of_g_makes_d_sure_of_samples_and_uses_all_categories():
 def test_generators_phase_reads_no_data_and_moves_no_discriminator():
     model = make()
     phase = model.phases()[-1]
-    assert phase.player == "g" and not phase.real and set(model.generator_loss(8)) == {"loss"}
+    assert phase.player == "g" and not phase.reads
+    assert set(model.generator_loss(Batch({}, 8))) == {"loss"}
     fit(make().float(), Given(SPEC, batch()["x"].float(), batch()["y"]), 2)  # the loop's own checks
     loss = model.discriminator_loss(batch())["loss"]
     assert all(
-        g is None
-        for g in torch.autograd.grad(loss, [*model.generator.parameters()], allow_unused=True)
+        g is None for g in torch.autograd.grad(loss, [*model.g.parameters()], allow_unused=True)
     )
 
 
@@ -119,7 +120,7 @@ class Two:
 
     def __init__(self, model: CatGAN, halves: list[torch.Tensor]) -> None:
         with torch.no_grad():
-            means = [model.judge(h).softmax(1).mean(0) for h in halves]
+            means = [model.d(h).softmax(1).mean(0) for h in halves]
         self.mean = sum(means) / 2
 
     def __call__(self, value: torch.Tensor) -> torch.Tensor:
@@ -134,7 +135,7 @@ def test_two_processes_share_the_marginal_of_both_unless_told_not_to():
             [
                 g.flatten()
                 for g in torch.autograd.grad(
-                    -model.entropies(model.judge(x))[0], [*model.discriminator.parameters()]
+                    -model.entropies(model.d(x))[0], [*model.d.net.parameters()]
                 )
             ]
         )
@@ -143,7 +144,7 @@ def test_two_processes_share_the_marginal_of_both_unless_told_not_to():
         parts = []
         for half in halves:
             grads = torch.autograd.grad(
-                -model.entropies(model.judge(half))[0], [*model.discriminator.parameters()]
+                -model.entropies(model.d(half))[0], [*model.d.net.parameters()]
             )
             parts.append(torch.cat([g.flatten() for g in grads]))
         assert torch.allclose((parts[0] + parts[1]) / 2, whole, atol=1e-14) == (
@@ -154,11 +155,11 @@ def test_two_processes_share_the_marginal_of_both_unless_told_not_to():
 def test_held_out_labels_have_no_say_in_the_names_of_the_categories():
     model, rows = make(), batch(60)
     with torch.no_grad():
-        kind = model.judge(SPEC.to_signed(rows["x"])).argmax(1)
+        kind = model.d(SPEC.to_signed(rows["x"])).argmax(1)
     model.votes.add(kind, (kind + 1) % 3, model.reduce)  # training says: category k has label k + 1
     votes = model.votes.counts.clone()
     for shift, accuracy in ((1, 1.0), (2, 0.0)):
-        values = model.evaluate(rows | {"y": (kind + shift) % 3})
+        values = model.evaluate(Batch(rows | {"y": (kind + shift) % 3}))
         assert values["cluster_acc"].mean() == accuracy and torch.equal(model.votes.counts, votes)
     p, expected = model.categories(rows["x"]), torch.zeros(60, 3, dtype=torch.float64)
     for category, label in enumerate(votes.argmax(1).tolist()):
@@ -169,7 +170,7 @@ def test_held_out_labels_have_no_say_in_the_names_of_the_categories():
 def test_a_training_step_lets_the_labelled_rows_of_each_category_vote():
     model, rows = make(labels=6), batch()
     with torch.no_grad():
-        kind = model.judge(SPEC.to_signed(rows["x"])).argmax(1)[:6]
+        kind = model.d(SPEC.to_signed(rows["x"])).argmax(1)[:6]
     expected = torch.zeros(5, 3, dtype=torch.float64)
     for k, y in zip(kind, rows["y"], strict=False):
         expected[k, y] += 1 / 12
@@ -183,13 +184,13 @@ def test_a_training_step_lets_the_labelled_rows_of_each_category_vote():
 
 def test_a_few_labels_stand_for_all_rows():
     model, rows = make(mode="semi", classes=3, labels=4), batch()
-    model.initialise_from(rows["x"])
+    model.initialise_from(rows)
     ce = model.discriminator_loss(rows)["ce"]
-    logits = model.judge(SPEC.to_signed(rows["x"]))[:4]
+    logits = model.d(SPEC.to_signed(rows["x"]))[:4]
     torch.testing.assert_close(
         ce, F.cross_entropy(logits, rows["y"][:4])
     )  # 12/4 of the sum over 4 of 12 rows
-    wrong = rows | {"y": torch.where(rows["index"] < 4, rows["y"], (rows["y"] + 1) % 3)}
+    wrong = Batch(rows | {"y": torch.where(rows["index"] < 4, rows["y"], (rows["y"] + 1) % 3)})
     model.noise.draws = 0
     assert model.discriminator_loss(wrong)["ce"] == ce
 

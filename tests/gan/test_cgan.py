@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
+from zoo.core.draw import draw
 from zoo.core.noise import Noise
 from zoo.gan.cgan import CGAN, Joined
 from zoo.nn.maxout import Maxout
@@ -23,14 +24,14 @@ def make(spec: DataSpec = PLANE, **options) -> CGAN:
     return CGAN(spec, **options)
 
 
-def batch(spec: DataSpec, n: int = 22) -> dict[str, torch.Tensor]:
+def batch(spec: DataSpec, n: int = 22) -> Batch:
     g = torch.Generator().manual_seed(1)
     x = (
         torch.randn(n, *spec.shape, generator=g)
         if spec.levels is None
         else torch.randint(17, (n, *spec.shape), generator=g).float()
     )
-    return {"x": x, "y": torch.arange(n) % spec.num_classes}
+    return Batch({"x": x, "y": torch.arange(n) % spec.num_classes})
 
 
 class Table(nn.Module):
@@ -47,10 +48,11 @@ class Table(nn.Module):
 @pytest.mark.parametrize(("spec", "arch"), [(PLANE, "mlp"), (IMAGES, "mlp"), (IMAGES, "conv")])
 def test_the_class_changes_what_is_made_and_what_is_thought_of_it(spec, arch):
     model, rows = make(spec, arch=arch), batch(spec)
-    x, other = model.d_input(rows["x"]), (rows["y"] + 1) % spec.num_classes
+    x, c = model.scaled(rows["x"]), model.one_hot(rows["y"])
+    other = model.one_hot((rows["y"] + 1) % spec.num_classes)
     z = torch.randn(len(x), model.latent)
-    assert ((model.make(z, rows["y"]) - model.make(z, other)).flatten(1).abs().amax(1) > 1e-4).all()
-    assert ((model.judge(x, rows["y"]) - model.judge(x, other)).abs() > 1e-5).all()
+    assert ((model.g(z, c) - model.g(z, other)).flatten(1).abs().amax(1) > 1e-4).all()
+    assert ((model.d(x, c) - model.d(x, other)).abs() > 1e-5).all()
 
 
 def test_the_best_discriminator_knows_the_joint_ratio_so_shuffled_labels_are_seen():
@@ -68,15 +70,17 @@ def test_the_best_discriminator_knows_the_joint_ratio_so_shuffled_labels_are_see
             for k, v in (("p", p), ("q", q))
         }
         model = make(DataSpec((1,), None, 2), latent=1).double()
-        model.discriminator = Table(3, 2)
+        model.d.net = Table(3, 2)
         real, fake = (torch.tensor(rows[k], dtype=torch.float64) for k in ("p", "q"))
 
         def loss(model=model, real=real, fake=fake):
-            on_real = model.price_real(model.judge(real[:, :1], real[:, 1].long())).mean()
-            return on_real + model.price_fake(model.judge(fake[:, :1], fake[:, 1].long())).mean()
+            on_real, on_fake = (
+                model.d(rows[:, :1], model.one_hot(rows[:, 1].long())) for rows in (real, fake)
+            )
+            return model.d.price.real(on_real).mean() + model.d.price.fake(on_fake).mean()
 
         optimiser = torch.optim.LBFGS(
-            model.discriminator.parameters(), max_iter=500, line_search_fn="strong_wolfe"
+            model.d.net.parameters(), max_iter=500, line_search_fn="strong_wolfe"
         )
 
         def closure(optimiser=optimiser, loss=loss):
@@ -89,7 +93,7 @@ def test_the_best_discriminator_knows_the_joint_ratio_so_shuffled_labels_are_see
         values[name] = -loss().item()
         both = (p > 0) & (q > 0)
         torch.testing.assert_close(
-            model.discriminator.s.detach()[both], (p / q).log()[both], atol=1e-3, rtol=0
+            model.d.net.s.detach()[both], (p / q).log()[both], atol=1e-3, rtol=0
         )
     m = (p + shuffled) / 2
     divergence = (
@@ -105,12 +109,8 @@ def test_the_best_discriminator_knows_the_joint_ratio_so_shuffled_labels_are_see
 @pytest.mark.parametrize("separate", [True, False])
 def test_the_class_of_a_made_example_is_the_one_the_discriminator_is_told(separate):
     model, told, asked = make(loop={"separate_batches": separate}), [], []
-    model.generator.register_forward_pre_hook(
-        lambda _, args: asked.append(args[1].argmax(1).tolist())
-    )
-    model.discriminator.register_forward_pre_hook(
-        lambda _, args: told.append(args[1].argmax(1).tolist())
-    )
+    model.g.register_forward_pre_hook(lambda _, args: asked.append(args[1].argmax(1).tolist()))
+    model.d.net.register_forward_pre_hook(lambda _, args: told.append(args[1].argmax(1).tolist()))
     rows = batch(PLANE)
     model.discriminator_loss(rows)
     of_fakes = told[-1] if separate else told[-1][22:]
@@ -121,9 +121,7 @@ def test_the_class_of_a_made_example_is_the_one_the_discriminator_is_told(separa
 
 def test_the_generators_turn_has_labels_of_a_minibatch_of_its_own():
     model, asked = make(k=2), []
-    model.generator.register_forward_pre_hook(
-        lambda _, args: asked.append(args[1].argmax(1).tolist())
-    )
+    model.g.register_forward_pre_hook(lambda _, args: asked.append(args[1].argmax(1).tolist()))
     x, y = torch.randn(66, 2), torch.randint(11, (66,), generator=torch.Generator().manual_seed(2))
     fit(model, Given(PLANE, x, y, batch_size=22), 1)
     assert len(asked) == 3 and sorted(v for rows in asked for v in rows) == sorted(y.tolist())
@@ -132,17 +130,17 @@ def test_the_generators_turn_has_labels_of_a_minibatch_of_its_own():
 def test_eleven_classes_are_eleven_columns():
     model = make().eval()
     told = []
-    model.generator.register_forward_pre_hook(lambda _, args: told.append(args[1]))
-    model.sample(2000, generator=torch.Generator().manual_seed(0))
+    model.g.register_forward_pre_hook(lambda _, args: told.append(args[1]))
+    draw(model, 64, 0)
     assert (
-        told[0].shape == (2000, 11)
+        told[0].shape == (64, 11)
         and (told[0].sum(1) == 1).all()
         and set(told[0].argmax(1).tolist()) == set(range(11))
     )
     mixed = torch.rand(5, 11)
     assert torch.equal(model.one_hot(mixed), mixed)
-    with pytest.raises(ValueError, match="give labels y, 0 to 10"):
-        model.make(torch.randn(3, 2))
+    with pytest.raises(TypeError, match="'y'"):
+        model.from_codes(torch.randn(3, 2))
 
 
 def test_real_examples_with_wrong_labels_count_as_fake():
@@ -150,7 +148,7 @@ def test_real_examples_with_wrong_labels_count_as_fake():
     for mismatch in (False, True):
         model, told = make(mismatch=mismatch), []
         model.noise = Noise(3, "test")
-        model.discriminator.register_forward_pre_hook(
+        model.d.net.register_forward_pre_hook(
             lambda _, args, told=told: told.append((args[0], args[1].argmax(1)))
         )
         losses[mismatch] = model.discriminator_loss(rows)
@@ -160,7 +158,7 @@ def test_real_examples_with_wrong_labels_count_as_fake():
         and (wrong != rows["y"]).all()
         and len(set(((wrong - rows["y"]) % 11).tolist())) > 4
     )
-    extra = F.softplus(model.discriminator(x, model.one_hot(wrong))).mean()
+    extra = F.softplus(model.d(x, model.one_hot(wrong))).mean()
     torch.testing.assert_close(losses[True]["loss"], losses[False]["loss"] + extra)
     assert torch.equal(losses[True]["jsd_bound"], losses[False]["jsd_bound"])
 
@@ -173,12 +171,12 @@ def test_the_paths_between_codes_run_between_classes_too():
         torch.tensor([0, 1, 2]),
         torch.tensor([5, 6, 7]),
     )
-    frames = model.interpolate(a, b, 5, y, to)
+    frames = model.interpolate(a, b, 5, y=y, to=to)
     assert frames.shape == (3, 5, 1, 8, 8)
     for i, code, label in ((0, a, y), (-1, b, to)):
-        assert torch.equal(frames[:, i], model.from_codes(code, label))
-    same = model.interpolate(a, a, 3, y)
-    assert torch.equal(same[:, 0], same[:, 1]) and torch.equal(same[:, 0], model.from_codes(a, y))
+        assert torch.equal(frames[:, i], model.from_codes(code, y=label))
+    same = model.interpolate(a, a, 3, y=y)
+    assert torch.equal(same[:, 0], same[:, 1]) and torch.equal(same[:, 0], model.from_codes(a, y=y))
 
 
 def test_paper_networks_are_the_papers():
@@ -190,13 +188,13 @@ def test_paper_networks_are_the_papers():
         "dropout": 0.5,
     }
     model = make(DataSpec((1, 28, 28), 256, 10), **options)
-    assert [tuple(p.shape) for p in model.generator.parameters() if p.ndim == 2] == [
+    assert [tuple(p.shape) for p in model.g.parameters() if p.ndim == 2] == [
         (200, 100),
         (1000, 10),
         (1200, 1200),
         (784, 1200),
     ]
-    layers = [m for m in model.discriminator.modules() if isinstance(m, Maxout)]
+    layers = [m for m in model.d.net.modules() if isinstance(m, Maxout)]
     assert [
         (m.linear.in_features, m.linear.out_features // m.pieces, m.pieces) for m in layers
     ] == [
@@ -204,14 +202,10 @@ def test_paper_networks_are_the_papers():
         (10, 50, 5),
         (290, 240, 4),
     ]
-    for net in (model.generator, model.discriminator):
+    for net in (model.g, model.d.net):
         assert [m.p for m in net.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
-    assert (
-        0
-        < model.make(torch.randn(4, 100), torch.arange(4)).min()
-        < model.make(torch.randn(4, 100), torch.arange(4)).max()
-        < 1
-    )
+    made = model.g(torch.randn(4, 100), model.one_hot(torch.arange(4)))
+    assert 0 < made.min() < made.max() < 1
 
 
 def test_convolutions_see_the_class_as_constant_maps():
@@ -240,20 +234,19 @@ def test_sgd_decays_the_rate_and_raises_the_momentum_of_both():
 
 @pytest.mark.slow
 def test_labels_of_the_ring_hit_their_own_modes():
-    from zoo.core.sampling import draw
     from zoo.data.toy2d import Toy2D
 
     data = Toy2D(labelled=True)
     model = make(data.spec, loop={"r1": 5.0})
     fit(model, data, 1500)
     y = torch.arange(800) % 8
-    nearest = torch.cdist(draw(model, 800, y=y), data.centres).argmin(1)
+    nearest = torch.cdist(draw(model, 800, told={"y": y}), data.centres).argmin(1)
     hits = [(nearest[y == label] == label).float().mean() > 0.9 for label in range(8)]
     assert sum(hits) >= 7
 
 
 def test_unlabelled_data_and_options_without_a_meaning_are_refused():
-    with pytest.raises(ValueError, match=r"cgan is conditioned on the class.*; choose labelled"):
+    with pytest.raises(ValueError, match=r"cgan needs labels called y, got .*; choose labelled"):
         CGAN(DataSpec((2,)))
     for bad in ({"arch": "rnn"}, {"optimiser": "lion"}, {"dropout": 1.0}):
         with pytest.raises(ValueError, match="got"):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.core import DataSpec, LoopOptions
+from zoo.bases import LoopOptions
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.dcgan import DCGAN
 
@@ -26,25 +27,22 @@ def test_architecture_keeps_the_papers_rules(model):
     model = model()
     modules = [*model.modules()]
     assert not any(isinstance(m, (*POOLS, nn.Linear, nn.Dropout)) for m in modules)
-    layers = [m for m in model.generator.net if not isinstance(m, nn.Unflatten)]
+    layers = [m for m in model.g.net if not isinstance(m, nn.Unflatten)]
     hidden, end = layers[:-2], layers[-2:]
     assert [type(m) for m in hidden] == [nn.ConvTranspose2d, nn.BatchNorm2d, nn.ReLU] * (
         len(hidden) // 3
     )
     assert [type(m) for m in end] == [nn.ConvTranspose2d, nn.Tanh]
-    stages = [[type(m) for m in stage] for stage in model.discriminator.stages]
+    stages = [[type(m) for m in stage] for stage in model.d.net.stages]
     assert stages[0] == [nn.Conv2d, nn.LeakyReLU]
     assert (
         all(stage == [nn.Conv2d, nn.BatchNorm2d, nn.LeakyReLU] for stage in stages[1:])
         and len(stages) > 1
     )
-    assert isinstance(model.discriminator.end, nn.Conv2d)
+    assert isinstance(model.d.net.end, nn.Conv2d)
     assert {m.negative_slope for m in modules if isinstance(m, nn.LeakyReLU)} == {0.2}
     assert all(
-        m.stride == (2, 2)
-        for s in model.discriminator.stages
-        for m in s
-        if isinstance(m, nn.Conv2d)
+        m.stride == (2, 2) for s in model.d.net.stages for m in s if isinstance(m, nn.Conv2d)
     )
 
 
@@ -52,7 +50,7 @@ def test_paper_network_is_figure_1():
     model = paper()
     up = [
         (m.out_channels, m.kernel_size[0])
-        for m in model.generator.modules()
+        for m in model.g.modules()
         if isinstance(m, nn.ConvTranspose2d)
     ]
     assert up == [
@@ -62,9 +60,9 @@ def test_paper_network_is_figure_1():
         (128, 5),
         (3, 5),
     ]  # the first is the projection to 4x4
-    assert [s[0].out_channels for s in model.discriminator.stages] == [128, 256, 512, 1024]
-    x = model.generator(torch.zeros(2, 100, device="meta"))
-    assert x.shape == (2, 3, 64, 64) and model.discriminator.features(x).shape == (2, 1024, 4, 4)
+    assert [s[0].out_channels for s in model.d.net.stages] == [128, 256, 512, 1024]
+    x = model.g(torch.zeros(2, 100, device="meta"))
+    assert x.shape == (2, 3, 64, 64) and model.d.net.features(x).shape == (2, 1024, 4, 4)
 
 
 def test_weights_start_as_the_paper_says():
@@ -86,7 +84,7 @@ def test_real_logits_do_not_see_the_generated_batch_unless_joined():
         model, real = DCGAN(SPEC, loop=LoopOptions(separate_batches=separate)), []
         for seed in (0, 1):  # other fakes
             model.noise = Noise(seed, "test")
-            real.append(model.scores({"x": images(8)})[0])
+            real.append(model.d.both((model.scaled(images(8)),), (model.g(model.codes(8)),))[0])
         assert torch.equal(*real) == separate
 
 
@@ -95,27 +93,27 @@ def test_batch_norm_couples_samples_in_training_mode_only():
     z = torch.rand(6, 32) * 2 - 1
     with torch.no_grad():
         for _ in range(50):
-            model.generator(torch.rand(64, 32) * 2 - 1)  # running statistics
-        assert (model.generator(z)[:2] - model.generator(z[:2])).abs().max() > 1e-3
+            model.g(torch.rand(64, 32) * 2 - 1)  # running statistics
+        assert (model.g(z)[:2] - model.g(z[:2])).abs().max() > 1e-3
         model.eval()
-        assert (model.generator(z)[:2] - model.generator(z[:2])).abs().max() < 1e-6
+        assert (model.g(z)[:2] - model.g(z[:2])).abs().max() < 1e-6
 
 
 def test_images_lie_strictly_between_minus_one_and_one():
     for model in (DCGAN(SPEC), DCGAN(DataSpec((3, 32, 32), 256), kernel=5)):
-        x = model.generator(torch.rand(64, 32) * 2 - 1)
+        x = model.g(torch.rand(64, 32) * 2 - 1)
         assert x.shape[1:] == model.spec.shape and x.abs().max() < 1
-        model.generator.net[-2].weight.data *= 1e4  # the end is a tanh, whatever the weights
-        assert 0.999 < model.generator(torch.rand(64, 32) * 2 - 1).abs().max() <= 1
+        model.g.net[-2].weight.data *= 1e4  # the end is a tanh, whatever the weights
+        assert 0.999 < model.g(torch.rand(64, 32) * 2 - 1).abs().max() <= 1
 
 
 def test_discriminator_loss_is_the_cross_entropy_of_telling_real_from_generated():
     model, x = DCGAN(SPEC), images(8)
     model.noise = Noise(3, "test")
-    terms = model.discriminator_loss({"x": x})
+    terms = model.discriminator_loss(Batch({"x": x}))
     model.noise = Noise(3, "test")
-    fake = model.generator(model.noise.uniform(8, 32, low=-1, high=1)).detach()
-    s = torch.cat([model.discriminator(SPEC.to_signed(x)), model.discriminator(fake)])
+    fake = model.g(model.noise.uniform(8, 32, low=-1, high=1)).detach()
+    s = torch.cat([model.d(SPEC.to_signed(x)), model.d(fake)])
     target = torch.tensor([1.0] * 8 + [0.0] * 8)
     torch.testing.assert_close(
         terms["loss"], 2 * nn.functional.binary_cross_entropy_with_logits(s, target)
@@ -125,7 +123,7 @@ def test_discriminator_loss_is_the_cross_entropy_of_telling_real_from_generated(
 def test_features_are_all_activations_pooled_to_a_four_by_four_grid():
     model, x = DCGAN(SPEC).eval(), images(3)
     features = model.d_features(x)
-    first = model.discriminator.stages[0](SPEC.to_signed(x))  # (3, 32, 8, 8)
-    last = model.discriminator.features(SPEC.to_signed(x))  # (3, 64, 4, 4)
+    first = model.d.net.stages[0](SPEC.to_signed(x))  # (3, 32, 8, 8)
+    last = model.d.net.features(SPEC.to_signed(x))  # (3, 64, 4, 4)
     pooled = first.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2))
     torch.testing.assert_close(features, torch.cat([pooled.flatten(1), last.flatten(1)], 1))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.check import ddp_differences
-from zoo.core import DataSpec
+from zoo.check.processes import ddp_differences
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.ebgan import EBGAN, pulling_away
 
@@ -28,31 +28,31 @@ def test_best_energy_is_zero_or_the_margin_and_its_loss_the_margin_times_the_ove
     p, q = torch.randn(2, 8, dtype=torch.float64).softmax(1)
     model = tiny(margin=0.7)
     energy = torch.linspace(0, 2, 2001, dtype=torch.float64)[:, None]
-    costs = p * model.price_real(energy) + q * model.price_fake(
+    costs = p * model.d.price.real(energy) + q * model.d.price.fake(
         energy
     )  # of each energy at each of 8 points
     least, where = costs.min(0)
     torch.testing.assert_close(energy[where, 0], 0.7 * (p < q).double(), atol=1e-9, rtol=0)
     assert least.sum().item() == pytest.approx(0.7 * (1 - (p - q).abs().sum().item() / 2), abs=1e-9)
-    equal = (p * model.price_real(energy) + p * model.price_fake(energy)).min(0).values.sum()
+    equal = (p * model.d.price.real(energy) + p * model.d.price.fake(energy)).min(0).values.sum()
     assert equal.item() == pytest.approx(0.7, abs=1e-9)
 
 
 def test_hinge_is_that_of_each_sample_and_those_above_the_margin_teach_nothing():
     model, fake = tiny(), torch.rand(16, 1, 8, 8) * torch.linspace(0.1, 2, 16).view(-1, 1, 1, 1)
-    energy = model.judge(fake).detach()
+    energy = model.d(fake).detach()
     model.margin = energy.median().item() + 1e-6
     above = energy >= model.margin
     assert 0 < above.sum() < 16
     parameters = [*model.parameters_of("d")]
 
     def gradients(rows):
-        return torch.autograd.grad(model.price_fake(model.judge(fake[rows])).sum(), parameters)
+        return torch.autograd.grad(model.d.price.fake(model.d(fake[rows])).sum(), parameters)
 
     assert all((g == 0).all() for g in gradients(above))
     for everyone, below in zip(gradients(slice(None)), gradients(~above), strict=True):
         torch.testing.assert_close(everyone, below, atol=1e-6, rtol=1e-4)
-    assert model.watch(energy, energy)["hinge_active"].item() == pytest.approx(
+    assert model.d.watch(energy, energy)["hinge_active"].item() == pytest.approx(
         1 - above.float().mean().item()
     )
 
@@ -60,12 +60,12 @@ def test_hinge_is_that_of_each_sample_and_those_above_the_margin_teach_nothing()
 @pytest.mark.parametrize("error", ["mse", "l2"])
 def test_energy_is_the_error_of_the_reconstruction(error):
     model, v = tiny(error=error), torch.rand(5, 1, 8, 8) * 2 - 1
-    difference = (model.discriminator(v) - v).flatten(1)
+    difference = (model.d.net(v) - v).flatten(1)
     torch.testing.assert_close(
-        model.judge(v), difference.pow(2).mean(1) if error == "mse" else difference.norm(dim=1)
+        model.d(v), difference.pow(2).mean(1) if error == "mse" else difference.norm(dim=1)
     )
     at_zero = v.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(model.distance(at_zero, v).sum(), at_zero)
+    (slope,) = torch.autograd.grad(model.d.distance(at_zero, v).sum(), at_zero)
     assert torch.isfinite(slope).all()
 
 
@@ -88,7 +88,7 @@ def test_pulling_away_is_the_mean_squared_cosine_of_pairs():
 def test_energies_and_the_pulling_away_term_are_taken_in_single_precision_under_autocast():
     model, v, codes = tiny(), torch.rand(5, 1, 8, 8) * 2 - 1, torch.randn(5, 30)
     with torch.autocast("cpu", torch.bfloat16):
-        reconstruction, energy, term = model.discriminator(v), model.judge(v), pulling_away(codes)
+        reconstruction, energy, term = model.d.net(v), model.d(v), pulling_away(codes)
         assert pulling_away(codes.bfloat16()).dtype == torch.float32
     assert (reconstruction.dtype, energy.dtype, term.dtype) == (
         torch.bfloat16,
@@ -97,12 +97,12 @@ def test_energies_and_the_pulling_away_term_are_taken_in_single_precision_under_
     )
     torch.testing.assert_close(energy, (reconstruction.float() - v).square().flatten(1).mean(1))
     assert torch.equal(term, pulling_away(codes))
-    assert model.double().judge(v.double()).dtype == torch.float64
+    assert model.double().d(v.double()).dtype == torch.float64
 
 
 def test_energies_are_compared_with_the_error_of_the_mean_training_image():
     model, x = tiny(), images(2500)  # more than one part
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     v = SPEC.to_signed(x)
     assert model.mean_error.item() == pytest.approx(v.var(0, correction=0).mean().item(), rel=1e-5)
 
@@ -110,23 +110,23 @@ def test_energies_are_compared_with_the_error_of_the_mean_training_image():
 def test_pulling_away_is_in_the_generators_loss_only():
     with_term, without = tiny(pt=0.5), tiny(pt=0.0)
     without.load_state_dict(with_term.state_dict())
-    batch = {"x": images(8)}
+    batch = Batch({"x": images(8)})
     losses = [model.discriminator_loss(batch)["loss"] for model in (with_term, without)]
     assert torch.equal(*losses)
-    terms, plain = with_term.generator_loss(8), without.generator_loss(8)
+    terms, plain = with_term.generator_loss(Batch({}, 8)), without.generator_loss(Batch({}, 8))
     torch.testing.assert_close(terms["loss"], plain["loss"] + 0.5 * terms["pt"])
     with_term.noise.draws = 1
-    codes = with_term.discriminator.encoder(with_term.fakes(8))
+    codes = with_term.d.net.encoder(with_term.g(with_term.codes(8)))
     torch.testing.assert_close(terms["pt"], pulling_away(codes))
 
 
 def test_generator_learns_through_the_energys_input_and_its_target():
     model, fake = tiny(), (torch.rand(5, 1, 8, 8) * 2 - 1).requires_grad_()
-    (full,) = torch.autograd.grad(model.judge(fake).sum(), fake)
+    (full,) = torch.autograd.grad(model.d(fake).sum(), fake)
     (through_input,) = torch.autograd.grad(
-        (model.discriminator(fake) - fake.detach()).square().flatten(1).mean(1).sum(), fake
+        (model.d.net(fake) - fake.detach()).square().flatten(1).mean(1).sum(), fake
     )
-    reconstruction = model.discriminator(fake).detach()
+    reconstruction = model.d.net(fake).detach()
     torch.testing.assert_close(
         full - through_input, 2 * (fake.detach() - reconstruction) / 64, atol=1e-6, rtol=1e-4
     )
@@ -136,26 +136,24 @@ def test_margin_falls_linearly_to_zero():
     model = tiny(margin=0.4, margin_steps=10)
     for step, expected in ((0, 0.4), (5, 0.2), (10, 0.0), (20, 0.0)):
         model._trainer = type("Clock", (), {"global_step": step})()
-        assert model.price_fake(torch.zeros(1)).item() == pytest.approx(expected)
+        assert model.d.price.fake(torch.zeros(1)).item() == pytest.approx(expected)
 
 
 def test_codes_and_reconstructions_are_the_discriminators():
     model, x = tiny(), images(3)
     code = model.encode(x)
     assert code.shape == (3, 6)
-    torch.testing.assert_close(
-        model.reconstruct(x), SPEC.from_signed(model.discriminator.decoder(code))
-    )
-    energy = (SPEC.to_signed(x) - model.discriminator.decoder(code)).square().flatten(1).mean(1)
-    torch.testing.assert_close(model.evaluate({"x": x})["energy"], energy)
+    torch.testing.assert_close(model.reconstruct(x), SPEC.from_signed(model.d.net.decoder(code)))
+    energy = (SPEC.to_signed(x) - model.d.net.decoder(code)).square().flatten(1).mean(1)
+    torch.testing.assert_close(model.evaluate(Batch({"x": x}))["energy"], energy)
 
 
 def test_noise_auc_is_the_share_of_pairs_in_which_noise_has_more_energy():
     model, x = tiny(), images(6)
     g = torch.Generator().manual_seed(3)
-    auc = model.evaluate({"x": x}, torch.Generator().manual_seed(3))["noise_auc"].mean()
+    auc = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(3))["noise_auc"].mean()
     noise = torch.rand(6, 1, 8, 8, generator=g) * 2 - 1
-    of_data, of_noise = model.judge(SPEC.to_signed(x)), model.judge(noise)
+    of_data, of_noise = model.d(SPEC.to_signed(x)), model.d(noise)
     assert auc.item() == pytest.approx(sum((b > a).item() for a in of_data for b in of_noise) / 36)
 
 
@@ -171,24 +169,21 @@ def test_paper_networks_are_the_papers():
             norm="batch",
             norm_g="batch",
         )
-    down = [
-        m.out_channels for m in model.discriminator.encoder.modules() if isinstance(m, nn.Conv2d)
-    ]
+    down = [m.out_channels for m in model.d.net.encoder.modules() if isinstance(m, nn.Conv2d)]
     up = [
-        m.out_channels
-        for m in model.discriminator.decoder.modules()
-        if isinstance(m, nn.ConvTranspose2d)
+        m.out_channels for m in model.d.net.decoder.modules() if isinstance(m, nn.ConvTranspose2d)
     ]
     assert (down, up) == ([64, 128, 256], [128, 64, 3])
-    assert [
-        m.out_channels for m in model.generator.modules() if isinstance(m, nn.ConvTranspose2d)
-    ] == [1024, 512, 256, 128, 3]
-    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules()) == 4
+    assert [m.out_channels for m in model.g.modules() if isinstance(m, nn.ConvTranspose2d)] == [
+        1024,
+        512,
+        256,
+        128,
+        3,
+    ]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.d.net.modules()) == 4
     x = torch.zeros(2, 3, 64, 64, device="meta")
-    assert (
-        model.discriminator.encoder(x).shape == (2, 256, 8, 8)
-        and model.discriminator(x).shape == x.shape
-    )
+    assert model.d.net.encoder(x).shape == (2, 256, 8, 8) and model.d.net(x).shape == x.shape
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo.core import DataSpec, LoopOptions
+from zoo.bases import LoopOptions
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.f_gan import DIVERGENCES, FGAN, LinearGenerator, Variational, alpha_divergence
 
@@ -82,7 +83,7 @@ def test_costs_and_their_slopes_are_finite_in_single_precision_however_far_the_o
         model_of(name),
         torch.tensor([-1e4, -31.0, -11.0, 11.0, 31.0, 1e4], requires_grad=True),
     )
-    for price in (model.price_real, model.price_fake, model.price_generator):
+    for price in (model.d.price.real, model.d.price.fake, model.d.price.maker):
         cost = price(v)
         assert (
             torch.isfinite(cost).all()
@@ -110,7 +111,7 @@ def test_best_output_is_the_slope_at_the_density_ratio_and_the_bound_is_then_tig
     )
 
     def bound(v):
-        return -(p * model.price_real(v) + q * model.price_fake(v)).sum()
+        return -(p * model.d.price.real(v) + q * model.d.price.fake(v)).sum()
 
     def closure():
         optimiser.zero_grad()
@@ -133,10 +134,10 @@ def test_row_gan_is_goodfellows_game():
     s, ones = torch.randn(64), torch.ones(64)
     bce = F.binary_cross_entropy_with_logits
     minimax, plain = (model_of("gan", g_loss=name) for name in ("minimax", "nonsat"))
-    loss = minimax.price_real(s).mean() + minimax.price_fake(s).mean()
+    loss = minimax.d.price.real(s).mean() + minimax.d.price.fake(s).mean()
     torch.testing.assert_close(loss, bce(s, ones) + bce(s, 0 * ones))
-    torch.testing.assert_close(minimax.price_generator(s).mean(), -bce(s, 0 * ones))
-    torch.testing.assert_close(plain.price_generator(s).mean(), bce(s, ones))
+    torch.testing.assert_close(minimax.d.price.maker(s).mean(), -bce(s, 0 * ones))
+    torch.testing.assert_close(plain.d.price.maker(s).mean(), bce(s, ones))
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -148,7 +149,7 @@ def test_simultaneous_steps_are_those_of_one_backward_pass_with_the_generators_s
         [],
     )
     model.optimisers = lambda: {p: torch.optim.SGD(model.parameters_of(p), 0.1) for p in ("d", "g")}
-    model.generator.register_forward_pre_hook(lambda _, args: codes.append(args[0]))
+    model.g.register_forward_pre_hook(lambda _, args: codes.append(args[0]))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     x = torch.randn(32, 2)
     fit(model, Given(PLANE, x, batch_size=32), 1)
@@ -157,12 +158,12 @@ def test_simultaneous_steps_are_those_of_one_backward_pass_with_the_generators_s
         after = {n: p.clone() for n, p in model.named_parameters()}
         for n, p in model.named_parameters():
             p.copy_(before[n])
-    fake = model.generator(torch.cat(codes))
-    v, w = model.discriminator(x), model.discriminator(fake)
+    fake = model.g(torch.cat(codes))
+    v, w = model.d(x), model.d(fake)
     bound = v.mean() - (w.square() / 4 + w).mean()
     gradients = torch.autograd.grad(bound, [*model.parameters()])
     for (name, start), gradient in zip(before.items(), gradients, strict=True):
-        sign = 1 if name.startswith("discriminator") else -1
+        sign = 1 if name.startswith("d.") else -1
         torch.testing.assert_close(after[name] - start, sign * 0.1 * gradient, atol=1e-6, rtol=1e-3)
 
 
@@ -178,10 +179,9 @@ def test_kl_covers_both_modes_and_reverse_kl_seeks_the_larger(name, mean, std):
     optimisers = model.optimisers()
     for step in range(1200):
         model.noise = Noise(0, step)
-        for player, loss in (
-            ("g", model.generator_loss(256)),
-            ("d", model.discriminator_loss({"x": x})),
-        ):
+        made = model.generator_loss(Batch({}, 256))
+        rows = Batch({"x": x, "fake": made["fake"].detach()})
+        for player, loss in (("g", made), ("d", model.discriminator_loss(rows))):
             parameters = [*model.parameters_of(player)]
             for p, gradient in zip(
                 parameters, torch.autograd.grad(loss["loss"], parameters), strict=True
@@ -189,45 +189,44 @@ def test_kl_covers_both_modes_and_reverse_kl_seeks_the_larger(name, mean, std):
                 p.grad = gradient
         for optimiser in optimisers.values():
             optimiser.step()
-    assert model.generator.mu.item() == pytest.approx(mean, abs=0.15)
-    assert model.generator.sigma.item() == pytest.approx(std, abs=0.15)
+    assert model.g.mu.item() == pytest.approx(mean, abs=0.15)
+    assert model.g.sigma.item() == pytest.approx(std, abs=0.15)
 
 
 def test_accuracy_is_about_the_rows_own_threshold():
     model = model_of("kl")  # f'(1) = 1
-    terms = model.watch(torch.tensor([0.5, 1.5]), torch.tensor([0.5, 0.6, 0.7, 1.5]))
+    terms = model.d.watch(torch.tensor([0.5, 1.5]), torch.tensor([0.5, 0.6, 0.7, 1.5]))
     assert (terms["d_acc_real"], terms["d_acc_fake"]) == (0.5, 0.75)
 
 
 def test_outputs_beyond_the_clamp_are_counted_and_cost_finitely():
     model = model_of("hellinger")
     far = torch.tensor([-100.0, 100.0, 5.0, -5.0])
-    assert model.watch(far, far)["clamped"] == 0.5
+    assert model.d.watch(far, far)["clamped"] == 0.5
     assert (
-        torch.isfinite(model.price_real(far)).all() and torch.isfinite(model.price_fake(far)).all()
+        torch.isfinite(model.d.price.real(far)).all()
+        and torch.isfinite(model.d.price.fake(far)).all()
     )
-    assert "clamped" not in model_of("js").watch(far, far)
+    assert "clamped" not in model_of("js").d.watch(far, far)
 
 
 def test_paper_networks_are_the_papers():
     model = FGAN(DataSpec((1, 28, 28), 256), arch="paper", latent=100)
     shapes = [tuple(p.shape) for p in model.parameters() if p.ndim == 2]
     assert shapes == [(1200, 100), (1200, 1200), (784, 1200), (240, 784), (240, 240), (1, 240)]
-    assert sum(isinstance(m, torch.nn.BatchNorm1d) for m in model.generator.modules()) == 2
-    assert not any(isinstance(m, torch.nn.BatchNorm1d) for m in model.discriminator.modules())
+    assert sum(isinstance(m, torch.nn.BatchNorm1d) for m in model.g.modules()) == 2
+    assert not any(isinstance(m, torch.nn.BatchNorm1d) for m in model.d.net.modules())
     line = FGAN(LINE, arch="line")
-    assert isinstance(line.generator, LinearGenerator) and isinstance(
-        line.discriminator, Variational
-    )
+    assert isinstance(line.g, LinearGenerator) and isinstance(line.d.net, Variational)
     z = torch.randn(5, 1)
-    torch.testing.assert_close(line.generator(z), line.generator.mu + line.generator.sigma * z)
+    torch.testing.assert_close(line.g(z), line.g.mu + line.g.sigma * z)
 
 
 @pytest.mark.parametrize("arch", ["paper", "line"])
 def test_scores_are_single_precision_under_autocast(arch):
     model = FGAN(LINE if arch == "line" else DataSpec((1, 8, 8), 17), arch=arch, width=20)
     with torch.autocast("cpu", torch.bfloat16):
-        assert model.judge(torch.randn(4, *model.spec.shape)).dtype == torch.float32
+        assert model.d(torch.randn(4, *model.spec.shape)).dtype == torch.float32
 
 
 def test_two_latents_on_the_line_are_refused_with_the_remedy():

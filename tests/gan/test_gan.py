@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
-from zoo.gan.gan import GAN, MaxoutDiscriminator, SigmoidGenerator
-from zoo.nn.adversarial_losses import GENERATOR_LOSSES, jsd_bound
+from zoo.core import Batch, DataSpec
+from zoo.gan.gan import LOSSES, GAN, MaxoutDiscriminator, SigmoidGenerator
+from zoo.nn.adversarial_losses import jsd_bound
 
 LINE = DataSpec((1,))
 
@@ -56,7 +56,7 @@ def test_best_discriminator_is_p_over_p_plus_q_and_its_loss_gives_the_jensen_sha
     )
 
     def loss():
-        return (p * model.price_real(s)).sum() + (q * model.price_fake(s)).sum()
+        return (p * model.d.price.real(s)).sum() + (q * model.d.price.fake(s)).sum()
 
     def closure():
         optimiser.zero_grad()
@@ -72,7 +72,7 @@ def test_best_discriminator_is_p_over_p_plus_q_and_its_loss_gives_the_jensen_sha
 
 def test_where_the_discriminator_is_sure_only_the_non_saturating_loss_has_a_slope():
     slopes = {}
-    for name, loss in GENERATOR_LOSSES.items():
+    for name, loss in ((k, v.maker) for k, v in LOSSES.items()):
         s = torch.full((5,), -10.0, dtype=torch.float64, requires_grad=True)
         (slopes[name],) = torch.autograd.grad(loss(s).mean(), s)
     assert slopes["minimax"][0].item() == pytest.approx(-4.54e-5 / 5, rel=1e-3)
@@ -85,18 +85,18 @@ def test_generator_loss_is_the_one_asked_for():
     for name, expected in (("nonsat", lambda d: -d.log()), ("minimax", lambda d: (1 - d).log())):
         model = GAN(LINE, g_loss=name).double()
         model.noise.dtype = torch.float64
-        loss = model.generator_loss(64)["loss"]
+        loss = model.generator_loss(Batch({}, 64))["loss"]
         model.noise.draws = 0
-        d = model.discriminator(model.generator(model.noise.normal(64, 1))).sigmoid()
+        d = model.d(model.g(model.noise.normal(64, 1))).sigmoid()
         torch.testing.assert_close(loss, expected(d).mean())
 
 
 def test_each_of_the_k_discriminator_steps_sees_fresh_data_and_fresh_noise():
     model, real, codes = GAN(LINE, k=3), [], []
-    model.discriminator.register_forward_pre_hook(
+    model.d.net.register_forward_pre_hook(
         lambda _, args: real.append(args[0].flatten().tolist())
     )
-    model.generator.register_forward_pre_hook(
+    model.g.register_forward_pre_hook(
         lambda _, args: codes.append(args[0].flatten().tolist())
     )
     fit(model, Given(LINE, torch.arange(24.0)[:, None], batch_size=4), 2)
@@ -112,8 +112,8 @@ def test_many_discriminator_steps_close_the_bound_to_the_divergence():
     p, q = torch.tensor([16, 8, 8, 8, 8, 8, 4, 4]), torch.tensor([1, 3, 4, 8, 8, 8, 16, 16])
     rows = [torch.arange(8.0).repeat_interleave(n)[:, None] for n in (p, q)]
     model = GAN(LINE, k=800, lr_d=0.1)
-    model.discriminator, model.generator = Table(), Shift()
-    model.generator.forward = lambda z: rows[1] + 0 * model.generator.theta
+    model.d.net, model.g = Table(), Shift()
+    model.g.forward = lambda z: rows[1] + 0 * model.g.theta
     fit(model, Given(LINE, rows[0], batch_size=64), 1)
     truth = jensen_shannon(p / 64, q / 64)
     assert truth > 0.1 and model.terms["jsd_bound"].item() == pytest.approx(truth, abs=1e-5)
@@ -122,14 +122,14 @@ def test_many_discriminator_steps_close_the_bound_to_the_divergence():
 @pytest.mark.parametrize("g_loss", ["nonsat", "minimax"])
 def test_a_sure_discriminator_stops_the_minimax_generator_only(g_loss):
     model = GAN(LINE, g_loss=g_loss, optimiser="sgd", lr_d=0.01, lr_g=0.05, momentum_steps=100)
-    model.generator, model.discriminator = Shift(), nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
+    model.g, model.d.net = Shift(), nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
     with torch.no_grad():
-        model.discriminator[0].weight.fill_(2.0)
-        model.discriminator[0].bias.fill_(
+        model.d.net[0].weight.fill_(2.0)
+        model.d.net[0].bias.fill_(
             -20.0
         )  # s(x) = 2x - 20: about +20 on the data, -20 on samples
     fit(model, Given(LINE, 20 + 0.1 * torch.randn(512, 1), batch_size=64), 40)
-    moved = model.generator.theta.item()
+    moved = model.g.theta.item()
     assert moved > 1 if g_loss == "nonsat" else 0 <= moved < 0.01
 
 
@@ -137,20 +137,20 @@ def test_paper_networks_are_the_papers():
     model = GAN(DataSpec((1, 28, 28), 256), arch="maxout", latent=100, width=1200)
     shapes = [tuple(p.shape) for p in model.parameters() if p.ndim == 2]
     assert shapes == [(1200, 100), (1200, 1200), (784, 1200), (1200, 784), (1200, 240), (1, 240)]
-    assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [
+    assert [m.p for m in model.d.net.modules() if isinstance(m, nn.Dropout)] == [
         0.2,
         0.5,
         0.5,
     ]
-    for net, bound in ((model.generator, 0.05), (model.discriminator, 0.005)):
+    for net, bound in ((model.g, 0.05), (model.d.net, 0.005)):
         for w in (p for p in net.parameters() if p.ndim == 2):
             assert 0.95 * bound < w.abs().max() <= bound and w.std().item() == pytest.approx(
                 bound / 3**0.5, rel=0.1
             )
-    assert isinstance(model.generator, SigmoidGenerator) and isinstance(
-        model.discriminator, MaxoutDiscriminator
+    assert isinstance(model.g, SigmoidGenerator) and isinstance(
+        model.d.net, MaxoutDiscriminator
     )
-    assert model.discriminator.training  # dropout is on while D and G train
+    assert model.d.net.training  # dropout is on while D and G train
 
 
 def test_sigmoid_generator_starts_at_the_mean_image():
@@ -158,9 +158,9 @@ def test_sigmoid_generator_starts_at_the_mean_image():
     x = torch.randint(0, 17, (64, 1, 4, 4)).float()
     model = GAN(spec, arch="maxout", width=20, optimiser="sgd", lr_g=1e-12)
     fit(model, Given(spec, x, batch_size=8), 1)
-    nn.init.zeros_(model.generator.pixels.weight)
+    nn.init.zeros_(model.g.pixels.weight)
     torch.testing.assert_close(
-        model.generator(torch.randn(1, 32))[0], x.mean(0) / 16, atol=1e-5, rtol=0
+        model.g(torch.randn(1, 32))[0], x.mean(0) / 16, atol=1e-5, rtol=0
     )
 
 
@@ -180,4 +180,4 @@ def test_interpolation_runs_from_the_first_code_to_the_second():
     frames = model.eval().interpolate(a, b, 5)
     assert frames.shape == (3, 5, 1, 8, 8)
     for code, end in ((a, frames[:, 0]), (b, frames[:, -1])):
-        assert torch.equal(end, model.spec.from_signed(model.generator(code)))
+        assert torch.equal(end, model.spec.from_signed(model.g(code)))

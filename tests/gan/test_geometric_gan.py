@@ -7,17 +7,17 @@ import torch
 from sklearn.svm import SVC
 from torch import nn
 
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
+from zoo.gan.gan import LOSSES
 from zoo.gan.geometric_gan import GeometricGAN
-from zoo.nn.adversarial_losses import non_saturating
 
 PLANE, IMAGES = DataSpec((2,)), DataSpec((1, 8, 8), 17)
 
 
 def fixed(model: GeometricGAN, fake: torch.Tensor) -> GeometricGAN:
     """The model with a generator of these samples."""
-    model.generator.forward = lambda z: fake
+    model.g.forward = lambda z: fake
     model.noise = Noise(0, "test")
     return model
 
@@ -29,44 +29,43 @@ def test_discriminator_is_a_hyperplane_of_the_features(spec):
     assert phi.shape == (5, 128 if spec is PLANE else 32 * 4 * 4) and phi.shape[1] == len(
         model.normal
     )
-    torch.testing.assert_close(model.judge(x), phi @ model.normal + model.discriminator.end.bias)
+    torch.testing.assert_close(model.d(x), phi @ model.normal + model.d.net.end.bias)
 
 
 @pytest.mark.parametrize("side", ["real", "fake"])
 def test_only_support_vectors_teach_the_discriminator(side):
     model = GeometricGAN(PLANE, c=None)
-    nn.init.normal_(
-        model.discriminator.end.weight
-    )  # so that there are rows on both sides of the margin
+    nn.init.normal_(model.d.net.end.weight)  # so that there are rows on both sides of the margin
     x = torch.randn(64, 2)
-    s = model.judge(x).detach()
+    s = model.d(x).detach()
     far = s > 1 if side == "real" else s < -1
     assert 0 < far.sum() < 64
-    price = model.price_real if side == "real" else model.price_fake
+    price = model.d.price.real if side == "real" else model.d.price.fake
     gradients = [
-        torch.autograd.grad(price(model.judge(x[rows])).sum(), [*model.discriminator.parameters()])
+        torch.autograd.grad(price(model.d(x[rows])).sum(), [*model.d.net.parameters()])
         for rows in (far, slice(None), ~far)
     ]
     assert all((g == 0).all() for g in gradients[0])
     for everyone, support in zip(gradients[1], gradients[2], strict=True):
         torch.testing.assert_close(everyone, support)
-    terms = model.watch(s, s)
+    model.d.both = lambda rows, made: (s, s)
+    terms = fixed(model, x).discriminator_loss(Batch({"x": x}))
     assert terms[f"sv_frac_{side}"].item() == pytest.approx(1 - far.float().mean().item())
 
 
 def test_samples_features_all_move_along_the_normal():
     model, z = GeometricGAN(PLANE), 100 * torch.randn(16, 2)
-    phi = model.features(model.make(z)).detach().requires_grad_()
-    s = phi @ model.normal + model.discriminator.end.bias
-    (slope,) = torch.autograd.grad(model.price_generator(s).mean(), phi, retain_graph=True)
+    phi = model.features(model.g(z)).detach().requires_grad_()
+    s = phi @ model.normal + model.d.net.end.bias
+    (slope,) = torch.autograd.grad(model.d.price.maker(s).mean(), phi, retain_graph=True)
     torch.testing.assert_close(slope, -model.normal.detach().expand(16, -1) / 16)
-    (other,) = torch.autograd.grad(non_saturating(s).mean(), phi)
+    (other,) = torch.autograd.grad(LOSSES["nonsat"].maker(s).mean(), phi)
     assert other.norm(dim=1).std() > 1e-4  # Goodfellow's differ from sample to sample
 
 
 def test_leaky_loss_is_the_flipped_hinge_with_a_slope_beyond_the_margin():
     s = torch.tensor([-2.0, 0.5, 3.0], requires_grad=True)
-    cost = GeometricGAN(PLANE, g_loss="leaky", leak=0.1).price_generator(s)
+    cost = GeometricGAN(PLANE, g_loss="leaky", leak=0.1).d.price.maker(s)
     torch.testing.assert_close(cost, torch.tensor([3.0, 0.5, -0.2]))
     torch.testing.assert_close(
         torch.autograd.grad(cost.sum(), s)[0], torch.tensor([-1.0, -1.0, -0.1])
@@ -77,7 +76,7 @@ def test_best_outputs_are_signs_and_their_loss_is_the_overlap():
     p, q = torch.randn(2, 8, dtype=torch.float64).softmax(1)
     model = GeometricGAN(PLANE, c=None)
     s = torch.linspace(-3, 3, 601, dtype=torch.float64)[:, None]
-    costs = p * model.price_real(s) + q * model.price_fake(
+    costs = p * model.d.price.real(s) + q * model.d.price.fake(
         s
     )  # of each of 601 outputs at each of 8 points
     least, where = costs.min(0)
@@ -108,13 +107,13 @@ def test_hyperplane_of_given_features_is_the_support_vector_machines(points, c):
     n = 60
     real, fake = points(n)
     model = GeometricGAN(PLANE, c=c)
-    model.discriminator.hidden, model.discriminator.end = nn.Identity(), nn.Linear(2, 1)
+    model.d.net.hidden, model.d.net.end = nn.Identity(), nn.Linear(2, 1)
     fixed(model, fake)
-    optimiser = torch.optim.Adam(model.discriminator.parameters(), 0.1)
+    optimiser = torch.optim.Adam(model.d.net.parameters(), 0.1)
     decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.994)
     for _ in range(1000):
         optimiser.zero_grad()
-        loss = model.discriminator_loss({"x": real})["loss"]
+        loss = model.discriminator_loss(Batch({"x": real}))["loss"]
         loss.backward()
         optimiser.step()
         decay.step()
@@ -125,8 +124,8 @@ def test_hyperplane_of_given_features_is_the_support_vector_machines(points, c):
         assert (machine.decision_function(x) * labels).min() > 1 - 1e-3
     assert torch.cosine_similarity(model.normal, w, 0) > 0.99
     assert model.normal.norm().item() == pytest.approx(w.norm().item(), rel=0.03)
-    assert model.discriminator.end.bias.item() == pytest.approx(machine.intercept_[0], abs=0.03)
-    assert model.discriminator_loss({"x": real})["margin"].item() == pytest.approx(
+    assert model.d.net.end.bias.item() == pytest.approx(machine.intercept_[0], abs=0.03)
+    assert model.discriminator_loss(Batch({"x": real}))["margin"].item() == pytest.approx(
         2 / w.norm().item(), rel=0.03
     )
 
@@ -136,19 +135,19 @@ def test_only_the_hyperplanes_normal_is_decayed():
     free, tied = GeometricGAN(PLANE, c=None), GeometricGAN(PLANE, c=5.0)
     tied.load_state_dict(free.state_dict())
     for model in (free, tied):
-        loss = fixed(model, torch.ones(32, 2)).discriminator_loss({"x": x})["loss"]
+        loss = fixed(model, torch.ones(32, 2)).discriminator_loss(Batch({"x": x}))["loss"]
         gradients.append(
             dict(
                 zip(
-                    dict(model.discriminator.named_parameters()),
-                    torch.autograd.grad(loss, [*model.discriminator.parameters()]),
+                    dict(model.d.net.named_parameters()),
+                    torch.autograd.grad(loss, [*model.d.net.parameters()]),
                     strict=True,
                 )
             )
         )
     for name in gradients[0]:
         extra = (
-            free.discriminator.end.weight.detach() / 5
+            free.d.net.end.weight.detach() / 5
             if name == "end.weight"
             else torch.zeros_like(gradients[0][name])
         )
@@ -159,22 +158,22 @@ def test_only_the_hyperplanes_normal_is_decayed():
 
 def test_equal_densities_and_a_zero_output_are_an_equilibrium():
     x, model = torch.randn(32, 2), GeometricGAN(PLANE)
-    nn.init.zeros_(model.discriminator.end.weight)
-    nn.init.zeros_(model.discriminator.end.bias)
+    nn.init.zeros_(model.d.net.end.weight)
+    nn.init.zeros_(model.d.net.end.bias)
     fixed(model, x)
-    loss = model.discriminator_loss({"x": x})["loss"]
+    loss = model.discriminator_loss(Batch({"x": x}))["loss"]
     assert loss == 2
-    assert all(
-        g.abs().max() < 1e-6 for g in torch.autograd.grad(loss, [*model.discriminator.parameters()])
+    assert all(g.abs().max() < 1e-6 for g in torch.autograd.grad(loss, [*model.d.net.parameters()]))
+    del model.g.forward
+    moves = torch.autograd.grad(
+        model.generator_loss(Batch({}, 32))["loss"], [*model.g.parameters()]
     )
-    del model.generator.forward
-    moves = torch.autograd.grad(model.generator_loss(32)["loss"], [*model.generator.parameters()])
     assert all((g == 0).all() for g in moves)
 
 
 def test_dcgans_start_is_that_of_both_networks():
     model = GeometricGAN(DataSpec((1, 16, 16), 17), width=64, init="dcgan")
-    for net in (model.generator, model.discriminator):
+    for net in (model.g, model.d.net):
         weights = [
             m.weight for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))
         ]

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.check import ddp_differences
-from zoo.core import DataSpec
+from zoo.check.processes import ddp_differences
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.toy2d import Toy2D
 from zoo.gan.gogan import GoGAN, hinge
@@ -50,7 +50,7 @@ def data(batch_size: int = 8) -> Given:
 
 
 def gradients(model: GoGAN, terms: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    return [*torch.autograd.grad(terms["loss"], [*model.discriminator.parameters()])]
+    return [*torch.autograd.grad(terms["loss"], [*model.d.net.parameters()])]
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def gradients(model: GoGAN, terms: dict[str, torch.Tensor]) -> list[torch.Tensor
 )
 def test_the_ranking_costs_what_its_margins_lack(real, new, old, loss):
     model = in_stage_two(epsilon=0.25)
-    model.discriminator = Scores(real, new, old)
-    terms = model.discriminator_loss({"x": torch.randn(5, 2)})
+    model.d.net = Scores(real, new, old)
+    terms = model.discriminator_loss(Batch({"x": torch.randn(5, 2)}))
     assert terms["loss"].item() == loss  # all of these are sums of powers of two
-    (slope,) = torch.autograd.grad(terms["loss"], model.discriminator.scores)
+    (slope,) = torch.autograd.grad(terms["loss"], model.d.net.scores)
     assert (slope.abs().max().item() > 0) == (loss > 0)
 
 
@@ -77,8 +77,8 @@ def test_margins_are_those_of_pairs_of_which_some_keep_theirs(stage):
     model = in_stage_two()
     model.stage.fill_(stage)
     real, new, old = [2.0, -1.0, 0.5, 3.0], [0.5, 0.0, -2.0, 2.5], [1.0, -4.0, -2.0, 0.5]
-    model.discriminator = Scores(real, new, old)
-    terms = model.discriminator_loss({"x": torch.randn(4, 2)})
+    model.d.net = Scores(real, new, old)
+    terms = model.discriminator_loss(Batch({"x": torch.randn(4, 2)}))
     lacks = (
         [0.0, 2.0, 0.0, 0.5],
         [1.0, 0.0, 0.0, 0.0],
@@ -87,7 +87,7 @@ def test_margins_are_those_of_pairs_of_which_some_keep_theirs(stage):
         0.5 * sum(lacks[1]) / 4 if stage == 2 else 0
     )
     assert terms["active_new"] == 0.5 and (stage == 1 or terms["active_old"] == 0.25)
-    (slope,) = torch.autograd.grad(terms["loss"], model.discriminator.scores)
+    (slope,) = torch.autograd.grad(terms["loss"], model.d.net.scores)
     in_new, in_old = (
         torch.tensor([0.0, 1.0, 0.0, 1.0]),
         torch.tensor([0.5 if stage == 2 else 0.0, 0.0, 0.0, 0.0]),
@@ -108,22 +108,19 @@ def test_the_hinge_has_no_gradient_once_every_pair_keeps_its_margin_and_slope_on
 def test_stage_one_has_no_old_examples_and_pairs_each_example_with_one_code():
     model, x = GoGAN(PLANE, width=8), torch.randn(6, 2)
     model.noise = Noise(3, "test")
-    loss = model.discriminator_loss({"x": x})["loss"]
-    fake = model.generator(Noise(3, "test").normal(6, 2))
-    each = [
-        max(0.0, (model.discriminator(fake)[i] + 1 - model.discriminator(x)[i]).item())
-        for i in range(6)
-    ]
+    loss = model.discriminator_loss(Batch({"x": x}))["loss"]
+    fake = model.g(Noise(3, "test").normal(6, 2))
+    each = [max(0.0, (model.d(fake)[i] + 1 - model.d(x)[i]).item()) for i in range(6)]
     assert loss.item() == pytest.approx(sum(each) / 6, abs=1e-6) and min(each) > 0
 
 
 def test_both_generators_of_a_stage_are_given_the_same_codes_and_get_no_gradient():
     model, codes = in_stage_two(), []
-    for net in (model.generator, model.past[0].generator):
+    for net in (model.g, model.past[0].g):
         net.register_forward_pre_hook(lambda _, args: codes.append(args[0].clone()))
-    model.discriminator_loss({"x": torch.randn(6, 2)})["loss"].backward()
+    model.discriminator_loss(Batch({"x": torch.randn(6, 2)}))["loss"].backward()
     assert len(codes) == 2 and torch.equal(*codes)
-    assert all(p.grad is None for net in (model.generator, model.past) for p in net.parameters())
+    assert all(p.grad is None for net in (model.g, model.past) for p in net.parameters())
 
 
 def test_without_the_old_examples_and_with_an_endless_margin_it_is_wgan():
@@ -132,13 +129,13 @@ def test_without_the_old_examples_and_with_an_endless_margin_it_is_wgan():
         torch.randn(32, 2, dtype=torch.float64),
     )
     model.noise = Noise(3, "test", dtype=torch.float64)
-    found = gradients(model, model.discriminator_loss({"x": x}))
-    fake = model.generator(Noise(3, "test", dtype=torch.float64).normal(32, 2)).detach()
-    wgan = model.discriminator(fake).mean() - model.discriminator(x).mean()
+    found = gradients(model, model.discriminator_loss(Batch({"x": x})))
+    fake = model.g(Noise(3, "test", dtype=torch.float64).normal(32, 2)).detach()
+    wgan = model.d(fake).mean() - model.d(x).mean()
     for a, b in zip(found, gradients(model, {"loss": wgan}), strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
     model.noise = Noise(3, "test", dtype=torch.float64)
-    torch.testing.assert_close(model.generator_loss(32)["loss"], -model.discriminator(fake).mean())
+    torch.testing.assert_close(model.generator_loss(Batch({}, 32))["loss"], -model.d(fake).mean())
 
 
 def test_old_scores_of_the_old_critic_give_the_new_one_no_gradient():
@@ -147,8 +144,8 @@ def test_old_scores_of_the_old_critic_give_the_new_one_no_gradient():
     for scorer in ("new", "old"):
         model = in_stage_two(rank_scorer=scorer, lambda_new=0.0, lambda_old=1.0, epsilon=10.0)
         model.noise = Noise(3, "test")
-        losses[scorer] = gradients(model, model.discriminator_loss({"x": x}))
-    real = torch.autograd.grad(-model.discriminator(x).mean(), [*model.discriminator.parameters()])
+        losses[scorer] = gradients(model, model.discriminator_loss(Batch({"x": x})))
+    real = torch.autograd.grad(-model.d(x).mean(), [*model.d.net.parameters()])
     for old, new, alone in zip(losses["old"], losses["new"], real, strict=True):
         torch.testing.assert_close(old, alone)
         assert not torch.allclose(new, alone)
@@ -160,7 +157,7 @@ def test_the_second_stage_starts_as_a_copy_and_leaves_the_first_alone():
 
     def begin() -> None:
         first.update({n: v.clone() for n, v in model.past[0].state_dict().items()})
-        for part in ("generator", "discriminator"):
+        for part in ("g", "d"):
             for a, b in zip(
                 model.of_stage(1, part).parameters(),
                 model.of_stage(2, part).parameters(),
@@ -198,11 +195,11 @@ def test_the_critic_is_clamped_after_each_of_its_steps_in_every_stage():
     after = model.after_step
     model.after_step = lambda player: (
         after(player),
-        largest.append(max(p.abs().max().item() for p in model.discriminator.parameters())),
+        largest.append(max(p.abs().max().item() for p in model.d.net.parameters())),
     )
     fit(model, data(), 4)
     assert len(largest) == 12 and max(largest) <= torch.tensor(0.02).item()
-    assert max(p.abs().max().item() for p in model.generator.parameters()) > 0.02
+    assert max(p.abs().max().item() for p in model.g.parameters()) > 0.02
 
 
 def test_samples_can_be_asked_of_any_stage():
@@ -212,28 +209,28 @@ def test_samples_can_be_asked_of_any_stage():
         of[-1], model.sample(7, generator=g.manual_seed(1))
     )
     torch.testing.assert_close(
-        of[1], model.past[0].generator(torch.randn(7, 2, generator=g.manual_seed(1)))
+        of[1], model.past[0].g(torch.randn(7, 2, generator=g.manual_seed(1)))
     )
     assert not torch.equal(of[1], of[2])
 
 
 def test_held_out_ranks_are_shares_of_pairs():
     model, x = in_stage_two().eval(), torch.randn(50, 2)
-    values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))
+    values = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(1))
     new, old = (
         model.sample(50, generator=torch.Generator().manual_seed(1), stage=s) for s in (2, 1)
     )
-    d = model.discriminator
+    d = model.d.net
     assert values["rank_new"].tolist() == (d(x) > d(new)).float().tolist()
     assert values["rank_old"].tolist() == (d(new) > d(old)).float().tolist()
     model.stage.fill_(1)
-    assert "rank_old" not in model.evaluate({"x": x})
+    assert "rank_old" not in model.evaluate(Batch({"x": x}))
 
 
 def test_completion_finds_the_code_of_what_is_known_and_pastes_it():
     torch.manual_seed(0)
     model = GoGAN(IMAGES, latent=3, width=4).eval()
-    for p in model.generator.parameters():
+    for p in model.g.parameters():
         p.data *= 4  # its images differ
     truth = model.sample(6, generator=torch.Generator().manual_seed(5))
     known = torch.ones(1, 8, 8, dtype=torch.bool)

@@ -6,19 +6,20 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.check import ddp_differences
-from zoo.core import DataSpec, LoopOptions
+from zoo.bases import LoopOptions
+from zoo.check.processes import ddp_differences
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
-from zoo.gan.improved_gan import ImprovedGAN
+from zoo.gan.improved_gan import ImprovedGAN, is_real
 from zoo.nn.minibatch import MinibatchDiscrimination
 from zoo.nn.virtual_batch_norm import Referenced, VirtualBatchNorm
 
 SPEC = DataSpec((1, 8, 8), 17, 3)
 
 
-def batch(n: int = 12) -> dict[str, torch.Tensor]:
+def batch(n: int = 12) -> Batch:
     x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).double()
-    return {"x": x, "y": torch.arange(n) % 3, "index": torch.arange(n)}
+    return Batch({"x": x, "y": torch.arange(n) % 3, "index": torch.arange(n)})
 
 
 def make(spec: DataSpec = SPEC, **options) -> ImprovedGAN:
@@ -32,10 +33,10 @@ def given_logits(
     model: ImprovedGAN, real: torch.Tensor, fake: torch.Tensor, **rows
 ) -> dict[str, torch.Tensor]:
     """D's terms where its logits are these."""
-    model.scores = lambda batch: (real, fake)
+    model.d.both = lambda real_, made: (real, fake)
     n = len(real)
     return model.discriminator_loss(
-        {"x": real, "y": torch.arange(n) % 3, "index": torch.arange(n), **rows}
+        Batch({"x": real, "y": torch.arange(n) % 3, "index": torch.arange(n), **rows})
     )
 
 
@@ -65,11 +66,11 @@ def test_a_shift_of_all_logits_changes_who_is_real_and_not_which_class(logits):
     torch.testing.assert_close(plain["sup"], shifted["sup"])
     assert shifted["unl"] < plain["unl"] - 0.05
     model = make()
-    before = model.realness(model.fakes(4))
+    before = is_real(model.d(model.g(model.codes(4))))
     model.noise.draws = 0
     with torch.no_grad():
-        model.discriminator.end.b += 1.5
-    torch.testing.assert_close(model.realness(model.fakes(4)), before + 1.5)
+        model.d.net.end.b += 1.5
+    torch.testing.assert_close(is_real(model.d(model.g(model.codes(4)))), before + 1.5)
 
 
 def test_large_logits_stay_finite(logits):
@@ -94,29 +95,26 @@ def test_the_generator_matches_features_under_the_last_layer_of_a_fresh_minibatc
     model, rows = make(), batch()
     loss = model.generator_loss(rows)["loss"]
     model.noise.draws = 0
-    f = model.discriminator.features
+    f = model.d.net.features
     expected = (
-        (
-            f(SPEC.to_signed(rows["x"])).mean(0)
-            - f(model.generator(model.noise.normal(12, 4))).mean(0)
-        )
+        (f(SPEC.to_signed(rows["x"])).mean(0) - f(model.g(model.noise.normal(12, 4))).mean(0))
         .abs()
         .mean()
     )
     torch.testing.assert_close(loss, expected)
-    grads = torch.autograd.grad(loss, [*model.discriminator.end.parameters()], allow_unused=True)
+    grads = torch.autograd.grad(loss, [*model.d.net.end.parameters()], allow_unused=True)
     assert all(g is None for g in grads)  # not of the logits
-    assert [p.real for p in model.phases()] == [True, True] and [
-        p.real for p in make(g_loss="nonsat").phases()
+    assert [bool(p.reads) for p in model.phases()] == [True, True] and [
+        bool(p.reads) for p in make(g_loss="nonsat").phases()
     ] == [True, False]
 
 
 def test_without_matching_the_generator_wants_to_be_called_real():
     for name, price in (("nonsat", lambda d: -d.log()), ("minimax", lambda d: (1 - d).log())):
         model = make(g_loss=name)
-        loss = model.generator_loss(8)["loss"]
+        loss = model.generator_loss(Batch({}, 8))["loss"]
         model.noise.draws = 0
-        z = model.judge(model.fakes(8)).exp().sum(1)
+        z = model.d(model.g(model.codes(8))).exp().sum(1)
         torch.testing.assert_close(loss, price(z / (z + 1)).mean())
 
 
@@ -146,11 +144,14 @@ def test_minibatch_features_see_the_rows_of_other_processes():
 
 def test_real_and_generated_minibatches_are_discriminated_apart():
     model, rows = make(kernels=6), batch()
-    assert model.discriminator.end.v.shape[1] == 4 + 6  # f and o
-    real = model.scores(rows)[0]
+    assert model.d.net.end.v.shape[1] == 4 + 6  # f and o
+    both, seen = model.d.both, []
+    model.d.both = lambda *groups: seen.append(both(*groups)) or seen[-1]
+    model.discriminator_loss(rows)
+    ((real, _),) = seen
     model.noise.draws = 0
-    torch.testing.assert_close(real, model.judge(SPEC.to_signed(rows["x"])))
-    others = model.judge(torch.cat([SPEC.to_signed(rows["x"]), model.fakes(12)]))[:12]
+    torch.testing.assert_close(real, model.d(SPEC.to_signed(rows["x"])))
+    others = model.d(torch.cat([SPEC.to_signed(rows["x"]), model.g(model.codes(12))]))[:12]
     assert not torch.allclose(real, others)
 
 
@@ -199,21 +200,21 @@ def test_virtual_batch_norm_stays_exact_far_from_zero(dtype, tolerance):
 
 def test_a_generator_with_virtual_batch_norm_makes_each_sample_alone_from_a_fixed_reference():
     model = make(norm_g="virtual", reference=6)
-    assert isinstance(model.generator, Referenced) and not any(
-        isinstance(m, nn.BatchNorm2d) for m in model.generator.modules()
+    assert isinstance(model.g, Referenced) and not any(
+        isinstance(m, nn.BatchNorm2d) for m in model.g.modules()
     )
     z = torch.randn(5, 4, dtype=torch.float64)
-    torch.testing.assert_close(model.generator(z)[:2], model.generator(z[:2]))
-    reference = model.state_dict()["generator.z"].clone()
-    before = model.generator(z)
+    torch.testing.assert_close(model.g(z)[:2], model.g(z[:2]))
+    reference = model.state_dict()["g.z"].clone()
+    before = model.g(z)
     fit(
         make(norm_g="virtual", reference=6).float(),
         Given(SPEC, batch(32)["x"].float(), batch(32)["y"]),
         1,
     )
-    assert torch.equal(model.generator.z, reference) and reference.shape == (6, 4)
-    model.generator.z.normal_()
-    assert not torch.allclose(model.generator(z), before)
+    assert torch.equal(model.g.z, reference) and reference.shape == (6, 4)
+    model.g.z.normal_()
+    assert not torch.allclose(model.g(z), before)
 
 
 def test_historical_averaging_pulls_to_the_mean_of_past_parameters():
@@ -230,8 +231,7 @@ def test_historical_averaging_pulls_to_the_mean_of_past_parameters():
         with torch.no_grad():
             for p in model.parameters_of(player):
                 p.add_(0.1)
-        phase = next(p for p in model.phases() if p.player == player)
-        cost = model.regularised(phase, {}, {"loss": torch.zeros(())})["loss"]
+        cost = model.averaged(player, {"loss": torch.zeros(())})["loss"]
         grads = torch.autograd.grad(cost, [*model.parameters_of(player)])
         pull = 2 * lam * (model.flat(player) - mean)
         torch.testing.assert_close(torch.cat([g.flatten() for g in grads]), pull.detach())
@@ -256,7 +256,7 @@ def test_with_smoothed_labels_the_best_discriminator_is_a_p_over_p_plus_q():
 
     def closure():
         optimiser.zero_grad()
-        on_real, on_fake = model.prices(table.logsumexp(1), table.logsumexp(1))
+        on_real, on_fake = model.d.prices(table.logsumexp(1), table.logsumexp(1))
         loss = (p * on_real + q * on_fake).sum()
         loss.backward()
         return loss
@@ -269,19 +269,19 @@ def test_with_smoothed_labels_the_best_discriminator_is_a_p_over_p_plus_q():
 
 def test_a_few_labels_stand_for_all_rows_and_the_others_are_not_read():
     model, rows = make(labels=4), batch()
-    model.rows.fill_(12)
+    model.size.fill_(12)
     logits = torch.randn(12, 3, dtype=torch.float64)
     sup = model.label_cost(logits, rows)
     torch.testing.assert_close(sup, nn.functional.cross_entropy(logits[:4], rows["y"][:4]))
-    wrong = rows | {"y": torch.where(rows["index"] < 4, rows["y"], (rows["y"] + 1) % 3)}
+    wrong = Batch(rows | {"y": torch.where(rows["index"] < 4, rows["y"], (rows["y"] + 1) % 3)})
     assert model.label_cost(logits, wrong) == sup
 
 
 def test_the_discriminators_layers_start_scaled_by_the_data():
     model, x = make(), batch(60)["x"]
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     h = SPEC.to_signed(x)
-    for stage in model.discriminator.stages:
+    for stage in model.d.net.stages:
         pre = stage[0](h)
         torch.testing.assert_close(
             pre.mean((0, 2, 3)), torch.zeros(pre.shape[1], dtype=torch.float64), atol=1e-9, rtol=0
@@ -290,7 +290,7 @@ def test_the_discriminators_layers_start_scaled_by_the_data():
             pre.std((0, 2, 3)), torch.ones(pre.shape[1], dtype=torch.float64), atol=1e-2, rtol=0
         )
         h = stage(h)
-    assert model.rows == 60 and model.discriminator.training
+    assert model.size == 60 and model.d.net.training
 
 
 def test_the_last_layer_starts_scaled_by_minibatches_as_large_as_trainings():
@@ -299,10 +299,10 @@ def test_the_last_layer_starts_scaled_by_minibatches_as_large_as_trainings():
         model = make(kernels=8, lr_d=0.0, lr_g=0.0, loop=LoopOptions(accumulate=accumulate)).float()
         fit(model, Given(SPEC, x, batch(96)["y"], batch_size=16), 1)  # a step that moves nothing
         logits = torch.cat(
-            [model.eval().judge(SPEC.to_signed(rows)) for rows in x.split(16 // accumulate)]
+            [model.eval().d(SPEC.to_signed(rows)) for rows in x.split(16 // accumulate)]
         )
         assert logits.mean(0).abs().max() < 1e-3 and (logits.std(0) - 1).abs().max() < 1e-2
-        together = model.judge(SPEC.to_signed(x))
+        together = model.d(SPEC.to_signed(x))
         assert together.mean(0).abs().max() > 0.1  # more rows at once are counted more often
 
 
@@ -319,24 +319,24 @@ def test_paper_discriminator_is_the_authors():
         )
         convs = [
             tuple(m.v.shape[:1]) + tuple(m.v.shape[2:3])
-            for m in model.discriminator.modules()
+            for m in model.d.net.modules()
             if hasattr(m, "measuring")
         ]
-        f = model.discriminator.features(torch.zeros(2, 3, 32, 32))
+        f = model.d.net.features(torch.zeros(2, 3, 32, 32))
     assert convs == [(96, 3)] * 3 + [(192, 3)] * 4 + [(192, 1)] * 2 + [(10, 1)] and f.shape == (
         2,
         192,
     )
-    assert [m.p for m in model.discriminator.modules() if isinstance(m, nn.Dropout)] == [
+    assert [m.p for m in model.d.net.modules() if isinstance(m, nn.Dropout)] == [
         0.2,
         0.5,
         0.5,
     ]
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules())
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.d.net.modules())
     small = ImprovedGAN(DataSpec((3, 16, 16), 256, 10), arch="paper", width=64)
     assert all(
         m.weight.std().item() == pytest.approx(0.05, rel=0.1)
-        for m in small.generator.modules()
+        for m in small.g.modules()
         if hasattr(m, "output_padding")
     )
 
@@ -350,8 +350,8 @@ def test_rates_stay_and_then_fall_to_zero():
 def test_data_without_labels_make_a_plain_discriminator_that_cannot_classify():
     model = make(DataSpec((2,)))
     x = torch.randn(8, 2, dtype=torch.float64)
-    assert model.judge(x).shape == (8, 1) and "sup" not in model.discriminator_loss(
-        {"x": x, "index": torch.arange(8)}
+    assert model.d(x).shape == (8, 1) and "sup" not in model.discriminator_loss(
+        Batch({"x": x, "index": torch.arange(8)})
     )
     with pytest.raises(ValueError, match="needs labels"):
         model.classify(x)
@@ -372,7 +372,7 @@ def test_what_has_no_meaning_is_refused():
         assert "improved_gan" in str(caught.value)
     for side in (12, 20):
         model = ImprovedGAN(DataSpec((1, side, side), 17, 3), arch="paper", width=4)
-        assert model.judge(model.fakes(2)).shape == (2, 3)
+        assert model.d(model.g(model.codes(2))).shape == (2, 3)
 
 
 @pytest.mark.ddp

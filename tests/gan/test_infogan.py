@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo.core import DataSpec, LoopOptions
+from zoo.bases import LoopOptions
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.infogan import InfoGAN
 from zoo.nn.votes import Votes
@@ -17,9 +18,9 @@ from zoo.nn.votes import Votes
 SPEC = DataSpec((1, 8, 8), 17, 3)
 
 
-def images(n: int = 12) -> dict[str, torch.Tensor]:
+def images(n: int = 12) -> Batch:
     x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).double()
-    return {"x": x, "y": torch.arange(n) % 3}
+    return Batch({"x": x, "y": torch.arange(n) % 3})
 
 
 def make(**options) -> InfoGAN:
@@ -97,7 +98,7 @@ def test_a_channel_that_keeps_the_category_gives_all_its_entropy_once_q_is_fitte
 
 
 def test_both_losses_subtract_the_weighted_information_of_the_same_generated_rows():
-    for player, arguments in (("discriminator", images()), ("generator", 12)):
+    for player, arguments in (("discriminator", images()), ("generator", Batch({}, 12))):
         losses = {
             lam: getattr(make(lam_cat=lam, lam_cont=2 * lam), f"{player}_loss")(arguments)["loss"]
             for lam in (0.0, 1.0)
@@ -105,7 +106,7 @@ def test_both_losses_subtract_the_weighted_information_of_the_same_generated_row
         model = make()
         codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
         category, continuous = (
-            v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes)
+            v.mean() for v in model.information(model.d(model.g(codes))[:, 1:], codes)
         )
         torch.testing.assert_close(losses[0.0] - losses[1.0], category + 2 * continuous)
 
@@ -114,12 +115,12 @@ def test_both_parts_of_the_information_teach_whose_turn_it_is():
     model = make()
     codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
     category, continuous = (
-        v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes)
+        v.mean() for v in model.information(model.d(model.g(codes))[:, 1:], codes)
     )
     for player, arguments, name in (
-        ("discriminator", images(), "discriminator.q"),
-        ("discriminator", images(), "discriminator.trunk"),
-        ("generator", 12, "generator"),
+        ("discriminator", images(), "d.net.q"),
+        ("discriminator", images(), "d.net.trunk"),
+        ("generator", Batch({}, 12), "g"),
     ):
         game, whole = (
             gradient(getattr(m, f"{player}_loss")(arguments)["loss"], m.get_submodule(name))
@@ -134,7 +135,7 @@ def test_without_information_the_losses_are_those_of_the_game():
     model, x = make(lam_cat=0.0, lam_cont=0.0), images()["x"]
     loss = model.discriminator_loss(images())["loss"]
     codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
-    real, fake = (model.discriminator(v)[:, 0] for v in (SPEC.to_signed(x), model.generator(codes)))
+    real, fake = (model.d(v)[:, 0] for v in (SPEC.to_signed(x), model.g(codes)))
     bce = F.binary_cross_entropy_with_logits
     torch.testing.assert_close(
         loss, bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))
@@ -144,23 +145,15 @@ def test_without_information_the_losses_are_those_of_the_game():
 def test_q_and_the_trunk_learn_the_information_in_ds_turn_and_the_generator_in_its_own():
     model = make()
     codes = codes_of(model, 12)
-    known = sum(
-        v.mean() for v in model.information(model.judge(model.generator(codes))[:, 1:], codes)
-    )
+    known = sum(v.mean() for v in model.information(model.d(model.g(codes))[:, 1:], codes))
     assert all(
-        gradient(known, net).abs().max() > 0
-        for net in (model.discriminator.q, model.discriminator.trunk, model.generator)
+        gradient(known, net).abs().max() > 0 for net in (model.d.net.q, model.d.net.trunk, model.g)
     )
-    assert gradient(known, model.discriminator.source).abs().max() == 0
-    assert gradient(model.discriminator_loss(images())["loss"], model.generator).abs().max() == 0
-    assert set(map(id, model.discriminator.q.parameters())) <= set(
-        map(id, model.parameters_of("d"))
-    )
+    assert gradient(known, model.d.net.source).abs().max() == 0
+    assert gradient(model.discriminator_loss(images())["loss"], model.g).abs().max() == 0
+    assert set(map(id, model.d.net.q.parameters())) <= set(map(id, model.parameters_of("d")))
     without = make(lam_cat=0.0, lam_cont=0.0)
-    assert (
-        gradient(without.discriminator_loss(images())["loss"], without.discriminator.q).abs().max()
-        == 0
-    )
+    assert gradient(without.discriminator_loss(images())["loss"], without.d.net.q).abs().max() == 0
 
 
 def test_no_label_reaches_the_weights():
@@ -178,13 +171,11 @@ def test_q_shares_the_trunk_and_adds_less_than_a_twentieth_of_the_parameters():
         InfoGAN(DataSpec((1, 16, 16), 17, 10)),
         InfoGAN(DataSpec((1, 28, 28), 256, 10), arch="paper", noise=62),
     ):
-        q, total = (
-            sum(p.numel() for p in net.parameters()) for net in (model.discriminator.q, model)
-        )
+        q, total = (sum(p.numel() for p in net.parameters()) for net in (model.d.net.q, model))
         assert q < 0.05 * total
         calls = []
-        model.discriminator.trunk.register_forward_hook(lambda *args, calls=calls: calls.append(1))
-        model.judge(torch.randn(2, *model.spec.shape))
+        model.d.net.trunk.register_forward_hook(lambda *args, calls=calls: calls.append(1))
+        model.d(torch.randn(2, *model.spec.shape))
         assert len(calls) == 1
 
 
@@ -207,7 +198,7 @@ def test_paper_networks_are_those_of_the_appendix():
         for m in model.modules()
         if isinstance(m, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))
     ]
-    assert convs == [64, 1, 64, 128] and model.make(torch.zeros(2, 74, device="meta")).shape == (
+    assert convs == [64, 1, 64, 128] and model.g(torch.zeros(2, 74, device="meta")).shape == (
         2,
         1,
         28,
@@ -232,7 +223,7 @@ def test_a_path_keeps_the_noise_typical_the_category_in_the_simplex_and_the_rest
     model, n = make(noise=200, prior=prior).eval(), 7
     a, b = codes_of(model, 20).chunk(2)
     seen = []
-    model.generator.register_forward_pre_hook(lambda net, given: seen.append(given[0]))
+    model.g.register_forward_pre_hook(lambda net, given: seen.append(given[0]))
     frames = model.interpolate(a, b, n)
     path = seen[0].unflatten(0, (10, n))
     torch.testing.assert_close(path[:, 0], a)
@@ -307,7 +298,10 @@ def test_votes_fade_by_the_share_of_rows_that_vote():
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match=r"2 categories or more, .* got 1"):
-        InfoGAN(SPEC, categories=1)
+    message = "infogan takes 2 categories or more, got 1; set categories, e.g. to 10"
+    for spec, categories in ((SPEC, 1), (DataSpec((1, 8, 8), 17, 1), 0)):
+        with pytest.raises(ValueError, match=message):
+            InfoGAN(spec, categories=categories)
+        assert InfoGAN(spec, categories=10).categories == 10
     with pytest.raises(ValueError, match="replay"):
         InfoGAN(SPEC, loop=LoopOptions(replay=8))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
+from zoo.gan.gan import LOSSES
 from zoo.gan.lsgan import LSGAN, squared_error
-from zoo.nn.adversarial_losses import non_saturating
 
 PLANE = DataSpec((2,))
 
@@ -62,28 +62,28 @@ def test_pearson_codes_make_the_optimal_loss_a_divergence(densities):
 
 
 def test_chi2_is_logged_for_the_pearson_codes_only_and_is_twice_the_two_errors_about_c():
-    batch = {"x": torch.randn(16, 2)}
+    batch = Batch({"x": torch.randn(16, 2)})
     assert "chi2" not in LSGAN(PLANE).discriminator_loss(batch)
     model = LSGAN(PLANE, a=-1, b=1, c=0)
     chi2 = model.discriminator_loss(batch)["chi2"]
     model.noise.draws = 0
-    fake = model.generator(model.noise.normal(16, 2))
+    fake = model.g(model.noise.normal(16, 2))
     torch.testing.assert_close(
         chi2,
-        model.discriminator(batch["x"]).pow(2).mean() + model.discriminator(fake).pow(2).mean(),
+        model.d(batch["x"]).pow(2).mean() + model.d(fake).pow(2).mean(),
     )
 
 
 def test_losses_are_half_squared_errors_to_the_three_codes():
     model, x = LSGAN(PLANE, a=-0.3, b=0.9, c=0.4), torch.randn(16, 2)
-    loss_d = model.discriminator_loss({"x": x})["loss"]
-    loss_g = model.generator_loss(16)["loss"]
+    loss_d = model.discriminator_loss(Batch({"x": x}))["loss"]
+    loss_g = model.generator_loss(Batch({}, 16))["loss"]
     model.noise.draws = 0
-    fakes = [model.discriminator(model.generator(model.noise.normal(16, 2))) for _ in range(2)]
+    fakes = [model.d(model.g(model.noise.normal(16, 2))) for _ in range(2)]
     mse = nn.functional.mse_loss
     code = [torch.full((16,), v) for v in (-0.3, 0.9, 0.4)]
     torch.testing.assert_close(
-        loss_d, 0.5 * mse(model.discriminator(x), code[1]) + 0.5 * mse(fakes[0], code[0])
+        loss_d, 0.5 * mse(model.d(x), code[1]) + 0.5 * mse(fakes[0], code[0])
     )
     torch.testing.assert_close(loss_g, 0.5 * mse(fakes[1], code[2]))
 
@@ -92,7 +92,7 @@ def test_a_sample_far_on_the_real_side_is_pulled_back():
     s = torch.tensor([10.0, -3.0, 1.0], requires_grad=True)
     (slope,) = torch.autograd.grad(squared_error(s, 1.0).mean(), s)
     torch.testing.assert_close(slope, torch.tensor([9.0, -4.0, 0.0]) / 3)
-    (other,) = torch.autograd.grad(non_saturating(s).mean(), s)
+    (other,) = torch.autograd.grad(LOSSES["nonsat"].maker(s).mean(), s)
     assert slope[0] > 0 > other[0] > -1e-4
 
 
@@ -107,17 +107,17 @@ def test_a_sample_far_on_the_real_side_is_pulled_back():
 def test_nothing_bounds_the_discriminators_output(model):
     model = LSGAN(**{"spec": PLANE, **model}).eval()
     x = torch.randn(32, *model.spec.shape)
-    model.discriminator.end.weight.data *= 1e3 / model.discriminator(x).abs().max().item()
-    assert model.discriminator(x).abs().max() > 5
+    model.d.net.end.weight.data *= 1e3 / model.d(x).abs().max().item()
+    assert model.d(x).abs().max() > 5
 
 
 def test_accuracy_is_about_the_middle_of_the_codes_and_knows_their_order():
     for a, b in ((0.0, 1.0), (1.0, 0.0)):
         model = LSGAN(PLANE, a=a, b=b)
-        model.discriminator.forward = lambda x, b=b: torch.full(
+        model.d.net.forward = lambda x, b=b: torch.full(
             (len(x),), 0.75 if b == 1 else 0.25
         )  # always nearer to b
-        terms = model.discriminator_loss({"x": torch.randn(4, 2)})
+        terms = model.discriminator_loss(Batch({"x": torch.randn(4, 2)}))
         assert (terms["d_acc_real"], terms["d_acc_fake"]) == (1, 0)
 
 
@@ -126,14 +126,14 @@ def test_paper_network_is_figure_2():
         model = LSGAN(DataSpec((3, 112, 112), 256), arch="paper", latent=1024)
     up = [
         (m.out_channels, m.stride[0])
-        for m in model.generator.modules()
+        for m in model.g.modules()
         if isinstance(m, nn.ConvTranspose2d)
     ]
     assert up == [(256, 2), (256, 1), (256, 2), (256, 1), (256, 2), (128, 2), (3, 1)]
-    assert model.generator(torch.zeros(2, 1024, device="meta")).shape == (2, 3, 112, 112)
-    down = [m for m in model.discriminator.stages.modules() if isinstance(m, nn.Conv2d)]
+    assert model.g(torch.zeros(2, 1024, device="meta")).shape == (2, 3, 112, 112)
+    down = [m for m in model.d.net.stages.modules() if isinstance(m, nn.Conv2d)]
     assert [(m.out_channels, m.kernel_size, m.stride) for m in down] == [
         (n, (5, 5), (2, 2)) for n in (64, 128, 256, 512)
     ]
-    assert model.discriminator.end.kernel_size == (7, 7)  # the fully connected end
-    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.modules()) == 3
+    assert model.d.net.end.kernel_size == (7, 7)  # the fully connected end
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.d.net.modules()) == 3

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.wgan import WGAN
-from zoo.nn.adversarial_losses import minimax
+from zoo.gan.gan import LOSSES
 
 PLANE, LINE = DataSpec((2,)), DataSpec((1,))
 
@@ -36,11 +36,11 @@ def test_every_critic_parameter_is_within_the_clamp_after_each_step_and_before_t
     model, largest, forwards = WGAN(spec, c=0.02, k=4, norm="batch", width=8), [], []
 
     def biggest():
-        return max(p.abs().max().item() for p in model.discriminator.parameters())
+        return max(p.abs().max().item() for p in model.d.net.parameters())
 
     after = model.after_step
     model.after_step = lambda player: (after(player), largest.append((player, biggest())))
-    model.discriminator.register_forward_pre_hook(lambda *_: forwards.append(biggest()))
+    model.d.net.register_forward_pre_hook(lambda *_: forwards.append(biggest()))
     fit(model, Given(spec, torch.randint(0, 17, (64, *spec.shape)).float()), 2)
     c = torch.tensor(0.02).item()
     assert [player for player, _ in largest] == (["d"] * 4 + ["g"]) * 2
@@ -49,7 +49,7 @@ def test_every_critic_parameter_is_within_the_clamp_after_each_step_and_before_t
         and forwards[0] > c
         and all(value <= c for value in forwards[2:])
     )
-    assert max(p.abs().max().item() for p in model.generator.parameters()) > c  # G is not clamped
+    assert max(p.abs().max().item() for p in model.g.parameters()) > c  # G is not clamped
 
 
 def test_linear_critic_converges_to_the_corner_and_estimates_c_times_the_l1_distance_of_the_means():
@@ -59,21 +59,21 @@ def test_linear_critic_converges_to_the_corner_and_estimates_c_times_the_l1_dist
         torch.randn(64, 3, generator=g),
     )
     model = WGAN(DataSpec((3,)), c=0.05, k=40, lr_d=0.01)
-    model.discriminator, model.generator = Linear(3, 1), Cloud(fake)
+    model.d.net, model.g = Linear(3, 1), Cloud(fake)
     with pytest.warns(UserWarning, match="rows repeat"):
         fit(model, Given(model.spec, x, batch_size=64), 1)
     gap = x.mean(0) - fake.mean(0)
-    torch.testing.assert_close(model.discriminator.weight[0].detach(), 0.05 * gap.sign())
+    torch.testing.assert_close(model.d.net.weight[0].detach(), 0.05 * gap.sign())
     assert model.terms["w_est"].item() == pytest.approx(0.05 * gap.abs().sum().item(), rel=0.01)
 
 
 def test_a_constant_changes_no_gradient_and_a_factor_scales_both_losses():
     model, x = WGAN(PLANE).double(), torch.randn(32, 2, dtype=torch.float64)
-    plain = model.discriminator.forward
+    plain = model.d.net.forward
 
     def losses():
         model.noise = Noise(0, "test", dtype=torch.float64)
-        d, g = model.discriminator_loss({"x": x})["loss"], model.generator_loss(32)["loss"]
+        d, g = model.discriminator_loss(Batch({"x": x}))["loss"], model.generator_loss(Batch({}, 32))["loss"]
         gradients = [
             *torch.autograd.grad(d, [*model.parameters_of("d")]),
             *torch.autograd.grad(g, [*model.parameters_of("g")]),
@@ -81,10 +81,10 @@ def test_a_constant_changes_no_gradient_and_a_factor_scales_both_losses():
         return torch.stack([d, g]).detach(), gradients
 
     values, gradients = losses()
-    model.discriminator.forward = lambda v: plain(v) + 7
+    model.d.net.forward = lambda v: plain(v) + 7
     for a, b in zip(gradients, losses()[1], strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
-    model.discriminator.forward = lambda v: 2 * plain(v)
+    model.d.net.forward = lambda v: 2 * plain(v)
     torch.testing.assert_close(losses()[0], 2 * values)
 
 
@@ -112,10 +112,10 @@ def test_distance_of_point_masses_grows_and_keeps_its_slope_where_the_gan_loses_
     for theta in (0.5, 1.0, 2.0, 4.0, 8.0):
         torch.manual_seed(0)
         model = WGAN(LINE, width=16, k=150, lr_d=0.01)
-        model.generator = Cloud(torch.full((8, 1), theta))
+        model.g = Cloud(torch.full((8, 1), theta))
         fit(model, Given(LINE, torch.zeros(8, 1), batch_size=8), 1)
         estimates.append(model.terms["w_est"].item())
-        (slope,) = torch.autograd.grad(model.generator_loss(8)["loss"], model.generator.theta)
+        (slope,) = torch.autograd.grad(model.generator_loss(Batch({}, 8))["loss"], model.g.theta)
         slopes.append(abs(slope.item()))
         logit = Linear(1, 1)  # the discriminator of the original game, on the same two points
         optimiser = torch.optim.Adam(logit.parameters(), 0.1)
@@ -125,28 +125,28 @@ def test_distance_of_point_masses_grows_and_keeps_its_slope_where_the_gan_loses_
             (nn.functional.softplus(-s[0]) + nn.functional.softplus(s[1])).backward()
             optimiser.step()
         point = torch.tensor([[theta]], requires_grad=True)
-        lost.append(torch.autograd.grad(minimax(logit(point)).sum(), point)[0].abs().item())
+        lost.append(torch.autograd.grad(LOSSES["minimax"].maker(logit(point)).sum(), point)[0].abs().item())
     assert all(a < b for a, b in zip(estimates, estimates[1:], strict=False))
     assert min(slopes) > 0.5 * max(slopes) and lost[-1] < 1e-2 * lost[0]
 
 
 def test_clip_frac_is_the_share_of_parameters_at_the_bound():
     model = WGAN(PLANE, c=0.1)
-    for i, p in enumerate(model.discriminator.parameters()):
+    for i, p in enumerate(model.d.net.parameters()):
         nn.init.constant_(p, 0.1 if i % 2 else 0.05)
     terms = {}
     model.after_cycle(terms)
-    sizes = [p.numel() for p in model.discriminator.parameters()]
+    sizes = [p.numel() for p in model.d.net.parameters()]
     assert terms["clip_frac"].item() == pytest.approx(sum(sizes[1::2]) / sum(sizes))
 
 
 def test_held_out_estimate_has_one_value_for_each_example_and_averages_to_the_difference():
     model, x = WGAN(PLANE).eval(), torch.randn(50, 2)
-    values = model.evaluate({"x": x}, torch.Generator().manual_seed(1))["w_est"]
+    values = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(1))["w_est"]
     fake = model.sample(50, generator=torch.Generator().manual_seed(1))
     assert values.shape == (50,)
     torch.testing.assert_close(
-        values.mean(), model.discriminator(x).mean() - model.discriminator(fake).mean()
+        values.mean(), model.d(x).mean() - model.d(fake).mean()
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.wgan_gp import WGANGP, ResidualBlock, between
 from zoo.nn.penalties import squared_gradient_norm
@@ -40,20 +40,20 @@ def model_with(critic: nn.Module, **options) -> WGANGP:
     """The model of 4x4 images with this critic, and a generator that needs no image size."""
     model = WGANGP(DataSpec((16,)), **options).double()
     model.spec = SPEC
-    model.generator = nn.Sequential(nn.Linear(16, 16, dtype=F64), nn.Unflatten(1, (1, 4, 4)))
-    model.discriminator = critic
+    model.g = nn.Sequential(nn.Linear(16, 16, dtype=F64), nn.Unflatten(1, (1, 4, 4)))
+    model.d.net = critic
     return model
 
 
 def terms_of(model: WGANGP, x: torch.Tensor) -> dict[str, torch.Tensor]:
     model.noise = Noise(5, "test", dtype=F64)
-    return model.discriminator_loss({"x": x})
+    return model.discriminator_loss(Batch({"x": x}))
 
 
 def drawn(model: WGANGP, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The samples and the ε of ``terms_of``."""
     noise = Noise(5, "test", dtype=F64)
-    return model.generator(noise.normal(len(x), 16)).detach(), noise.uniform(len(x))
+    return model.g(noise.normal(len(x), 16)).detach(), noise.uniform(len(x))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def x() -> torch.Tensor:
 
 def test_penalty_of_a_linear_critic_is_that_of_its_weight_norm(x):
     model = model_with(Linear(16), lam=3.0)
-    norm = model.discriminator.w.norm().item()
+    norm = model.d.net.w.norm().item()
     for data in (x, 100 * x):
         terms = terms_of(model, data)
         assert terms["gp"].item() == pytest.approx(3 * (norm - 1) ** 2, rel=1e-9)
@@ -72,9 +72,7 @@ def test_penalty_of_a_linear_critic_is_that_of_its_weight_norm(x):
 
 def test_epsilon_is_one_number_for_each_example(x):
     model = model_with(Linear(16), lam=2.0)
-    model.discriminator.forward = lambda v: (
-        v.flatten(1).square().sum(1) / 2
-    )  # its gradient is x̂ itself
+    model.d.net.forward = lambda v: v.flatten(1).square().sum(1) / 2  # its gradient is x̂ itself
     fake, eps = drawn(model, x)
     assert len(eps.unique()) == 6
     x_hat = torch.stack([e * a + (1 - e) * b for e, a, b in zip(eps, x, fake, strict=True)])
@@ -85,9 +83,9 @@ def test_epsilon_is_one_number_for_each_example(x):
 
 def test_penalty_teaches_the_critic_as_finite_differences_say_and_not_its_last_bias(x):
     model = model_with(Smooth())
-    w = model.discriminator.first.weight
+    w = model.d.net.first.weight
     gradient, bias = torch.autograd.grad(
-        terms_of(model, x)["gp"], [w, model.discriminator.last.bias], allow_unused=True
+        terms_of(model, x)["gp"], [w, model.d.net.last.bias], allow_unused=True
     )
     assert bias is None or bias == 0
     for i, j in ((0, 0), (2, 7), (4, 15)):
@@ -113,7 +111,7 @@ def test_penalty_does_not_mix_examples_and_batch_norm_is_refused(options):
     for norm in ("none", "layer"):
         model = WGANGP(**options, norm=norm)
         v = torch.randn(4, *model.spec.shape, requires_grad=True)
-        (gradient,) = torch.autograd.grad(model.discriminator(v)[1], v)
+        (gradient,) = torch.autograd.grad(model.d(v)[1], v)
         assert gradient[1].abs().max() > 0 and gradient[[0, 2, 3]].abs().max() == 0
     with pytest.raises(ValueError, match="batch norm"):
         WGANGP(**options, norm="batch")
@@ -122,27 +120,24 @@ def test_penalty_does_not_mix_examples_and_batch_norm_is_refused(options):
 def test_no_gradient_reaches_the_generator_in_the_critics_turn(x):
     model = model_with(Smooth())
     terms_of(model, x)["loss"].backward()
-    assert all(p.grad is None for p in model.generator.parameters())
-    assert all(
-        p.grad.abs().max() > 0
-        for p in [model.discriminator.first.weight, model.discriminator.last.weight]
-    )
+    assert all(p.grad is None for p in model.g.parameters())
+    assert all(p.grad.abs().max() > 0 for p in [model.d.net.first.weight, model.d.net.last.weight])
 
 
 def test_losses_are_the_papers(x):
     model = model_with(Smooth(), lam=10.0)
     terms, (fake, _) = terms_of(model, x), drawn(model, x)
-    w = model.discriminator(x).mean() - model.discriminator(fake).mean()
+    w = model.d(x).mean() - model.d(fake).mean()
     torch.testing.assert_close(terms["loss"], terms["gp"] - w)
     model.noise = Noise(5, "test", dtype=F64)
-    torch.testing.assert_close(model.generator_loss(6)["loss"], -model.discriminator(fake).mean())
+    torch.testing.assert_close(model.generator_loss(Batch({}, 6))["loss"], -model.d(fake).mean())
 
 
 def test_gradient_at_a_flat_critic_is_finite(x):
     model = model_with(Linear(16))
-    nn.init.zeros_(model.discriminator.w)
+    nn.init.zeros_(model.d.net.w)
     terms = terms_of(model, x)
-    (gradient,) = torch.autograd.grad(terms["loss"], [model.discriminator.w])
+    (gradient,) = torch.autograd.grad(terms["loss"], [model.d.net.w])
     assert terms["gp"].item() == pytest.approx(1, abs=1e-5) and torch.isfinite(gradient).all()
 
 
@@ -162,14 +157,14 @@ def test_resnet_is_the_papers():
         model = WGANGP(DataSpec((3, 32, 32), 256), arch="resnet", latent=128)
     kinds = [
         [m.resample for m in net.blocks if isinstance(m, ResidualBlock)]
-        for net in (model.generator, model.discriminator)
+        for net in (model.g, model.d.net)
     ]
     assert kinds == [["up"] * 3, ["down", "down", "", ""]]
-    fake = model.generator(torch.zeros(2, 128, device="meta"))
+    fake = model.g(torch.zeros(2, 128, device="meta"))
     assert (
         fake.shape == (2, 3, 32, 32)
-        and model.discriminator.features(fake).shape == (2, 128, 8, 8)
-        and model.discriminator(fake).shape == (2,)
+        and model.d.net.features(fake).shape == (2, 128, 8, 8)
+        and model.d(fake).shape == (2,)
     )
 
 

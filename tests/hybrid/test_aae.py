@@ -9,12 +9,20 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.hybrid.aae import AAE, COMPONENTS, draw_labels, draw_of, mmd
 from zoo.nn.prior import Draw
 
 SPEC = DataSpec((1, 4, 4), 17, 10)
+SERVED = [
+    {"label_smooth": 0.8},
+    {"label_flip": 0.4},
+    {"instance_noise": 0.5},
+    {"spectral_norm": True},
+    {"r1": 5.0},
+    {"replay": 8},
+]
 MODES = [
     {},
     {"mode": "label_reg", "prior": "mixture", "latent": 2},
@@ -24,14 +32,11 @@ MODES = [
 ]
 
 
-def batch(n: int = 12) -> dict[str, torch.Tensor]:
+def batch(n: int = 12) -> Batch:
     g = torch.Generator().manual_seed(1)
     y = torch.randint(0, 10, (n,), generator=g)
-    return {
-        "x": torch.randint(0, 17, (n, 1, 4, 4), generator=g).float(),
-        "y": y,
-        "index": torch.arange(n),
-    }
+    x = torch.randint(0, 17, (n, 1, 4, 4), generator=g).float()
+    return Batch({"x": x, "y": y, "index": torch.arange(n)})
 
 
 @pytest.fixture(params=MODES, ids=lambda p: p.get("mode", "unsup"))
@@ -89,13 +94,12 @@ def test_codes_carry_no_gradient_into_the_discriminators_phase(model):
 
 def test_losses_at_an_indifferent_discriminator_are_those_of_a_coin():
     model = AAE(SPEC, width=8)
-    for p in model.discriminator.parameters():
+    for p in model.d.net.parameters():
         nn.init.zeros_(p)
     assert model.discriminator_loss(batch())["loss"].item() == pytest.approx(2 * math.log(2))
     assert model.generator_loss(batch())["loss"].item() == pytest.approx(math.log(2))
-    nn.init.constant_(
-        model.discriminator[-1].bias, -20.0
-    )  # sure of a generated code: -log D has slope -1, log(1 - D) would have none
+    # sure of a generated code: -log D has slope -1, log(1 - D) would have none
+    nn.init.constant_(model.d.net.net[-1].bias, -20.0)
     assert model.generator_loss(batch())["loss"].item() == pytest.approx(20.0, rel=1e-4)
 
 
@@ -129,13 +133,10 @@ def test_the_swiss_roll_spirals_and_its_components_follow_one_another():
 
 def test_label_reg_gives_a_label_its_own_component_and_the_unlabelled_the_whole_prior():
     model = AAE(SPEC, mode="label_reg", prior="mixture", latent=2, labels=500, width=8)
-    rows = {
-        "x": torch.zeros(1000, 1, 4, 4),
-        "y": torch.full((1000,), 3),
-        "index": torch.arange(1000),
-    }
+    x, y = torch.zeros(1000, 1, 4, 4), torch.full((1000,), 3)
+    rows = Batch({"x": x, "y": y, "index": torch.arange(1000)})
     seen = []
-    model.judged = lambda z, tag: seen.append((z, tag)) or z.sum(1) * 0
+    model.d.forward = lambda z, tag: seen.append((z, tag)) or z.sum(1) * 0
     model.discriminator_loss(rows)
     real, tag = seen[0]
     centres = torch.stack(
@@ -173,10 +174,10 @@ def test_semi_the_decoder_sees_probabilities_and_the_second_discriminator_one_ho
     seen = {}
     model.decoder.register_forward_hook(lambda net, args, out: seen.update(dec=args[0]))
     judged = []
-    model.label_discriminator.register_forward_hook(lambda net, args, out: judged.append(args[0]))
+    model.d_label.register_forward_hook(lambda net, args, out: judged.append(args[0]))
     rows = batch()
     model.autoencoder_loss(rows)
-    z, logits = model.codes(rows["x"], None)
+    z, logits = model.coded(rows["x"], None)
     torch.testing.assert_close(
         seen["dec"], torch.cat([z, logits.exp() / logits.exp().sum(1, keepdim=True)], 1)
     )
@@ -188,11 +189,11 @@ def test_semi_the_decoder_sees_probabilities_and_the_second_discriminator_one_ho
 
 def test_only_labelled_rows_reach_the_label_loss_and_stand_for_all():
     model, rows = AAE(SPEC, mode="semi", labels=4, width=8), batch()
-    model.initialise_from(rows["x"])
-    logits = model.codes(rows["x"], None)[1]
+    model.initialise_from(rows)
+    logits = model.coded(rows["x"], None)[1]
     expected = -logits.log_softmax(1)[torch.arange(4), rows["y"][:4]].mean()
     torch.testing.assert_close(model.label_loss(rows)["loss"], expected)
-    other = {**rows, "y": torch.where(rows["index"] < 4, rows["y"], 0)}
+    other = Batch(rows | {"y": torch.where(rows["index"] < 4, rows["y"], 0)})
     assert model.label_loss(other)["loss"] == model.label_loss(rows)["loss"]
 
 
@@ -200,7 +201,7 @@ def test_q_is_deterministic_gaussian_or_a_function_of_noise():
     x = batch()["x"]
     for q, noisy in (("point", False), ("gaussian", True), ("noise", True)):
         model = AAE(SPEC, latent=4, width=8, q=q)
-        a, b = (model.codes(x, source(seed))[0] for seed in (0, 1))
+        a, b = (model.coded(x, source(seed))[0] for seed in (0, 1))
         assert torch.equal(a, b) != noisy and a.shape == (12, 4)
         assert torch.equal(model.encode(x), model.encode(x))
 
@@ -217,10 +218,25 @@ def test_mmd_is_zero_on_average_for_equal_distributions_and_positive_for_others(
 
 
 def test_labels_choose_what_is_drawn_and_modes_without_them_say_so(model):
+    def drawn(y: torch.Tensor) -> torch.Tensor:
+        return model.sample(6, y=y, generator=torch.Generator().manual_seed(0))
+
     y = torch.arange(6) % 10
-    drawn = model.sample(6, y=y, generator=torch.Generator().manual_seed(0))
-    other = model.sample(6, y=y + 1, generator=torch.Generator().manual_seed(0))
-    assert drawn.shape == (6, 1, 4, 4) and torch.equal(drawn, other) == (model.mode == "unsup")
+    if model.mode == "unsup":
+        with pytest.raises(ValueError, match="knows no class; leave y out"):
+            drawn(y)
+    else:
+        first, other = drawn(y), drawn(y + 1)
+        assert first.shape == (6, 1, 4, 4) and not torch.equal(first, other)
+    if model.mode == "cluster":  # it draws the category itself
+        one = source()
+        y = draw_labels(6, model.classes, one)
+        made = model.sample(6, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(made, model.decode(model.prior_codes(6, one), y=y))
+    if model.told:
+        with pytest.raises(ValueError, match="pass y"):
+            model.sample(6)
+    assert model.told == (() if model.mode in ("unsup", "cluster") else ("y",))
     x = batch()["x"]
     if model.categorical or model.mode == "sup":
         with pytest.raises(ValueError, match="pass y"):
@@ -236,6 +252,36 @@ def test_labels_choose_what_is_drawn_and_modes_without_them_say_so(model):
 def test_labels_are_uniform():
     counts = draw_labels(10000, 4, source()).bincount(minlength=4)
     assert len(counts) == 4 and (counts - 2500).abs().max() < 200
+
+
+@pytest.mark.parametrize("loop", SERVED, ids=str)
+@pytest.mark.parametrize("options", [MODES[0], MODES[1], MODES[3]], ids=lambda o: o.get("mode", ""))
+def test_the_loops_options_change_training_and_stay_finite(options, loop):
+    def trained(**more) -> torch.Tensor:
+        torch.manual_seed(0)
+        model, rows = AAE(SPEC, width=16, **{"latent": 4, **options}, **more), batch(24)
+        fit(model, Given(SPEC, rows["x"], rows["y"], batch_size=6), 3)
+        assert all(v.isfinite() for v in model.terms.values())
+        nets = [model.encoder, *model.players()["d"]]
+        return torch.cat([p.detach().flatten() for net in nets for p in net.parameters()])
+
+    plain, other = trained(), trained(loop=loop)
+    assert other.isfinite().all() and not torch.equal(other, plain)
+
+
+def test_r1_is_taken_of_both_discriminators_at_the_draws_of_their_priors():
+    model, seen = AAE(SPEC, mode="semi", labels=4, width=16, loop={"r1": 3.0}), {}
+    parts, inner = {"d": model.d, "d_label": model.d_label}, {}
+    for name, part in parts.items():  # what each is shown first: draws of its prior
+        inner[name] = part.forward
+        part.forward = lambda v, name=name: seen.setdefault(name, v) is None or inner[name](v)
+    terms, expected = model.discriminator_loss(batch()), 0.0
+    for name, rows in seen.items():
+        at = rows.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(parts[name].net(at).sum(), at)
+        expected += 1.5 * slope.square().sum(1).mean()
+    assert len(seen) == 2 and ((seen["d_label"] == 0) | (seen["d_label"] == 1)).all()
+    torch.testing.assert_close(terms["r1"], expected)
 
 
 @pytest.mark.parametrize(

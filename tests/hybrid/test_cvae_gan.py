@@ -7,17 +7,25 @@ import torch
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.digits import Digits
 from zoo.hybrid.cvae_gan import CVAEGAN
 
 SPEC = DataSpec((1, 8, 8), 17, 3)
+SERVED = [
+    {"label_smooth": 0.8},
+    {"label_flip": 0.4},
+    {"instance_noise": 0.5},
+    {"spectral_norm": True},
+    {"r1": 5.0},
+    {"replay": 8},
+]
 
 
-def batch(n: int = 9) -> dict[str, torch.Tensor]:
+def batch(n: int = 9) -> Batch:
     x = torch.randint(0, 17, (n, 1, 8, 8), generator=torch.Generator().manual_seed(1)).float()
-    return {"x": x, "y": torch.arange(n) % 3}
+    return Batch({"x": x, "y": torch.arange(n) % 3})
 
 
 def make(**options) -> CVAEGAN:
@@ -56,7 +64,7 @@ def test_the_generators_adversarial_gradient_is_that_of_the_mean_features():
     noise.normal(9, 4)  # of x_f
     x_p = model.generate(noise.normal(9, 4), model.one_hot(rows["y"]))
     real, made = (model.f_d(v).mean(0) for v in (SPEC.to_signed(rows["x"]), x_p))
-    grads = torch.autograd.grad(made, [*model.generator.parameters()], (made - real).detach())
+    grads = torch.autograd.grad(made, [*model.g.parameters()], (made - real).detach())
     torch.testing.assert_close(whole, torch.cat([g.flatten() for g in grads]), rtol=1e-4, atol=1e-7)
     assert torch.equal(
         gradients(make(lambda_g=0.0, lambda_gc=0.0, lambda_gd=0.0), "generator_loss")["g"],
@@ -105,8 +113,8 @@ def test_every_loss_moves_its_own_network_only():
         moved
         == [
             ("c", {"classifier"}),
-            ("d", {"discriminator"}),
-            ("g", {"generator"}),
+            ("d", {"d"}),
+            ("g", {"g"}),
             ("e", {"encoder"}),
         ]
         * 2
@@ -155,10 +163,10 @@ def test_without_its_weights_the_mean_features_leave_the_pairwise_loss_with_both
     v, c = SPEC.to_signed(batch()["x"]), model.one_hot(batch()["y"])
     mu, log_var = (t.detach() for t in model.posterior(v, c))
     made = model.generate(mu + (0.5 * log_var).exp() * noise.normal(9, 4), c)
-    grads = torch.autograd.grad(model.pairwise(v, made).mean(), [*model.generator.parameters()])
+    grads = torch.autograd.grad(model.pairwise(v, made).mean(), [*model.g.parameters()])
     plain = gradients(model, "generator_loss")["g"]
     torch.testing.assert_close(plain, torch.cat([g.flatten() for g in grads]), rtol=1e-4, atol=1e-5)
-    for net in (model.discriminator, model.classifier):
+    for net in (model.d.net, model.classifier):
         with torch.no_grad():
             net.stages[0][0].weight.mul_(3.0)
         changed = gradients(model, "generator_loss")["g"]
@@ -171,7 +179,7 @@ def test_the_pairwise_loss_is_half_the_squared_distance_in_pixels_and_both_featu
     other = v.flip(0)
     expected = sum(
         0.5 * torch.cdist(f(v).flatten(1)[:, None], f(other).flatten(1)[:, None]).flatten() ** 2
-        for f in (lambda u: u, model.discriminator.features, model.classifier.features)
+        for f in (lambda u: u, model.d.net.features, model.classifier.features)
     )
     torch.testing.assert_close(model.pairwise(v, other), expected, rtol=1e-4, atol=1e-4)
 
@@ -193,10 +201,33 @@ def test_inpainting_keeps_what_is_known_and_draws_the_rest():
 def test_a_label_that_is_not_given_is_the_classifiers():
     model, x = make(), batch()["x"]
     y = model.classify(x).argmax(1)
-    assert torch.equal(model.encode(x), model.encode(x, y)) and torch.equal(
-        model.reconstruct(x), model.decode(model.encode(x, y), y)
+    assert torch.equal(model.encode(x), model.encode(x, y=y)) and torch.equal(
+        model.reconstruct(x), model.decode(model.encode(x, y=y), y=y)
     )
     torch.testing.assert_close(model.classify(x).sum(1), torch.ones(9))
+
+
+@pytest.mark.parametrize("loop", [*SERVED, {"separate_batches": False}], ids=str)
+def test_the_loops_options_change_training_and_stay_finite(loop):
+    def trained(**options) -> torch.Tensor:
+        model, rows = make(norm="batch", **options), batch(24)
+        fit(model, Given(SPEC, rows["x"], rows["y"], batch_size=6), 3)
+        assert all(v.isfinite() for v in model.terms.values())
+        nets = (model.d, model.g, model.encoder)
+        return torch.cat([p.detach().flatten() for net in nets for p in net.parameters()])
+
+    plain, other = trained(), trained(loop=loop)
+    assert other.isfinite().all() and not torch.equal(other, plain)
+
+
+def test_all_that_the_discriminator_sees_in_any_step_has_the_instance_noise():
+    model, seen = make(), []
+    model.d.noisy = lambda v: v + 100
+    model.d.net.stages[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    for loss, views in (("discriminator", 3), ("generator", 4), ("encoder", 2)):
+        seen.clear()
+        getattr(model, f"{loss}_loss")(batch())
+        assert len(seen) == views and all(v.min() > 50 for v in seen)
 
 
 @pytest.mark.slow

@@ -9,11 +9,19 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
-from zoo.hybrid.vaegan import VAEGAN, llike, who_skips
+from zoo.hybrid.vaegan import LOSSES, VAEGAN, llike, who_skips
 
 SPEC = DataSpec((1, 8, 8), 17)
+SERVED = [
+    {"label_smooth": 0.8},
+    {"label_flip": 0.4},
+    {"instance_noise": 0.5},
+    {"spectral_norm": True},
+    {"r1": 5.0},
+    {"replay": 8},
+]
 
 
 def images(n: int = 6) -> torch.Tensor:
@@ -60,10 +68,10 @@ def test_the_gan_loss_does_not_reach_the_encoder():
 def test_the_encoders_loss_is_free_of_the_discriminators_verdict():
     model = make()
     before = gradients(model, "encoder_loss")["e"]
-    for p in model.discriminator.verdict.parameters():
+    for p in model.d.net.verdict.parameters():
         nn.init.normal_(p)
     assert torch.equal(gradients(model, "encoder_loss")["e"], before)
-    for p in model.discriminator.to_features.parameters():
+    for p in model.d.net.to_features.parameters():
         nn.init.normal_(p, std=0.1)
     assert not torch.allclose(gradients(model, "encoder_loss")["e"], before)
 
@@ -88,7 +96,7 @@ def test_likeness_moves_decoder_and_encoder_but_leaves_no_gradient_in_the_discri
 def test_likeness_in_features_has_another_gradient_than_likeness_in_pixels():
     model, v = make(), SPEC.to_signed(images())
     recon = model.decoder(model.posterior(v)[0])
-    in_features = llike(model.discriminator.features(v), model.discriminator.features(recon)).sum()
+    in_features = llike(model.d.net.features(v), model.d.net.features(recon)).sum()
     in_pixels = 0.5 * (v - recon).square().sum()
     for net in (model.encoder, model.decoder):
         flat = [
@@ -111,24 +119,27 @@ def test_decoders_loss_is_gamma_likeness_plus_the_log_probability_of_being_found
         parts[3.0] - parts[0.0], 3 * (parts[1.0] - parts[0.0]), rtol=1e-3, atol=1e-6
     )
     model = make()
-    for p in model.discriminator.verdict[-1].parameters():
+    for p in model.d.net.verdict[-1].parameters():
         nn.init.zeros_(p)
     model.noise = Noise(0, "test")
-    assert model.decoder_loss({"x": images()})["gan"].item() == pytest.approx(-2 * math.log(2))
-    nn.init.constant_(
-        model.discriminator.verdict[-1].bias, -5.0
-    )  # found out: the decoder wants the logit up, whichever the form
-    for form in ("minimax", "nonsat"):
-        model.g_loss = form
+    rows = Batch({"x": images()})
+    assert model.decoder_loss(rows)["gan"].item() == pytest.approx(-2 * math.log(2))
+    # found out: the decoder wants the logit up, whichever the form
+    nn.init.constant_(model.d.net.verdict[-1].bias, -5.0)
+    slopes = {}
+    for form, loss in LOSSES.items():
+        model.d.price = loss
         model.zero_grad()
-        model.decoder_loss({"x": images()})["loss"].backward()
-        assert model.discriminator.verdict[-1].bias.grad < 0
+        model.decoder_loss(rows)["loss"].backward()
+        slopes[form] = model.d.net.verdict[-1].bias.grad.item()
+        assert slopes[form] < 0
+    assert slopes["nonsat"] < 100 * slopes["minimax"]  # of two made images: about -2, and -2 e^-5
 
 
 def test_the_discriminator_sees_three_kinds_of_images():
     model = make()
     seen = []
-    handle = model.discriminator.register_forward_hook(lambda net, args, out: seen.append(args[0]))
+    handle = model.d.net.register_forward_hook(lambda net, args, out: seen.append(args[0]))
     whole = gradients(model, "discriminator_loss")["d"]
     handle.remove()
     v = SPEC.to_signed(images())
@@ -140,7 +151,7 @@ def test_the_discriminator_sees_three_kinds_of_images():
         and torch.equal(seen[2], model.decoder(z_p))
         and not torch.equal(z, z_p)
     )
-    d = model.discriminator
+    d = model.d.net
     terms = [
         -d(seen[0]).sigmoid().log().mean(),
         -(1 - d(seen[1]).sigmoid()).log().mean(),
@@ -186,15 +197,15 @@ def test_the_features_of_the_data_are_a_target_without_gradient():
     model = make()
     x = SPEC.to_signed(images()).requires_grad_()
     recon = SPEC.to_signed(images().flip(0)).requires_grad_()
-    llike(model.discriminator.features(x), model.discriminator.features(recon)).sum().backward()
+    llike(model.d.net.features(x), model.d.net.features(recon)).sum().backward()
     assert x.grad is None and recon.grad.abs().max() > 0
 
 
 def test_with_the_identity_for_features_it_is_a_vae_with_squared_error():
     model = make()
-    model.discriminator.to_features = nn.Identity()
+    model.d.net.to_features = nn.Identity()
     model.noise = Noise(5, "test")
-    terms = model.encoder_loss({"x": images()})
+    terms = model.encoder_loss(Batch({"x": images()}))
     v = SPEC.to_signed(images())
     mu, log_var = model.posterior(v)
     q, p = (
@@ -247,11 +258,11 @@ def test_networks_are_the_papers():
     ]
     x = torch.empty(2, 3, 64, 64, device="meta")
     assert (
-        model.discriminator.features(x).shape == (2, 256, 8, 8)
+        model.d.net.features(x).shape == (2, 256, 8, 8)
         and model.decoder(torch.empty(2, 128, device="meta")).shape == x.shape
     )
     assert (
-        sum(isinstance(m, nn.BatchNorm2d) for m in model.discriminator.to_features.modules()) == 2
+        sum(isinstance(m, nn.BatchNorm2d) for m in model.d.net.to_features.modules()) == 2
     )  # Dis_l is before its own norm
 
 
@@ -259,6 +270,45 @@ def test_an_attribute_is_a_difference_of_mean_codes():
     model, x = make(), images(8)
     codes = model.encode(x)
     torch.testing.assert_close(model.attribute(x[:3], x[3:]), codes[:3].mean(0) - codes[3:].mean(0))
+
+
+@pytest.mark.parametrize("loop", [*SERVED, {"separate_batches": False}], ids=str)
+def test_the_loops_options_change_training_and_stay_finite(loop):
+    def trained(**options) -> torch.Tensor:
+        model = make(norm="batch", **options)
+        fit(model, Given(SPEC, images(24), batch_size=4), 3)
+        assert all(v.isfinite() for v in model.terms.values())
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    plain, other = trained(), trained(loop=loop)
+    assert other.isfinite().all() and not torch.equal(other, plain)
+
+
+def test_all_that_the_discriminator_sees_in_any_step_has_the_instance_noise():
+    model, seen = make(), []
+    model.d.noisy = lambda v: v + 100
+    model.d.net.to_features.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    for loss, views in (("discriminator", 3), ("decoder", 4), ("encoder", 2)):
+        seen.clear()
+        getattr(model, f"{loss}_loss")(Batch({"x": images()}))
+        assert len(seen) == views and all(v.min() > 50 for v in seen)
+
+
+def test_half_of_both_kinds_of_made_images_are_of_the_past():
+    model, seen = make(loop={"replay": 100}), []
+    model.d.net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    old = torch.full((100, 1, 8, 8), 7.0)
+    model.d.pool.past0.copy_(old)
+    model.d.pool.seen.fill_(100)
+    model.discriminator_loss(Batch({"x": images()}))
+    real, recon, prior = seen
+    assert torch.equal(real, SPEC.to_signed(images()))
+    assert (recon[:3] == 7).all() and not (recon[3:] == 7).any()
+    # the reconstructions are in the store by now, as its first rows, and the draws after them
+    store = model.d.pool.past0
+    past = torch.cat([store[:6], store[12:]])
+    found = [any(torch.equal(v, w) for w in past) for v in prior]
+    assert found == [True] * 3 + [False] * 3 and model.d.pool.seen == 112
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.check.likelihoods import assert_rows_do_not_talk, every_image
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.digits import Digits
-from zoo.harness import assert_rows_do_not_talk, every_image
 from zoo.markov.dbm import DBM
 from zoo.markov.rbm import RBM
 from zoo.nn.boltzmann import ais_log_z, all_states, exact_log_z, reverse_ais_log_z
@@ -96,7 +96,7 @@ def test_mean_field_ends_in_a_fixed_point():
     mu1, mu2 = model.mean_field(v, 200)
     assert (torch.sigmoid(model.c1 + v @ model.W1 + mu2 @ model.W2.T) - mu1).abs().max() < 1e-6
     assert (torch.sigmoid(model.c2 + mu1 @ model.W2) - mu2).abs().max() < 1e-6
-    assert model.evaluate({"x": X})["mean_field_residual"].max() < 1e-4
+    assert model.evaluate(Batch({"x": X}))["mean_field_residual"].max() < 1e-4
 
 
 @torch.no_grad()
@@ -147,7 +147,7 @@ def test_annealed_log_z_of_a_large_machine_brackets_the_value_of_its_working_par
     exact = exact_log_z(weight[:, :12], b, c[:12]) + torch.nn.functional.softplus(c[12:]).sum()
     assert model.likelihood_kind == "estimate" and 0 < found["log_z_error"] < 0.05
     assert abs(found["log_z"] - exact) < 0.1 and abs(found["log_z_upper"] - exact) < 0.1
-    values = model.evaluate({"x": X})
+    values = model.evaluate(Batch({"x": X}))
     torch.testing.assert_close(
         values["nll_upper_nats"] + model.elbo(X).detach(), values["log_z_upper"] - values["log_z"]
     )
@@ -164,7 +164,7 @@ def test_importance_weights_tighten_the_bound_towards_the_exact_value():
 def test_joint_gradient_is_data_minus_model_statistics_with_the_mean_field_constant():
     model = dbm(pretrain_steps=0, particles=32)
     model.noise = Noise(1, "test", dtype=torch.float64)
-    terms = model.loss({"x": X[::4]})
+    terms = model.loss(Batch({"x": X[::4]}))
     assert model.phase == "joint"
     terms["loss"].backward()
     v, s = X[::4].flatten(1), model.particles  # moved by the loss
@@ -215,7 +215,7 @@ def test_pretraining_hears_its_one_neighbour_twice():
 def test_lower_pretraining_follows_contrastive_divergence_on_the_pair_statistics():
     model, v = dbm(pretrain_steps=5), X.flatten(1)[::4]
     model.noise = Noise(1, "test", dtype=torch.float64)
-    model.loss({"x": X[::4]})["loss"].backward()
+    model.loss(Batch({"x": X[::4]}))["loss"].backward()
     noise = Noise(1, "test", dtype=torch.float64)
     with torch.no_grad():
         h = torch.sigmoid(2 * v @ model.W1 + model.c1)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.markov.gsn import GSN, Drawn, conservative_log_likelihood, corrupt
 
@@ -39,7 +39,7 @@ def test_one_step_updates_odd_layers_from_old_even_ones_then_even_layers_from_ne
     new1 = torch.tanh(x @ w0 + h2 @ w1.T + b1)
     new3 = torch.tanh(h2 @ w2 + b3)
     new2 = torch.tanh(new1 @ w1 + new3 @ w2.T + b2)
-    logits, h = model.step(x, [h1, h2, h3], None)
+    logits, h = model.transition(x, [h1, h2, h3], None)
     torch.testing.assert_close(logits, new1 @ w0.T + b0)
     for got, want in zip(h, (new1, new2, new3), strict=True):
         torch.testing.assert_close(got, want)
@@ -51,30 +51,30 @@ def test_noise_enters_before_and_after_tanh_but_not_in_the_first_layer():
             return torch.ones_like(x)
 
     model, x = gsn(sigma=0.7), binary(4)
-    _, (h1, h2) = model.step(x, model.rest(x), Ones())
+    _, (h1, h2) = model.transition(x, model.rest(x), Ones())
     torch.testing.assert_close(h1, torch.tanh(x @ model.W[0] + model.b[1]))
     torch.testing.assert_close(h2, torch.tanh(h1 @ model.W[1] + model.b[2] + 0.7) + 0.7)
     model.noiseless_h1 = False
-    _, (h1, _) = model.step(x, model.rest(x), Ones())
+    _, (h1, _) = model.transition(x, model.rest(x), Ones())
     torch.testing.assert_close(h1, torch.tanh(x @ model.W[0] + model.b[1] + 0.7) + 0.7)
 
 
 def watched(model: GSN) -> list[torch.Tensor]:
     """What each step of the model reads, filled as it runs."""
-    read, step = [], model.step
+    read, step = [], model.transition
 
     def spy(x, h, noise):
         read.append(x)
         return step(x, h, noise)
 
-    model.step = spy
+    model.transition = spy
     return read
 
 
 def test_walkback_reads_three_corrupted_inputs_and_compares_each_with_the_clean_one():
     model, x = gsn(steps=3, corruption=0.3), binary(50)
     read = watched(model)
-    terms = model.loss({"x": x.view(-1, 1, 3, 3)})
+    terms = model.loss(Batch({"x": x.view(-1, 1, 3, 3)}))
     assert len(read) == 3 and not any(
         torch.equal(a, b) for a, b in ((read[0], read[1]), (read[1], read[2]), (read[0], x))
     )
@@ -82,7 +82,7 @@ def test_walkback_reads_three_corrupted_inputs_and_compares_each_with_the_clean_
     for seen in read[
         :3
     ]:  # the inputs as constants: the only way for gradients is through the hidden layers
-        logits, h = type(model).step(model, seen.detach(), h, None)
+        logits, h = type(model).transition(model, seen.detach(), h, None)
         expected.append(-(x * F.logsigmoid(logits) + (1 - x) * F.logsigmoid(-logits)).mean())
     torch.testing.assert_close(terms["loss"], sum(expected) / 3)
     parameters = [*model.parameters()]
@@ -120,7 +120,9 @@ def one_pixel() -> tuple[GSN, float]:
     with torch.no_grad():
         p0, p1 = (
             torch.sigmoid(
-                model.step(torch.full((1, 1), v).double(), model.rest(torch.zeros(1, 1)), None)[0]
+                model.transition(
+                    torch.full((1, 1), v).double(), model.rest(torch.zeros(1, 1)), None
+                )[0]
             ).item()
             for v in (0.0, 1.0)
         )
@@ -138,7 +140,7 @@ def test_one_pixel_chain_has_its_analytic_stationary_distribution():
 def test_conservative_score_of_the_one_pixel_chain_reaches_its_log_probability_from_below():
     model, exact = one_pixel()
     x = torch.tensor([[[[0.0]]], [[[1.0]]]]).double()
-    score = -model.evaluate({"x": x}, torch.Generator().manual_seed(0))["csl_nats"]
+    score = -model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(0))["csl_nats"]
     log_p = torch.tensor([math.log(1 - exact), math.log(exact)]).double()
     torch.testing.assert_close(score, log_p, rtol=0, atol=0.02)
     few = torch.stack(
@@ -162,7 +164,7 @@ def test_scored_states_are_kept_until_the_weights_change_and_never_see_the_examp
     model = gsn(score_samples=50, score_chains=7, burn_in=3)
     first = model.states()
     assert first.shape == (50, 9)
-    model.evaluate({"x": binary(4).view(-1, 1, 3, 3)})
+    model.evaluate(Batch({"x": binary(4).view(-1, 1, 3, 3)}))
     assert model.states() is first
     with torch.no_grad():
         model.b[0].add_(1)
@@ -212,13 +214,13 @@ def test_samples_are_draws_if_binary_and_probabilities_in_levels_if_grey():
     assert set(gsn().sample(50).unique().tolist()) == {0.0, 1.0}
     grey = gsn(DataSpec((1, 3, 3), 17)).sample(50)
     assert torch.equal(grey, grey.round()) and len(grey.unique()) > 5 and grey.max() <= 16
-    assert "csl_nats" not in gsn(DataSpec((1, 3, 3), 17)).evaluate({"x": grey})
+    assert "csl_nats" not in gsn(DataSpec((1, 3, 3), 17)).evaluate(Batch({"x": grey}))
 
 
 def test_chains_begin_at_the_means_of_the_data():
     model = gsn(burn_in=1)
     model.initialise_from(
-        torch.tensor([0.0] * 3 + [1.0] * 6).double().expand(10, 9).view(10, 1, 3, 3)
+        Batch({"x": torch.tensor([0.0] * 3 + [1.0] * 6).double().expand(10, 9).view(10, 1, 3, 3)})
     )
     read = watched(model)
     model.corruption = 0.0
@@ -242,5 +244,5 @@ def test_rate_falls_by_a_factor_or_in_a_line():
 
 
 def test_fewer_steps_than_layers_are_refused():
-    with pytest.raises(ValueError, match="steps at least layers"):
+    with pytest.raises(ValueError, match=r"steps is at least layers.*steps=2, layers=3"):
         GSN(SPEC, layers=3, steps=2)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.support import Given, fit
-from zoo.core import DataSpec
+from zoo.check.likelihoods import assert_rows_do_not_talk, every_image, total_density, total_mass
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
-from zoo.harness import assert_rows_do_not_talk, every_image, total_density, total_mass
 from zoo.markov.rbm import RBM
 from zoo.nn.boltzmann import ais_log_z, all_states, exact_log_z, free_energy, reverse_ais_log_z
 
@@ -123,7 +123,7 @@ def test_annealing_back_estimates_one_over_z_without_bias():
 def test_surrogate_gradient_is_the_explicit_update():
     model, v = rbm(algorithm="cd", k=3), every_image(SPEC)[::25]
     model.noise = Noise(1, "test", dtype=torch.float64)
-    model.loss({"x": v})["loss"].backward()
+    model.loss(Batch({"x": v}))["loss"].backward()
     model.noise = Noise(1, "test", dtype=torch.float64)
     plus, minus = v.flatten(1), model._negative(v.flatten(1))
     assert not torch.equal(plus, minus) and not minus.requires_grad
@@ -176,7 +176,7 @@ def test_particles_move_are_saved_and_are_not_reset_by_validation(tmp_path):
     after = model.particles.clone()
     assert not torch.equal(start, after) and set(after.unique().tolist()) <= {0.0, 1.0}
     with torch.no_grad():
-        model.evaluate({"x": data.examples()["x"]}, torch.Generator())
+        model.evaluate(Batch({"x": data.examples()["x"]}), torch.Generator())
         model.log_prob(data.examples()["x"])
         model.sample(3)
     assert torch.equal(model.particles, after)
@@ -213,7 +213,7 @@ def test_negative_samples_carry_no_gradient_whatever_the_units():
 
 def test_first_biases_are_the_smoothed_logits_of_the_data():
     model, x = rbm(), every_image(SPEC)[[0, 1, 3]]
-    model.initialise_from(x)
+    model.initialise_from(Batch({"x": x}))
     mean = (x.flatten(1).sum(0) + 0.5) / 4
     torch.testing.assert_close(torch.sigmoid(model.b), mean)
     assert torch.equal(model.base, model.b)
@@ -245,7 +245,7 @@ def test_large_machines_say_estimate_and_come_near_the_exact_value():
     )
     assert abs(value - exact) < 0.1 and error > 0 and abs(found["log_z_upper"] - exact) < 0.1
     x = torch.bernoulli(torch.full((3, 1, 5, 5), 0.5)).double()
-    values = model.evaluate({"x": x}, torch.Generator())
+    values = model.evaluate(Batch({"x": x}), torch.Generator())
     torch.testing.assert_close(
         values["nll_upper_nats"] + model.log_prob(x), values["log_z_upper"] - values["log_z"]
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from zoo.check import launch
+from zoo.check.processes import launch
 from zoo.core.spec import DataSpec
 from zoo.metrics import PRDC, DataNet, FrechetDistance, InceptionScore, KernelDistance, extractors
 from zoo.metrics.base import from_rank_zero

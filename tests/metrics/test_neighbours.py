@@ -7,6 +7,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from zoo.data.digits import Digits
 from zoo.metrics.neighbours import TrainingSet, copying, nearest, pixel_features
+from zoo.show.neighbours import neighbours
 
 DATA = Digits()
 
@@ -87,5 +88,5 @@ def test_more_neighbours_than_images_are_refused():
 def test_the_picture_has_a_sample_and_its_neighbours_in_every_half_row():
     training = TrainingSet(DATA, pixel_features)
     x = DATA.examples(5, "test")["x"]
-    picture = training.picture(x, *training.nearest(x, 3), "by pixels")
+    picture = neighbours(DATA, x, *training.nearest(x, 3), "by pixels")
     assert picture.width > 2 * 4 * 72 and picture.height > 3 * 72

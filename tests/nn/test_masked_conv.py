@@ -51,7 +51,7 @@ def test_columns_are_those_of_the_convolution(layer):
                 value = x[:, columns.group[g]].flatten(2)[..., p].T
                 out = columns.step(p, g, value) if kind == "B" else columns.get(p, g)
                 torch.testing.assert_close(
-                    out.T, expected.flatten(2)[:, columns.rows[g], p], rtol=0, atol=1e-12
+                    out.T, expected.flatten(2)[:, columns.outputs[g], p], rtol=0, atol=1e-12
                 )
                 columns.put(p, g, value)
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from zoo.core.noise import Noise
-from zoo.nn.prior import Draw, path, prior, slerp
+from zoo.nn.prior import Draw, draw_prior, path, slerp
 
 LAWS = {"normal": stats.norm().cdf, "uniform": stats.uniform(-1, 2).cdf}
 
@@ -15,7 +15,7 @@ LAWS = {"normal": stats.norm().cdf, "uniform": stats.uniform(-1, 2).cdf}
 @pytest.mark.parametrize("kind", ["normal", "uniform", "sphere"])
 def test_training_and_sampling_draw_from_the_same_law(kind):
     draws = [
-        prior(kind, 3000, 4, s)
+        draw_prior(kind, 3000, 4, s)
         for s in (Noise(1, "t"), Draw(torch.Generator().manual_seed(2), dtype=torch.float32))
     ]
     for z in draws:
@@ -29,11 +29,11 @@ def test_training_and_sampling_draw_from_the_same_law(kind):
 
 def test_unknown_prior_is_refused():
     with pytest.raises(ValueError, match="normal, uniform, sphere"):
-        prior("gauss", 1, 1, Noise(0))
+        draw_prior("gauss", 1, 1, Noise(0))
 
 
 def test_path_on_the_sphere_keeps_the_norm_and_equal_angles_and_the_straight_one_equal_steps():
-    a, b = prior("sphere", 2, 6, Noise(3)).double().split(1)
+    a, b = draw_prior("sphere", 2, 6, Noise(3)).double().split(1)
     arc = path("sphere", a, b, 7)[0]
     torch.testing.assert_close(
         arc.norm(dim=1), torch.full((7,), a.norm().item(), dtype=torch.float64)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.factor_grid import FactorGrid
 from zoo.nn.gaussian import split_kl
@@ -68,7 +68,7 @@ def test_the_third_example_weighs_one_nth_wherever_it_stands():
 
 
 def test_a_batch_of_everything_gives_the_exact_aggregated_posterior():
-    x = harness.every_image(SPEC)[::5]
+    x = likelihoods.every_image(SPEC)[::5]
     model, n = beta_tcvae(len(x)), len(x)
     q = model.posterior(x)
     z = torch.randn(n, 3, dtype=torch.float64)
@@ -89,17 +89,17 @@ def test_a_batch_of_everything_gives_the_exact_aggregated_posterior():
     for whole, chunked in zip(model.aggregate(x), model.aggregate(x, chunk=4), strict=True):
         torch.testing.assert_close(whole, chunked)
     torch.testing.assert_close(
-        model.aggregate(x)[1], torch.as_tensor(model.evaluate({"x": x})["tc"])
+        model.aggregate(x)[1], torch.as_tensor(model.evaluate(Batch({"x": x}))["tc"])
     )
 
 
 def test_equal_weights_are_the_vae_with_a_sampled_kl():
-    x, found = harness.every_image(SPEC)[:20], []
+    x, found = likelihoods.every_image(SPEC)[:20], []
     torch.manual_seed(0)
     vae = VAE(SPEC, latent=3, width=16, kl_mc=True).double()
     for model in (vae, beta_tcvae(beta=1.0), beta_tcvae(beta=6.0)):
         model.noise = Noise(3, "test", dtype=torch.float64)
-        loss = model.loss({"x": x})["loss"]
+        loss = model.loss(Batch({"x": x}))["loss"]
         found.append([loss, *torch.autograd.grad(loss, [*model.parameters()])])
     for a, b in zip(found[0], found[1], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
@@ -113,7 +113,7 @@ def test_a_code_that_ignores_the_image_has_no_terms():
 
 
 def test_the_weighted_estimator_moves_the_terms_by_constants():
-    model, x = beta_tcvae(640), harness.every_image(SPEC)[::4]
+    model, x = beta_tcvae(640), likelihoods.every_image(SPEC)[::4]
     q = model.posterior(x)
     z = torch.randn(16, 3, dtype=torch.float64)
     uniform = parts(z, torch.distributions.Normal(q[0], (0.5 * q[1]).exp()), -math.log(16))
@@ -125,14 +125,14 @@ def test_the_weighted_estimator_moves_the_terms_by_constants():
 
 def test_the_size_is_that_of_the_training_set_and_lies_in_the_checkpoint():
     model = beta_tcvae(0)
-    fit(model.float(), Given(SPEC, harness.every_image(SPEC).float()), 2)
+    fit(model.float(), Given(SPEC, likelihoods.every_image(SPEC).float()), 2)
     assert model.size == 64 and "size" in model.state_dict()
 
 
 def test_beta_rises_over_the_warmup():
     model, seen = beta_tcvae(warmup_steps=4).float(), []
     model.after_step = lambda: seen.append({k: v.item() for k, v in model.terms.items()})
-    fit(model, Given(SPEC, harness.every_image(SPEC).float()), 6)
+    fit(model, Given(SPEC, likelihoods.every_image(SPEC).float()), 6)
     beta = [(t["loss"] + t["recon"] - t["mi"] - t["dwkl"]) / t["tc"] for t in seen]
     assert beta == pytest.approx([0, 1.5, 3, 4.5, 6, 6], abs=0.02)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.factor_grid import FactorGrid
 from zoo.variational.beta_vae import BetaVAE
@@ -23,7 +23,7 @@ def beta_vae(**options) -> BetaVAE:
 
 def gradients(model, x, names=("encoder", "decoder")):
     model.noise = Noise(3, "test", dtype=x.dtype)
-    loss = model.loss({"x": x})["loss"]
+    loss = model.loss(Batch({"x": x}))["loss"]
     return [
         loss,
         *torch.autograd.grad(
@@ -33,7 +33,7 @@ def gradients(model, x, names=("encoder", "decoder")):
 
 
 def test_beta_one_is_the_vae_bit_for_bit():
-    x = harness.every_image(SPEC)[:20].float()
+    x = likelihoods.every_image(SPEC)[:20].float()
     torch.manual_seed(0)
     vae = VAE(SPEC, latent=3, width=16)
     for a, b in zip(gradients(vae, x), gradients(beta_vae(beta=1.0), x), strict=True):
@@ -42,7 +42,7 @@ def test_beta_one_is_the_vae_bit_for_bit():
 
 
 def test_beta_touches_the_encoder_alone_and_linearly():
-    x = harness.every_image(SPEC)[:20]
+    x = likelihoods.every_image(SPEC)[:20]
     decoder = [gradients(beta_vae(beta=b).double(), x, ["decoder"])[1:] for b in (0.0, 1.0, 5.0)]
     encoder = [gradients(beta_vae(beta=b).double(), x, ["encoder"])[1:] for b in (0.0, 1.0, 5.0)]
     for a, b, c in zip(*decoder, strict=True):
@@ -54,7 +54,7 @@ def test_beta_touches_the_encoder_alone_and_linearly():
 
 @pytest.mark.parametrize(("capacity", "sign"), [(0.0, 1), (50.0, -1)])
 def test_the_kl_is_pulled_to_its_capacity_from_either_side(capacity, sign):
-    x = harness.every_image(SPEC)[:20]
+    x = likelihoods.every_image(SPEC)[:20]
     held = gradients(beta_vae(mode="capacity", gamma=7.0, capacity=capacity).double(), x)
     pressed = gradients(beta_vae(beta=sign * 7.0 if sign > 0 else 0.0).double(), x)
     if sign > 0:
@@ -67,17 +67,17 @@ def test_the_kl_is_pulled_to_its_capacity_from_either_side(capacity, sign):
 
 
 def test_the_absolute_value_is_taken_of_the_mean_over_the_batch():
-    model, x = beta_vae(mode="capacity", gamma=1.0).double(), harness.every_image(SPEC)[[0, 63]]
+    model, x = beta_vae(mode="capacity", gamma=1.0).double(), likelihoods.every_image(SPEC)[[0, 63]]
     kl = model.kl(model.posterior(x)).sum(1)
     model.capacity = kl.mean().item()  # one row above, one below
     model.noise = Noise(3, dtype=torch.float64)
-    terms = model.loss({"x": x})
+    terms = model.loss(Batch({"x": x}))
     assert (kl - kl.mean()).abs().min() > 1e-4
     torch.testing.assert_close(terms["loss"], -terms["recon"])
 
 
 def test_capacity_rises_linearly_and_continues_after_a_resume(tmp_path):
-    data = Given(SPEC, harness.every_image(SPEC).float())
+    data = Given(SPEC, likelihoods.every_image(SPEC).float())
 
     def run(steps, **options):
         model, seen = beta_vae(mode="capacity", capacity=12.0, capacity_steps=8), []
@@ -95,7 +95,7 @@ def test_capacity_rises_linearly_and_continues_after_a_resume(tmp_path):
 
 
 def test_a_huge_beta_empties_the_code_and_leaves_the_mean_image():
-    x = harness.every_image(SPEC)[[7, 7, 7, 15, 31, 63]].float()
+    x = likelihoods.every_image(SPEC)[[7, 7, 7, 15, 31, 63]].float()
     model = beta_vae(beta=1000.0, lr=3e-3)
     fit(model, Given(SPEC, x, batch_size=6), 300)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_a_huge_beta_empties_the_code_and_leaves_the_mean_image():
 
 
 def test_the_evaluated_bound_is_that_of_beta_one():
-    x = harness.every_image(SPEC)[:9].float()
+    x = likelihoods.every_image(SPEC)[:9].float()
     torch.manual_seed(0)
     vae = VAE(SPEC, latent=3, width=16)
     for options in ({"beta": 9.0}, {"mode": "capacity"}):
@@ -114,9 +114,9 @@ def test_the_evaluated_bound_is_that_of_beta_one():
 
 
 def test_unknown_modes_are_refused():
-    with pytest.raises(ValueError, match="mode is beta or capacity"):
+    with pytest.raises(ValueError, match="beta_vae: mode is one of beta, capacity, got 'annealed'"):
         BetaVAE(SPEC, mode="annealed")
-    with pytest.raises(ValueError, match="capacity_steps >= 1"):
+    with pytest.raises(ValueError, match="beta_vae: capacity_steps is at least 1, got 0"):
         BetaVAE(SPEC, capacity_steps=0)
 
 
@@ -130,5 +130,5 @@ def test_a_larger_beta_carries_less_information_and_reconstructs_worse():
         torch.manual_seed(0)
         model = BetaVAE(data.spec, beta=beta)
         fit(model, data, 1000)
-        terms[beta] = {k: v.mean() for k, v in model.evaluate({"x": x}).items()}
+        terms[beta] = {k: v.mean() for k, v in model.evaluate(Batch({"x": x})).items()}
     assert terms[4.0]["kl"] < 0.7 * terms[1.0]["kl"] and terms[4.0]["recon"] < terms[1.0]["recon"]

@@ -9,8 +9,8 @@ import torch
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import RowNoise
 from zoo.core.noise import Noise
 from zoo.variational.categorical_vae import (
@@ -74,14 +74,14 @@ def test_kl_is_zero_for_equal_logits_and_ln_k_for_certainty():
 
 
 def test_bounds_lie_below_the_enumerated_likelihood_and_close_in():
-    model, images = vae(scale=1.3), harness.every_image(SPEC)
+    model, images = vae(scale=1.3), likelihoods.every_image(SPEC)
     codes = torch.stack(
         [torch.cat([torch.eye(3)[i], torch.eye(3)[j]]) for i in range(3) for j in range(3)]
     ).double()
     given_z = torch.stack([model.log_likelihood(images, z.expand(16, 6)) for z in codes])
     exact = given_z.logsumexp(0) - math.log(9)
     assert exact.exp().sum().item() == pytest.approx(1)
-    logits, _, _ = model.codes(images)
+    logits, _, _ = model.posteriors(images)
     q = torch.einsum("bi,bj->bij", *logits.softmax(-1).unbind(1)).reshape(16, 9).T
     elbo = (q * (given_z - math.log(9) - q.log())).sum(0)
     draws = torch.stack(
@@ -112,12 +112,12 @@ def test_straight_through_decodes_one_hots_with_the_relaxed_gradient():
 @pytest.mark.parametrize("options", [{}, {"straight_through": True}, {"kl": "concrete"}])
 def test_evaluation_decodes_one_hots_only_and_training_relaxed_ones(options):
     model, seen = vae(**options), []
-    x = harness.every_image(SPEC)
+    x = likelihoods.every_image(SPEC)
     model.decoder.register_forward_pre_hook(lambda net, given: seen.append(given[0]))
     (
         model.elbo(x),
         model.importance_bound(x, 20),
-        model.evaluate({"x": x}),
+        model.evaluate(Batch({"x": x})),
         model.reconstruct(x),
         model.sample(9),
     )
@@ -125,7 +125,7 @@ def test_evaluation_decodes_one_hots_only_and_training_relaxed_ones(options):
     for z in seen:
         assert ((z == 0) | (z == 1)).all() and (z.unflatten(1, (2, 3)).sum(2) == 1).all()
     seen.clear()
-    model.loss({"x": x})
+    model.loss(Batch({"x": x}))
     assert (seen[0].unflatten(1, (2, 3)).max(2).values > 0.999).all() == options.get(
         "straight_through", False
     )
@@ -139,8 +139,8 @@ def test_concrete_density_is_that_of_torch():
 
 
 def test_relaxed_kl_has_a_mean_above_zero_and_reaches_the_encoder():
-    model, x = vae(kl="concrete", tau_prior=0.4), harness.every_image(SPEC).repeat(500, 1, 1, 1)
-    terms = model.loss({"x": x})
+    model, x = vae(kl="concrete", tau_prior=0.4), likelihoods.every_image(SPEC).repeat(500, 1, 1, 1)
+    terms = model.loss(Batch({"x": x}))
     assert terms["kl"] > 0 and all(
         g.abs().max() > 0 for g in torch.autograd.grad(terms["kl"], [*model.encoder.parameters()])
     )
@@ -150,7 +150,7 @@ def test_temperature_follows_the_training_step():
     model, seen = CategoricalVAE(SPEC, width=8, tau_rate=0.5, tau_min=0.3), []
     inner = model.loss
     model.loss = lambda batch: seen.append(inner(batch)["tau"].item()) or inner(batch)
-    fit(model, Given(SPEC, harness.every_image(SPEC).float()), 4)
+    fit(model, Given(SPEC, likelihoods.every_image(SPEC).float()), 4)
     assert seen == pytest.approx([1, math.exp(-0.5), math.exp(-1), 0.3])
 
 
@@ -172,7 +172,7 @@ def test_joint_capacities_rise_and_stop_at_what_the_variables_can_carry():
 
     def loss(batch):
         terms = inner(batch)
-        logits, mu, log_var = model.codes(batch["x"])
+        logits, mu, log_var = model.posteriors(batch["x"])
         seen.append(model.capacities())
         kl_c = kl_uniform(logits).sum(1).mean()
         kl_z = torch.distributions.kl_divergence(
@@ -186,7 +186,7 @@ def test_joint_capacities_rise_and_stop_at_what_the_variables_can_carry():
         return terms
 
     model.loss = loss
-    fit(model, Given(SPEC, harness.every_image(SPEC).float()), 6)
+    fit(model, Given(SPEC, likelihoods.every_image(SPEC).float()), 6)
     ln2 = math.log(2)
     assert [z for z, _ in seen] == [0, 0.5, 1, 1.5, 2, 2] and [c for _, c in seen] == pytest.approx(
         [0, 0.5, ln2, ln2, ln2, ln2]
@@ -194,7 +194,7 @@ def test_joint_capacities_rise_and_stop_at_what_the_variables_can_carry():
 
 
 def test_joint_codes_have_both_parts_and_a_bound():
-    model, x = vae(continuous=2), harness.every_image(SPEC)
+    model, x = vae(continuous=2), likelihoods.every_image(SPEC)
     assert model.encode(x).shape == (16, 8) and model.sample(3).shape == (3, 1, 2, 2)
     recon, ratio = model.weigh(x, 4000, RowNoise(x))
     closed = model.bound_terms(x, RowNoise(x))[1]
@@ -206,9 +206,9 @@ def test_joint_codes_have_both_parts_and_a_bound():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kl": "gauss"}, "categorical or concrete"),
-        ({"classes": 1}, "classes >= 2"),
-        ({"tau_min": 0.0}, "positive"),
+        ({"kl": "gauss"}, "kl is one of categorical, concrete, got 'gauss'"),
+        ({"classes": 1}, "classes is at least 2, got 1"),
+        ({"tau_min": 0.0}, "tau_min is positive, got 0"),
         ({"kl": "concrete", "continuous": 2}, "relaxed draws"),
     ],
 )
@@ -218,6 +218,6 @@ def test_bad_options_are_named(options, message):
 
 
 def test_rows_do_not_talk():
-    model, x = vae(), harness.every_image(SPEC)
-    harness.assert_rows_do_not_talk(model.elbo, x)
-    harness.assert_rows_do_not_talk(model.importance_bound, x)
+    model, x = vae(), likelihoods.every_image(SPEC)
+    likelihoods.assert_rows_do_not_talk(model.elbo, x)
+    likelihoods.assert_rows_do_not_talk(model.importance_bound, x)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import RowNoise
 from zoo.core.noise import Noise
 from zoo.data.digits import Digits
@@ -30,7 +30,7 @@ def exact(model: CVAE, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.
     """log p(r | c) by quadrature over z ~ p(z | c), on a grid of ±7 standard deviations."""
     axis = torch.linspace(-7, 7, 141).double()
     eps, h = torch.cartesian_prod(axis, axis), model.context(model.condition(x, y))
-    mu, log_var = model.prior(h)
+    mu, log_var = model.code_prior(h)
     z = mu + (0.5 * log_var).exp() * eps[:, None]
     return (
         model.log_rest(x, h, z) + (log_normal(eps).sum(1) + 2 * math.log(0.1))[:, None]
@@ -39,12 +39,12 @@ def exact(model: CVAE, x: torch.Tensor, y: torch.Tensor | None = None) -> torch.
 
 @pytest.mark.parametrize("options", [{}, {"task": "label"}], ids=str)
 def test_the_bounds_lie_below_the_true_conditional_and_close_in_on_it(options):
-    model, x = cvae(**options), harness.every_image(SPEC)
+    model, x = cvae(**options), likelihoods.every_image(SPEC)
     y = LABELS if model.task == "label" else None
     with torch.no_grad():
         log_p = exact(model, x, y)
         draws = torch.stack(
-            [model.elbo(x, y, generator=torch.Generator().manual_seed(s)) for s in range(300)]
+            [model.elbo(x, y=y, generator=torch.Generator().manual_seed(s)) for s in range(300)]
         )
         bounds = {
             k: torch.stack(
@@ -55,7 +55,7 @@ def test_the_bounds_lie_below_the_true_conditional_and_close_in_on_it(options):
             )
             for k in (5, 50)
         }
-        mc = model.from_prior(x, 20_000, RowNoise(x), y).logsumexp(0) - math.log(20_000)
+        mc = model.from_prior(x, 20_000, RowNoise(x), y=y).logsumexp(0) - math.log(20_000)
     assert (draws.mean(0) < log_p + 4 * draws.std(0) / math.sqrt(300)).all()
     assert draws.mean() < bounds[5].mean() < bounds[50].mean() < log_p.mean() + 1e-3
     torch.testing.assert_close(model.importance_bound(x, 5000, y=y), log_p, rtol=0, atol=0.05)
@@ -63,15 +63,15 @@ def test_the_bounds_lie_below_the_true_conditional_and_close_in_on_it(options):
 
 
 def test_probabilities_of_the_rest_sum_to_one_for_every_observation():
-    model, x = cvae(), harness.every_image(SPEC)
+    model, x = cvae(), likelihoods.every_image(SPEC)
     mass = exact(model, x).exp()
     for value in (0, 1):  # of the one observed pixel
         assert mass[x[:, 0, 1, 0] == value].sum().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_a_recognition_network_that_equals_the_prior_network_costs_nothing():
-    model, x = cvae(), harness.every_image(SPEC)
-    model.recognise = lambda x, h: model.prior(h)
+    model, x = cvae(), likelihoods.every_image(SPEC)
+    model.recognise = lambda x, h: model.code_prior(h)
     terms = [
         model.bound_terms(x, RowNoise(x, torch.Generator().manual_seed(s))) for s in range(500)
     ]
@@ -85,18 +85,18 @@ def test_a_recognition_network_that_equals_the_prior_network_costs_nothing():
 
 
 def test_the_prior_is_learned_by_the_kl_from_q_to_p():
-    model, x = cvae(), harness.every_image(SPEC)
+    model, x = cvae(), likelihoods.every_image(SPEC)
     h = model.context(model.condition(x, None))
     q, p = (
         torch.distributions.Normal(mu, (0.5 * log_var).exp())
-        for mu, log_var in (model.recognise(x, h), model.prior(h))
+        for mu, log_var in (model.recognise(x, h), model.code_prior(h))
     )
     weights = [*model.prior_net.parameters()]
     torch.testing.assert_close(
         model.bound_terms(x, RowNoise(x))[1], torch.distributions.kl_divergence(q, p).sum(1)
     )
     model.noise = Noise(0, dtype=torch.float64)
-    got = torch.autograd.grad(model.loss({"x": x})["loss"], weights)
+    got = torch.autograd.grad(model.loss(Batch({"x": x}))["loss"], weights)
     want = torch.autograd.grad(
         torch.distributions.kl_divergence(q, p).sum(1).mean(), weights, retain_graph=True
     )
@@ -107,9 +107,9 @@ def test_the_prior_is_learned_by_the_kl_from_q_to_p():
 
 
 def test_the_guess_is_trained_by_its_own_term_alone_and_for_its_own_time():
-    model, x = cvae(), harness.every_image(SPEC)
+    model, x = cvae(), likelihoods.every_image(SPEC)
     model.noise = Noise(0, dtype=torch.float64)
-    got = torch.autograd.grad(model.loss({"x": x})["loss"], [*model.baseline.parameters()])
+    got = torch.autograd.grad(model.loss(Batch({"x": x}))["loss"], [*model.baseline.parameters()])
     want = torch.autograd.grad(
         -model.log_baseline(x, RowNoise(x)).mean(), [*model.baseline.parameters()]
     )
@@ -122,7 +122,7 @@ def test_the_guess_is_trained_by_its_own_term_alone_and_for_its_own_time():
             for p in (model.baseline[0].weight, model.generation[0].weight)
         ]
     )
-    fit(model, Given(SPEC, x.float()), 6)
+    fit(model, Given(SPEC, x.float(), LABELS), 6)
     moved = [
         [not torch.equal(a, b) for a, b in zip(*pair, strict=True)]
         for pair in zip(seen, seen[1:], strict=False)
@@ -131,12 +131,12 @@ def test_the_guess_is_trained_by_its_own_term_alone_and_for_its_own_time():
 
 
 def test_the_hybrid_mixes_both_objectives():
-    x, found = harness.every_image(SPEC), {}
+    x, found = likelihoods.every_image(SPEC), {}
     for alpha in (1.0, 0.5, 0.0):
         model = cvae(alpha=alpha)
         model.noise = Noise(0, dtype=torch.float64)
         model.noise.normal = lambda *shape: torch.full(shape, 0.3, dtype=torch.float64)
-        found[alpha] = model.loss({"x": x})["loss"]
+        found[alpha] = model.loss(Batch({"x": x}))["loss"]
     torch.testing.assert_close(found[0.5], (found[0.0] + found[1.0]) / 2)
     torch.testing.assert_close(
         found[0.0],
@@ -188,14 +188,14 @@ def test_two_modes_are_both_drawn_and_the_baseline_sees_neither():
         ends = model.inpaint(
             x[:1].expand(400, -1, -1, -1), known, generator=torch.Generator().manual_seed(0)
         )[:, ~known].mean(1)
-        terms = {k: v.mean().item() for k, v in model.evaluate({"x": x}).items()}
+        terms = {k: v.mean().item() for k, v in model.evaluate(Batch({"x": x})).items()}
     assert (ends < 0.1).float().mean() >= 0.25 and (ends > 0.9).float().mean() >= 0.25
     assert terms["baseline_nll"] == pytest.approx(12 * math.log(2), rel=0.03)
     assert math.log(2) - 0.02 < terms["iw_nll"] < 1.3  # ln 2 and the draws between the modes
 
 
 def test_further_known_pixels_choose_among_the_draws():
-    model, x = cvae(task="label", prior="standard", draws=300), harness.every_image(SPEC)
+    model, x = cvae(task="label", prior="standard", draws=300), likelihoods.every_image(SPEC)
     model.generate = lambda h, z: (3 * z[..., None, :1]).expand(
         *z.shape[:-1], 1, 4
     )  # z makes all pixels black or white
@@ -206,49 +206,64 @@ def test_further_known_pixels_choose_among_the_draws():
             x[6].expand(2000, -1, -1, -1), known, y=y, generator=torch.Generator().manual_seed(0)
         )
     agrees = ((x == x[6]) | ~known).flatten(1).all(1)
-    assert harness.total_variation(filled, agrees * p / p[agrees].sum(), SPEC) < 0.04
+    assert likelihoods.total_variation(filled, agrees * p / p[agrees].sum(), SPEC) < 0.04
     blind = torch.stack(
         [p[((x == row) | known).flatten(1).all(1)].sum() for row in x]
     )  # p of the unknown pixels alone
-    assert harness.total_variation(filled, agrees * blind, SPEC) > 0.1
+    assert likelihoods.total_variation(filled, agrees * blind, SPEC) > 0.1
 
 
 def test_labels_are_found_by_bayes_rule():
-    model, x = cvae(task="label", draws=1000, scale=1.0), harness.every_image(SPEC)[3:9]
+    model, x = cvae(task="label", draws=1000, scale=1.0), likelihoods.every_image(SPEC)[3:9]
     log_p = torch.stack([exact(model, x, torch.full((6,), label)) for label in range(3)], 1)
     torch.testing.assert_close(model.classify(x), log_p.log_softmax(1), rtol=0, atol=0.05)
     likeliest = model.classify(x).argmax(1)
-    assert torch.equal(model.encode(x), model.encode(x, likeliest)) and torch.equal(
-        model.reconstruct(x), model.reconstruct(x, likeliest)
+    assert torch.equal(model.encode(x), model.encode(x, y=likeliest)) and torch.equal(
+        model.reconstruct(x), model.reconstruct(x, y=likeliest)
     )
 
 
 def test_what_the_condition_needs_is_asked_for():
-    quadrant, label, x = cvae(), cvae(task="label"), harness.every_image(SPEC)[:2]
-    assert (quadrant.conditions_on, label.conditions_on) == ("image", "class")
-    with pytest.raises(ValueError, match="use inpaint"):
+    quadrant, label, x = cvae(), cvae(task="label"), likelihoods.every_image(SPEC)[:2]
+    assert (quadrant.told, label.told) == (("x",), ("y",))
+    with pytest.raises(ValueError, match="pass images"):
         quadrant.sample(2)
+    with pytest.raises(ValueError, match="pass the labels"):
+        label.sample(2)
     with pytest.raises(ValueError, match="observed quadrants are known"):
         quadrant.inpaint(x, torch.tensor([[[True, True], [False, True]]]))
     with pytest.raises(ValueError, match="pass the labels"):
         label.elbo(x)
     with pytest.raises(ValueError, match="pass images"):
         quadrant.decode(torch.zeros(2, 2).double())
-    for options in ({"prior": "standard"}, {"observed": 4}):
-        with pytest.raises(ValueError, match="prior learned"):
-            cvae(**options)
-    with pytest.raises(ValueError, match="labelled data"):
+    with pytest.raises(ValueError, match="prior is learned, got standard"):
+        cvae(prior="standard")
+    with pytest.raises(ValueError, match="observed is one of 1, 2, 3, got 4"):
+        cvae(observed=4)
+    with pytest.raises(ValueError, match=r"task=label needs labels.*labelled data"):
         CVAE(DataSpec((1, 2, 2), 2))
+
+
+def test_samples_of_the_quadrants_keep_what_they_are_told_and_draw_the_rest():
+    model, x = cvae(), likelihoods.every_image(SPEC)
+    told = x[5].expand(20_000, -1, -1, -1)
+    drawn = model.sample(20_000, x=told, generator=torch.Generator().manual_seed(0))
+    agrees = (x == x[5]).flatten(1)[:, model.mask].all(1)
+    p = agrees * exact(model, x).exp()
+    assert (drawn == told).flatten(1)[:, model.mask].all()
+    assert likelihoods.total_variation(drawn, p, SPEC) < 0.03
 
 
 def test_a_standard_prior_ignores_the_label():
     model = cvae(task="label", prior="standard")
-    assert all((v == 0).all() for v in model.prior(model.context(model.condition(None, LABELS))))
+    assert all(
+        (v == 0).all() for v in model.code_prior(model.context(model.condition(None, LABELS)))
+    )
 
 
 def test_codes_are_in_units_of_the_prior():
-    model, x = cvae(), harness.every_image(SPEC)
-    mu, log_var = model.prior(model.context(model.condition(x, None)))
+    model, x = cvae(), likelihoods.every_image(SPEC)
+    mu, log_var = model.code_prior(model.context(model.condition(x, None)))
     model.recognise = lambda x, h: (mu + 1.5 * (0.5 * log_var).exp(), log_var)
     torch.testing.assert_close(model.encode(x), torch.full((16, 2), 1.5).double())
     assert torch.equal(model.decode(torch.zeros(16, 2).double(), x=x), model.predict(x))

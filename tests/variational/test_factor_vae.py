@@ -11,14 +11,22 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods as harness
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.factor_grid import FactorGrid
 from zoo.variational.factor_vae import FactorVAE, permute_dims
 from zoo.variational.vae import VAE
 
 SPEC = DataSpec((1, 2, 3), 2)
+SERVED = [
+    {"label_smooth": 0.8},
+    {"label_flip": 0.4},
+    {"instance_noise": 0.5},
+    {"spectral_norm": True},
+    {"r1": 5.0},
+    {"replay": 8},
+]
 
 
 def factor_vae(**options) -> FactorVAE:
@@ -44,7 +52,7 @@ def with_trained_discriminator(rho: float) -> FactorVAE:
         model.noise = Noise(0, step)
         optimiser.param_groups[0]["lr"] = 4e-3 * (1 - step / 800)
         optimiser.zero_grad()
-        model.discriminator_loss({"x": correlated(400, rho, step)})["loss"].backward()
+        model.discriminator_loss(Batch({"x": correlated(400, rho, step)}))["loss"].backward()
         optimiser.step()
     return model
 
@@ -60,14 +68,13 @@ def test_each_dimension_is_shuffled_by_itself():
 
 def test_shuffled_codes_are_those_of_other_examples():
     model, x, seen = factor_vae(), harness.every_image(SPEC)[:10].float(), []
-    inner = model.log_odds
-    model.log_odds = lambda z: seen.append(z) or inner(z)
+    model.d.register_forward_pre_hook(lambda d, given: seen.append(given[0]))
     model.posterior = lambda x: (
         x.flatten(1)[:, 3:] + 10 * torch.arange(len(x))[:, None],
         torch.full((len(x), 3), -80.0),
     )
     model.noise = Noise(3, "test")
-    model.discriminator_loss({"x": x})
+    model.discriminator_loss(Batch({"x": x}))
     codes = model.posterior(x)[0]
     torch.testing.assert_close(seen[0], codes[:5])
     torch.testing.assert_close(seen[1].sort(0)[0], codes[5:].sort(0)[0])
@@ -78,7 +85,7 @@ def test_shuffled_codes_are_those_of_other_examples():
 def test_the_discriminator_alone_finds_the_total_correlation_of_a_gaussian(rho):
     model, z = with_trained_discriminator(rho), correlated(50_000, rho, -1)
     with torch.no_grad():
-        found = model.log_odds(z).mean().item()
+        found = model.d(z).mean().item()
     assert found == pytest.approx(-0.5 * math.log(1 - rho**2), rel=0.15, abs=0.05)
 
 
@@ -86,11 +93,13 @@ def test_the_encoder_goes_against_the_total_correlation():
     x, exact = correlated(5000, 0.9, -2), []
     for labels in (1, -1, 0):  # as trained, with the classes of D swapped, and without a step
         model = copy.deepcopy(with_trained_discriminator(0.9))
-        model.log_odds = lambda z, model=model, sign=labels: sign * model.discriminator(z)[:, 0]
+        model.d.forward = lambda z, net=model.d.net, sign=labels: sign * net(z)
         weight, gradients = model.encoder.weight, []
         for gamma in (1.0, 0.0):
             model.gamma, model.noise = gamma, Noise(0, "test")
-            gradients.append(torch.autograd.grad(model.generator_loss({"x": x})["loss"], weight)[0])
+            gradients.append(
+                torch.autograd.grad(model.generator_loss(Batch({"x": x}))["loss"], weight)[0]
+            )
         weight.data -= 0.05 * (gradients[0] - gradients[1])
         rho = torch.corrcoef(model.encode(x).detach().T)[0, 1]
         exact.append(-0.5 * math.log(1 - rho**2))
@@ -103,7 +112,7 @@ def test_gamma_zero_is_the_vae_bit_for_bit():
     vae = VAE(SPEC, latent=3, width=16)
     for model, loss in ((vae, vae.loss), (m := factor_vae(gamma=0.0), m.generator_loss)):
         model.noise = Noise(3, "test")
-        value = loss({"x": x})["loss"]
+        value = loss(Batch({"x": x}))["loss"]
         nets = [*model.encoder.parameters(), *model.decoder.parameters()]
         found.append([value, *torch.autograd.grad(value, nets), model.elbo(x)])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
@@ -114,7 +123,7 @@ def test_the_total_correlation_reaches_the_encoder_and_not_the_decoder():
     for gamma in (0.0, 10.0):
         model = factor_vae(gamma=gamma)
         model.noise = Noise(3, "test")
-        loss = model.generator_loss({"x": x})["loss"]
+        loss = model.generator_loss(Batch({"x": x}))["loss"]
         found.append(
             [
                 torch.autograd.grad(loss, [*net.parameters()], retain_graph=True)
@@ -145,6 +154,18 @@ def test_each_player_moves_only_in_its_own_phase():
     assert moved == [("d", ["d"]), ("g", ["g"])] * 2
 
 
+@pytest.mark.parametrize("loop", SERVED, ids=str)
+def test_the_loops_options_change_training_and_stay_finite(loop):
+    def trained(**options) -> torch.Tensor:
+        model = factor_vae(**options)
+        fit(model, Given(SPEC, harness.every_image(SPEC).float(), batch_size=8), 3)
+        assert all(v.isfinite() for v in model.terms.values())
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    plain, other = trained(), trained(loop=loop)
+    assert other.isfinite().all() and not torch.equal(other, plain)
+
+
 @pytest.mark.slow
 def test_gamma_lowers_the_exact_total_correlation():
     x, tc, recon = (
@@ -160,5 +181,7 @@ def test_gamma_lowers_the_exact_total_correlation():
             model = FactorVAE(DataSpec((1, 16, 16), 2), gamma=gamma)
             fit(model, Given(model.spec, x, batch_size=64), 1000)
             tc[gamma] = tc.get(gamma, 0) + model.aggregate(x)[1].mean().item()
-            recon[gamma] = recon.get(gamma, 0) - model.evaluate({"x": x})["recon"].mean().item()
+            recon[gamma] = (
+                recon.get(gamma, 0) - model.evaluate(Batch({"x": x}))["recon"].mean().item()
+            )
     assert tc[10.0] < 0.95 * tc[0.0] and recon[10.0] < 2 * recon[0.0]

@@ -10,18 +10,20 @@ from sklearn.metrics import normalized_mutual_info_score
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import RowNoise
 from zoo.core.noise import Noise
 from zoo.data.digits import Digits
 from zoo.nn.gaussian import log_normal
 from zoo.nn.prior import Draw
-from zoo.variational.gmvae import GMVAE, PRIORS
+from zoo.variational.gmvae import GMVAE
 from zoo.variational.vae import VAE
 
+PRIORS = ("mog", "gmvae", "vamp")
+
 SPEC = DataSpec((1, 2, 3), 2)
-IMAGES = harness.every_image(SPEC)
+IMAGES = likelihoods.every_image(SPEC)
 
 
 def gmvae(prior: str = "mog", seed: int = 0, **options) -> GMVAE:
@@ -81,7 +83,7 @@ def test_one_standard_component_is_the_vae_with_a_sampled_kl():
     losses = []
     for m in (model, vae):
         m.noise = Noise(3, dtype=torch.float64)
-        losses.append(m.loss({"x": IMAGES})["loss"])
+        losses.append(m.loss(Batch({"x": IMAGES}))["loss"])
     torch.testing.assert_close(*losses)
     torch.testing.assert_close(model.importance_bound(IMAGES, 20), vae.importance_bound(IMAGES, 20))
 
@@ -102,7 +104,7 @@ def test_split_objective_becomes_the_exact_one_for_a_sharp_posterior(prior):
             model.noise.normal = lambda *shape: torch.where(
                 torch.arange(math.prod(shape)).view(shape) % 3 > 0, 1.0, -1.0
             ).double()
-            losses.append(model.loss({"x": IMAGES})["loss"])
+            losses.append(model.loss(Batch({"x": IMAGES}))["loss"])
             model.both = inner
         gaps.append((losses[0] - losses[1]).abs().item())
     assert gaps[1] < 1e-4 and gaps[0] > 100 * gaps[1]
@@ -112,7 +114,7 @@ def test_clusters_cost_nothing_below_the_free_nats():
     def gradient(lam):
         model = gmvae(objective="split", lam=lam)
         model.noise = Noise(3, dtype=torch.float64)
-        terms = model.loss({"x": IMAGES})
+        terms = model.loss(Batch({"x": IMAGES}))
         cost = terms["loss"] + terms["recon"] - terms["kl_within"]
         return terms, cost, torch.autograd.grad(cost, model.weights, retain_graph=True)[0]
 
@@ -146,7 +148,7 @@ def test_pseudo_inputs_start_as_training_images_and_stay_images():
     spec = DataSpec((1, 8, 8), 17)
     model, x = GMVAE(spec, prior="vamp", components=3, width=8), Digits().examples(40)["x"]
     with torch.no_grad():
-        model.initialise_from(x)
+        model.initialise_from(Batch({"x": x}))
     assert all((x / 16 == u).flatten(1).all(1).any() for u in model.inputs.detach())
     model.inputs.data[0] = 7.0
     clipped = model.mixture(torch.empty(0))[1][0]
@@ -229,9 +231,9 @@ def test_warmup_weighs_the_prior_and_not_the_logged_bound():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prior": "flow"}, "mog or gmvae or vamp"),
-        ({"components": 0}, "components"),
-        ({"objective": "both"}, "exact or split"),
+        ({"prior": "flow"}, "prior is one of mog, gmvae, vamp, got 'flow'"),
+        ({"components": 0}, "components is at least 1, got 0"),
+        ({"objective": "both"}, "objective is one of exact, split, got 'both'"),
         ({"prior": "vamp", "objective": "split"}, "prior=mog"),
     ],
 )
@@ -242,7 +244,7 @@ def test_bad_options_are_named(options, message):
 
 @pytest.mark.parametrize("prior", PRIORS)
 def test_rows_do_not_talk(prior):
-    harness.assert_rows_do_not_talk(gmvae(prior).importance_bound, IMAGES[:9])
+    likelihoods.assert_rows_do_not_talk(gmvae(prior).importance_bound, IMAGES[:9])
 
 
 @pytest.mark.slow

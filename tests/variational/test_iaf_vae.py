@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import RowNoise
 from zoo.core.noise import Noise
 from zoo.nn.gaussian import log_normal
@@ -18,7 +18,7 @@ from zoo.variational.iaf_vae import IAFVAE, ConvStep, Flow, Step, WNConv
 from zoo.variational.vae import VAE
 
 SPEC = DataSpec((1, 2, 3), 2)
-IMAGES = harness.every_image(SPEC)
+IMAGES = likelihoods.every_image(SPEC)
 PICTURES = DataSpec((1, 8, 8), 17)
 
 
@@ -47,7 +47,8 @@ def resnet(spec=PICTURES, **options) -> IAFVAE:
     }
     model = IAFVAE(spec, **{**small, **options}).double().eval()
     with torch.no_grad():
-        model.initialise_from(torch.randint(spec.levels, (32, *spec.shape)).double())
+        x = torch.randint(spec.levels, (32, *spec.shape)).double()
+        model.initialise_from(Batch({"x": x}))
     return model
 
 
@@ -144,7 +145,7 @@ def test_no_steps_is_the_vae_with_a_sampled_kl():
     losses = []
     for m in (model, vae):
         m.noise = Noise(3, dtype=torch.float64)
-        losses.append(m.loss({"x": IMAGES})["loss"])
+        losses.append(m.loss(Batch({"x": IMAGES}))["loss"])
     torch.testing.assert_close(*losses)
 
 
@@ -156,7 +157,7 @@ def test_free_bits_are_of_the_mean_over_the_minibatch():
     ):
         ratio = rows.double().requires_grad_()
         model.weigh = lambda x, k, source, y=None, r=ratio: (torch.zeros(1, 2).double(), r[None])
-        terms = model.loss({"x": IMAGES[:2]})
+        terms = model.loss(Batch({"x": IMAGES[:2]}))
         (gradient,) = torch.autograd.grad(terms["loss"], ratio)
         assert torch.equal(gradient, torch.full((2, 1), 0.5 if passes else 0.0).double())
         assert terms["loss"].item() == pytest.approx(max(rows.mean().item(), lam))
@@ -229,7 +230,7 @@ def test_data_dependent_initialisation_gives_unit_variance():
     torch.manual_seed(0)
     model, x = resnet(), torch.randint(17, (128, 1, 8, 8)).double()
     with torch.no_grad():
-        model.initialise_from(x)
+        model.initialise_from(Batch({"x": x}))
     seen = []
     for conv in (m for m in model.encoder.modules() if isinstance(m, WNConv)):
         conv.register_forward_hook(
@@ -268,11 +269,11 @@ def test_resnet_learns_on_every_kind_of_image(spec):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"net": "conv"}, "mlp or resnet"),
-        ({"iaf": "exp"}, "sigmoid or affine"),
-        ({"steps": -1}, "at least 0"),
+        ({"net": "conv"}, "net is one of mlp, resnet, got 'conv'"),
+        ({"iaf": "exp"}, "iaf is one of sigmoid, affine, got 'exp'"),
+        ({"steps": -1}, "steps is not negative, got -1"),
         ({"net": "resnet"}, "sides that 2 divides"),
-        ({"optimiser": "sgd"}, "adam or adamax"),
+        ({"optimiser": "sgd"}, "optimiser is one of adam, adamax, got 'sgd'"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -281,5 +282,5 @@ def test_bad_options_are_named(options, message):
 
 
 def test_rows_do_not_talk():
-    harness.assert_rows_do_not_talk(iaf().importance_bound, IMAGES[:9])
-    harness.assert_rows_do_not_talk(resnet().elbo, torch.randint(17, (5, 1, 8, 8)).double())
+    likelihoods.assert_rows_do_not_talk(iaf().importance_bound, IMAGES[:9])
+    likelihoods.assert_rows_do_not_talk(resnet().elbo, torch.randint(17, (5, 1, 8, 8)).double())

@@ -9,13 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods
+from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.digits import Digits
 from zoo.nn.gated_conv import GatedStacks
 from zoo.nn.gaussian import log_normal
-from zoo.variational.pixelvae import CONDITIONS, DECODERS, PixelVAE, conv_encoder
+from zoo.variational.pixelvae import PixelVAE, conv_encoder
+
+DECODERS, CONDITIONS = ("small", "gated"), ("maps", "bias")
 
 BINARY, COLOUR = DataSpec((1, 3, 3), 2), DataSpec((2, 3, 4), 3)
 KINDS = [(d, c) for d in DECODERS for c in CONDITIONS]
@@ -41,14 +43,14 @@ def codes(n: int, seed: int = 0) -> torch.Tensor:
 def test_a_logit_depends_on_earlier_pixels_only_whatever_the_code(spec, decoder, condition):
     options = {"decoder": decoder, "condition": condition}
     models = [pixelvae(spec, seed, p=8, **options).decoder for seed in range(4)]
-    depends = harness.dependence(models, y=codes(1))
+    depends = likelihoods.dependence(models, z=codes(1))
     assert (
-        not depends.triu().any() and harness.coverage(depends) > 0.85
+        not depends.triu().any() and likelihoods.coverage(depends) > 0.85
     )  # the small net's blind spot is missing
     x = torch.randint(
         spec.levels, (2, *spec.shape), generator=torch.Generator().manual_seed(0)
     ).double()
-    assert harness.leaks(models[0], x, y=codes(2)) == []
+    assert likelihoods.leaks(models[0], x, z=codes(2)) == []
 
 
 @every_kind
@@ -56,7 +58,7 @@ def test_a_logit_depends_on_earlier_pixels_only_whatever_the_code(spec, decoder,
 def test_probabilities_of_all_images_sum_to_one_for_every_code(spec, decoder, condition):
     model = pixelvae(spec, decoder=decoder, condition=condition)
     for z in 2 * codes(3):
-        total = harness.total_mass(
+        total = likelihoods.total_mass(
             lambda x, z=z: model.log_likelihood(x, z.expand(len(x), 2)), spec
         )
         assert total == pytest.approx(1, abs=1e-8)
@@ -73,7 +75,7 @@ def test_every_logit_depends_on_every_dimension_of_the_code(decoder, condition):
             torch.zeros(1, 2, 4, 4).double(),
         )
         seen |= (
-            torch.func.jacrev(lambda z, m=model, x=x: m.decoder.conditionals(x, z)[0])(codes(1))
+            torch.func.jacrev(lambda z, m=model, x=x: m.decoder.conditionals(x, z=z)[0])(codes(1))
             != 0
         )
     assert seen.all()
@@ -82,7 +84,7 @@ def test_every_logit_depends_on_every_dimension_of_the_code(decoder, condition):
 def test_maps_tell_positions_apart_and_a_bias_does_not():
     def first_layer(condition: str) -> torch.Tensor:
         model = pixelvae(DataSpec((1, 16, 16), 2), condition=condition)
-        return model.decoder.conditionals(torch.zeros(1, 1, 16, 16).double() + 0.5, codes(1))[
+        return model.decoder.conditionals(torch.zeros(1, 1, 16, 16).double() + 0.5, z=codes(1))[
             0, :, 0
         ].view(16, 16)[8:, 7:9]
 
@@ -96,7 +98,7 @@ def reach(network, decoder: str) -> torch.Tensor:
     for seed in range(4):
         model = pixelvae(DataSpec((1, 13, 13), 2), seed, decoder=decoder, **network)
         jacobian = torch.func.jacrev(
-            lambda x, m=model: m.decoder.conditionals(x, codes(1))[0, 6 * 13 + 6]
+            lambda x, m=model: m.decoder.conditionals(x, z=codes(1))[0, 6 * 13 + 6]
         )(torch.randn(1, 1, 13, 13).double())
         seen |= (jacobian != 0).view(13, 13)
     return seen
@@ -116,15 +118,17 @@ def test_small_decoder_has_a_blind_spot_whatever_its_depth():
 
 
 def test_without_kl_weight_the_encoder_learns_from_the_reconstruction_alone():
-    model, x = pixelvae(), harness.every_image(BINARY)[100:110]
+    model, x = pixelvae(), likelihoods.every_image(BINARY)[100:110]
     model.noise = Noise(0, dtype=torch.float64)
     model.ramp = lambda steps: 0.0
-    grads = torch.autograd.grad(model.loss({"x": x})["loss"], [*model.encoder.parameters()])
+    grads = torch.autograd.grad(model.loss(Batch({"x": x}))["loss"], [*model.encoder.parameters()])
     assert all(g.abs().max() > 0 for g in grads)
-    model.log_likelihood = lambda x, z, u=None, y=None: z.new_zeros(len(x))
+    model.log_likelihood = lambda x, z, u=None: z.new_zeros(len(x))
     assert all(
         not g.any()
-        for g in torch.autograd.grad(model.loss({"x": x})["loss"], [*model.encoder.parameters()])
+        for g in torch.autograd.grad(
+            model.loss(Batch({"x": x}))["loss"], [*model.encoder.parameters()]
+        )
     )
 
 
@@ -132,14 +136,14 @@ def test_warmup_weighs_the_kl_and_not_the_logged_bound():
     model, seen = PixelVAE(BINARY, width=8, p=4, warmup_steps=4), []
     inner = model.loss
     model.loss = lambda batch: seen.append(inner(batch)) or seen[-1]
-    fit(model, Given(BINARY, harness.every_image(BINARY).float()[::9]), 6)
+    fit(model, Given(BINARY, likelihoods.every_image(BINARY).float()[::9]), 6)
     for alpha, terms in zip((0, 0.25, 0.5, 0.75, 1, 1), seen, strict=True):
         torch.testing.assert_close(terms["loss"], alpha * terms["kl"] - terms["recon"])
         torch.testing.assert_close(terms["nelbo"], terms["kl"] - terms["recon"])
 
 
 def test_warmup_continues_where_a_checkpoint_left_it(tmp_path):
-    data, weights = Given(BINARY, harness.every_image(BINARY).float()[::9]), []
+    data, weights = Given(BINARY, likelihoods.every_image(BINARY).float()[::9]), []
     trainer = fit(PixelVAE(BINARY, width=8, p=4, warmup_steps=8), data, 3)
     trainer.save_checkpoint(tmp_path / "at3.ckpt")
     model = PixelVAE(BINARY, width=8, p=4, warmup_steps=8)
@@ -161,7 +165,7 @@ def test_cached_sampling_gives_the_integers_and_conditionals_of_full_passes(
     assert torch.equal(fast, slow) and fast.unique().numel() == spec.levels
     z = codes(16)
     with torch.no_grad():
-        stream, whole = model.decoder.stream(16, z), model.decoder.conditionals(fast, z)
+        stream, whole = model.decoder.stream(16, z=z), model.decoder.conditionals(fast, z=z)
         params = next(stream)
         for step, d in enumerate(model.decoder.order.tolist()):
             torch.testing.assert_close(params, whole[:, d], rtol=0, atol=1e-10)
@@ -174,8 +178,10 @@ def test_log_probability_accumulated_while_drawing_is_that_of_one_pass(decoder, 
     model, z = pixelvae(COLOUR, decoder=decoder, condition=condition).float(), codes(8).float()
     u = torch.rand(24, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        x, _ = model.decoder.generate(u, z)
-        _, summed = model.decoder.generate(u, z, given=x, known=torch.ones(8, 24, dtype=torch.bool))
+        x, _ = model.decoder.generate(u, {"z": z})
+        _, summed = model.decoder.generate(
+            u, {"z": z}, given=x, known=torch.ones(8, 24, dtype=torch.bool)
+        )
         torch.testing.assert_close(
             summed, model.log_likelihood(x.view(8, *COLOUR.shape), z), rtol=0, atol=1e-4
         )
@@ -186,7 +192,7 @@ def test_samples_follow_the_mean_over_codes_of_the_likelihood(decoder):
     spec = DataSpec((1, 2, 2), 3)
     model = pixelvae(spec, scale=2.5, decoder=decoder)
     images, drawn = (
-        harness.every_image(spec),
+        likelihoods.every_image(spec),
         model.sample(20_000, generator=torch.Generator().manual_seed(0)),
     )
     axis = torch.linspace(-5, 5, 41).double()
@@ -195,13 +201,13 @@ def test_samples_follow_the_mean_over_codes_of_the_likelihood(decoder):
         log_p = torch.stack([model.log_likelihood(x.expand(len(z), 1, 2, 2), z) for x in images])
     p = (log_p + log_normal(z).sum(1) + 2 * math.log(0.25)).logsumexp(1).exp()
     assert p.sum().item() == pytest.approx(1, abs=1e-3)
-    assert harness.total_variation(drawn, p, spec) < 0.05
+    assert likelihoods.total_variation(drawn, p, spec) < 0.05
 
 
 @torch.no_grad()
 def test_bounds_lie_below_the_likelihood():
     spec = DataSpec((1, 2, 2), 2)
-    model, images = pixelvae(spec, scale=2.5), harness.every_image(spec)
+    model, images = pixelvae(spec, scale=2.5), likelihoods.every_image(spec)
     for p in model.encoder.parameters():
         p.mul_(0.4)  # a posterior too narrow would leave the weights without a variance
     axis = torch.linspace(-6, 6, 61).double()
@@ -219,7 +225,7 @@ def test_bounds_lie_below_the_likelihood():
 def test_decoding_takes_the_median_of_each_pixel_given_those_before():
     model, z = pixelvae(COLOUR, scale=2.0), codes(5)
     x = model.decode(z)
-    cdf = model.decoder.conditionals(x, z).softmax(-1).cumsum(-1).view(5, -1, 3)
+    cdf = model.decoder.conditionals(x, z=z).softmax(-1).cumsum(-1).view(5, -1, 3)
     v = x.flatten(1).long()[..., None]
     below = F.pad(cdf, (1, 0)).gather(-1, v)
     assert ((below <= 0.5) & (cdf.gather(-1, v) > 0.5)).all() and v.unique().numel() > 1
@@ -257,11 +263,11 @@ def test_along_an_interpolation_only_the_code_moves():
 
 
 def test_evaluation_names_the_share_of_the_code_and_what_is_left_without_it():
-    model, x = pixelvae(), harness.every_image(BINARY)[::60]
-    found = model.evaluate({"x": x}, torch.Generator().manual_seed(0))
+    model, x = pixelvae(), likelihoods.every_image(BINARY)[::60]
+    found = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(0))
     elbo = model.elbo(x, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(found["kl_fraction"] * -elbo, found["kl"])
-    logits = model.decoder.conditionals(x, torch.zeros(len(x), 2).double())[..., 0]
+    logits = model.decoder.conditionals(x, z=torch.zeros(len(x), 2).double())[..., 0]
     torch.testing.assert_close(
         found["no_z_nll"],
         F.binary_cross_entropy_with_logits(logits, x.flatten(1), reduction="none").sum(1),
@@ -304,11 +310,11 @@ def test_paper_network_is_the_authors():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"net": "deep"}, "net is mlp or conv"),
-        ({"decoder": "big"}, "decoder is small or gated"),
-        ({"condition": "no"}, "maps or bias"),
-        ({"latent": 0}, "at least 1"),
-        ({"warmup_steps": -1}, "at least 0"),
+        ({"net": "deep"}, "net is one of mlp, conv, got 'deep'"),
+        ({"decoder": "big"}, "decoder is one of small, gated, got 'big'"),
+        ({"condition": "no"}, "condition is one of maps, bias, got 'no'"),
+        ({"latent": 0}, "latent is at least 1, got 0"),
+        ({"warmup_steps": -1}, "warmup_steps is not negative, got -1"),
         ({"k": 4}, "odd"),
     ],
 )
@@ -326,7 +332,9 @@ def test_real_values_are_refused(spec):
 @every_kind
 def test_rows_do_not_talk(decoder, condition):
     model = pixelvae(decoder=decoder, condition=condition)
-    harness.assert_rows_do_not_talk(model.importance_bound, harness.every_image(BINARY)[:300:37])
+    likelihoods.assert_rows_do_not_talk(
+        model.importance_bound, likelihoods.every_image(BINARY)[:300:37]
+    )
 
 
 @pytest.mark.slow
@@ -338,7 +346,7 @@ def test_with_the_code_digits_are_likelier_than_by_the_same_decoder_without_it()
         model = PixelVAE(data.spec)
         if not use:  # z = 0 throughout: the maps still tell positions apart
             conditionals = model.decoder.conditionals
-            model.decoder.conditionals = lambda x, y=None, inner=conditionals: inner(x, y * 0)
+            model.decoder.conditionals = lambda x, z, inner=conditionals: inner(x, z=z * 0)
         fit(model, data, 1400)
         with torch.no_grad():
             kl = model.eval().kl(model.posterior(x)).sum(1)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
-from zoo import harness
-from zoo.core import DataSpec
+from zoo.check import likelihoods
+from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import RowNoise
 from zoo.core.noise import Noise
 from zoo.nn.gaussian import kl_normal, kl_standard, log_normal
@@ -119,7 +119,7 @@ def test_more_importance_samples_tighten_the_bound():
 
 
 def test_chunks_are_put_together_to_the_mean_of_all_weights():
-    model, x = vae(), harness.every_image(BINARY)[:7]
+    model, x = vae(), likelihoods.every_image(BINARY)[:7]
     log_w = 30 * torch.randn(60, 7, dtype=torch.float64)
     rest = iter(log_w.split(9))
     model.weigh = lambda x, k, source, y=None: (next(rest), torch.zeros(k, 7, 2).double())
@@ -127,7 +127,7 @@ def test_chunks_are_put_together_to_the_mean_of_all_weights():
 
 
 def test_probabilities_of_all_binary_images_sum_to_one():
-    model, images = vae(), harness.every_image(BINARY)
+    model, images = vae(), likelihoods.every_image(BINARY)
     axis = torch.linspace(-7, 7, 141).double()
     z = torch.cartesian_prod(axis, axis)
     weight = log_normal(z).sum(1) + 2 * math.log(0.1)
@@ -165,13 +165,13 @@ def test_discretised_logistic_is_a_mass(levels):
 
 
 def test_duplicated_examples_leave_loss_and_gradients_unchanged():
-    model, x = vae(), harness.every_image(BINARY)[:6]
+    model, x = vae(), likelihoods.every_image(BINARY)[:6]
     draw = torch.randn(6, 1, 2, dtype=torch.float64)
 
     def gradients(times: int):
         model.noise = Noise(0, dtype=torch.float64)
         model.noise.normal = lambda n, *shape: draw.repeat(times, 1, 1)
-        terms = model.loss({"x": x.repeat(times, 1, 1, 1)})
+        terms = model.loss(Batch({"x": x.repeat(times, 1, 1, 1)}))
         return terms["loss"], torch.autograd.grad(terms["loss"], [*model.parameters()])
 
     (one, single), (three, triple) = gradients(1), gradients(3)
@@ -181,30 +181,32 @@ def test_duplicated_examples_leave_loss_and_gradients_unchanged():
 
 
 def test_gradient_reaches_the_encoder_through_the_reconstruction_alone():
-    model, x = vae(), harness.every_image(BINARY)[:6]
+    model, x = vae(), likelihoods.every_image(BINARY)[:6]
     model.beta = lambda: 0.0
     assert all(
         g.abs().max() > 0
-        for g in torch.autograd.grad(model.loss({"x": x})["loss"], [*model.encoder.parameters()])
+        for g in torch.autograd.grad(
+            model.loss(Batch({"x": x}))["loss"], [*model.encoder.parameters()]
+        )
     )
 
 
 def test_dimensions_are_summed_and_examples_averaged():
-    model, x = vae(), harness.every_image(BINARY)[[3, 40]]
+    model, x = vae(), likelihoods.every_image(BINARY)[[3, 40]]
     for p in model.parameters():
         p.data.zero_()
-    assert model.loss({"x": x})["loss"].item() == pytest.approx(
+    assert model.loss(Batch({"x": x}))["loss"].item() == pytest.approx(
         6 * math.log(2)
     )  # KL 0, every pixel at one half
     torch.testing.assert_close(model.elbo(x), torch.full((2,), -6 * math.log(2)).double())
 
 
 def test_iwae_gradient_weighs_each_draw_by_its_normalised_weight():
-    model, x = vae(objective="iwae", k=5), harness.every_image(BINARY)[10:13]
+    model, x = vae(objective="iwae", k=5), likelihoods.every_image(BINARY)[10:13]
     eps = torch.randn(5, 3, 2, dtype=torch.float64)
     model.noise = Noise(0, dtype=torch.float64)
     model.noise.normal = lambda *shape: eps.transpose(0, 1)
-    got = torch.autograd.grad(model.loss({"x": x})["loss"], [*model.parameters()])
+    got = torch.autograd.grad(model.loss(Batch({"x": x}))["loss"], [*model.parameters()])
     recon, ratio = model.weigh_at(x, model.posterior(x), eps)
     log_w = recon - ratio.sum(-1)
     want = torch.autograd.grad(
@@ -216,12 +218,12 @@ def test_iwae_gradient_weighs_each_draw_by_its_normalised_weight():
 
 @pytest.mark.parametrize("options", [{}, {"kl_mc": True}, {"objective": "iwae"}], ids=str)
 def test_nothing_is_detached(options):
-    model, x = vae(k=3, **options), harness.every_image(BINARY)[10:13]
+    model, x = vae(k=3, **options), likelihoods.every_image(BINARY)[10:13]
     eps = torch.randn(3, 3, 2, dtype=torch.float64)
 
     def loss():
         model.noise.normal = lambda *shape: eps
-        return model.loss({"x": x})["loss"]
+        return model.loss(Batch({"x": x}))["loss"]
 
     for bias in (model.encoder[-1].bias, model.decoder[0].bias):
         for i in range(3):
@@ -238,8 +240,8 @@ def test_nothing_is_detached(options):
 
 def test_sampled_kl_has_the_mean_of_the_closed_form():
     closed, sampled = vae(k=1000), vae(k=1000, kl_mc=True)
-    x = harness.every_image(BINARY)[:8]
-    a, b = (m.loss({"x": x})["kl"] for m in (closed, sampled))
+    x = likelihoods.every_image(BINARY)[:8]
+    a, b = (m.loss(Batch({"x": x}))["kl"] for m in (closed, sampled))
     assert a.item() == pytest.approx(b.item(), rel=0.03) and a != b
 
 
@@ -248,7 +250,7 @@ def test_warmup_raises_the_weight_of_the_kl_and_not_the_logged_bound():
     model, seen = VAE(spec, latent=2, width=8, warmup_steps=4), []
     inner = model.loss
     model.loss = lambda batch: seen.append((model.beta(), inner(batch))) or seen[-1][1]
-    fit(model, Given(spec, harness.every_image(spec).float()), 6)
+    fit(model, Given(spec, likelihoods.every_image(spec).float()), 6)
     assert [beta for beta, _ in seen] == [0, 0.25, 0.5, 0.75, 1, 1]
     for beta, terms in seen:
         torch.testing.assert_close(terms["nelbo"], terms["kl"] - terms["recon"])
@@ -256,8 +258,8 @@ def test_warmup_raises_the_weight_of_the_kl_and_not_the_logged_bound():
 
 
 def test_free_bits_cost_nothing_below_the_limit():
-    model, x = vae(free_bits=50.0), harness.every_image(BINARY)[:5]
-    terms = model.loss({"x": x})
+    model, x = vae(free_bits=50.0), likelihoods.every_image(BINARY)[:5]
+    terms = model.loss(Batch({"x": x}))
     torch.testing.assert_close(terms["loss"], 2 * 50.0 - terms["recon"])
     assert terms["kl"] < 100
 
@@ -317,7 +319,7 @@ def test_xavier_start_gives_every_pixel_its_frequency():
     )  # of a layer from 6 to 16 units (Glorot and Bengio 2010, equation 16)
     assert 0.9 * bound < model.encoder[1].weight.abs().max() <= bound
     with torch.no_grad():
-        model.initialise_from(x)
+        model.initialise_from(Batch({"x": x}))
         p = torch.sigmoid(model.decoder(torch.zeros(1, 2)))[0, 0]
     torch.testing.assert_close(p, x.mean(0), atol=1e-3, rtol=0)
     with pytest.raises(ValueError, match="init=xavier is for net=mlp"):
@@ -325,7 +327,7 @@ def test_xavier_start_gives_every_pixel_its_frequency():
 
 
 def test_interpolation_runs_from_one_reconstruction_to_the_other():
-    model, x = vae(), harness.every_image(BINARY)
+    model, x = vae(), likelihoods.every_image(BINARY)
     path = model.interpolate(x[:3], x[-3:], frames=4)
     assert torch.equal(path[:, 0], model.reconstruct(x[:3])) and torch.equal(
         path[:, -1], model.reconstruct(x[-3:])
@@ -333,6 +335,6 @@ def test_interpolation_runs_from_one_reconstruction_to_the_other():
 
 
 def test_rows_do_not_talk():
-    model, x = vae(), harness.every_image(BINARY)[:9]
-    harness.assert_rows_do_not_talk(model.elbo, x)
-    harness.assert_rows_do_not_talk(model.importance_bound, x)
+    model, x = vae(), likelihoods.every_image(BINARY)[:9]
+    likelihoods.assert_rows_do_not_talk(model.elbo, x)
+    likelihoods.assert_rows_do_not_talk(model.importance_bound, x)

@@ -17,13 +17,16 @@ Notes      Starts at the independent model: W = 0, b the logits of the smoothed 
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import AutoregressiveModule, DataSpec
-from zoo.core.autoregressive import Stream
-from zoo.core.module import Batch
+from zoo.bases import AutoregressiveModule
+from zoo.bases.autoregressive import Stream
+from zoo.core import Batch, Label, Spec
+from zoo.core.options import NonNegative
 from zoo.registry import Paper, register
 
 MAX_WEIGHTS = 2**26  # beyond, another model is the better choice
@@ -58,55 +61,43 @@ class FVSBN(AutoregressiveModule):
 
     def __init__(
         self,
-        spec: DataSpec,
+        spec: Spec,
         shuffled: bool = False,
         conditional: bool = False,
-        l2: float = 1e-4,
-        solver: str = "adam",
+        l2: NonNegative = 1e-4,
+        solver: Literal["adam", "lbfgs"] = "adam",
         lr: float = 5e-3,
     ) -> None:
         super().__init__(spec)
-        if spec.levels is None:
-            raise ValueError(
-                f"fvsbn models discrete data, got {spec}; choose data with levels, or a flow such "
-                f"as realnvp"
-            )
-        if conditional and not spec.num_classes:
-            raise ValueError(
-                f"fvsbn: conditional=True needs labelled data, got {spec}; choose digits, or "
-                f"conditional=False"
-            )
-        if solver not in ("adam", "lbfgs"):
-            raise ValueError(f"fvsbn: solver is adam or lbfgs, got {solver!r}")
-        self.inputs = (
-            1 if spec.levels == 2 else spec.levels
-        )  # of each dimension, and as many outputs
+        spec.require("fvsbn", levels=True)
+        if conditional:
+            spec.require("fvsbn with conditional=true", y=Label)
+        levels = spec.levels or 0
+        self.inputs = 1 if levels == 2 else levels  # of each dimension, and as many outputs
         if (spec.dim * self.inputs) ** 2 > MAX_WEIGHTS:
             raise ValueError(
                 f"fvsbn needs {(spec.dim * self.inputs) ** 2:,} weights for {spec}; choose "
                 f"smaller or binarised images"
             )
         self.conditional, self.l2, self.solver, self.lr = conditional, l2, solver, lr
-        self.register_buffer(
-            "rank", torch.randperm(spec.dim) if shuffled else super().order.argsort()
-        )  # of each dimension
+        # of each dimension
+        rank = torch.randperm(spec.dim) if shuffled else super().order.argsort()
+        self.register_buffer("rank", rank)
         place = self.rank.repeat_interleave(self.inputs)
         self.register_buffer("mask", place[:, None] > place[None, :])
         self.W = nn.Parameter(torch.zeros(spec.dim * self.inputs, spec.dim * self.inputs))
         self.b = nn.Parameter(torch.zeros(spec.dim * self.inputs))
-        self.B = (
-            nn.Embedding.from_pretrained(torch.zeros(spec.num_classes, len(self.b)), freeze=False)
-            if conditional
-            else None
-        )
-        self.register_buffer(
-            "independent", torch.zeros_like(self.b)
-        )  # b of independent pixels, to compare with
+        self.B: nn.Embedding | None = None
+        if conditional:
+            zeros = torch.zeros(spec.num_classes, len(self.b))
+            self.B = nn.Embedding.from_pretrained(zeros, freeze=False)
+        # b of independent pixels, to compare with
+        self.register_buffer("independent", torch.zeros_like(self.b))
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """b at the smoothed marginals of the data: the model starts as the independent one."""
-        v = self.features(x).view(len(x), -1)
+        v = self.features(batch["x"]).view(batch.n, -1)
         mean = (v.sum(0) + 0.5) / (len(v) + (1 if self.inputs == 1 else 0.5 * self.inputs))
         self.independent.copy_(mean.logit() if self.inputs == 1 else mean.log())
         self.b.copy_(self.independent)
@@ -121,28 +112,33 @@ class FVSBN(AutoregressiveModule):
         v = x.flatten(1)
         return v[..., None] if self.inputs == 1 else F.one_hot(v.long(), self.inputs).to(v.dtype)
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def conditionals(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
         logits = F.linear(self.features(x).flatten(1), self.W * self.mask, self.b)
         if self.B is not None:
-            logits = logits + self.B(self.labels(y))
+            logits = logits + self.B(self.need_labels(y))
         return logits.view(len(x), self.spec.dim, self.inputs)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        nll = -self.log_prob(batch["x"], batch.get("y")).mean()
-        return {"loss": nll + 0.5 * self.l2 * (self.W * self.mask).square().sum(), "nll_nats": nll}
+        told: dict[str, Any] = self.told_in(batch)
+        nll = -self.log_prob(batch["x"], **told).mean()
+        decay = 0.5 * self.l2 * (self.W * self.mask).square().sum()
+        return {"loss": nll + decay, "nll_nats": nll}
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Nats gained over independent pixels."""
         x = batch["x"]
-        alone = self.log_conditionals(
-            self.independent.view(1, -1, self.inputs).expand(len(x), -1, -1), x.flatten(1)
-        ).sum(1)
-        return {"gain_over_independent": self.log_prob(x, batch.get("y")) - alone}
+        told: dict[str, Any] = self.told_in(batch)
+        marginals = self.independent.view(1, -1, self.inputs).expand(len(x), -1, -1)
+        alone = self.log_conditionals(marginals, x.flatten(1)).sum(1)
+        return {"gain_over_independent": self.log_prob(x, **told) - alone}
 
     # -- use --------------------------------------------------------------------------------------
-    def stream(self, n: int, y: Tensor | None) -> Stream:
+    def stream(self, n: int, *, y: Tensor | None = None) -> Stream:
         weight = (self.W * self.mask).T.view(self.spec.dim, self.inputs, -1)
-        logits = self.b.expand(n, -1).clone() if self.B is None else self.b + self.B(self.labels(y))
+        if self.B is None:
+            logits = self.b.expand(n, -1).clone()
+        else:
+            logits = self.b + self.B(self.need_labels(y))
         for d in self.order.tolist():
             value = yield logits[:, d * self.inputs : (d + 1) * self.inputs]
             if self.inputs == 1:

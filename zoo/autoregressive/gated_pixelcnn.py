@@ -4,16 +4,17 @@ Paper      van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu. C
            Generation with PixelCNN Decoders. NIPS 2016. arXiv:1606.05328.
 Model      P(x | s) = Π P(x_d | x_<d, s), pixels in raster order, the channels of a pixel one after
            the other. A vertical stack v sees the rows above, a horizontal stack u the pixels to the
-           left and, by a 1x1 convolution from v, what v sees. V = conv(v) over rows r-⌊k/2⌋..r;  U
-           = masked 1xk conv(u) + 1x1(V of the row above);  gate(a₁, a₂) = tanh(a₁) σ(a₂); v ←
-           gate(V + V's share of s);  u ← [u +] 1x1(gate(U + U's share of s)), the residual from the
-           second layer on.
+           left and, by a 1x1 convolution from v, what v sees.
+               V = conv(v) over rows r-⌊k/2⌋..r;
+               U = masked 1xk conv(u) + 1x1(V of the row above);
+               gate(a₁, a₂) = tanh(a₁) σ(a₂);
+               v ← gate(V + V's share of s);
+               u ← [u +] 1x1(gate(U + U's share of s)), the residual from the second layer on.
 Objective  -log P(x | s) in bits per dimension: the cross-entropy of the levels, which have no order
            for the model.
 Labels     s is the one-hot label, or for the network any vector or map of features; its share is a
            1x1 convolution without bias. ``classify`` is Bayes' rule with a uniform prior. Without
-           labels ``log_prob`` and ``sample`` are those of P(x), the mean of P(x | y) over the
-           labels.
+           labels ``log_prob`` is that of P(x), the mean of P(x | y) over the labels.
 Sampling   Raster order. ``cache=True`` computes the vertical stack once a row, by ordinary
            convolutions over the rows it needs, and the horizontal stack one column a step: one
            forward pass in total instead of D.
@@ -24,14 +25,15 @@ Notes      V is shifted down by one row on its way to u, so it needs no mask of 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from zoo.core import AutoregressiveModule, DataSpec
-from zoo.core.autoregressive import Stream
-from zoo.core.module import Batch
+from zoo.bases import AutoregressiveModule
+from zoo.bases.autoregressive import Stream
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count
 from zoo.nn.gated_conv import GatedStacks
 from zoo.nn.masked_conv import by_dimension, check_width
 from zoo.registry import Paper, register
@@ -65,57 +67,55 @@ class GatedPixelCNN(AutoregressiveModule):
         lr: learning rate.
     """
 
+    accepts = {"x": Image}
+
     def __init__(
         self,
-        spec: DataSpec,
-        n: int = 5,
-        p: int = 24,
-        k: int = 7,
-        head: int = 64,
+        spec: Spec,
+        n: Count = 5,
+        p: Count = 24,
+        k: Count = 7,
+        head: Count = 64,
         conditional: bool = True,
-        optimiser: str = "adam",
+        optimiser: Literal["adam", "rmsprop"] = "adam",
         lr: float = 2e-3,
     ) -> None:
         super().__init__(spec)
-        spec.require("gated_pixelcnn", image=True, levels=True)
-        if n < 1 or k < 3 or k % 2 == 0:
+        spec.require("gated_pixelcnn", levels=True)
+        if k < 3 or k % 2 == 0:
             raise ValueError(
-                f"gated_pixelcnn: n is at least 1 and k odd and at least 3, got n={n}, k={k}"
+                f"gated_pixelcnn: k is odd and at least 3, got {k}; choose 3, 5, 7 ..."
             )
-        if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"gated_pixelcnn: optimiser is adam or rmsprop, got {optimiser!r}")
         c, levels = spec.shape[0], spec.levels or 0
         check_width("gated_pixelcnn", "p", p, c)
         check_width("gated_pixelcnn", "head", head, c)
-        self.conditional, self.optimiser, self.lr = (
-            conditional and spec.num_classes > 0,
-            optimiser,
-            lr,
-        )
+        self.conditional = conditional and spec.num_classes > 0
+        self.optimiser, self.lr = optimiser, lr
         m = spec.num_classes if self.conditional else 0
         self.network = GatedStacks(c, c * (1 if levels == 2 else levels), n, p, k, head, m)
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def conditionals(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
         """Logits of all D conditionals in one pass, (B, D, P), from levels."""
-        return by_dimension(
-            self.network(self.spec.to_signed(x), self.one_hot(y)), self.spec.shape[0]
-        )
+        out = self.network(self.spec.to_signed(x), self.one_hot(y))
+        return by_dimension(out, self.spec.shape[0])
 
     # -- likelihood -------------------------------------------------------------------------------
     def log_prob(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+        self, x: Tensor, *, y: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """log P(x | y); of a conditional model without y, log P(x) = log of the mean of P(x | y)
         over the labels.
         """
-        if self.conditional and y is None:
+        if not self.conditional:
+            return super().log_prob(x)
+        if y is None:
             return self.log_prob_of_each(x).logsumexp(1) - math.log(self.spec.num_classes)
-        return super().log_prob(x, y)
+        return super().log_prob(x, y=y)
 
     def log_prob_of_each(self, x: Tensor) -> Tensor:
         """log P(x | y) for every label y, (B, classes)."""
         y = torch.arange(self.spec.num_classes, device=x.device)
-        return torch.stack([self.log_prob(x, label.expand(len(x))) for label in y], 1)
+        return torch.stack([self.log_prob(x, y=label.expand(len(x))) for label in y], 1)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         if not self.conditional or "y" not in batch:
@@ -123,27 +123,7 @@ class GatedPixelCNN(AutoregressiveModule):
         return {"bayes_accuracy": (self.classify(batch["x"]).argmax(1) == batch["y"]).float()}
 
     # -- use --------------------------------------------------------------------------------------
-    @property
-    def uniforms(self) -> int:
-        return self.spec.dim + self.conditional
-
-    def generate(
-        self,
-        u: Tensor,
-        y: Tensor | None,
-        *,
-        given: Tensor | None = None,
-        known: Tensor | None = None,
-        **options: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """Without labels each row of a sample has its own, which the last uniform number
-        chooses.
-        """
-        if self.conditional and y is None and given is None:
-            y = (u[-1] * self.spec.num_classes).long()
-        return super().generate(u, y, given=given, known=known, **options)
-
-    def stream(self, n: int, y: Tensor | None) -> Stream:
+    def stream(self, n: int, *, y: Tensor | None = None) -> Stream:
         _, height, width = self.spec.shape
         network = self.network.stream(n, (height, width), self.one_hot(y))
         out = next(network)

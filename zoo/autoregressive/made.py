@@ -24,15 +24,15 @@ Notes      Direct input-output connections are on, as in the paper's best models
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec
-from zoo.core.autoregressive import MixtureOfOrders, Stream
-from zoo.core.module import Batch
+from zoo.bases.autoregressive import MixtureOfOrders, Stream
+from zoo.core import Batch, Label, Spec
+from zoo.core.options import Count
 from zoo.registry import Paper, register
 
 MAX_WEIGHTS = 2**26  # of the output layer; beyond, another model is the better choice
@@ -94,45 +94,26 @@ class MADE(MixtureOfOrders):
 
     def __init__(
         self,
-        spec: DataSpec,
-        hidden: int = 256,
-        layers: int = 1,
-        n_masks: int = 1,
+        spec: Spec,
+        hidden: Count = 256,
+        layers: Count = 1,
+        n_masks: Count = 1,
         order_agnostic: bool = False,
         direct: bool = True,
         connectivity_weights: bool = False,
         conditional: bool = False,
-        optimiser: str = "adam",
+        optimiser: Literal["adam", "adagrad"] = "adam",
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        if spec.levels is None and spec.is_image:
-            raise ValueError(
-                f"made models images with levels, or real-valued vectors, got {spec}; choose data "
-                f"with levels"
-            )
-        if min(hidden, layers, n_masks) < 1:
-            raise ValueError(
-                f"made: hidden, layers and n_masks are at least 1, got {hidden}, {layers}, "
-                f"{n_masks}"
-            )
-        if conditional and not spec.num_classes:
-            raise ValueError(
-                f"made: conditional=True needs labelled data, got {spec}; choose digits, or "
-                f"conditional=False"
-            )
-        if optimiser not in ("adam", "adagrad"):
-            raise ValueError(f"made: optimiser is adam or adagrad, got {optimiser!r}")
+        self.need_levels_of_images()
+        if conditional:
+            spec.require("made with conditional=true", y=Label)
         self.head = HEADS[2] if spec.levels is None else HEADS[0] if spec.levels == 2 else HEADS[1]
-        self.outputs = {"bernoulli": 1, "gaussian": 2}.get(
-            self.head, spec.levels or 0
-        )  # P parameters of each dimension
-        self.order_agnostic, self.conditional, self.optimiser, self.lr = (
-            order_agnostic,
-            conditional,
-            optimiser,
-            lr,
-        )
+        # P parameters of each dimension
+        self.outputs = {"bernoulli": 1, "gaussian": 2}.get(self.head, spec.levels or 0)
+        self.order_agnostic, self.conditional = order_agnostic, conditional
+        self.optimiser, self.lr = optimiser, lr
         weights = spec.dim * self.outputs * (hidden + spec.dim * direct)
         if weights > MAX_WEIGHTS:
             raise ValueError(
@@ -140,21 +121,16 @@ class MADE(MixtureOfOrders):
                 f"images, or direct=False"
             )
         self.widths = [hidden] * layers
-        sizes = (
-            [(spec.dim, hidden)]
-            + [(hidden, hidden)] * (layers - 1)
-            + [(hidden, spec.dim * self.outputs)]
-        )
+        inner = [(hidden, hidden)] * (layers - 1)
+        sizes = [(spec.dim, hidden), *inner, (hidden, spec.dim * self.outputs)]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in sizes)
         self.direct = nn.Linear(spec.dim, spec.dim * self.outputs, bias=False) if direct else None
-        self.connectivity = (
-            nn.ParameterList(torch.zeros(b, a) for a, b in sizes) if connectivity_weights else None
-        )
-        self.label_bias = (
-            nn.ModuleList(nn.Embedding(spec.num_classes, b) for _, b in sizes)
-            if conditional
-            else None
-        )
+        self.connectivity: nn.ParameterList | None = None
+        if connectivity_weights:
+            self.connectivity = nn.ParameterList(torch.zeros(b, a) for a, b in sizes)
+        self.label_bias: nn.ModuleList | None = None
+        if conditional:
+            self.label_bias = nn.ModuleList(nn.Embedding(spec.num_classes, b) for _, b in sizes)
         self.register_buffer("mask_seeds", torch.randint(2**31, (n_masks,)))
         self.orders = n_masks
         self.register_buffer("turn", torch.tensor(0))  # optimiser steps so far: which mask is next
@@ -165,11 +141,12 @@ class MADE(MixtureOfOrders):
         return "exact_density" if self.head == "gaussian" else "exact_mass"
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """Output biases at the data's smoothed marginals; else pixels that are always black, of
         which the first ones have nothing but a bias, stay grey for thousands of steps."""
-        v, bias = x.flatten(1), self.layers[-1].bias.view(self.spec.dim, self.outputs)
+        x, bias = batch["x"], self.layers[-1].bias.view(self.spec.dim, self.outputs)
         if self.head == "gaussian":
+            v = x.flatten(1)
             bias.copy_(torch.stack([v.mean(0), v.std(0).clamp(min=1e-3).log()], 1))
             return
         bias.copy_(self.marginals(x, self.outputs))
@@ -205,15 +182,16 @@ class MADE(MixtureOfOrders):
                 for i, (b, u) in enumerate(zip(biases, self.connectivity, strict=True))
             ]
         if self.label_bias is not None:
-            biases = [b + e(self.labels(y)) for b, e in zip(biases, self.label_bias, strict=True)]
+            biases = [
+                b + e(self.need_labels(y)) for b, e in zip(biases, self.label_bias, strict=True)
+            ]
         return weights, biases, None if self.direct is None else self.direct.weight * m[-1]
 
     def _input(self, x: Tensor) -> Tensor:
-        return (
-            self.spec.to_unit(x) if self.head == "bernoulli" else self.spec.to_signed(x)
-        ).flatten(1)
+        v = self.spec.to_unit(x) if self.head == "bernoulli" else self.spec.to_signed(x)
+        return v.flatten(1)
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None, k: int = 0) -> Tensor:
+    def conditionals(self, x: Tensor, k: int = 0, *, y: Tensor | None = None) -> Tensor:
         """Parameters of all D conditionals under mask k in one pass, (B, D, P), from data in the
         units of ``spec``.
         """
@@ -231,25 +209,20 @@ class MADE(MixtureOfOrders):
         if self.head != "gaussian":
             return super().log_conditionals(params, x)
         mu, log_sigma = params.unbind(-1)
-        return (
-            -0.5 * ((x - mu) * (-log_sigma).exp()).square()
-            - log_sigma
-            - 0.5 * math.log(2 * math.pi)
-        )
+        maha = ((x - mu) * (-log_sigma).exp()).square()
+        return -0.5 * maha - log_sigma - 0.5 * math.log(2 * math.pi)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        nll = -self.log_prob_of(
-            batch["x"], batch.get("y"), int(self.turn) % len(self.mask_seeds)
-        ).mean()
+        k = int(self.turn) % len(self.mask_seeds)
+        nll = -self.log_prob_of(batch["x"], k, **self.told_in(batch)).mean()
         return {"loss": nll, "nll_nats": nll}
 
     def after_step(self) -> None:
         self.turn += 1
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        each = [
-            -self.log_prob_of(batch["x"], batch.get("y"), k) for k in range(len(self.mask_seeds))
-        ]
+        told = self.told_in(batch)
+        each = [-self.log_prob_of(batch["x"], k, **told) for k in range(len(self.mask_seeds))]
         return {"nll_single_mask": torch.stack(each).mean(0)} if len(each) > 1 else {}
 
     # -- use --------------------------------------------------------------------------------------
@@ -259,7 +232,7 @@ class MADE(MixtureOfOrders):
         mu, log_sigma = params.unbind(-1)
         return mu + log_sigma.exp() * torch.special.ndtri(u.clamp(1e-7, 1 - 1e-7))
 
-    def stream(self, n: int, y: Tensor | None, k: int = 0) -> Stream:
+    def stream(self, n: int, k: int = 0, *, y: Tensor | None = None) -> Stream:
         """Step j sets the input of degree j, then every hidden unit of degree j, layer by layer;
         each is computed once.
         """

@@ -21,17 +21,18 @@ Notes      The paper subsamples; taking strided pixels makes s a part of x. Laye
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.core import AutoregressiveModule, DataSpec
-from zoo.core.autoregressive import Stream
+from zoo.bases import AutoregressiveModule
+from zoo.bases.autoregressive import Stream, Told
+from zoo.core import Batch, Image, Spec
 from zoo.core.likelihood import bits_per_dim
-from zoo.core.module import Batch
+from zoo.core.options import Count, Range
 from zoo.nn.masked_conv import by_dimension, check_width
-from zoo.nn.pixel_lstm import VARIANTS, PixelLSTM
+from zoo.nn.pixel_lstm import PixelLSTM, Variant
 from zoo.registry import Paper, register
 
 
@@ -82,36 +83,27 @@ class MultiScalePixelRNN(AutoregressiveModule):
         lr: learning rate.
     """
 
+    accepts = {"x": Image}
+
     def __init__(
         self,
-        spec: DataSpec,
-        factor: int = 2,
+        spec: Spec,
+        factor: Annotated[int, Range(2)] = 2,
         constrained: bool = True,
-        variant: str = "row_lstm",
-        n: int = 2,
-        h: int = 16,
-        head: int = 48,
-        e: int = 16,
-        optimiser: str = "adam",
+        variant: Variant = "row_lstm",
+        n: Count = 2,
+        h: Count = 16,
+        head: Count = 48,
+        e: Count = 16,
+        optimiser: Literal["adam", "rmsprop"] = "adam",
         lr: float = 3e-3,
     ) -> None:
         super().__init__(spec)
-        spec.require("multiscale_pixelrnn", image=True, levels=True)
+        spec.require("multiscale_pixelrnn", levels=True)
         c, height, width = spec.shape
-        if variant not in VARIANTS:
+        if height == width == 1:
             raise ValueError(
-                f"multiscale_pixelrnn: variant is {' or '.join(VARIANTS)}, got {variant!r}"
-            )
-        if factor < 2 or height == width == 1:
-            raise ValueError(
-                f"multiscale_pixelrnn subsamples images by a factor >= 2, got {factor} and "
-                f"{spec}; choose larger images"
-            )
-        if n < 1 or e < 1:
-            raise ValueError(f"multiscale_pixelrnn: n and e are at least 1, got {n} and {e}")
-        if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(
-                f"multiscale_pixelrnn: optimiser is adam or rmsprop, got {optimiser!r}"
+                f"multiscale_pixelrnn subsamples images, got {spec}; choose larger images"
             )
         check_width("multiscale_pixelrnn", "h", h, c)
         check_width("multiscale_pixelrnn", "head", head, c)
@@ -162,22 +154,18 @@ class MultiScalePixelRNN(AutoregressiveModule):
 
     def large_conditionals(self, x: Tensor, s: Tensor) -> Tensor:
         """Logits of P_cond(x | s), (B, D, P)."""
-        return by_dimension(
-            self.large(self.spec.to_signed(x), self.upsampler(self.spec.to_signed(s))),
-            self.spec.shape[0],
-        )
+        around = self.upsampler(self.spec.to_signed(s))
+        return by_dimension(self.large(self.spec.to_signed(x), around), self.spec.shape[0])
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def conditionals(self, x: Tensor) -> Tensor:
         """Logits of all D dimensions, (B, D, P): those of s from P_small if they are copied, the
         others from P_cond given s(x).
         """
         s = self.subsample(x)
         large = self.large_conditionals(x, s)
-        return (
-            large.index_copy(1, self.copied.to(x.device), self.small_conditionals(s))
-            if self.constrained
-            else large
-        )
+        if not self.constrained:
+            return large
+        return large.index_copy(1, self.copied.to(x.device), self.small_conditionals(s))
 
     def log_small(self, s: Tensor) -> Tensor:
         """log P_small(s), (B,)."""
@@ -185,13 +173,10 @@ class MultiScalePixelRNN(AutoregressiveModule):
 
     def log_cond(self, x: Tensor, s: Tensor) -> Tensor:
         """log P_cond(x | s) over the dimensions that it predicts, (B,)."""
-        return self.log_conditionals(self.large_conditionals(x, s), x.flatten(1))[
-            :, self.predicted.to(x.device)
-        ].sum(1)
+        each = self.log_conditionals(self.large_conditionals(x, s), x.flatten(1))
+        return each[:, self.predicted.to(x.device)].sum(1)
 
-    def log_prob(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         s = self.subsample(x)
         return self.log_small(s) + self.log_cond(x, s)
 
@@ -221,7 +206,7 @@ class MultiScalePixelRNN(AutoregressiveModule):
         }
 
     # -- use --------------------------------------------------------------------------------------
-    def stream(self, n: int, y: Tensor | None) -> Stream:
+    def stream(self, n: int) -> Stream:
         """The conditionals of s, then those of x given s, in ``steps``."""
         s = yield from self.small_stream(n)
         yield from self.large_stream(s)
@@ -254,9 +239,8 @@ class MultiScalePixelRNN(AutoregressiveModule):
         x = torch.zeros(n, *self.spec.shape, device=self.device, dtype=self.float_dtype)
         copied = self.copied.tolist()
         for d in self.steps[: len(copied)].tolist():
-            x.view(n, -1)[:, d] = yield self.small_conditionals(self.subsample(x))[
-                :, copied.index(d)
-            ]
+            params = self.small_conditionals(self.subsample(x))
+            x.view(n, -1)[:, d] = yield params[:, copied.index(d)]
         s = self.subsample(x).clone()
         for d in self.predicted.tolist():
             x.view(n, -1)[:, d] = yield self.large_conditionals(x, s)[:, d]
@@ -264,16 +248,15 @@ class MultiScalePixelRNN(AutoregressiveModule):
     def generate(
         self,
         u: Tensor,
-        y: Tensor | None,
+        told: Told,
+        cache: bool = True,
+        temperature: float = 1.0,
         *,
         given: Tensor | None = None,
         known: Tensor | None = None,
-        **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        stream = (
-            self.stream(u.shape[1], y) if options.pop("cache", True) else self.naive(u.shape[1])
-        )
-        return self.ancestral(stream, self.steps, u, given, known, **options)
+        stream = (self.stream if cache else self.naive)(u.shape[1])
+        return self.ancestral(stream, self.steps, u, given, known, temperature)
 
     def leads(self, known: Tensor) -> bool:
         return self.constrained and super().leads(known)
@@ -294,9 +277,8 @@ class MultiScalePixelRNN(AutoregressiveModule):
             device=self.device,
             dtype=self.float_dtype,
         )
-        x = self.ancestral(self.large_stream(s), self.predicted, u, None, None)[0].view(
-            -1, *self.spec.shape
-        )
+        drawn, _ = self.ancestral(self.large_stream(s), self.predicted, u, None, None)
+        x = drawn.view(-1, *self.spec.shape)
         if self.constrained:
             self.subsample(x).copy_(s)
         return x

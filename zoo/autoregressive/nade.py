@@ -24,15 +24,15 @@ Notes      log P of an orderless model is that of K stored orders: logsumexp_k l
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec
-from zoo.core.autoregressive import MixtureOfOrders, Stream
-from zoo.core.module import Batch
+from zoo.bases.autoregressive import MixtureOfOrders, Stream
+from zoo.core import Batch, Spec
+from zoo.core.options import Count
 from zoo.nn.gaussian import log_normal
 from zoo.registry import Paper, register
 
@@ -74,29 +74,20 @@ class NADE(MixtureOfOrders):
 
     def __init__(
         self,
-        spec: DataSpec,
-        hidden: int = 64,
+        spec: Spec,
+        hidden: Count = 64,
         orderless: bool = False,
-        layers: int = 1,
+        layers: Count = 1,
         shuffled: bool = False,
-        orders: int = 8,
-        components: int = 8,
+        orders: Count = 8,
+        components: Count = 8,
         init: float = 0.05,
-        chunk: int = 16,
-        optimiser: str = "adam",
+        chunk: Count = 16,
+        optimiser: Literal["adam", "sgd"] = "adam",
         lr: float = 3e-3,
     ) -> None:
         super().__init__(spec)
-        if spec.levels is None and spec.is_image:
-            raise ValueError(
-                f"nade models images with levels, or real vectors, got {spec}; choose data with "
-                f"levels"
-            )
-        if min(hidden, layers, orders, components, chunk) < 1:
-            raise ValueError(
-                f"nade: hidden, layers, orders, components and chunk are at least 1: {hidden}, "
-                f"{layers}, {orders}, {components}, {chunk}"
-            )
+        self.need_levels_of_images()
         if layers > 1 and not orderless:
             raise ValueError(
                 f"nade: layers={layers} needs orderless=True: a deep network's conditionals share "
@@ -104,10 +95,9 @@ class NADE(MixtureOfOrders):
             )
         if orderless and spec.levels is None:
             raise ValueError(
-                "nade: orderless=True is for data with levels; real vectors take a fixed order"
+                f"nade: orderless=True is for data with levels, got {spec}; real vectors take a "
+                "fixed order"
             )
-        if optimiser not in ("adam", "sgd"):
-            raise ValueError(f"nade: optimiser is adam or sgd, got {optimiser!r}")
         self.orderless, self.chunk, self.optimiser, self.lr = orderless, chunk, optimiser, lr
         self.orders = orders if orderless else 1
         self.outputs = (
@@ -132,27 +122,18 @@ class NADE(MixtureOfOrders):
         return "exact_density" if self.spec.levels is None else "exact_mass"
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """Output biases at the data's smoothed marginals, or spread over the range of real
         values.
         """
-        v = x.flatten(1)
-        if self.spec.levels is None:
-            mu = v.quantile(
-                torch.linspace(0.02, 0.98, self.outputs // 3, device=v.device, dtype=v.dtype), 0
-            ).T
-            self.b.copy_(
-                torch.cat(
-                    [
-                        torch.zeros_like(mu),
-                        mu,
-                        (v.std(0)[:, None] / mu.shape[1]).log().expand_as(mu),
-                    ],
-                    1,
-                )
-            )
+        if self.spec.levels is not None:
+            self.b.copy_(self.marginals(batch["x"], self.outputs))
             return
-        self.b.copy_(self.marginals(x, self.outputs))
+        v = batch["x"].flatten(1)
+        shares = torch.linspace(0.02, 0.98, self.outputs // 3, device=v.device, dtype=v.dtype)
+        mu = v.quantile(shares, 0).T
+        log_sigma = (v.std(0)[:, None] / mu.shape[1]).log().expand_as(mu)
+        self.b.copy_(torch.cat([torch.zeros_like(mu), mu, log_sigma], 1))
 
     # -- the network ------------------------------------------------------------------------------
     def order_of(self, k: int) -> Tensor:
@@ -173,7 +154,7 @@ class NADE(MixtureOfOrders):
             h = F.relu(layer(h))
         return h
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None, k: int = 0) -> Tensor:
+    def conditionals(self, x: Tensor, k: int = 0) -> Tensor:
         """Parameters of all D conditionals in the k-th order, (B, D, P)."""
         return self.conditionals_in(self.orders_of[k], x)
 
@@ -243,11 +224,11 @@ class NADE(MixtureOfOrders):
         """The mean over the orders, each taken alone, of an orderless model."""
         if not self.orderless:
             return {}
-        each = [-self.log_prob_of(batch["x"], None, k) for k in range(self.orders)]
+        each = [-self.log_prob_of(batch["x"], k) for k in range(self.orders)]
         return {"nll_mean_order": torch.stack(each).mean(0)}
 
     # -- use --------------------------------------------------------------------------------------
-    def stream(self, n: int, y: Tensor | None, k: int = 0) -> Stream:
+    def stream(self, n: int, k: int = 0) -> Stream:
         return self.stream_in(self.orders_of[k], n)
 
     def stream_in(self, order: Tensor, n: int) -> Stream:
@@ -260,13 +241,19 @@ class NADE(MixtureOfOrders):
                 a += self.U[d]
 
     @torch.no_grad()
-    def inpaint(self, x: Tensor, known: Tensor, **options: Any) -> Tensor:
+    def inpaint(
+        self,
+        x: Tensor,
+        known: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        candidates: int = 32,
+    ) -> Tensor:
         """As for every autoregressive model; an orderless one takes, for each set of known
         dimensions, an order that has them first.
         """
         if not self.orderless:
-            return super().inpaint(x, known, **options)
-        generator = options.get("generator")
+            return super().inpaint(x, known, generator=generator, candidates=candidates)
         shown, given = known.expand_as(x).flatten(1), x.flatten(1).to(self.float_dtype)
         u = torch.rand(
             self.spec.dim, len(x), generator=generator, device=self.device, dtype=self.float_dtype
@@ -283,6 +270,5 @@ class NADE(MixtureOfOrders):
 
     # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return (torch.optim.SGD if self.optimiser == "sgd" else torch.optim.Adam)(
-            self.parameters(), self.lr
-        )
+        kind = torch.optim.SGD if self.optimiser == "sgd" else torch.optim.Adam
+        return kind(self.parameters(), self.lr)

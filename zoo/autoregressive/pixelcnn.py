@@ -19,14 +19,16 @@ Notes      A stack of such convolutions has a blind spot: pixels above and to th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import AutoregressiveModule, DataSpec
-from zoo.core.autoregressive import Stream
+from zoo.bases import AutoregressiveModule
+from zoo.bases.autoregressive import Stream
+from zoo.core import Image, Label, Spec
+from zoo.core.options import Count, Whole
 from zoo.nn.masked_conv import ColumnConv, MaskedConv2d, by_dimension, check_width
 from zoo.registry import Paper, register
 
@@ -77,29 +79,23 @@ class PixelCNN(AutoregressiveModule):
         lr: learning rate.
     """
 
+    accepts = {"x": Image}
     blocks: Any  # a ModuleList of Block
 
     def __init__(
         self,
-        spec: DataSpec,
-        n: int = 5,
-        h: int = 16,
-        head: int = 64,
+        spec: Spec,
+        n: Whole = 5,
+        h: Count = 16,
+        head: Count = 64,
         conditional: bool = False,
-        optimiser: str = "adam",
+        optimiser: Literal["adam", "rmsprop"] = "adam",
         lr: float = 2e-3,
     ) -> None:
         super().__init__(spec)
-        spec.require("pixelcnn", image=True, levels=True)
-        if conditional and not spec.num_classes:
-            raise ValueError(
-                f"pixelcnn with conditional=True models labelled data, got {spec}; choose digits, "
-                f"or conditional=False"
-            )
-        if n < 0:
-            raise ValueError(f"pixelcnn: n is at least 0, got {n}")
-        if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"pixelcnn: optimiser is adam or rmsprop, got {optimiser!r}")
+        spec.require("pixelcnn", levels=True)
+        if conditional:
+            spec.require("pixelcnn with conditional=true", y=Label)
         c, levels = spec.shape[0], spec.levels or 0
         check_width("pixelcnn", "h", h, c)
         check_width("pixelcnn", "head", head, c)
@@ -111,17 +107,18 @@ class PixelCNN(AutoregressiveModule):
         self.hidden = MaskedConv2d("B", 2 * h, head, 1, c)
         self.logits = MaskedConv2d("B", head, c * (1 if levels == 2 else levels), 1, c)
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def conditionals(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
         """Logits of all D conditionals in one pass, (B, D, P), from levels."""
-        y = self.labels(y) if self.conditional else None
+        y = self.need_labels(y) if self.conditional else None
         a = self.first(self.spec.to_signed(x))
         for block in self.blocks:
             a = block(a, y)
         return by_dimension(self.logits(F.relu(self.hidden(F.relu(a)))), self.spec.shape[0])
 
-    def stream(self, n: int, y: Tensor | None) -> Stream:
+    def stream(self, n: int, *, y: Tensor | None = None) -> Stream:
         """``conditionals`` one channel of one pixel at a time."""
-        (c, *size), y = self.spec.shape, self.labels(y) if self.conditional else None
+        c, *size = self.spec.shape
+        y = self.need_labels(y) if self.conditional else None
 
         def columns(conv: MaskedConv2d, plus: Tensor | None = None) -> ColumnConv:
             return ColumnConv(conv, (size[0], size[1]), n, plus)
@@ -132,9 +129,8 @@ class PixelCNN(AutoregressiveModule):
             for g in range(c):
                 a = first.get(p, g)
                 for down, conv, up in blocks:
-                    a = a + up.step(
-                        p, g, conv.step(p, g, down.step(p, g, a.relu()).relu_()).relu_()
-                    )
+                    inner = conv.step(p, g, down.step(p, g, a.relu()).relu_())
+                    a = a + up.step(p, g, inner.relu_())
                 value = yield logits.step(p, g, hidden.step(p, g, a.relu_()).relu_()).T
                 first.put(p, g, self.spec.to_signed(value))
 

@@ -34,8 +34,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import AutoregressiveModule, DataSpec
-from zoo.core.autoregressive import Stream
+from zoo.bases import AutoregressiveModule
+from zoo.bases.autoregressive import Stream
+from zoo.core import Batch, Image, Label, Spec
+from zoo.core.options import Count, Dropped
 from zoo.nn.likelihood_heads import DiscretisedLogistic
 from zoo.nn.shifted_conv import Conv, PixelConv, Pointwise, RowConv, down_shift, right_shift
 from zoo.nn.weight_norm import measuring
@@ -100,22 +102,17 @@ class Level(nn.Module):
             )
 
         down = blocks + (1 if coarser else 0)
-        self.up_u, self.up_ul = stack(blocks, (2, 3), "both", 0), stack(blocks, (2, 2), "left", n)
-        self.down_u, self.down_ul = (
-            stack(down, (2, 3), "both", n),
-            stack(down, (2, 2), "left", 2 * n),
-        )
+        self.up_u = stack(blocks, (2, 3), "both", 0)
+        self.up_ul = stack(blocks, (2, 2), "left", n)
+        self.down_u = stack(down, (2, 3), "both", n)
+        self.down_ul = stack(down, (2, 2), "left", 2 * n)
         self.inner = None
         if coarser:
             self.inner = Level(n, blocks, coarser - 1, dropout, classes)
-            self.shrink_u, self.shrink_ul = (
-                Conv(n, n, (2, 3), stride=2),
-                Conv(n, n, (2, 2), "left", stride=2),
-            )
-            self.grow_u, self.grow_ul = (
-                Conv(n, n, (2, 3), grow=True),
-                Conv(n, n, (2, 2), "left", grow=True),
-            )
+            self.shrink_u = Conv(n, n, (2, 3), stride=2)
+            self.shrink_ul = Conv(n, n, (2, 2), "left", stride=2)
+            self.grow_u = Conv(n, n, (2, 3), grow=True)
+            self.grow_ul = Conv(n, n, (2, 2), "left", grow=True)
 
     def forward(self, u: Tensor, ul: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         us, uls = [u], [ul]
@@ -181,16 +178,12 @@ class LevelStream:
         self.u_convs = [rows(b) for b in (*level.up_u, *level.down_u)]
         self.ul_convs = [pixels(b) for b in (*level.up_ul, *level.down_ul)]
         if level.inner is not None:
-            self.shrink_u, self.shrink_ul = (
-                RowConv(level.shrink_u, zero),
-                PixelConv(level.shrink_ul, width, n),
-            )
+            self.shrink_u = RowConv(level.shrink_u, zero)
+            self.shrink_ul = PixelConv(level.shrink_ul, width, n)
         self.ups: list[Tensor] = []  # u of this row after each block of the first half
         self.downs: list[Tensor] = []  # and of the second half
-        self.grown_u, self.grown_ul = (
-            zero,
-            [zero] * (width // 2),
-        )  # what the coarser level gave: two rows; two by two pixels
+        # What the coarser level gave: two rows; two by two pixels.
+        self.grown_u, self.grown_ul = zero, [zero] * (width // 2)
 
     def row(self, u: Tensor) -> Tensor:
         level, r, convs = self.level, self.r, iter(self.u_convs)
@@ -287,57 +280,45 @@ class PixelCNNpp(AutoregressiveModule):
         lr: Adam's learning rate. betas: Adam's. decay: factor of the rate at every step.
     """
 
+    accepts = {"x": Image}
     first_examples = 100
 
     def __init__(
         self,
-        spec: DataSpec,
-        width: int = 24,
-        blocks: int = 1,
-        resolutions: int = 2,
-        components: int = 5,
-        dropout: float = 0.0,
+        spec: Spec,
+        width: Count = 24,
+        blocks: Count = 1,
+        resolutions: Count = 2,
+        components: Count = 5,
+        dropout: Dropped = 0.0,
         conditional: bool = False,
         lr: float = 3e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         decay: float = 1.0,
     ) -> None:
         super().__init__(spec)
-        if spec.levels is None or not spec.is_image:
-            raise ValueError(
-                f"pixelcnn_pp models images with levels, got {spec}; choose such data, or a flow "
-                f"such as realnvp"
-            )
-        if min(width, blocks, resolutions, components) < 1:
-            raise ValueError(
-                f"pixelcnn_pp: width, blocks, resolutions and components are at least 1: {width}, "
-                f"{blocks}, {resolutions}, {components}"
-            )
+        spec.require("pixelcnn_pp", levels=True)
         factor = 2 ** (resolutions - 1)
         if any(side % factor for side in spec.shape[1:]):
             raise ValueError(
                 f"pixelcnn_pp with resolutions={resolutions} needs sides divisible by {factor}, "
                 f"got {spec}; lower it, or resize"
             )
-        if conditional and not spec.num_classes:
-            raise ValueError(
-                f"pixelcnn_pp: conditional=True needs labelled data, got {spec}; choose digits, "
-                f"or conditional=False"
-            )
+        if conditional:
+            spec.require("pixelcnn_pp with conditional=true", y=Label)
         self.conditional, self.lr, self.betas, self.decay = conditional, lr, betas, decay
         c = spec.shape[0]
         outputs = components * (1 + 2 * c + c * (c - 1) // 2)
-        self.net = Net(
-            c, width, outputs, blocks, resolutions, dropout, spec.num_classes if conditional else 0
-        )
-        self.head = DiscretisedLogistic(spec.levels)
+        classes = spec.num_classes if conditional else 0
+        self.net = Net(c, width, outputs, blocks, resolutions, dropout, classes)
+        self.head = DiscretisedLogistic(spec.levels or 0)
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """Every convolution's output on the first 100 images gets mean 0 and its scale, in the
         order of the forward pass.
         """
-        x = x[: self.first_examples]
+        x = batch["x"][: self.first_examples]
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if self.conditional else None
         training = self.training
         self.eval()
@@ -346,17 +327,16 @@ class PixelCNNpp(AutoregressiveModule):
         self.train(training)
 
     # -- likelihood -------------------------------------------------------------------------------
-    def parameters_of(self, x: Tensor, y: Tensor | None) -> Tensor:
+    def mixtures(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The mixtures' parameters of every pixel, (B, H, W, P)."""
-        return self.net(
-            self.spec.to_signed(x), self.labels(y) if self.conditional else None
-        ).permute(0, 2, 3, 1)
+        y = self.need_labels(y) if self.conditional else None
+        return self.net(self.spec.to_signed(x), y).permute(0, 2, 3, 1)
 
     def log_prob(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+        self, x: Tensor, *, y: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-        log_pi, m, log_s = mixture(self.parameters_of(x, y), self.spec.to_signed(pixels))
+        log_pi, m, log_s = mixture(self.mixtures(x, y), self.spec.to_signed(pixels))
         log_mass = self.head.log_mass(m, log_s, pixels[..., None]).sum(-2)
         return (log_pi + log_mass).logsumexp(-1).flatten(1).sum(1)
 
@@ -374,21 +354,21 @@ class PixelCNNpp(AutoregressiveModule):
         )
         return ((log_pi + earlier)[..., None, :] + each).logsumexp(-1).log_softmax(-1)
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        params, pixels = self.parameters_of(x, y), x.permute(0, 2, 3, 1)
+    def conditionals(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
+        params, pixels = self.mixtures(x, y), x.permute(0, 2, 3, 1)
         tables = [self.table(params, pixels, c) for c in range(x.shape[1])]
         return torch.stack(tables, 1).flatten(1, 3)
 
     # -- use --------------------------------------------------------------------------------------
-    def stream(self, n: int, y: Tensor | None) -> Stream:
+    def stream(self, n: int, *, y: Tensor | None = None) -> Stream:
         c, h, w = self.spec.shape
         net = copy.deepcopy(self.net).requires_grad_(False).eval()
         for conv in (m for m in net.modules() if isinstance(m, Conv)):
             conv.folded = conv.weight()
-        level = LevelStream(net.level, w, n, self.labels(y) if self.conditional else None)
-        image = torch.zeros(
-            n, c + 1, h + 1, w, device=self.device, dtype=self.float_dtype
-        )  # a row of zeros above
+        y = self.need_labels(y) if self.conditional else None
+        level = LevelStream(net.level, w, n, y)
+        # a row of zeros above
+        image = torch.zeros(n, c + 1, h + 1, w, device=self.device, dtype=self.float_dtype)
         image[:, c, 1:] = 1
         left_weight, left_bias = net.start_left.weight()[..., 0], net.start_left.b
         zero = image.new_zeros(n, len(left_bias), 1, w)
@@ -398,10 +378,8 @@ class PixelCNNpp(AutoregressiveModule):
             for j in range(w):
                 ul = above[..., j : j + 1]
                 if j:
-                    beside = (
-                        torch.einsum("ncr,ocr->no", image[:, :, r : r + 2, j - 1], left_weight)
-                        + left_bias
-                    )
+                    left = image[:, :, r : r + 2, j - 1]
+                    beside = torch.einsum("ncr,ocr->no", left, left_weight) + left_bias
                     ul = ul + beside[..., None, None]
                 params = net.out(F.elu(level.pixel(ul)))[:, :, 0, 0]
                 pixel = image.new_zeros(n, c)

@@ -5,14 +5,15 @@ Paper      van den Oord, Kalchbrenner, Kavukcuoglu. Pixel Recurrent Neural Netwo
            arXiv:1601.06759.
 Model      P(x) = Π P(x_d | x_<d), pixels in raster order, the channels of a pixel one after the
            other. A 7x7 convolution with mask A, n residual LSTM blocks, and two 1x1 convolutions to
-           the logits of L levels (one logit for binary data). [o, f, i, g] = input-to-state(x) +
-           state-to-state(h);  c ← σ(f) c + σ(i) tanh(g);  h = σ(o) tanh(c). ``row_lstm``: a row at
-                               once, h and c from the row above, input-to-state 1x3 with mask B,
-                               state-to-state 1x3. A pixel sees a
-           triangle above it. ``diagonal_bilstm``: a diagonal at once, h from the pixels above and
-           beside, c from beside; one pass from the left, one from the right that is moved down by
-           one row, and their sum. A pixel sees nearly all before it: the last pixel of the row
-           above it sees within the first convolution only.
+           the logits of L levels (one logit for binary data).
+               [o, f, i, g] = input-to-state(x) + state-to-state(h);
+               c ← σ(f) c + σ(i) tanh(g);
+               h = σ(o) tanh(c).
+           ``row_lstm``: a row at once, h and c from the row above, input-to-state 1x3 with mask B,
+           state-to-state 1x3. A pixel sees a triangle above it. ``diagonal_bilstm``: a diagonal at
+           once, h from the pixels above and beside, c from beside; one pass from the left, one from
+           the right that is moved down by one row, and their sum. A pixel sees nearly all before
+           it: the last pixel of the row above it sees within the first convolution only.
 Objective  -log P(x) in bits per dimension: the cross-entropy of the levels, which have no order for
            the model.
 Sampling   Raster order. ``cache=True`` computes one column of each layer a step, what depends on
@@ -23,13 +24,17 @@ Notes      Layers: zoo/nn/pixel_lstm.py. Forget biases start at 1. Inputs are sc
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from zoo.core import AutoregressiveModule, DataSpec
-from zoo.core.autoregressive import Stream
+from zoo.bases import AutoregressiveModule
+from zoo.bases.autoregressive import Stream
+from zoo.core import Image, Label, Spec
+from zoo.core.options import Count, Whole
 from zoo.nn.masked_conv import by_dimension, check_width
-from zoo.nn.pixel_lstm import VARIANTS, PixelLSTM
+from zoo.nn.pixel_lstm import PixelLSTM, Variant
 from zoo.registry import Paper, register
 
 
@@ -61,30 +66,23 @@ class PixelRNN(AutoregressiveModule):
         lr: learning rate.
     """
 
+    accepts = {"x": Image}
+
     def __init__(
         self,
-        spec: DataSpec,
-        variant: str = "diagonal_bilstm",
-        n: int = 2,
-        h: int = 16,
-        head: int = 48,
+        spec: Spec,
+        variant: Variant = "diagonal_bilstm",
+        n: Whole = 2,
+        h: Count = 16,
+        head: Count = 48,
         conditional: bool = False,
-        optimiser: str = "adam",
+        optimiser: Literal["adam", "rmsprop"] = "adam",
         lr: float = 3e-3,
     ) -> None:
         super().__init__(spec)
-        spec.require("pixelrnn", image=True, levels=True)
-        if variant not in VARIANTS:
-            raise ValueError(f"pixelrnn: variant is {' or '.join(VARIANTS)}, got {variant!r}")
-        if conditional and not spec.num_classes:
-            raise ValueError(
-                f"pixelrnn with conditional=True models labelled data, got {spec}; choose digits, "
-                f"or conditional=False"
-            )
-        if n < 0:
-            raise ValueError(f"pixelrnn: n is at least 0, got {n}")
-        if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"pixelrnn: optimiser is adam or rmsprop, got {optimiser!r}")
+        spec.require("pixelrnn", levels=True)
+        if conditional:
+            spec.require("pixelrnn with conditional=true", y=Label)
         c, levels = spec.shape[0], spec.levels or 0
         check_width("pixelrnn", "h", h, c)
         check_width("pixelrnn", "head", head, c)
@@ -92,13 +90,12 @@ class PixelRNN(AutoregressiveModule):
         m = spec.num_classes if conditional else 0
         self.network = PixelLSTM(variant, c, c * (1 if levels == 2 else levels), n, h, head, m)
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def conditionals(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
         """Logits of all D conditionals in one pass, (B, D, P), from levels."""
-        return by_dimension(
-            self.network(self.spec.to_signed(x), self.one_hot(y)), self.spec.shape[0]
-        )
+        out = self.network(self.spec.to_signed(x), self.one_hot(y))
+        return by_dimension(out, self.spec.shape[0])
 
-    def stream(self, n: int, y: Tensor | None) -> Stream:
+    def stream(self, n: int, *, y: Tensor | None = None) -> Stream:
         _, height, width = self.spec.shape
         network = self.network.stream(n, (height, width), self.one_hot(y))
         out = next(network)

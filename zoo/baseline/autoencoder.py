@@ -25,21 +25,19 @@ Notes      Hinton and Salakhutdinov pre-train each layer as a restricted Boltzma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, LikelihoodModule
-from zoo.core.module import Batch
+from zoo.bases import LossModule
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, NonNegative, Share
 from zoo.core.transfer import Classifier
 from zoo.nn.coders import conv_coders
 from zoo.nn.prior import path
 from zoo.registry import Paper, register
-
-VARIANTS = ("linear", "mlp", "conv")
-ACTIVATIONS = ("relu", "sigmoid")
 
 
 def stack(widths: Sequence[int], activation: str) -> nn.Sequential:
@@ -71,7 +69,7 @@ def principal_components(rows: Tensor, q: int) -> tuple[Tensor, Tensor]:
     data="digits",
     learns=(("val/mse_over_pca", "<", 0.85),),
 )
-class Autoencoder(LikelihoodModule):
+class Autoencoder(LossModule):
     """See the module's docstring.
 
     Args:
@@ -90,31 +88,21 @@ class Autoencoder(LikelihoodModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        variant: str = "mlp",
-        latent: int = 16,
-        hidden: Sequence[int] = (128, 128),
-        width: int = 32,
-        activation: str = "relu",
+        spec: Spec,
+        variant: Literal["linear", "mlp", "conv"] = "mlp",
+        latent: Count = 16,
+        hidden: Sequence[Count] = (128, 128),
+        width: Count = 32,
+        activation: Literal["relu", "sigmoid"] = "relu",
         sigmoid: bool | None = None,
         bias: bool = True,
         tied: bool = False,
-        objective: str = "l2",
-        denoise: float = 0.0,
+        objective: Literal["l2", "bce"] = "l2",
+        denoise: Share = 0.0,
         lr: float = 1e-3,
-        weight_decay: float = 0.0,
+        weight_decay: NonNegative = 0.0,
     ) -> None:
-        for name, value, allowed in (
-            ("variant", variant, VARIANTS),
-            ("activation", activation, ACTIVATIONS),
-            ("objective", objective, ("l2", "bce")),
-        ):
-            if value not in allowed:
-                raise ValueError(
-                    f"autoencoder: {name} is one of {', '.join(allowed)}, got {value!r}"
-                )
-        if not 0 <= denoise <= 1:
-            raise ValueError(f"autoencoder: denoise is a share in [0, 1], got {denoise}")
+        super().__init__(spec)
         if variant != "linear" and (tied or not bias):
             raise ValueError(
                 f"autoencoder: tied and bias=false are options of variant=linear, got "
@@ -126,33 +114,20 @@ class Autoencoder(LikelihoodModule):
                 f"autoencoder's objective=bce takes values in [0, 1] and a sigmoid, got {spec}; "
                 f"set objective=l2"
             )
-        super().__init__(spec)
-        self.tied, self.sigmoid, self.objective, self.denoise, self.lr, self.weight_decay = (
-            tied,
-            sigmoid,
-            objective,
-            denoise,
-            lr,
-            weight_decay,
-        )
+        self.tied, self.sigmoid, self.objective = tied, sigmoid, objective
+        self.denoise, self.lr, self.weight_decay = denoise, lr, weight_decay
         self.c = nn.Parameter(torch.zeros(spec.dim)) if tied and bias else None
         self.decoder: nn.Module | None = None
         if variant == "conv":
-            spec.require(
-                "autoencoder with variant=conv",
-                image=True,
-                square=True,
-                size=tuple(2**i for i in range(3, 11)),
-            )
+            sides = tuple(2**i for i in range(3, 11))
+            spec.require("autoencoder with variant=conv", x=Image, square=True, size=sides)
             encoder, decoder = conv_coders(spec.shape, latent, latent, 1, width, "relu")
             self.encoder: nn.Sequential = encoder
             self.decoder = nn.Sequential(decoder, nn.Flatten())
         elif variant == "mlp":
             widths = [spec.dim, *hidden, latent]
-            self.encoder, self.decoder = (
-                nn.Sequential(nn.Flatten(), stack(widths, activation)),
-                stack(widths[::-1], activation),
-            )
+            self.encoder = nn.Sequential(nn.Flatten(), stack(widths, activation))
+            self.decoder = stack(widths[::-1], activation)
         else:
             self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(spec.dim, latent, bias))
             self.decoder = None if tied else nn.Linear(latent, spec.dim, bias)
@@ -161,14 +136,13 @@ class Autoencoder(LikelihoodModule):
         self.register_buffer("components", torch.zeros(spec.dim, min(latent, spec.dim)))
         self.register_buffer("pca_error", torch.ones(()))
 
-    def initialise_from(self, x: Tensor) -> None:
-        rows = self.spec.to_unit(x.double()).flatten(1)
+    def initialise_from(self, batch: Batch) -> None:
+        rows = self.spec.to_unit(batch["x"].double()).flatten(1)
         mean, components = principal_components(rows, self.components.shape[1])
-        for buffer, value in ((self.mean, mean), (self.components, components)):
-            buffer.copy_(value)
-        self.pca_error.copy_(
-            (rows - mean - (rows - mean) @ components @ components.T).square().mean()
-        )
+        self.mean.copy_(mean)
+        self.components.copy_(components)
+        rest = rows - mean - (rows - mean) @ components @ components.T
+        self.pca_error.copy_(rest.square().mean())
 
     # -- loss -------------------------------------------------------------------------------------
     def decoded(self, z: Tensor) -> Tensor:
@@ -186,11 +160,9 @@ class Autoencoder(LikelihoodModule):
         seen = v * (self.noise.uniform(*v.shape) >= self.denoise) if self.denoise else v
         out, target = self.decoded(self.encoder(seen)), v.flatten(1)
         error = (self.end(out) - target).square()
-        cost = (
-            0.5 * error
-            if self.objective == "l2"
-            else F.binary_cross_entropy_with_logits(out, target, reduction="none")
-        )
+        cost = 0.5 * error
+        if self.objective == "bce":
+            cost = F.binary_cross_entropy_with_logits(out, target, reduction="none")
         return {"loss": cost.sum(1).mean(), "mse": error.mean()}
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -217,11 +189,11 @@ class Autoencoder(LikelihoodModule):
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
+    @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line between the codes."""
-        return self.decode(
-            path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)
-        ).unflatten(0, (len(a), frames))
+        z = path("uniform", self.encode(a), self.encode(b), frames)
+        return self.decode(z.flatten(0, 1)).unflatten(0, (len(a), frames))
 
     def to_classifier(self, classes: int, mode: str = "finetune") -> Classifier:
         """A linear head on a copy of Enc: "finetune" trains both, "frozen" the head, "scratch" both

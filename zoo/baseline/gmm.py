@@ -21,18 +21,19 @@ Notes      The first responsibilities are the clusters of scikit-learn's k-means
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, DensityEstimator
-from zoo.core.module import Batch
+from zoo.bases import DensityEstimator
+from zoo.core import Batch, Label, Spec
 from zoo.core.noise import mix
+from zoo.core.options import Count, Positive
 from zoo.nn.gaussian import given_known, log_marginal
 from zoo.registry import Paper, register
 
-COVARIANCES = ("spherical", "diag", "full", "tied")
 CHUNK = 1024  # rows at a time, which bounds memory
 
 
@@ -45,9 +46,8 @@ def log_components(y: Tensor, mu: Tensor, scale: Tensor) -> Tensor:
     """
     rest = y[:, None] - mu  # (B, K, D)
     if scale.ndim == 3:
-        white = torch.linalg.solve_triangular(
-            scale, rest.permute(1, 2, 0), upper=False
-        )  # (K, D, B)
+        columns = rest.permute(1, 2, 0)
+        white = torch.linalg.solve_triangular(scale, columns, upper=False)  # (K, D, B)
         maha, log_det = white.square().sum(1).T, scale.diagonal(dim1=1, dim2=2).log().sum(1)
     else:
         maha, log_det = (rest / scale).square().sum(2), scale.expand_as(mu).log().sum(1)
@@ -63,17 +63,12 @@ def maximise(y: Tensor, r: Tensor, kind: str, ridge: float) -> tuple[Tensor, Ten
     v = y - centre
     mu = r.T @ v / n_k[:, None]
     if kind in ("full", "tied"):
-        cov = torch.stack(
-            [
-                (r[:, k, None] * v).T @ v / n_k[k] - torch.outer(mu[k], mu[k])
-                for k in range(len(n_k))
-            ]
-        )
+        moments = [(r[:, k, None] * v).T @ v / n_k[k] for k in range(len(n_k))]
+        cov = torch.stack([m - torch.outer(c, c) for m, c in zip(moments, mu, strict=True)])
         if kind == "tied":
             cov = torch.einsum("k,kde->de", n_k / len(y), cov)[None]
-        scale = torch.linalg.cholesky(
-            cov + ridge * torch.eye(len(centre), dtype=y.dtype, device=y.device)
-        )
+        eye = torch.eye(len(centre), dtype=y.dtype, device=y.device)
+        scale = torch.linalg.cholesky(cov + ridge * eye)
     else:
         var = (r.T @ v.square() / n_k[:, None] - mu.square()).clamp(min=0)
         scale = ((var.mean(1, keepdim=True) if kind == "spherical" else var) + ridge).sqrt()
@@ -104,33 +99,26 @@ class GMM(DensityEstimator):
         ridge: ρ, added to every variance, in squared units of the data (images lie in [0, 1)).
     """
 
-    labels: Tensor
+    label_counts: Tensor
 
     def __init__(
-        self, spec: DataSpec, components: int = 20, covariance: str = "diag", ridge: float = 1e-4
+        self,
+        spec: Spec,
+        components: Count = 20,
+        covariance: Literal["spherical", "diag", "full", "tied"] = "diag",
+        ridge: Positive = 1e-4,
     ) -> None:
         super().__init__(spec)
-        if covariance not in COVARIANCES:
-            raise ValueError(
-                f"gmm: covariance is one of {', '.join(COVARIANCES)}, got {covariance!r}"
-            )
-        if components < 1 or not ridge > 0:
-            raise ValueError(
-                f"gmm: components is at least 1 and ridge positive, got {components}, {ridge}"
-            )
         self.covariance, self.ridge = covariance, ridge
         k, d = components, spec.dim
-        one = torch.ones(k, 1 if covariance == "spherical" else d)
+        scale = torch.ones(k, 1 if covariance == "spherical" else d)
         self.pi = nn.Parameter(torch.full((k,), 1 / k))
         self.mu = nn.Parameter(torch.rand(k, d))
-        self.scale = nn.Parameter(
-            torch.eye(d).repeat(1 if covariance == "tied" else k, 1, 1)
-            if covariance in ("full", "tied")
-            else one
-        )
-        self.register_buffer(
-            "labels", torch.zeros(k, spec.num_classes)
-        )  # expected count of each label in each component
+        if covariance in ("full", "tied"):
+            scale = torch.eye(d).repeat(1 if covariance == "tied" else k, 1, 1)
+        self.scale = nn.Parameter(scale)
+        # expected count of each label in each component
+        self.register_buffer("label_counts", torch.zeros(k, spec.num_classes))
 
     # -- estimation -------------------------------------------------------------------------------
     @torch.no_grad()
@@ -144,14 +132,8 @@ class GMM(DensityEstimator):
             )
         seed = mix(int(self.noise_seed), "seeding") % 2**32
         found = KMeans(k, n_init=5, random_state=seed).fit(rows.cpu().numpy()).labels_
-        self._set(
-            maximise(
-                rows,
-                F.one_hot(torch.from_numpy(found).long(), k).to(rows),
-                self.covariance,
-                self.ridge,
-            )
-        )
+        r = F.one_hot(torch.from_numpy(found).long(), k).to(rows)
+        self._set(maximise(rows, r, self.covariance, self.ridge))
 
     @torch.no_grad()
     def iterate(self, rows: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
@@ -164,9 +146,8 @@ class GMM(DensityEstimator):
             if self.covariance != "tied":
                 self.scale[dead] = self.scale[~dead].mean(0)
         if y is not None:
-            self.labels.copy_(
-                self.responsibilities(rows).T @ F.one_hot(y, self.spec.num_classes).to(rows)
-            )
+            one_hot = F.one_hot(y, self.spec.num_classes).to(rows)
+            self.label_counts.copy_(self.responsibilities(rows).T @ one_hot)
         return {
             "nll_nats": self.nll(rows),
             "effective_components": self.effective,
@@ -185,10 +166,8 @@ class GMM(DensityEstimator):
     # -- likelihood -------------------------------------------------------------------------------
     def log_joint(self, y: Tensor) -> Tensor:
         """ln π_k + log N(y; μ_k, Σ_k), (B, K) float64, of y in [0, 1)^D for images."""
-        values = [
-            log_components(v.double(), self.mu.double(), self.scale.double())
-            for v in y.flatten(1).split(CHUNK)
-        ]
+        mu, scale = self.mu.double(), self.scale.double()
+        values = [log_components(v.double(), mu, scale) for v in y.flatten(1).split(CHUNK)]
         return torch.cat(values) + self.pi.double().log()
 
     def log_density(self, y: Tensor) -> Tensor:
@@ -208,14 +187,10 @@ class GMM(DensityEstimator):
         return values
 
     # -- use --------------------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        return self.data_units(
-            self._draw(
-                torch.multinomial(self.pi, n, replacement=True, generator=generator), generator
-            )
-        )
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        k = torch.multinomial(self.pi, n, replacement=True, generator=generator)
+        return self.data_units(self._draw(k, generator))
 
     def _draw(self, k: Tensor, generator: torch.Generator | None) -> Tensor:
         """A draw of N(μ_k, Σ_k) for each of the components k, (B, D)."""
@@ -240,14 +215,11 @@ class GMM(DensityEstimator):
         """P(label | y) = Σ_k P(k | y) P(label | k), (B, num_classes), from the labels counted in
         training plus one of each.
         """
-        if not self.spec.num_classes:
-            raise ValueError(
-                f"gmm needs labels to classify, got {self.spec}; choose labelled data such as "
-                f"digits"
-            )
-        counted = self.labels + 1
+        self.spec.require("gmm.classify", y=Label)
+        counted = self.label_counts + 1
         return self.encode(x) @ (counted / counted.sum(1, keepdim=True))
 
+    @torch.no_grad()
     def inpaint(
         self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -256,16 +228,9 @@ class GMM(DensityEstimator):
         """
         y, known_rows = self.middle(x), known.flatten(1)
         covariances = [self._covariance(k) for k in range(len(self.pi))]
-        joint = (
-            torch.stack(
-                [
-                    log_marginal(y, known_rows, mu, c)
-                    for mu, c in zip(self.mu, covariances, strict=True)
-                ],
-                1,
-            )
-            + self.pi.log()
-        )
+        pairs = zip(self.mu, covariances, strict=True)
+        each = torch.stack([log_marginal(y, known_rows, mu, c) for mu, c in pairs], 1)
+        joint = each + self.pi.log()
         which = torch.multinomial(joint.softmax(1), 1, generator=generator)[:, 0]
         filled = self._draw(which, generator)
         for k in which.unique().tolist():

@@ -19,14 +19,15 @@ Notes      Choosing h by the likelihood of the training examples themselves woul
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.core import DataSpec, DensityEstimator
-from zoo.core.module import Batch
-from zoo.core.noise import generator as seeded
+from zoo.bases import DensityEstimator
+from zoo.core import Batch, Label, Spec
+from zoo.core.noise import seeded
+from zoo.core.options import Range
 from zoo.registry import Paper, register
 
 CHUNK = 256  # rows whose distances to all kernels are held at once
@@ -67,21 +68,21 @@ class KDE(DensityEstimator):
     """
 
     points: Tensor
-    labels: Tensor
+    point_labels: Tensor
     std: Tensor
 
-    def __init__(self, spec: DataSpec, bandwidth: str = "loo", max_points: int = 10_000) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        bandwidth: Literal["loo", "cv", "silverman"] = "loo",
+        max_points: Annotated[int, Range(10)] = 10_000,
+    ) -> None:
         super().__init__(spec)
-        if bandwidth not in ("loo", "cv", "silverman"):
-            raise ValueError(f"kde: bandwidth is loo, cv or silverman, got {bandwidth!r}")
-        if max_points < 10:
-            raise ValueError(f"kde: max_points is at least 10, got {max_points}")
         self.bandwidth, self.max_points = bandwidth, max_points
         self.h = nn.Parameter(torch.ones(spec.dim))
-        self.register_buffer(
-            "points", torch.rand(1, spec.dim)
-        )  # as many as there are examples, once there are any
-        self.register_buffer("labels", torch.zeros(1, dtype=torch.long))
+        # As many as there are examples, once there are any.
+        self.register_buffer("points", torch.rand(1, spec.dim))
+        self.register_buffer("point_labels", torch.zeros(1, dtype=torch.long))
         self.register_buffer("std", torch.ones(()))
 
     # -- estimation -------------------------------------------------------------------------------
@@ -91,18 +92,16 @@ class KDE(DensityEstimator):
             raise ValueError(
                 f"kde chooses its bandwidth from at least 10 examples, got {len(rows)}"
             )
-        order = torch.randperm(len(rows), generator=seeded(int(self.noise_seed), "points"))[
-            : self.max_points
-        ].to(rows.device)
+        order = torch.randperm(len(rows), generator=seeded(int(self.noise_seed), "points"))
+        order = order[: self.max_points].to(rows.device)
         self.points = rows[order].to(self.float_dtype)
-        self.labels = torch.zeros_like(order) if y is None else y[order]
+        self.point_labels = torch.zeros_like(order) if y is None else y[order]
         n, d = self.points.shape
         self.std.copy_(rows.var(0).mean().sqrt())
-        self.h.copy_(
-            rows.std(0) * (4 / ((d + 2) * n)) ** (1 / (d + 4))
-            if self.bandwidth == "silverman"
-            else self.std / 4
-        )
+        if self.bandwidth == "silverman":
+            self.h.copy_(rows.std(0) * (4 / ((d + 2) * n)) ** (1 / (d + 4)))
+        else:
+            self.h.copy_(self.std / 4)
 
     @torch.no_grad()
     def iterate(self, rows: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
@@ -123,10 +122,8 @@ class KDE(DensityEstimator):
             joint = log_kernels(self.points[part], self.points[kernels], self.h)
             if self.bandwidth == "loo":
                 joint[torch.arange(len(part)), part] = -math.inf
-            distances = torch.cdist(
-                self.points[part].double(), self.points[kernels].double()
-            ).square()
-            total += (joint.softmax(1) * distances).sum()
+            distances = torch.cdist(self.points[part].double(), self.points[kernels].double())
+            total += (joint.softmax(1) * distances.square()).sum()
         return total / (len(queries) * d)
 
     def leave_one_out(self) -> Tensor:
@@ -141,9 +138,8 @@ class KDE(DensityEstimator):
 
     # -- likelihood -------------------------------------------------------------------------------
     def log_density(self, y: Tensor) -> Tensor:
-        parts = [
-            log_kernels(v, self.points, self.h).logsumexp(1) for v in y.flatten(1).split(CHUNK)
-        ]
+        rows = y.flatten(1).split(CHUNK)
+        parts = [log_kernels(v, self.points, self.h).logsumexp(1) for v in rows]
         return (torch.cat(parts) - math.log(len(self.points))).to(y.dtype)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -160,9 +156,8 @@ class KDE(DensityEstimator):
         return values
 
     # -- use --------------------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         which = torch.randint(len(self.points), (n,), generator=generator, device=self.device)
         return self.data_units(self._draw(which, generator))
 
@@ -180,15 +175,12 @@ class KDE(DensityEstimator):
         """P(label | y), (B, num_classes): the labels' shares of the density at y, levels taken at
         their middle.
         """
-        if not self.spec.num_classes:
-            raise ValueError(
-                f"kde needs labels to classify, got {self.spec}; choose labelled data such as "
-                f"digits"
-            )
+        self.spec.require("kde.classify", y=Label)
         share = log_kernels(self.middle(x), self.points, self.h).softmax(1)
         empty = share.new_zeros(len(x), self.spec.num_classes)
-        return empty.index_add_(1, self.labels, share).to(x.dtype)
+        return empty.index_add_(1, self.point_labels, share).to(x.dtype)
 
+    @torch.no_grad()
     def inpaint(
         self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -196,17 +188,14 @@ class KDE(DensityEstimator):
         there, then its noise elsewhere.
         """
         y, keep = self.middle(x), known.expand_as(x).flatten(1)
-        rest = (
-            torch.where(keep, y, 0)[:, None] - keep[:, None] * self.points
-        ) / self.h  # (B, N, D)
-        which = torch.multinomial((-0.5 * rest.square().sum(2)).softmax(1), 1, generator=generator)[
-            :, 0
-        ]
+        rest = torch.where(keep, y, 0)[:, None] - keep[:, None] * self.points  # (B, N, D)
+        likeness = (-0.5 * (rest / self.h).square().sum(2)).softmax(1)
+        which = torch.multinomial(likeness, 1, generator=generator)[:, 0]
         return torch.where(known, x, self.data_units(self._draw(which, generator)))
 
     # -- checkpoints ------------------------------------------------------------------------------
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("points", "labels"):  # as many as the checkpoint holds
+        for name in ("points", "point_labels"):  # as many as the checkpoint holds
             if prefix + name in state:
                 setattr(self, name, torch.empty_like(state[prefix + name], device=self.device))
         super()._load_from_state_dict(state, prefix, *rest)

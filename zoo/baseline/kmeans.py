@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, EstimatorModule
-from zoo.core.module import Batch
+from zoo.bases import EstimatorModule
+from zoo.core import Batch, Label, Spec
 from zoo.core.noise import mix
+from zoo.core.options import Count
 from zoo.registry import Paper, register
 
 
@@ -59,29 +60,22 @@ class KMeans(EstimatorModule):
 
     counts: Tensor
     variance: Tensor
-    labels: Tensor
+    label_counts: Tensor
     total: Tensor
 
     def __init__(
-        self, spec: DataSpec, clusters: int = 10, restarts: int = 5, spread: bool = True
+        self, spec: Spec, clusters: Count = 10, restarts: Count = 5, spread: bool = True
     ) -> None:
         super().__init__(spec)
-        if min(clusters, restarts) < 1:
-            raise ValueError(
-                f"kmeans: clusters and restarts are at least 1, got {clusters}, {restarts}"
-            )
         self.restarts, self.spread = restarts, spread
         self.centroids = nn.Parameter(torch.rand(clusters, spec.dim))
         self.register_buffer("counts", torch.ones(clusters))
-        self.register_buffer(
-            "variance", torch.zeros(clusters)
-        )  # within each cluster, per dimension
-        self.register_buffer(
-            "labels", torch.zeros(clusters, spec.num_classes)
-        )  # how often each label occurs in each cluster
-        self.register_buffer(
-            "total", torch.ones(())
-        )  # mean squared distance to the mean of all data
+        # within each cluster, per dimension
+        self.register_buffer("variance", torch.zeros(clusters))
+        # how often each label occurs in each cluster
+        self.register_buffer("label_counts", torch.zeros(clusters, spec.num_classes))
+        # mean squared distance to the mean of all data
+        self.register_buffer("total", torch.ones(()))
 
     # -- estimation -------------------------------------------------------------------------------
     @torch.no_grad()
@@ -116,9 +110,7 @@ class KMeans(EstimatorModule):
         k = len(self.centroids)
         distance, nearest = squared_distances(rows, self.centroids).min(1)
         counts = torch.bincount(nearest, minlength=k)
-        sums = torch.zeros(k, rows.shape[1], dtype=rows.dtype, device=rows.device).index_add_(
-            0, nearest, rows
-        )
+        sums = rows.new_zeros(k, rows.shape[1]).index_add_(0, nearest, rows)
         empty = counts == 0
         means = sums / counts.clamp(min=1)[:, None]
         means[empty] = rows[distance.topk(int(empty.sum())).indices]
@@ -126,14 +118,11 @@ class KMeans(EstimatorModule):
 
         distance, nearest = squared_distances(rows, self.centroids).min(1)
         self.counts.copy_(torch.bincount(nearest, minlength=k))
-        within = torch.zeros(k, dtype=rows.dtype, device=rows.device).index_add_(
-            0, nearest, distance
-        )
+        within = rows.new_zeros(k).index_add_(0, nearest, distance)
         self.variance.copy_(within / self.counts.clamp(min=1) / rows.shape[1])
         if y is not None:
-            self.labels.copy_(
-                F.one_hot(nearest, k).T.double() @ F.one_hot(y, self.spec.num_classes).double()
-            )
+            one_hot = F.one_hot(y, self.spec.num_classes).double()
+            self.label_counts.copy_(F.one_hot(nearest, k).T.double() @ one_hot)
         inertia = distance.mean()
         return {"inertia": inertia, "inertia_ratio": inertia / self.total, "reseeds": empty.sum()}
 
@@ -141,16 +130,15 @@ class KMeans(EstimatorModule):
         """J, J over the total variance of the training data, and how often an example has its
         cluster's commonest label.
         """
-        distance, nearest = squared_distances(self.rows(batch["x"]), self.centroids).min(1)
+        distance, nearest = squared_distances(self.prepared(batch["x"]), self.centroids).min(1)
         values = {"inertia": distance, "inertia_ratio": distance / self.total}
         if "y" in batch and self.spec.num_classes:
-            values["purity"] = (self.labels.argmax(1)[nearest] == batch["y"]).double()
+            values["purity"] = (self.label_counts.argmax(1)[nearest] == batch["y"]).double()
         return values
 
     # -- use --------------------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         k = torch.multinomial(self.counts, n, replacement=True, generator=generator)
         x = self.centroids[k]
         if self.spread:
@@ -160,7 +148,7 @@ class KMeans(EstimatorModule):
 
     def encode(self, x: Tensor) -> Tensor:
         """Distances to the centroids, (B, K); the smallest is the cluster's."""
-        return squared_distances(self.rows(x), self.centroids).sqrt()
+        return squared_distances(self.prepared(x), self.centroids).sqrt()
 
     def reconstruct(self, x: Tensor) -> Tensor:
         return self._examples(self.centroids[self.encode(x).argmin(1)])
@@ -169,12 +157,8 @@ class KMeans(EstimatorModule):
         """P(y | cluster of x), (B, num_classes), from the labels counted in training plus one of
         each.
         """
-        if not self.spec.num_classes:
-            raise ValueError(
-                f"kmeans needs labels to classify, got {self.spec}; choose labelled data such as "
-                f"digits"
-            )
-        counted = self.labels[self.encode(x).argmin(1)] + 1
+        self.spec.require("kmeans.classify", y=Label)
+        counted = self.label_counts[self.encode(x).argmin(1)] + 1
         return counted / counted.sum(1, keepdim=True)
 
     def _examples(self, v: Tensor) -> Tensor:

@@ -19,12 +19,14 @@ Notes      Images are dequantised, y = (x + u)/L. The expected log-likelihood de
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.core import DataSpec, DensityEstimator
-from zoo.core.module import Batch
+from zoo.bases import DensityEstimator
+from zoo.core import Batch, Spec
+from zoo.core.options import Count
 from zoo.nn.gaussian import given_known
 from zoo.nn.prior import Source, path
 from zoo.registry import Paper, register
@@ -72,26 +74,29 @@ class PCA(DensityEstimator):
         algorithm: "eigen" (closed form) or "em".
     """
 
-    def __init__(self, spec: DataSpec, latent: int | None = None, algorithm: str = "eigen") -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        latent: Count | None = None,
+        algorithm: Literal["eigen", "em"] = "eigen",
+    ) -> None:
         super().__init__(spec)
         if spec.dim < 2:
             raise ValueError(f"pca needs at least two dimensions, got {spec}; choose other data")
         if latent is None:
             latent = min(20, spec.dim - 1)
-        if not 1 <= latent < spec.dim:
+        if latent >= spec.dim:
             raise ValueError(
                 f"pca's latent={latent} should lie between 1 and D - 1 = {spec.dim - 1} for "
                 f"{spec}; lower --model.latent"
             )
-        if algorithm not in ("eigen", "em"):
-            raise ValueError(f"pca: algorithm is eigen or em, got {algorithm!r}")
         self.algorithm = algorithm
         self.mu = nn.Parameter(torch.full((spec.dim,), 0.0 if spec.levels is None else 0.5))
         self.W = nn.Parameter(0.1 * torch.randn(spec.dim, latent))
         self.sigma2 = nn.Parameter(torch.ones(()))
 
     # -- estimation -------------------------------------------------------------------------------
-    def rows(self, x: Tensor) -> Tensor:
+    def prepared(self, x: Tensor) -> Tensor:
         return self.middle(x.double())
 
     @torch.no_grad()
@@ -113,15 +118,8 @@ class PCA(DensityEstimator):
             parameter.copy_(value)
         c = w @ w.T + sigma2 * torch.eye(len(w), dtype=w.dtype, device=w.device)
         constant = 0.0 if self.spec.levels is None else self.spec.dim * math.log(self.spec.levels)
-        nll = (
-            0.5
-            * (
-                len(c) * math.log(2 * math.pi)
-                + torch.linalg.slogdet(c)[1]
-                + torch.linalg.solve(c, s).trace()
-            )
-            + constant
-        )
+        log_det, maha = torch.linalg.slogdet(c)[1], torch.linalg.solve(c, s).trace()
+        nll = 0.5 * (len(c) * math.log(2 * math.pi) + log_det + maha) + constant
         return {
             "nll_nats": nll,
             "sigma2": sigma2,
@@ -140,16 +138,14 @@ class PCA(DensityEstimator):
 
     def _m(self) -> Tensor:
         """M = WᵀW + σ² I, (q, q)."""
-        return self.W.T @ self.W + self.sigma2 * torch.eye(
-            self.W.shape[1], dtype=self.W.dtype, device=self.W.device
-        )
+        eye = torch.eye(self.W.shape[1], dtype=self.W.dtype, device=self.W.device)
+        return self.W.T @ self.W + self.sigma2 * eye
 
     @property
     def covariance(self) -> Tensor:
         """C, (D, D)."""
-        return self.W @ self.W.T + self.sigma2 * torch.eye(
-            len(self.W), dtype=self.W.dtype, device=self.W.device
-        )
+        eye = torch.eye(len(self.W), dtype=self.W.dtype, device=self.W.device)
+        return self.W @ self.W.T + self.sigma2 * eye
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Squared error per dimension of y against μ + W E[z | y]."""
@@ -157,16 +153,16 @@ class PCA(DensityEstimator):
         return {"recon_mse": (y - self.mean_given(self.encode(batch["x"]))).square().mean(1)}
 
     # -- use --------------------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         return self.data_units(self._draw(n, generator))
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Tensor:
         d, q = self.W.shape
-        z, eps = torch.randn(
+        both = torch.randn(
             n, q + d, generator=generator, device=self.device, dtype=self.float_dtype
-        ).split([q, d], 1)
+        )
+        z, eps = both.split([q, d], 1)
         return self.mean_given(z) + self.sigma2.sqrt() * eps
 
     def mean_given(self, z: Tensor) -> Tensor:
@@ -191,19 +187,19 @@ class PCA(DensityEstimator):
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
+    @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line between the codes."""
-        return self.decode(
-            path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)
-        ).unflatten(0, (len(a), frames))
+        z = path("uniform", self.encode(a), self.encode(b), frames)
+        return self.decode(z.flatten(0, 1)).unflatten(0, (len(a), frames))
 
+    @torch.no_grad()
     def inpaint(
         self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw the dimensions where ``known`` is False given the others: a gaussian conditional,
         levels taken at their middle.
         """
-        filled = given_known(
-            self._draw(len(x), generator), self.middle(x), known.flatten(1), self.covariance
-        )
+        drawn = self._draw(len(x), generator)
+        filled = given_known(drawn, self.middle(x), known.flatten(1), self.covariance)
         return torch.where(known, x, self.data_units(filled))

@@ -1,32 +1,37 @@
-"""Mechanics that no paper mentions, once for all: data specification, noise, the training loops,
-likelihood units, checkpoints.
-"""
+"""Mechanics that no paper mentions, once for all: fields, batches, noise, checkpoints, drawing."""
 
-from zoo.core.adversarial import AdversarialModule, LoopOptions, Phase
-from zoo.core.autoregressive import AutoregressiveModule
-from zoo.core.estimator import DensityEstimator, EstimatorModule
-from zoo.core.flow import FlowModule
-from zoo.core.generator import GeneratorModule
-from zoo.core.likelihood import DensityModule, LikelihoodModule
+from zoo.core.batch import Batch
 from zoo.core.module import GenerativeModule
-from zoo.core.spec import DataSpec
-from zoo.core.staged import StagedModule
-from zoo.core.variational import Variational, VariationalModule
+from zoo.core.spec import (
+    Attributes,
+    Boxes,
+    DataSpec,
+    Field,
+    Image,
+    Label,
+    Quantity,
+    Series,
+    Spec,
+    Tokens,
+    Vector,
+    Video,
+    Volume,
+)
 
 __all__ = [
-    "AdversarialModule",
-    "AutoregressiveModule",
+    "Attributes",
+    "Batch",
+    "Boxes",
     "DataSpec",
-    "DensityEstimator",
-    "DensityModule",
-    "EstimatorModule",
-    "FlowModule",
+    "Field",
     "GenerativeModule",
-    "GeneratorModule",
-    "LikelihoodModule",
-    "LoopOptions",
-    "Phase",
-    "StagedModule",
-    "Variational",
-    "VariationalModule",
+    "Image",
+    "Label",
+    "Quantity",
+    "Series",
+    "Spec",
+    "Tokens",
+    "Vector",
+    "Video",
+    "Volume",
 ]

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from zoo.core.module import check_format
+from zoo.core.spec import Spec
+
 
 def read(path: str | Path) -> dict[str, Any]:
     """The checkpoint's content, on the CPU, unpickled with ``weights_only=True``.
@@ -37,6 +40,10 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} was not written by this zoo: it does not say which model it holds"
         )
+    try:
+        check_format(content["zoo"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return content
 
 
@@ -47,11 +54,17 @@ def load(path: str | Path, *, ema: bool = True) -> Any:
         ema: use the averaged weights where the checkpoint has them.
     """
     from zoo import registry
-    from zoo.core.spec import DataSpec
 
     content = read(path)
     said = content["zoo"]
-    model = registry.create(said["model"], DataSpec(**said["spec"]), **said["params"])
+    try:
+        registry.entry(said["model"])
+    except registry.UnknownName:
+        raise ValueError(
+            f"{path} holds {said['model']!r}, which is no model of the zoo; import the module that "
+            "registers it first (--import MODULE)"
+        ) from None
+    model = registry.create(said["model"], Spec.of(said["spec"]), **said["params"])
     model.load_state_dict(content["state_dict"])
     if ema and content.get("ema"):
         model.load_state_dict(content["ema"], strict=False)

@@ -3,7 +3,7 @@ of two dimensions, arithmetic.
 
 ``Codes(model)`` is the space: codes drawn from the prior, images encoded, codes decoded, as far as
 the model can. The tools below return tensors of codes or images; the pictures stand in
-``zoo.core.pictures``, the command is ``python -m zoo.explore``.
+``zoo.show.codes``, the command is ``python -m zoo.explore``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.core.batch import Batch
+from zoo.core.draw import given, undisturbed
 from zoo.core.module import GenerativeModule
-from zoo.core.noise import generator
-from zoo.core.sampling import given, undisturbed
-from zoo.core.variational import Variational
+from zoo.core.noise import seeded
+from zoo.core.spec import Label
 from zoo.nn.prior import Draw, path
 
 CHUNK = 256  # codes decoded together
@@ -37,63 +38,59 @@ class Codes:
     """
 
     def __init__(self, model: GenerativeModule) -> None:
-        can = (
-            model.entry.can
-            if model.entry is not None
-            else {m for m in ("encode", "decode") if hasattr(model, m)}
-        )
+        methods = {m for m in ("encode", "decode") if hasattr(model, m)}
+        can = methods if model.entry is None else model.entry.can
         self.model: Any = model
         self.draws = hasattr(model, "draw_codes")
-        self.inverts = self.draws and hasattr(
-            model, "invert"
-        )  # images are encoded by search: the encoder's codes are not the generator's
+        # Images may be encoded by search: the encoder's codes are then not the generator's.
+        self.inverts = self.draws and hasattr(model, "invert")
         self.encodes = self.inverts or {"encode", "decode"} <= can
         self.uniform = self.draws and getattr(model, "prior", "") == "uniform"
-        if model.conditions_on not in ("", "class"):
-            raise ValueError(
-                f"{model.model_name} here is conditioned on {model.conditions_on}: its codes "
-                f"alone say no image; use inpaint"
-            )
         if not (self.draws or self.encodes):
             raise ValueError(
                 f"{model.model_name} has no latent codes; python -m zoo.ls --can interpolate "
-                f"lists the models that have"
+                "lists the models that have"
+            )
+        if not all(isinstance(model.spec[name], Label) for name in model.told):
+            raise ValueError(
+                f"{model.model_name} here is told {', '.join(model.told)}: its codes alone say no "
+                "image; use inpaint, or look at samples/"
             )
 
     def draw(self, n: int, seed: int = 0) -> Tensor:
         """n codes of the prior, (n, latent), the first n of the seed's."""
         self._need(self.draws, "prior from which codes could be drawn")
         source = Draw(
-            generator(seed, "codes", device=self.model.device),
+            seeded(seed, "codes", device=self.model.device),
             self.model.device,
             self.model.float_dtype,
         )
         with undisturbed(self.model):
             return torch.cat([self.model.draw_codes(1, source) for _ in range(n)])
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, told: Batch | None = None) -> Tensor:
         """Codes of images, (B, latent)."""
         self._need(self.encodes, "encoder whose codes could be decoded")
         method = self.model.invert if self.inverts else self.model.encode
-        return self._chunks(method, x.to(self.model.device, self.model.float_dtype), y)
+        return self._chunks(method, x.to(self.model.device, self.model.float_dtype), told)
 
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, told: Batch | None = None) -> Tensor:
         """Examples in the units of ``spec``, on the CPU: (B, *shape) of codes (B, latent), (B, N,
-        *shape) of (B, N, latent); a label, (B,), goes with each of the N."""
+        *shape) of (B, N, latent); what is told of a row goes with each of the N.
+        """
         rows = z.flatten(0, -2)
-        if y is not None:
-            y = y.view(-1, *[1] * (z.ndim - 2)).expand(z.shape[:-1]).flatten()
-        x = self._chunks(self.model.from_codes if self.draws else self.model.decode, rows, y)
+        if told:
+            told = told.rows(torch.arange(told.n).repeat_interleave(len(rows) // told.n))
+        x = self._chunks(self.model.from_codes if self.draws else self.model.decode, rows, told)
         return x.cpu().unflatten(0, z.shape[:-1])
 
-    def _chunks(self, method: Any, rows: Tensor, y: Tensor | None) -> Tensor:
+    def _chunks(self, method: Any, rows: Tensor, told: Batch | None) -> Tensor:
         parts = []
         with undisturbed(self.model):
             for start in range(0, len(rows), CHUNK):
                 part = slice(start, start + CHUNK)
-                parts.append(
-                    method(rows[part], **given(self.model, method, None if y is None else y[part]))
-                )
+                own = given(self.model, method, told.rows(part)) if told else {}
+                parts.append(method(rows[part], **own))
         return torch.cat(parts)
 
     def _need(self, there: bool, what: str) -> None:
@@ -155,14 +152,16 @@ def arithmetic(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return a.mean(0) - b.mean(0) + c.mean(0)
 
 
-def used(model: Any, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, str]:
+def used(model: Any, x: Tensor, told: Batch | None = None) -> tuple[Tensor, str]:
     """How much of the images each latent dimension carries, (latent,), and what the number is: the
-    mean KL(q(z_j | x) ‖ p(z_j)) in nats of a model that has it, else the variance of the codes."""
+    mean KL(q(z_j | x) ‖ p(z_j)) in nats of a model that has it (``kl_of_each``), else the variance
+    of the codes.
+    """
     codes = Codes(model)
-    if isinstance(model, Variational) and type(model).bound_terms is Variational.bound_terms:
+    if hasattr(model, "kl_of_each"):
         with undisturbed(model):
-            given = None if y is None else y.to(model.device)
-            return model.kl(model.posterior(x.to(model.device, model.float_dtype), given)).mean(
-                0
-            ).cpu(), "KL"
-    return codes.encode(x, y).var(0).cpu(), "variance"
+            rows = given(model, model.kl_of_each, told or {})
+            kl = model.kl_of_each(x.to(model.device, model.float_dtype), **rows)
+        if kl is not None:
+            return kl.mean(0).cpu(), "KL"
+    return codes.encode(x, told).var(0).cpu(), "variance"

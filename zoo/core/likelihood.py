@@ -7,14 +7,12 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core.module import Batch, GenerativeModule
-from zoo.core.noise import generator as seeded
+from zoo.core.noise import seeded
 
 KINDS = {
     "exact_mass": "log P(x), a probability mass; sums to one over all images",
@@ -90,12 +88,10 @@ class RowNoise:
         self, x: Tensor, generator: torch.Generator | None = None, dtype: torch.dtype | None = None
     ) -> None:
         self.x, self.generator, self.dtype = x, generator, dtype or x.dtype
-        self.rows: list[torch.Generator] = []
+        self.sources: list[torch.Generator] = []
         if generator is None:
-            self.rows = [
-                seeded("row noise", zlib.crc32(r.tobytes()))
-                for r in x.detach().float().cpu().flatten(1).numpy()
-            ]
+            rows = x.detach().float().cpu().flatten(1).numpy()
+            self.sources = [seeded("row noise", zlib.crc32(row.tobytes())) for row in rows]
 
     def normal(self, n: int, *shape: int) -> Tensor:
         """(n, *shape) standard normal, n the rows of ``x``."""
@@ -107,15 +103,10 @@ class RowNoise:
 
     def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         if self.generator is not None:
-            return draw(
-                (len(self.x), *shape),
-                generator=self.generator,
-                device=self.x.device,
-                dtype=self.dtype,
-            )
-        return torch.stack([draw(shape, generator=g, dtype=self.dtype) for g in self.rows]).to(
-            self.x.device
-        )
+            size, device = (len(self.x), *shape), self.x.device
+            return draw(size, generator=self.generator, device=device, dtype=self.dtype)
+        rows = [draw(shape, generator=source, dtype=self.dtype) for source in self.sources]
+        return torch.stack(rows).to(self.x.device)
 
 
 def row_noise(
@@ -127,92 +118,3 @@ def row_noise(
 ) -> Tensor:
     """One draw of ``RowNoise``, (B, *shape), by ``draw`` = torch.rand or torch.randn."""
     return RowNoise(x, generator, dtype)._draw(draw, shape)
-
-
-class LikelihoodModule(GenerativeModule):
-    """Base of the models trained by one loss, as a rule the negative log-likelihood.
-
-    ``log_prob(x)`` (or ``elbo(x)`` where only a bound is to be had) returns nats, (B,), one value
-    an example, never averaged.
-    """
-
-    def log_prob(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Log-likelihood in nats, (B,), of data in the units of ``spec``; ``likelihood_kind`` says
-        what the number is.
-
-        Args:
-            generator: source of randomness where the value is a Monte Carlo estimate.
-        """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no log_prob (likelihood: {self.likelihood_kind})"
-        )
-
-    @property
-    def likelihood_kind(self) -> str:
-        """One of ``KINDS``; travels with every number. Models whose kind depends on the data
-        override it.
-        """
-        return self.entry.likelihood if self.entry is not None else "none"
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalars of one minibatch, of which "loss" is minimised."""
-        raise NotImplementedError
-
-    def after_step(self) -> None:
-        """Called after each optimiser step."""
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.start_noise("train")
-        terms = self.loss(batch)
-        self.report(terms, self.trainer.global_step + 1)
-        return terms["loss"]
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.after_step()
-
-
-class DensityModule(LikelihoodModule):
-    """Base of the models of a density on R^D, trained by maximum likelihood. Subclasses define
-    ``log_density``.
-
-    Images are dequantised, y = (x + u)/L; then ``log_prob`` is a lower bound of log P(x), one draw
-    of u in training, the mean of ``draws`` draws elsewhere. The loss is in bits per dimension with
-    all its constants for images, in nats for vectors.
-    """
-
-    draws = 4
-
-    def log_density(self, y: Tensor) -> Tensor:
-        """log p(y) in nats, (B,), of y in [0, 1)^D for images, of the vectors themselves
-        otherwise.
-        """
-        raise NotImplementedError
-
-    @property
-    def likelihood_kind(self) -> str:
-        return "exact_density" if self.spec.levels is None else "dequantised_bound"
-
-    def log_prob(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        if self.spec.levels is None:
-            return self.log_density(x)
-        u = row_noise(torch.rand, x, (self.draws, *self.spec.shape), generator)
-        return torch.stack([self.bound(x, u[:, s]) for s in range(self.draws)]).mean(0)
-
-    def bound(self, x: Tensor, u: Tensor) -> Tensor:
-        """log p((x + u)/L) - D ln L, (B,), of images x and uniform u."""
-        assert self.spec.levels is not None
-        v, constant = dequantise(x, self.spec.levels, u)
-        return self.log_density(v) + constant
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = batch["x"]
-        if self.spec.levels is None:
-            nll = -self.log_density(x).mean()
-            return {"loss": nll, "nll_nats": nll}
-        bits = bits_per_dim(self.bound(x, self.noise.uniform(*x.shape)), self.spec.dim).mean()
-        return {"loss": bits, "bits_per_dim": bits}

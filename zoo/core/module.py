@@ -6,16 +6,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from zoo.core.batch import Batch
+from zoo.core.lightning import attached
 from zoo.core.noise import Noise, mix
-from zoo.core.spec import DataSpec
+from zoo.core.options import bound, check_options
+from zoo.core.spec import Image, Spec, Vector
 
-Batch = dict[str, Tensor]
+FORMAT = 2  # of what a checkpoint says of itself; 1, of version 0.1.0 and before, had no number
 
 
 class NonFiniteLoss(RuntimeError):
@@ -32,10 +37,13 @@ class GenerativeModule(LightningModule):
             them.
         noise: the random numbers of the current training step (``zoo.core.noise``).
         terms: the last training step's named scalars, detached; what is logged as ``train/NAME``.
+        accepts: the fields that the data must have, by name, each of one of these kinds.
         first_examples: how many training examples ``initialise_from`` asks for; None is all.
     """
 
     entry: ClassVar[Any] = None  # set by @register
+    accepts: ClassVar[Mapping[str, Any]] = {"x": (Vector, Image)}
+    stubs: ClassVar[frozenset[str]] = frozenset({"sample", "inpaint"})  # methods that only refuse
     first_examples: ClassVar[int | None] = None
     params: dict[str, Any]
     noise_seed: Tensor
@@ -43,14 +51,13 @@ class GenerativeModule(LightningModule):
     def __new__(cls, *args: Any, **kwargs: Any):
         module = super().__new__(cls)
         if args or kwargs:  # copy and pickle call without arguments
-            bound = inspect.signature(cls.__init__).bind(module, *args, **kwargs)
-            bound.apply_defaults()
-            module.__dict__["params"] = {
-                k: _plain(v) for k, v in [*bound.arguments.items()][1:] if k != "spec"
-            }
+            given = {k: v for k, v in bound(cls, module, args, kwargs).items() if k != "spec"}
+            check_options(cls.entry.name if cls.entry else cls.__name__, cls.__init__, given)
+            module.__dict__["params"] = {k: _plain(v) for k, v in given.items()}
         return module
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: Spec) -> None:
+        spec.require(self.model_name, **self.accepts)
         super().__init__()
         self.spec = spec
         self.terms: dict[str, Tensor] = {}
@@ -63,6 +70,37 @@ class GenerativeModule(LightningModule):
     def model_name(self) -> str:
         """The registry name, or the class's for a model that is not registered."""
         return self.entry.name if self.entry is not None else type(self).__name__
+
+    # -- what it is told, and what it makes --------------------------------------------------------
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The fields that ``sample`` must be given, by name; its keyword arguments. Models that
+        leave the choice to an option override it.
+        """
+        return self.entry.told if self.entry is not None else ()
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """The fields that ``sample`` returns."""
+        return self.entry.makes if self.entry is not None else ("x",)
+
+    def told_in(self, batch: Batch) -> dict[str, Any]:
+        """Those fields of a batch: ``self.log_prob(x, **self.told_in(batch))``."""
+        return {name: batch[name] for name in self.told}
+
+    def check_told(self) -> None:
+        """Raise a ``ValueError`` unless the data have every field that the model is told."""
+        if missing := [name for name in self.told if name not in self.spec]:
+            raise ValueError(
+                f"{self.model_name} is told {', '.join(missing)}, got {self.spec}; choose data "
+                f"that have "
+                f"{'it' if len(missing) == 1 else 'them'}"
+            )
+
+    @property
+    def step(self) -> int | None:
+        """Generator steps done in the run at hand; None outside of one."""
+        return self.trainer.global_step if attached(self) else None
 
     # -- what a data module asks ------------------------------------------------------------------
     def batches_per_step(self, step: int = 0) -> int:
@@ -86,18 +124,13 @@ class GenerativeModule(LightningModule):
         wanted = type(self).initialise_from is not GenerativeModule.initialise_from
         trainer: Any = self.trainer
         if wanted and trainer.global_step == 0 and hasattr(trainer.datamodule, "examples"):
+            first = trainer.datamodule.examples(self.first_examples)
             with torch.no_grad():
-                self.initialise_from(
-                    trainer.datamodule.examples(self.first_examples)["x"].to(
-                        self.device, self.float_dtype
-                    )
-                )
+                self.initialise_from(first.to(self.device, self.float_dtype))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step = self.trainer.global_step
-        self._micro = (
-            self._micro + 1 if step == self._step else 0
-        )  # minibatches of one accumulated step
+        self._micro = self._micro + 1 if step == self._step else 0  # of one accumulated step
         self._step = step
         # Dropout and other noise inside networks draws from the global generators: seed them for
         # this step and process.
@@ -119,7 +152,7 @@ class GenerativeModule(LightningModule):
 
     def reduce(self, value: Tensor) -> Tensor:
         """Mean of a detached tensor over all processes; what every controller must be fed with."""
-        if self._trainer is None or self.trainer.world_size == 1:
+        if not attached(self) or self.trainer.world_size == 1:
             return value
         return self.trainer.strategy.reduce(value, reduce_op="mean")
 
@@ -141,9 +174,8 @@ class GenerativeModule(LightningModule):
             return rows
         gathered: Any = self.all_gather(rows, sync_grads=gradients)
         if gathered.requires_grad:
-            gathered.register_hook(
-                lambda g: g.contiguous()
-            )  # its backward receives in the gradient's own layout, whatever that is
+            # Its backward receives in the gradient's own layout, whatever that is.
+            gathered.register_hook(lambda g: g.contiguous())
         return gathered.transpose(0, 1).reshape(-1, *rows.shape[1:])
 
     def report(self, terms: dict[str, Tensor], step: int) -> None:
@@ -165,31 +197,22 @@ class GenerativeModule(LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.global_step >= self.trainer.max_steps > 0:
-            self.trainer.should_stop = (
-                True  # the last step is followed by a validation, whatever val_check_interval is
-            )
+            # The last step is followed by a validation, whatever val_check_interval is.
+            self.trainer.should_stop = True
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: callbacks read the validation batches and ask the model what it can do."""
 
     test_step = validation_step
 
-    @property
-    def conditions_on(self) -> str:
-        """What ``sample`` must be told: "class", or "" for nothing. Models that leave the choice to
-        an option override it.
-        """
-        return self.entry.conditions_on if self.entry is not None else ""
-
     # -- using a model ----------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw n examples: (n, *spec.shape), integer levels for images, real values for vectors.
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Draw n examples: (n, *spec.shape), in the units of ``spec``. A model that is told fields
+        takes each as a keyword argument of its name, (n, ...); one that makes several returns a
+        ``Batch`` of them. No gradient is kept.
 
         Args:
-            y: class labels, (n,), for models with ``conditions_on="class"``. generator: source of
-                all randomness, on the model's device; None takes the global one.
+            generator: source of all randomness, on the model's device; None takes the global one.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot sample")
 
@@ -209,13 +232,15 @@ class GenerativeModule(LightningModule):
         """
         return {}
 
-    def initialise_from(self, x: Tensor) -> None:
-        """Called once, before a run that starts from scratch, with (the first) training examples
-        (N, *shape): data-dependent initialisation. The same on every process."""
+    def initialise_from(self, batch: Batch) -> None:
+        """Called once, before a run that starts from scratch, with (the first) training examples of
+        every field: data-dependent initialisation. The same on every process."""
 
     # -- checkpoints ------------------------------------------------------------------------------
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["zoo"] = {
+            "format": FORMAT,
+            "version": sys.modules["zoo"].__version__,
             "model": self.model_name,
             "params": self.params,
             "spec": self.spec.asdict(),
@@ -223,6 +248,23 @@ class GenerativeModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same(checkpoint, self)
+
+
+def defines(cls: type, capability: str) -> bool:
+    """Whether a class has a method by this name that does more than refuse."""
+    owner = next((c for c in cls.__mro__ if capability in vars(c)), None)
+    return owner is not None and capability not in vars(owner).get("stubs", ())
+
+
+def check_format(saved: dict[str, Any]) -> None:
+    """Raise a ``ValueError`` unless what a checkpoint says of itself is in this version's form."""
+    if saved.get("format") != FORMAT:
+        wrote = saved.get("version", "0.1.0 or before")
+        raise ValueError(
+            f"the checkpoint was written by version {wrote} of the zoo, and this is version "
+            f"{sys.modules['zoo'].__version__}, which reads it no more; train the model again, "
+            "or use the version that wrote it"
+        )
 
 
 def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
@@ -233,6 +275,7 @@ def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
         raise ValueError(
             "the checkpoint was not written by this zoo: it does not say which model it holds"
         )
+    check_format(saved)
     if saved["model"] != module.model_name:
         raise ValueError(
             f"the checkpoint holds {saved['model']!r}, this run trains {module.model_name!r}"
@@ -250,17 +293,19 @@ def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
             for k, v in both
         }
 
-    for kind, was, now in (
-        ("model", filled(saved["params"]), filled(module.params)),
-        ("spec", saved["spec"], module.spec.asdict()),
-    ):
-        for key in {**was, **now}:
-            if was.get(key) != now.get(key):
-                raise ValueError(
-                    f"the checkpoint was trained with {kind}.{key}={was.get(key)!r}, this run has "
-                    f"{now.get(key)!r}; "
-                    "repeat the original options, or pass --config RUN_FOLDER/config.yaml"
-                )
+    again = "repeat the original options, or pass --config RUN_FOLDER/config.yaml"
+    was, now = filled(saved["params"]), filled(module.params)
+    for key in {**was, **now}:
+        if was.get(key) != now.get(key):
+            raise ValueError(
+                f"the checkpoint was trained with model.{key}={was.get(key)!r}, this run has "
+                f"{now.get(key)!r}; {again}"
+            )
+    data = Spec.of(saved["spec"])
+    if data != module.spec:
+        raise ValueError(
+            f"the checkpoint was trained on {data}, this run has {module.spec}; {again}"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -31,7 +31,7 @@ def mix(*key: int | str) -> int:
     return h >> 1
 
 
-def generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+def seeded(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator seeded by ``mix(*key)``."""
     return torch.Generator(device=device).manual_seed(mix(*key))
 
@@ -96,7 +96,7 @@ class Noise:
         n: int,
         shape: tuple[int, ...],
     ) -> Tensor:
-        g = generator(*self.key, self.draws, device=self.device)
+        g = seeded(*self.key, self.draws, device=self.device)
         self.draws += 1
         rows = draw((n * self.parts * self.world, *shape), g)
         if self.world > 1:

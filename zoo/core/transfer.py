@@ -18,10 +18,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core.adversarial import AdversarialModule
-from zoo.core.module import Batch, GenerativeModule
-from zoo.core.noise import generator, mix
-from zoo.core.sampling import undisturbed
+from zoo.core.batch import Batch
+from zoo.core.draw import undisturbed
+from zoo.core.module import GenerativeModule
+from zoo.core.noise import mix, seeded
 
 MODES = ("finetune", "frozen", "scratch")
 RATES = {"finetune": 1e-3, "frozen": 1e-2, "scratch": 1e-3}  # of Adam
@@ -43,8 +43,8 @@ def features(model: GenerativeModule) -> Callable[[Tensor], Tensor]:
     name, can = model.model_name, [] if model.entry is None else sorted(model.entry.can)
     if _encodes(model):
         _only_x(cast(Any, model).encode, f"{name}'s code")
-    elif isinstance(model, AdversarialModule):
-        d = model.players().get("d")
+    elif hasattr(model, "players"):
+        d = _judge(model)
         if not isinstance(d, nn.Module):
             raise ValueError(
                 f"{name} has no single discriminator to take features from; it can {', '.join(can)}"
@@ -80,23 +80,22 @@ def copied(model: GenerativeModule) -> GenerativeModule:
 
 
 def fresh(
-    model: GenerativeModule, seed: int = 0, x: Tensor | None = None, **changes: Any
+    model: GenerativeModule, seed: int = 0, batch: Batch | None = None, **changes: Any
 ) -> GenerativeModule:
     """The same architecture with new random weights, which depend on ``seed`` alone.
 
     Args:
-        x: training examples (N, *shape) for models whose initialisation depends on the data; None
-            leaves that out.
+        batch: training examples for models whose initialisation depends on the data; None leaves
+            that out.
         changes: parameters that are to differ from the model's.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(mix(seed, "fresh"))
-        made = type(model)(model.spec, **{**model.params, **changes}).to(
-            model.device, model.float_dtype
-        )
-        if x is not None:
+        made = type(model)(model.spec, **{**model.params, **changes})
+        made = made.to(model.device, model.float_dtype)
+        if batch is not None:
             with torch.no_grad():
-                made.initialise_from(x.to(made.device, made.float_dtype))
+                made.initialise_from(batch.to(made.device, made.float_dtype))
     return made.eval()
 
 
@@ -121,7 +120,7 @@ class Classifier(LightningModule):
         mode: str = "finetune",
         lr: float | None = None,
         seed: int = 0,
-        initial: Tensor | None = None,
+        initial: Batch | None = None,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode is one of {', '.join(MODES)}, got {mode!r}")
@@ -192,7 +191,7 @@ def fit_classifier(
     batch_size: int = 64,
     lr: float | None = None,
     seed: int = 0,
-    initial: Tensor | None = None,
+    initial: Batch | None = None,
 ) -> Classifier:
     """A classifier trained on labelled examples for a number of steps, without a trainer; in
     evaluation mode.
@@ -226,9 +225,9 @@ def fit_classifier(
         )  # once for all steps
         for step in range(steps):
             if step % per_pass == 0:
-                order = torch.randperm(
-                    len(x), generator=generator(seed, "rows", step // per_pass)
-                ).to(device)
+                order = torch.randperm(len(x), generator=seeded(seed, "rows", step // per_pass)).to(
+                    device
+                )
             rows = order[step % per_pass * size :][:size]
             optimiser.zero_grad(set_to_none=True)
             logits = classifier(x[rows]) if frozen is None else classifier.head(frozen[rows])
@@ -239,6 +238,12 @@ def fit_classifier(
 
 def _encodes(model: GenerativeModule) -> bool:
     return hasattr(model, "encode") if model.entry is None else "encode" in model.entry.can
+
+
+def _judge(model: Any) -> Any:
+    """The discriminator's network, where there is one."""
+    d = model.players().get("d")
+    return getattr(d, "net", d)
 
 
 def _only_x(function: Callable[..., Any], what: str) -> None:
@@ -260,8 +265,8 @@ def _represent(model: GenerativeModule, x: Tensor) -> Tensor:
         code = cast(Any, model).encode(x)
         parts = code if isinstance(code, (tuple, list)) else [code]
         return torch.cat([h.flatten(1).to(model.float_dtype) for h in parts], 1)
-    view = getattr(model, "d_input", model.spec.to_signed)  # what D sees of an example
-    return torch.cat([_pooled(h) for h in _hidden(cast(Any, model).players()["d"], view(x))], 1)
+    view = getattr(model, "scaled", model.spec.to_signed)  # what D sees of an example
+    return torch.cat([_pooled(h) for h in _hidden(cast(Any, _judge(model)), view(x))], 1)
 
 
 def _hidden(d: nn.Module, x: Tensor) -> list[Tensor]:
@@ -276,9 +281,8 @@ def _hidden(d: nn.Module, x: Tensor) -> list[Tensor]:
         elif outputs and isinstance(out, Tensor) and out.shape == outputs[-1].shape:
             outputs[-1] = out
 
-    leaves = [
-        m for m in d.modules() if not [*m.children()] or isinstance(m, LAYERS)
-    ]  # a parametrised layer has children
+    # A parametrised layer has children.
+    leaves = [m for m in d.modules() if not [*m.children()] or isinstance(m, LAYERS)]
     hooks = [
         m.register_forward_hook(note)
         for m in leaves
@@ -301,9 +305,8 @@ def _pooled(h: Tensor) -> Tensor:
 def _used(model: GenerativeModule) -> tuple[int, set[int]]:
     """The number of features, and the ids of the weights they depend on."""
     shape, levels = (2, *model.spec.shape), model.spec.levels or 2
-    x = torch.randint(levels, shape, generator=torch.Generator().manual_seed(0)).to(
-        model.device, model.float_dtype
-    )
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(levels, shape, generator=g).to(model.device, model.float_dtype)
     weights = [p for p in model.parameters() if p.requires_grad]
     with torch.enable_grad():
         h = features(model)(x)

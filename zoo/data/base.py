@@ -19,16 +19,17 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from zoo.core.noise import Noise, generator
-from zoo.core.spec import DataSpec
+from zoo.core.batch import ROWS, Batch
+from zoo.core.noise import Noise, seeded
+from zoo.core.spec import Spec, Tokens
 
-Batch = dict[str, Tensor]
-Split = dict[str, Tensor]  # "x" (N, ...) raw, "y" (N,) labels where there are any
+Split = dict[str, Tensor]  # one tensor a field, (N, ...), as it is stored
+LOOKED_AT = 64  # rows of each split that are tested against the spec when they are loaded
 
 
 class ZooDataModule(LightningDataModule):
     """Serves splits of one dataset. Subclasses define ``spec`` and ``load``, and may override
-    ``fetch`` and ``transform``.
+    ``fetch``, ``transform`` and ``groups``.
 
     Args:
         batch_size: rows of one minibatch on one process.
@@ -45,54 +46,82 @@ class ZooDataModule(LightningDataModule):
 
     # -- what a subclass defines ------------------------------------------------------------------
     @property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         """Known from the constructor's arguments, before any data are read."""
         raise NotImplementedError
 
     def load(self) -> dict[str, Split]:
-        """The splits "train", "val" and "test"."""
+        """The splits "train", "val" and "test": the fields of ``spec``, and whatever else ``fetch``
+        needs.
+        """
         raise NotImplementedError
 
-    def fetch(self, split: Split, rows: Tensor) -> Batch:
-        """The given rows of a split: ``x`` float in the units of ``spec``, ``y`` if labelled,
-        ``index``.
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The fields that belong together row by row. More than one group are domains without
+        pairs: in training each is shuffled by a permutation of its own, and the shorter ones begin
+        anew before the longest is through. ``apart`` cuts items so that no pair ever exists.
         """
-        batch = {"x": split["x"][rows].to(torch.get_default_dtype()), "index": rows}
-        if "y" in split:
-            batch["y"] = split["y"][rows]
-        return batch
+        return (tuple(self.spec),)
 
-    def transform(self, x: Tensor, noise: Noise, training: bool) -> Tensor:
-        """Augmentation and random binarisation; every random number from ``noise``."""
-        return x
+    def fetch(self, split: Split, rows: Tensor) -> dict[str, Tensor]:
+        """The given rows of (a group's part of) a split, by field, in the units of ``spec``."""
+        spec, dtype = self.spec, torch.get_default_dtype()
+        return {
+            name: value[rows].to(torch.long if isinstance(spec[name], Tokens) else dtype)
+            for name, value in split.items()
+            if name in spec
+        }
+
+    def transform(self, batch: Batch, noise: Noise, training: bool) -> Batch:
+        """Augmentation and random binarisation of whole rows, so that what belongs together is
+        cropped and flipped alike (``zoo.data.transforms``); every random number from ``noise``.
+        """
+        return batch
 
     # -- what callers use -------------------------------------------------------------------------
     def split(self, name: str) -> Split:
+        """A split as it is stored; the first call loads all."""
         if self._splits is None:
             self._splits = self.load()
+            for part in self._splits:
+                self._look_at(part)
         return self._splits[name]
+
+    def count(self, split: str = "train", group: int | None = None) -> int:
+        """Rows of a split: of one group, or of the longest."""
+        data = self.split(split)
+        sizes = [len(data[fields[0]]) for fields in self.groups]
+        return max(sizes) if group is None else sizes[group]
 
     def setup(self, stage: str | None = None) -> None:
         self.split("train")
 
     def examples(self, n: int | None = None, split: str = "train", start: int = 0) -> Batch:
         """Rows start..start+n-1 of a split (all of them for None), as an evaluation batch."""
-        data = self.split(split)
-        size = len(data["x"])
-        return self.evaluation_batch(
-            split, torch.arange(start, size if n is None else min(start + n, size))
-        )
+        size = self.count(split)
+        end = size if n is None else min(start + n, size)
+        return self.evaluation_batch(split, torch.arange(start, end))
 
     def evaluation_batch(self, split: str, rows: Tensor) -> Batch:
         """Rows of a split, not augmented; random binarisation drawn once for each row, whatever the
-        batching.
+        batching. Of several groups the shorter ones wrap.
         """
-        batch = self.fetch(self.split(split), rows)
-        noise = Noise(self.seed, "evaluation", split, dtype=batch["x"].dtype)
-        batch["x"] = self.transform(
-            batch["x"], _RowNoise(noise, rows, len(self.split(split)["x"])), training=False
-        )
-        return batch
+        numbers = [rows % self.count(split, g) for g in range(len(self.groups))]
+        batch = self.rows_of(split, numbers, rows)
+        noise = Noise(self.seed, "evaluation", split, dtype=torch.get_default_dtype())
+        return self.transform(batch, _RowNoise(noise, rows, self.count(split)), training=False)
+
+    def rows_of(self, split: str, numbers: Sequence[Tensor], index: Tensor) -> Batch:
+        """One set of row numbers for each group, as a batch that is not transformed."""
+        data = self.split(split)
+        fields: dict[str, Tensor] = {}
+        if len(self.groups) == 1:
+            fields |= self.fetch(data, numbers[0])
+        else:
+            for names, own in zip(self.groups, numbers, strict=True):
+                fields |= self.fetch({k: data[k] for k in names}, own)
+        return Batch({**fields, ROWS: index}, len(index))
 
     def train_dataloader(self) -> DataLoader:
         return TrainingLoader(self, self.trainer)
@@ -106,8 +135,30 @@ class ZooDataModule(LightningDataModule):
     def _evaluation_loader(self, split: str) -> DataLoader:
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        rows = torch.arange(rank, len(self.split(split)["x"]), world).split(self.batch_size)
+        rows = torch.arange(rank, self.count(split), world).split(self.batch_size)
         return DataLoader(_Rows(self, split), batch_size=None, sampler=_Dealt(rows))
+
+    def _look_at(self, part: str) -> None:
+        """Test the first rows of a split against the spec.
+
+        Raises:
+            ValueError: a field is missing, or holds what it may not.
+        """
+        name, data = type(self).__name__, (self._splits or {})[part]
+        for fields in self.groups:
+            sizes = {k: len(data[k]) for k in fields if k in data}
+            if len({*sizes.values()}) > 1:
+                raise ValueError(
+                    f"{name}: fields that belong together have equally many rows, got {sizes} in "
+                    f"{part}; fields of unpaired domains are groups of their own"
+                )
+        if any(self.count(part, g) < 1 for g in range(len(self.groups))):
+            raise ValueError(f"{name}: the split {part} is empty")
+        batch = self.evaluation_batch(part, torch.arange(min(LOOKED_AT, self.count(part))))
+        for key, field in self.spec.items():
+            said = field.faults(batch[key]) if key in batch else "no such field"
+            if said:
+                raise ValueError(f"{name}: {key} of the split {part} should be {field}, has {said}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "trainer": None}  # loader workers need the data, not the trainer
@@ -122,18 +173,13 @@ class _Rows(Dataset):
     def __getitem__(self, rows: Any) -> Batch:
         if self.split != "train":
             return self.data.evaluation_batch(self.split, rows)
-        step, rows = rows
-        batch = self.data.fetch(self.data.split("train"), rows)
+        step, numbers = rows
+        batch = self.data.rows_of("train", numbers, numbers[0])
+        dtype = torch.get_default_dtype()
         noise = Noise(
-            self.data.seed,
-            "augmentation",
-            step,
-            rank=self.rank,
-            world=self.world,
-            dtype=batch["x"].dtype,
+            self.data.seed, "augmentation", step, rank=self.rank, world=self.world, dtype=dtype
         )
-        batch["x"] = self.data.transform(batch["x"], noise, training=True)
-        return batch
+        return self.data.transform(batch, noise, training=True)
 
 
 class _Dealt(DistributedSampler):
@@ -161,54 +207,55 @@ class TrainingRows(_Dealt):
     ``start`` is the step to begin with. A step takes ``batch_size * batches_per_step(step)`` rows
     on each process. An epoch's last rows are dropped where they do not fill a step, so that no row
     comes twice in one.
+
+    Args:
+        sizes: rows of each group of fields; each has a permutation of its own.
     """
 
     def __init__(
         self,
-        size: int,
+        sizes: Sequence[int],
         batch_size: int,
         batches_per_step: Callable[[int], int],
         seed: int,
         rank: int,
         world: int,
     ) -> None:
-        self.size, self.batch_size, self.per_step, self.seed, self.rank, self.world = (
-            size,
-            batch_size,
-            batches_per_step,
-            seed,
-            rank,
-            world,
-        )
+        self.sizes, self.batch_size, self.per_step = sizes, batch_size, batches_per_step
+        self.seed, self.rank, self.world = seed, rank, world
         self.start = 0
 
     def wanted(self, step: int) -> int:
         """Rows of a step's global batch."""
         return self.batch_size * self.per_step(step) * self.world
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        epoch = offset = 0
+    def __iter__(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        sequences = [self._sequence(g) for g in range(len(self.sizes))]
+        for step, rows in enumerate(zip(*sequences, strict=True)):
+            if step >= self.start:
+                yield step, tuple(r[self.rank :: self.world] for r in rows if r is not None)
+
+    def _sequence(self, group: int) -> Iterator[Tensor | None]:
+        """Each step's global batch of rows; None before ``start``, whose rows are only counted."""
+        size, epoch, offset = self.sizes[group], 0, 0
         orders: dict[int, Tensor] = {}
         for step in itertools.count():
             wanted = self.wanted(step)
-            if offset and offset + wanted > self.size:
+            if offset and offset + wanted > size:
                 epoch, offset = epoch + 1, 0
-            passes = -(-(offset + wanted) // self.size)
+            passes = -(-(offset + wanted) // size)
+            rows = None
             if step >= self.start:
-                orders = {
-                    e: orders[e] if e in orders else self._order(e)
-                    for e in range(epoch, epoch + passes)
-                }
-                rows = (
-                    torch.cat([*orders.values()])[offset : offset + wanted]
-                    if passes > 1
-                    else orders[epoch][offset : offset + wanted]
-                )
-                yield step, rows[self.rank :: self.world]
+                epochs = range(epoch, epoch + passes)
+                orders = {e: orders[e] if e in orders else self._order(group, e) for e in epochs}
+                every = torch.cat([*orders.values()]) if passes > 1 else orders[epoch]
+                rows = every[offset : offset + wanted]
+            yield rows
             epoch, offset = (epoch + passes, 0) if passes > 1 else (epoch, offset + wanted)
 
-    def _order(self, epoch: int) -> Tensor:
-        return torch.randperm(self.size, generator=generator(self.seed, "order", epoch))
+    def _order(self, group: int, epoch: int) -> Tensor:
+        key = ("order", epoch) if group == 0 else ("order", f"group {group}", epoch)
+        return torch.randperm(self.sizes[group], generator=seeded(self.seed, *key))
 
 
 class TrainingLoader(DataLoader):
@@ -226,29 +273,25 @@ class TrainingLoader(DataLoader):
             module.batches_per_step if hasattr(module, "batches_per_step") else lambda step: 1
         )
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        size = len(data.split("train")["x"])
-        sampler = TrainingRows(size, data.batch_size, per_step, data.seed, rank, world)
-        super().__init__(
-            _Rows(data, "train", rank, world),
-            batch_size=None,
-            sampler=sampler,
-            num_workers=data.num_workers,
-        )
-        self._trainer = trainer
+        sizes = [data.count("train", g) for g in range(len(data.groups))]
+        sampler = TrainingRows(sizes, data.batch_size, per_step, data.seed, rank, world)
+        rows = _Rows(data, "train", rank, world)
+        super().__init__(rows, batch_size=None, sampler=sampler, num_workers=data.num_workers)
+        self.clock = trainer
         wanted = sampler.wanted(0)
-        if wanted > size:
+        if wanted > min(sizes):
             warnings.warn(
-                f"one training step takes {wanted} rows but there are {size}: rows repeat within "
-                f"a step; "
-                "lower --data.batch_size or --model.k to avoid it",
+                f"one training step takes {wanted} rows but there are {min(sizes)}: rows repeat "
+                f"within "
+                "a step; lower --data.batch_size or --model.k to avoid it",
                 stacklevel=2,
             )
-        self.per_epoch = max(size // wanted, 1)
+        self.per_epoch = max(max(sizes) // wanted, 1)
 
     def __len__(self) -> int:
-        trainer = self._trainer
-        if trainer is not None and trainer.max_epochs in (None, -1) and trainer.max_steps > 0:
-            return trainer.max_steps * trainer.accumulate_grad_batches
+        clock = self.clock
+        if clock is not None and clock.max_epochs in (None, -1) and clock.max_steps > 0:
+            return clock.max_steps * clock.accumulate_grad_batches
         return self.per_epoch
 
     def __iter__(self) -> Any:
@@ -257,10 +300,10 @@ class TrainingLoader(DataLoader):
 
     def _position(self) -> int:
         """Batches consumed so far, from the clock alone."""
-        if self._trainer is None:
+        if self.clock is None:
             return 0
-        accumulate, step = self._trainer.accumulate_grad_batches, self._trainer.global_step
-        if self._trainer.max_epochs in (None, -1):
+        accumulate, step = self.clock.accumulate_grad_batches, self.clock.global_step
+        if self.clock.max_epochs in (None, -1):
             return step * accumulate
         epoch, within = divmod(step, -(-self.per_epoch // accumulate))
         return epoch * self.per_epoch + within * accumulate
@@ -276,7 +319,7 @@ class _RowNoise(Noise):
         self._wanted, self._size = rows, size
 
     def _rows(self, draw: Any, n: int, shape: tuple[int, ...]) -> Tensor:
-        g = generator(*self.key, self.draws)
+        g = seeded(*self.key, self.draws)
         self.draws += 1
         return draw((self._size, *shape), g)[self._wanted]
 
@@ -286,3 +329,9 @@ def split_rows(size: int, seed: int, val: int, test: int) -> dict[str, Tensor]:
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     train = size - val - test
     return {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}
+
+
+def apart(rows: Tensor, parts: int = 2, seed: int = 0) -> list[Tensor]:
+    """Items dealt out to domains that are to have no pair: each item to one of them alone."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return [rows[order[part::parts]] for part in range(parts)]

@@ -5,10 +5,10 @@ levels. No download.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
+from zoo.core.batch import Batch
 from zoo.core.noise import Noise
-from zoo.core.spec import DataSpec
+from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule, split_rows
 from zoo.data.transforms import binarise, check_binarise, resize_levels, shift
 from zoo.registry import register
@@ -50,7 +50,7 @@ class Digits(ZooDataModule):
         self.size, self.binarize, self.shift = size, binarize, shift
 
     @property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         binary = self.binarize != "none"
         name = f"digits {self.size}x{self.size}" + (
             f" binarised ({self.binarize})" if binary else ""
@@ -72,7 +72,9 @@ class Digits(ZooDataModule):
             for name, rows in split_rows(len(x), 0, 180, 180).items()
         }
 
-    def transform(self, x: Tensor, noise: Noise, training: bool) -> Tensor:
+    def transform(self, batch: Batch, noise: Noise, training: bool) -> Batch:
         if training and self.shift:
-            x = shift(x, self.shift, noise)
-        return binarise(x, LEVELS, "stochastic", noise) if self.binarize == "stochastic" else x
+            batch["x"] = shift(batch["x"], self.shift, noise)
+        if self.binarize == "stochastic":
+            batch["x"] = binarise(batch["x"], LEVELS, "stochastic", noise)
+        return batch

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.core.spec import DataSpec
+from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule, split_rows
 from zoo.data.scene import REACH, SHAPES, SUB, centres, inside
 from zoo.registry import register
@@ -103,7 +103,7 @@ class FactorGrid(ZooDataModule):
         return int(room / (n - 1))
 
     @property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         cells = "x".join(map(str, self.factor_sizes))
         classes = len(self.shapes) if len(self.shapes) > 1 else 0
         return DataSpec(

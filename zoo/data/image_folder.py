@@ -15,9 +15,11 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm.auto import tqdm
 
+from zoo.core.batch import Batch
 from zoo.core.noise import Noise
-from zoo.core.spec import DataSpec
-from zoo.data.base import Batch, Split, ZooDataModule, split_rows
+from zoo.core.spec import DataSpec, Spec
+from zoo.data.base import Split, ZooDataModule, split_rows
+from zoo.data.transforms import flipped
 from zoo.registry import register
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -91,7 +93,7 @@ class ImageFolder(ZooDataModule):
         self.classes = sorted(set(folders)) if labelled else []
 
     @property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         shape = (self.channels, self.size, self.size)
         return DataSpec(shape, 256, len(self.classes), f"{self.root.name} {self.size}x{self.size}")
 
@@ -155,22 +157,15 @@ class ImageFolder(ZooDataModule):
             len(good), 0, *(max(1, round(share * len(good))) for share in self.shares)
         )
 
-    def fetch(self, split: Split, rows: Tensor) -> Batch:
+    def fetch(self, split: Split, rows: Tensor) -> dict[str, Tensor]:
         if split["x"].ndim > 1:
             return super().fetch(split, rows)
         x = torch.stack([self._decode(i) for i in split["x"][rows].tolist()])
-        return {
-            "x": x.to(torch.get_default_dtype()),
-            "index": rows,
-            **({"y": split["y"][rows]} if "y" in split else {}),
-        }
+        labels = {"y": split["y"][rows]} if "y" in split else {}
+        return {"x": x.to(torch.get_default_dtype()), **labels}
 
-    def transform(self, x: Tensor, noise: Noise, training: bool) -> Tensor:
-        return (
-            torch.where(noise.uniform(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
-            if training and self.flip
-            else x
-        )
+    def transform(self, batch: Batch, noise: Noise, training: bool) -> Batch:
+        return flipped(batch, noise, "x") if training and self.flip else batch
 
     def _decode(self, i: int) -> Tensor:
         """Image i as uint8 levels, (C, size, size)."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from zoo.core.batch import Batch
 from zoo.core.noise import Noise
-from zoo.core.spec import DataSpec
+from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
-from zoo.data.transforms import binarise, check_binarise, resize_levels
+from zoo.data.transforms import binarise, check_binarise, flipped, resize_levels
 
 LEVELS = 256
 
@@ -57,7 +57,7 @@ class TorchvisionImages(ZooDataModule):
         self.root, self.size, self.binarize, self.flip = root, size, binarize, flip
 
     @property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         c, h, w = self.shape
         h, w = (self.size, self.size) if self.size else (h, w)
         binary = self.binarize != "none"
@@ -111,7 +111,9 @@ class TorchvisionImages(ZooDataModule):
             )
         return {"x": x.to(torch.uint8), "y": torch.as_tensor(source.targets).long()}
 
-    def transform(self, x: Tensor, noise: Noise, training: bool) -> Tensor:
+    def transform(self, batch: Batch, noise: Noise, training: bool) -> Batch:
         if training and self.flip:
-            x = torch.where(noise.uniform(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
-        return binarise(x, LEVELS, "stochastic", noise) if self.binarize == "stochastic" else x
+            batch = flipped(batch, noise, "x")
+        if self.binarize == "stochastic":
+            batch["x"] = binarise(batch["x"], LEVELS, "stochastic", noise)
+        return batch

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from zoo.core.spec import DataSpec
+from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
 from zoo.data.scene import SHAPES, SIZES, Options, ShapesDataset, class_id, render
 from zoo.registry import register
@@ -70,7 +70,7 @@ class Shapes(ZooDataModule):
         )
 
     @property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         o = self.options
         low, high = o.objects
         said = [

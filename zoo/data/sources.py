@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.core.noise import generator
-from zoo.core.spec import DataSpec
+from zoo.core.noise import seeded
+from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
 from zoo.registry import register
 
@@ -55,7 +55,7 @@ class Sources(ZooDataModule):
         self.kind, self.dim, self.size = kind, dim, size
 
     @property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         return DataSpec((self.dim,), None, 0, f"{self.dim} mixed {self.kind} sources")
 
     @property
@@ -63,7 +63,7 @@ class Sources(ZooDataModule):
         """A, (D, D)."""
         rotations = torch.linalg.qr(
             torch.randn(
-                2, self.dim, self.dim, generator=generator(self.seed, "mixing"), dtype=torch.float64
+                2, self.dim, self.dim, generator=seeded(self.seed, "mixing"), dtype=torch.float64
             )
         )[0]
         return (
@@ -86,7 +86,7 @@ class Sources(ZooDataModule):
     def load(self) -> dict[str, Split]:
         sizes = {"train": self.size, "val": self.size // 5, "test": self.size // 5}
         return {
-            name: {"x": self.draw(n, generator(self.seed, "sources", name)) @ self.mixing.T}
+            name: {"x": self.draw(n, seeded(self.seed, "sources", name)) @ self.mixing.T}
             for name, n in sizes.items()
         }
 

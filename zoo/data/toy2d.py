@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.core.noise import generator
-from zoo.core.spec import DataSpec
+from zoo.core.noise import seeded
+from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
 from zoo.registry import register
 
@@ -60,7 +60,7 @@ class Toy2D(ZooDataModule):
         self.kind, self.std, self.size, self.labelled = kind, std, size, labelled
 
     @property
-    def spec(self) -> DataSpec:
+    def spec(self) -> Spec:
         classes = len(self.centres) if self.labelled and self.centres is not None else 0
         return DataSpec(
             (1 if self.kind == "mixture1d" else 2,),
@@ -83,10 +83,10 @@ class Toy2D(ZooDataModule):
         sizes = {"train": self.size, "val": self.size // 5, "test": self.size // 5}
         splits = {}
         for name, n in sizes.items():
-            splits[name] = {"x": self.draw(n, generator(self.seed, "toy2d", name))}
+            splits[name] = {"x": self.draw(n, seeded(self.seed, "toy2d", name))}
             if self.labelled and self.centres is not None:  # the same draw of the components
                 splits[name]["y"] = torch.randint(
-                    len(self.centres), (n,), generator=generator(self.seed, "toy2d", name)
+                    len(self.centres), (n,), generator=seeded(self.seed, "toy2d", name)
                 )
         return splits
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.core.batch import Batch
 from zoo.core.noise import Noise
 
 BINARISATIONS = ("none", "threshold", "stochastic", "fixed")
@@ -57,3 +58,32 @@ def resize_levels(x: Tensor, size: int, levels: int) -> Tensor:
         antialias=size < x.shape[-1],
     )
     return out.round().clamp(0, levels - 1)
+
+
+def flipped(batch: Batch, noise: Noise, *fields: str) -> Batch:
+    """Images (B, C, H, W) of these fields from left to right in half of the rows, all fields of a
+    row alike.
+    """
+    mirrored = noise.uniform(batch.n, 1, 1, 1) < 0.5
+    both = {k: torch.where(mirrored, batch[k].flip(-1), batch[k]) for k in fields}
+    return Batch({**batch, **both}, batch.n)
+
+
+def cropped(batch: Batch, size: int, noise: Noise | None, *fields: str) -> Batch:
+    """Images (B, C, H, W) of these fields, of one height and width, cut to size x size, all fields
+    of a row at the same place: drawn from ``noise``, or the centre without it.
+    """
+    h, w = batch[fields[0]].shape[-2:]
+    if size > min(h, w):
+        raise ValueError(f"a crop of {size} pixels does not fit in images of {h}x{w}")
+    if noise is None:
+        top = torch.full((batch.n,), (h - size) // 2)
+        left = torch.full((batch.n,), (w - size) // 2)
+    else:
+        top = noise.integers(batch.n, high=h - size + 1)
+        left = noise.integers(batch.n, high=w - size + 1)
+    at = torch.arange(size)
+    rows, columns = (top[:, None] + at)[:, :, None], (left[:, None] + at)[:, None, :]
+    which = torch.arange(batch.n)[:, None, None]
+    cut = {k: batch[k].movedim(1, -1)[which, rows, columns].movedim(-1, 1) for k in fields}
+    return Batch({**batch, **cut}, batch.n)

@@ -23,14 +23,15 @@ Notes      The derivative of f in the directions e is carried along with f, laye
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchdiffeq import odeint, odeint_adjoint
 
-from zoo.core import DataSpec, FlowModule
+from zoo.bases import FlowModule
+from zoo.core import Batch, Image, Spec
 from zoo.core.likelihood import (
     bits_per_dim,
     dequantise,
@@ -39,7 +40,7 @@ from zoo.core.likelihood import (
     quantise,
     row_noise,
 )
-from zoo.core.module import Batch
+from zoo.core.options import Count, NonNegative, Positive, Range, Whole
 from zoo.registry import Paper, register
 
 EXACT_EVALUATION = 64  # dimensions up to which evaluation computes the whole trace
@@ -70,9 +71,8 @@ class ConcatConv(nn.Module):
     def forward(self, t: Tensor, h: Tensor, dh: Tensor | None) -> tuple[Tensor, Tensor | None]:
         d = None
         if dh is not None:
-            d = F.conv2d(dh.flatten(0, 1), self.conv.weight[:, 1:], padding=1).unflatten(
-                0, dh.shape[:2]
-            )
+            d = F.conv2d(dh.flatten(0, 1), self.conv.weight[:, 1:], padding=1)
+            d = d.unflatten(0, dh.shape[:2])
         return self.conv(torch.cat([t.expand_as(h[:, :1]), h], 1)), d
 
 
@@ -114,13 +114,8 @@ class Dynamics(nn.Module):
         self, field: nn.Module, log_time: Tensor, dh: Tensor | None, scale: float, penalties: bool
     ) -> None:
         super().__init__()
-        self.field, self.log_time, self.dh, self.scale, self.penalties = (
-            field,
-            log_time,
-            dh,
-            scale,
-            penalties,
-        )
+        self.field, self.log_time = field, log_time
+        self.dh, self.scale, self.penalties = dh, scale, penalties
         self.calls = 0
 
     def forward(self, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -176,56 +171,32 @@ class FFJORD(FlowModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        width: int | None = None,
-        layers: int = 2,
-        blocks: int = 1,
-        solver: str = "rk4",
-        steps: int = 8,
-        tol: float = 1e-5,
+        spec: Spec,
+        width: Count | None = None,
+        layers: Count = 2,
+        blocks: Count = 1,
+        solver: Literal["rk4", "dopri5"] = "rk4",
+        steps: Count = 8,
+        tol: Positive = 1e-5,
         adjoint: bool = False,
         learn_time: bool = False,
-        exact: int = 8,
-        noise: str = "rademacher",
-        probes: int = 10,
-        kinetic: float = 0.0,
-        jacobian: float = 0.0,
-        alpha: float = 0.05,
-        draws: int = 4,
+        exact: Whole = 8,
+        noise: Literal["rademacher", "gaussian"] = "rademacher",
+        probes: Count = 10,
+        kinetic: NonNegative = 0.0,
+        jacobian: NonNegative = 0.0,
+        alpha: Annotated[float, Range(0, 0.5, above=True, below=True)] = 0.05,
+        draws: Count = 4,
         lr: float = 3e-3,
-        warmup: int = 0,
+        warmup: Whole = 0,
     ) -> None:
         super().__init__(spec)
-        if spec.is_image and spec.levels is None:
-            raise ValueError(
-                f"ffjord models images with levels, or vectors, got {spec}; choose data with levels"
-            )
-        width = (32 if spec.is_image else 64) if width is None else width
-        if min(width, layers, blocks, steps, probes, draws) < 1 or exact < 0 or warmup < 0:
-            raise ValueError(
-                "ffjord: width, layers, blocks, steps, probes and draws are at least 1, exact and "
-                "warmup at least 0, "
-                f"got {width}, {layers}, {blocks}, {steps}, {probes}, {draws}, {exact}, {warmup}"
-            )
-        if solver not in ("rk4", "dopri5") or noise not in ("rademacher", "gaussian"):
-            raise ValueError(
-                f"ffjord: solver is rk4 or dopri5, and noise rademacher or gaussian, got "
-                f"{solver!r}, {noise!r}"
-            )
-        if not 0 < alpha < 0.5 or not tol > 0 or min(kinetic, jacobian) < 0:
-            raise ValueError(
-                "ffjord: alpha lies between 0 and 0.5, tol is positive, weights are not negative, "
-                "got "
-                f"{alpha}, {tol}, {kinetic}, {jacobian}"
-            )
+        self.need_levels_of_images()
+        image = spec.has(x=Image)
+        width = (32 if image else 64) if width is None else width
         self.solver, self.steps, self.tol, self.adjoint = solver, steps, tol, adjoint
-        self.exact, self.e, self.probes, self.kinetic, self.jacobian = (
-            exact,
-            noise,
-            probes,
-            kinetic,
-            jacobian,
-        )
+        self.exact, self.e, self.probes = exact, noise, probes
+        self.kinetic, self.jacobian = kinetic, jacobian
         self.alpha, self.draws, self.lr, self.warmup = alpha, draws, lr, warmup
         c, *sides = spec.shape
         self.plan: list[str] = []  # of the flow: "flow", "squeeze" and "split"
@@ -238,7 +209,7 @@ class FFJORD(FlowModule):
         self.plan += ["flow"] * blocks
         self.top = (c, *sides)
         self.flows = nn.ModuleList(
-            Field(n, width, layers, spec.is_image) for n in [*channels, *[c] * blocks]
+            Field(n, width, layers, image) for n in [*channels, *[c] * blocks]
         )
         self.log_time = nn.Parameter(torch.zeros(len(self.flows)), requires_grad=learn_time)
         self.nfe = 0  # evaluations of f in the last solve, of all flows together
@@ -252,32 +223,23 @@ class FFJORD(FlowModule):
         """
         dh, scale, d = None, 1.0, h[0].numel()
         if trace and eps is None:
-            dh = (
-                torch.eye(d, device=h.device, dtype=h.dtype)
-                .view(d, 1, *h.shape[1:])
-                .expand(d, *h.shape)
-            )
+            dh = torch.eye(d, device=h.device, dtype=h.dtype)
+            dh = dh.view(d, 1, *h.shape[1:]).expand(d, *h.shape)
         elif trace and eps is not None:
             dh, scale = eps[:, :, :d].reshape(len(eps), *h.shape), 1 / len(eps)
         dynamics = Dynamics(self.flows[i], self.log_time[i], dh, scale, penalties)
         state = (h, *(h.new_zeros(len(h)) for _ in range(trace * (1 + 2 * penalties))))
         finer = 1 if self.training else 2
-        options: dict[str, Any] = (
-            {"step_size": 1 / (finer * self.steps)}
-            if self.solver == "rk4"
-            else {"max_num_steps": 1000}
-        )
+        options: dict[str, Any] = {"max_num_steps": 1000}
+        if self.solver == "rk4":
+            options = {"step_size": 1 / (finer * self.steps)}
         times = torch.tensor([1.0, 0.0] if backward else [0.0, 1.0], device=h.device, dtype=h.dtype)
         tol = self.tol if self.training else self.tol / 10
-        more: dict[str, Any] = (
-            {"adjoint_params": (*self.flows[i].parameters(), dynamics.log_time)}
-            if self.adjoint
-            else {}
-        )
+        given: dict[str, Any] = {"method": self.solver, "options": options}
+        if self.adjoint:
+            given["adjoint_params"] = (*self.flows[i].parameters(), dynamics.log_time)
         solve = odeint_adjoint if self.adjoint else odeint
-        ends = solve(
-            dynamics, state, times, rtol=tol, atol=tol, method=self.solver, options=options, **more
-        )
+        ends = solve(dynamics, state, times, rtol=tol, atol=tol, **given)
         self.nfe += dynamics.calls
         return [v[-1] for v in ends]
 
@@ -292,10 +254,9 @@ class FFJORD(FlowModule):
         for step in self.plan:
             if step == "flow":
                 h, *terms = self._solve(i, h, eps, trace, False, penalties)
-                sums, i = (
-                    [a + b for a, b in zip(sums, terms, strict=True)] if trace else sums,
-                    i + 1,
-                )
+                if trace:
+                    sums = [a + b for a, b in zip(sums, terms, strict=True)]
+                i += 1
             elif step == "squeeze":
                 h = F.pixel_unshuffle(h, 2)
             else:
@@ -337,7 +298,7 @@ class FFJORD(FlowModule):
     def postprocess(self, v: Tensor) -> Tensor:
         return inverse_logit_transform(v, self.alpha)[0]
 
-    def latent(self, y: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def to_code(self, y: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         v, term = self.preprocess(y) if self.spec.levels is not None else (y, y.new_zeros(len(y)))
         z, log_det = self.forward_flow(v, eps)
         return z, log_det + term
@@ -345,18 +306,18 @@ class FFJORD(FlowModule):
     # -- likelihood -------------------------------------------------------------------------------
     def directions(self, u: Tensor) -> Tensor:
         """e from uniform numbers, elementwise."""
-        return (
-            2 * (u < 0.5).to(u.dtype) - 1
-            if self.e == "rademacher"
-            else math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-1 + 1e-6, 1 - 1e-6))
-        )
+        if self.e == "rademacher":
+            return 2 * (u < 0.5).to(u.dtype) - 1
+        return math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-1 + 1e-6, 1 - 1e-6))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x, d, levels = batch["x"], self.spec.dim, self.spec.levels
-        y, constant = (
-            (x, 0.0) if levels is None else dequantise(x, levels, self.noise.uniform(*x.shape))
-        )
-        v, term = (y, 0.0) if levels is None else self.preprocess(y)
+        v: Tensor = x
+        constant: float = 0.0
+        term: Tensor | float = 0.0
+        if levels is not None:
+            y, constant = dequantise(x, levels, self.noise.uniform(*x.shape))
+            v, term = self.preprocess(y)
         eps = None if d <= self.exact else self.directions(self.noise.uniform(len(x), d))[None]
         z, sums = self._forward(v, eps, penalties=self.kinetic > 0 or self.jacobian > 0)
         log_prob = self.log_base(z) + sums[0] + term + constant
@@ -366,9 +327,8 @@ class FFJORD(FlowModule):
             "nll_nats" if levels is None else "bits_per_dim": value,
             "nfe": torch.tensor(float(self.nfe)),
         }
-        for name, weight, total in zip(
-            ("kinetic", "jacobian"), (self.kinetic, self.jacobian), sums[1:], strict=False
-        ):
+        penalties = (("kinetic", self.kinetic), ("jacobian", self.jacobian))
+        for (name, weight), total in zip(penalties, sums[1:], strict=False):
             terms[name] = total.mean() / (1 if levels is None else d)
             terms["loss"] = terms["loss"] + weight * terms[name]
         return terms
@@ -378,31 +338,23 @@ class FFJORD(FlowModule):
         of ``probes`` directions e.
         """
         d, levels = self.spec.dim, self.spec.levels
-        draws, probes = (
-            0 if levels is None else self.draws,
-            0 if d <= EXACT_EVALUATION else self.probes,
-        )
-        noise = (
-            row_noise(torch.rand, x, (draws + probes, d), generator)
-            if draws + probes
-            else x.new_zeros(len(x), 0, d)
-        )
+        draws = 0 if levels is None else self.draws
+        probes = 0 if d <= EXACT_EVALUATION else self.probes
+        noise = x.new_zeros(len(x), 0, d)
+        if draws + probes:
+            noise = row_noise(torch.rand, x, (draws + probes, d), generator)
         eps = self.directions(noise[:, draws:]).transpose(0, 1) if probes else None
         prior, rest = x.new_zeros(len(x)), x.new_zeros(len(x))
         for s in range(max(draws, 1)):
-            y, constant = (
-                (x, 0.0) if levels is None else dequantise(x, levels, noise[:, s].view_as(x))
-            )
-            z, log_det = self.latent(y, eps)
-            prior, rest = (
-                prior + self.log_base(z) / max(draws, 1),
-                rest + (log_det + constant) / max(draws, 1),
-            )
+            y, constant = x, 0.0
+            if levels is not None:
+                y, constant = dequantise(x, levels, noise[:, s].view_as(x))
+            z, log_det = self.to_code(y, eps)
+            prior = prior + self.log_base(z) / max(draws, 1)
+            rest = rest + (log_det + constant) / max(draws, 1)
         return prior, rest
 
-    def log_prob(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         prior, rest = self._estimate(x, generator)
         return prior + rest
 
@@ -424,16 +376,14 @@ class FFJORD(FlowModule):
     # -- use --------------------------------------------------------------------------------------
     def _working_scale(self, x: Tensor) -> Tensor:
         """v, of the middle of the levels for images."""
-        return (
-            x
-            if self.spec.levels is None
-            else self.preprocess(dequantise(x, self.spec.levels, torch.full_like(x, 0.5))[0])[0]
-        )
+        if self.spec.levels is None:
+            return x
+        y, _ = dequantise(x, self.spec.levels, torch.full_like(x, 0.5))
+        return self.preprocess(y)[0]
 
     def encode(self, x: Tensor) -> Tensor:
-        return self._forward(self._working_scale(x), trace=False)[
-            0
-        ]  # as ever, but without log-determinants
+        # as ever, but without log-determinants
+        return self._forward(self._working_scale(x), trace=False)[0]
 
     def decode(self, z: Tensor) -> Tensor:
         v = self._inverse(z, trace=False)[0]

@@ -3,16 +3,14 @@
 Paper      Kingma, Dhariwal. Glow: Generative Flow with Invertible 1x1 Convolutions. NeurIPS 2018.
            arXiv:1807.03039.
 Model      z = f(v), z ~ N(0, I), v = y - 1/2 of dequantised y = (x + u)/L. ``scales`` levels; each
-           squeezes (C, H, W) -> (4C, H/2, W/2) and takes ``depth`` = K steps of flow (table 1), h
-           <- coupling(W actnorm(h)):
-               actnorm   (h + b) exp(s) for each channel,                                   log|det|
-                         = H W Σ s;
-               1x1       W h at every pixel, W first a random rotation,                     log|det|
-                         = H W ln|det W|;
-                         ``lu``: W = P L (U + diag(sign e^log_s)), P and sign fixed,          H W Σ
-                         log_s;
-               coupling  (a, b) = halves of the channels, (t, r) = NN(a), b <- (b + t) σ(r + 2),  Σ
-                         ln σ(r + 2);  or b <- b + t.
+           squeezes (C, H, W) -> (4C, H/2, W/2) and takes ``depth`` = K steps of flow (table 1),
+           h <- coupling(W actnorm(h)), with log|det| in the last column:
+               actnorm   (h + b) exp(s) for each channel,                            H W Σ s;
+               1x1       W h at every pixel, W first a random rotation,              H W ln|det W|;
+                         ``lu``: W = P L (U + diag(sign e^log_s)), P, sign fixed,    H W Σ log_s;
+               coupling  (a, b) = halves of the channels, (t, r) = NN(a),
+                         b <- (b + t) σ(r + 2),                                      Σ ln σ(r + 2);
+                         or b <- b + t,                                              0.
            All levels but the last give half of their channels away: ε = (h₂ - μ(h₁)) exp(-log
            σ(h₁)), log|det| = -Σ log σ. This is the learned prior N(h₂; μ(h₁), σ(h₁)²) written as a
            step of the flow; the top has one with constants for each channel. So every part of z is
@@ -31,17 +29,18 @@ Notes      Actnorm starts from the first 256 training examples, pushed through l
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, FlowModule
-from zoo.core.flow import standard_normal
+from zoo.bases import FlowModule
+from zoo.bases.flow import standard_normal
+from zoo.core import Batch, Image, Label, Spec
 from zoo.core.likelihood import bits_per_dim, dequantise, row_noise
-from zoo.core.module import Batch
-from zoo.core.noise import generator as seeded
+from zoo.core.noise import seeded
+from zoo.core.options import Count, NonNegative, Whole
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
@@ -67,13 +66,8 @@ class NormConv(nn.Module):
         self.s.copy_(s)
 
     def forward(self, h: Tensor) -> Tensor:
-        gain = self.s.exp()
-        return F.conv2d(
-            h,
-            self.weight * gain[:, None, None, None],
-            self.b * gain,
-            padding=self.weight.shape[-1] // 2,
-        )
+        gain, border = self.s.exp(), self.weight.shape[-1] // 2
+        return F.conv2d(h, self.weight * gain[:, None, None, None], self.b * gain, padding=border)
 
 
 class ZeroConv(nn.Module):
@@ -145,10 +139,9 @@ class LUMixing(nn.Module):
 
     def __init__(self, depth: int, channels: int) -> None:
         super().__init__()
-        self.lower, self.upper, self.log_s = (
-            nn.Parameter(torch.zeros(depth, channels, *more))
-            for more in ((channels,), (channels,), ())
-        )
+        self.lower = nn.Parameter(torch.zeros(depth, channels, channels))
+        self.upper = nn.Parameter(torch.zeros(depth, channels, channels))
+        self.log_s = nn.Parameter(torch.zeros(depth, channels))
         self.register_buffer("p", torch.zeros(depth, channels, channels))
         self.register_buffer("sign", torch.ones(depth, channels))
         self.set(torch.linalg.qr(torch.randn(depth, channels, channels))[0])
@@ -158,11 +151,11 @@ class LUMixing(nn.Module):
         """Take the values of W, (K, C, C)."""
         p, lower, upper = torch.linalg.lu(w)
         diagonal = upper.diagonal(dim1=1, dim2=2)
-        values = (p, lower, upper, diagonal.sign(), diagonal.abs().log())
-        for own, value in zip(
-            (self.p, self.lower, self.upper, self.sign, self.log_s), values, strict=True
-        ):
-            own.copy_(value)
+        self.p.copy_(p)
+        self.lower.copy_(lower)
+        self.upper.copy_(upper)
+        self.sign.copy_(diagonal.sign())
+        self.log_s.copy_(diagonal.abs().log())
 
     def forward(self) -> tuple[Tensor, Tensor]:
         lower = self.lower.tril(-1) + torch.eye(self.lower.shape[1]).to(self.lower)
@@ -207,9 +200,8 @@ class Level(nn.Module):
         w = w * self.s.exp()[:, None, :]  # W actnorm(h) = (W e^s) h + (W e^s) b
         bias = (w @ self.b[:, :, None])[:, :, 0]
         total = (h.shape[2] * h.shape[3] * (log_det + self.s.sum())).expand(len(h))
-        for coupling, weight, shift in zip(
-            self.couplings, w[..., None, None].unbind(), bias.unbind(), strict=True
-        ):
+        weights, shifts = w[..., None, None].unbind(), bias.unbind()
+        for coupling, weight, shift in zip(self.couplings, weights, shifts, strict=True):
             h, term = coupling(F.conv2d(h, weight, shift))
             total = total + term
         return h, total
@@ -256,6 +248,7 @@ class Glow(FlowModule):
         lr: learning rate. warmup: steps in which it grows linearly from 0.
     """
 
+    accepts = {"x": Image}
     first_examples = 256
 
     levels: Any  # ModuleLists
@@ -263,46 +256,28 @@ class Glow(FlowModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        scales: int = 2,
-        depth: int = 4,
-        width: int = 64,
-        coupling: str = "affine",
+        spec: Spec,
+        scales: Count = 2,
+        depth: Count = 4,
+        width: Count = 64,
+        coupling: Literal["affine", "additive"] = "affine",
         lu: bool = False,
         conditional: bool = False,
-        classifier_weight: float = 0.0,
-        draws: int = 4,
-        optimiser: str = "adam",
+        classifier_weight: NonNegative = 0.0,
+        draws: Count = 4,
+        optimiser: Literal["adam", "adamax"] = "adam",
         lr: float = 1e-3,
-        warmup: int = 0,
+        warmup: Whole = 0,
     ) -> None:
         super().__init__(spec)
-        spec.require("glow", image=True, levels=True)
-        if min(scales, depth, width, draws) < 1:
-            raise ValueError(
-                f"glow: scales, depth, width and draws are at least 1, got {scales}, {depth}, "
-                f"{width}, {draws}"
-            )
+        spec.require("glow", levels=True)
+        if conditional or classifier_weight:
+            spec.require("glow with conditional or classifier_weight", y=Label)
         c, h, w = spec.shape
         if h % 2**scales or w % 2**scales:
             raise ValueError(
                 f"glow with scales={scales} needs sides divisible by {2**scales}, got {spec}; "
                 f"lower scales, or resize"
-            )
-        if coupling not in ("affine", "additive") or optimiser not in ("adam", "adamax"):
-            raise ValueError(
-                f"glow: coupling is affine or additive, and optimiser adam or adamax, got "
-                f"{coupling!r}, {optimiser!r}"
-            )
-        if (conditional or classifier_weight) and not spec.num_classes:
-            raise ValueError(
-                f"glow: conditional and classifier_weight need labelled data, got {spec}; choose "
-                f"digits, or leave them out"
-            )
-        if classifier_weight < 0 or warmup < 0:
-            raise ValueError(
-                f"glow: classifier_weight and warmup are not negative, got {classifier_weight}, "
-                f"{warmup}"
             )
         self.conditional, self.classifier_weight, self.draws = conditional, classifier_weight, draws
         self.optimiser, self.lr, self.warmup = optimiser, lr, warmup
@@ -316,22 +291,21 @@ class Glow(FlowModule):
                 self.splits.append(ZeroConv(c, 2 * c))
                 self.sizes.append(c * h * w)
         self.top = (c, h, w)  # what remains
-        self.prior = nn.Parameter(torch.zeros(2, c, 1, 1))  # mean and log σ of the top
-        self.class_prior = (
-            nn.Parameter(torch.zeros(2, spec.num_classes, c)) if conditional else None
-        )  # m_c and l_c
+        self.top_prior = nn.Parameter(torch.zeros(2, c, 1, 1))  # mean and log σ of the top
+        # m_c and l_c
+        classes = torch.zeros(2, spec.num_classes, c) if conditional else None
+        self.class_prior = None if classes is None else nn.Parameter(classes)
         self.classifier = nn.Linear(c, spec.num_classes) if classifier_weight else None
 
     @property
-    def conditions_on(self) -> str:
-        return "class" if self.conditional else ""
+    def told(self) -> tuple[str, ...]:
+        return ("y",) if self.conditional else ()
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
-        x = x[: self.first_examples]
-        u = torch.rand(
-            x.shape, generator=seeded(int(self.noise_seed), "actnorm"), dtype=x.dtype
-        ).to(x.device)
+    def initialise_from(self, batch: Batch) -> None:
+        x = batch["x"][: self.first_examples]
+        source = seeded(int(self.noise_seed), "actnorm")
+        u = torch.rand(x.shape, generator=source, dtype=x.dtype).to(x.device)
         h = self.preprocess(dequantise(x, self.spec.levels or 0, u)[0])[0]
         for level in self.levels:
             h = level.initialise(F.pixel_unshuffle(h, 2))
@@ -350,14 +324,14 @@ class Glow(FlowModule):
                 mean, log_scale = self.splits[i](h).chunk(2, 1)
                 parts.append(((out - mean) * (-log_scale).exp()).flatten(1))
                 log_det = log_det - log_scale.flatten(1).sum(1)
-        mean, log_scale = self.prior
+        mean, log_scale = self.top_prior
         parts.append(((h - mean) * (-log_scale).exp()).flatten(1))
         return torch.cat(parts, 1), log_det - h[0, 0].numel() * log_scale.sum()
 
     def inverse_flow(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """v = f⁻¹(z), (B, *shape), and log|det dv/dz|, (B,)."""
         *parts, top = z.split([*self.sizes, math.prod(self.top)], 1)
-        mean, log_scale = self.prior
+        mean, log_scale = self.top_prior
         h = top.view(-1, *self.top) * log_scale.exp() + mean
         log_det = (h[0, 0].numel() * log_scale.sum()).expand(len(z))
         for i, level in reversed([*enumerate(self.levels)]):
@@ -382,13 +356,13 @@ class Glow(FlowModule):
         m, log_s = self.class_prior[:, y].repeat_interleave(self.top[1] * self.top[2], 2)
         return m, log_s
 
-    def log_base(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def log_base(self, z: Tensor, *, y: Tensor | None = None) -> Tensor:
         """log p(z | y), or log p(z) without labels, (B,)."""
         if self.class_prior is None:
             return standard_normal(z)
         if y is None:
             classes = torch.arange(self.spec.num_classes, device=z.device)
-            each = torch.stack([self.log_base(z, c.expand(len(z))) for c in classes])
+            each = torch.stack([self.log_base(z, y=c.expand(len(z))) for c in classes])
             return each.logsumexp(0) - math.log(len(classes))
         rest, top = z.split([z.shape[1] - math.prod(self.top), math.prod(self.top)], 1)
         m, log_s = self._class_prior(y)
@@ -402,7 +376,7 @@ class Glow(FlowModule):
 
     # -- likelihood -------------------------------------------------------------------------------
     def log_prob(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
+        self, x: Tensor, *, y: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """log p(x | y), or log p(x) without labels."""
         u = row_noise(torch.rand, x, (self.draws, *self.spec.shape), generator)
@@ -411,14 +385,12 @@ class Glow(FlowModule):
     def _bound(self, x: Tensor, u: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
         """log p((x + u)/L | y) - D ln L, (B,), and z."""
         v, constant = dequantise(x, self.spec.levels or 0, u)
-        z, log_det = self.latent(v)
-        return self.log_base(z, y) + log_det + constant, z
+        z, log_det = self.to_code(v)
+        return self.log_base(z, y=y) + log_det + constant, z
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = batch["x"]
-        log_prob, z = self._bound(
-            x, self.noise.uniform(*x.shape), batch["y"] if self.conditional else None
-        )
+        x, y = batch["x"], batch["y"] if self.conditional else None
+        log_prob, z = self._bound(x, self.noise.uniform(*x.shape), y)
         bits = bits_per_dim(log_prob, self.spec.dim).mean()
         if self.classifier is None:
             return {"loss": bits, "bits_per_dim": bits}
@@ -439,17 +411,10 @@ class Glow(FlowModule):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Of the given classes, or of classes drawn uniformly. ``temperature`` multiplies every ε;
-        T = 0.7 looks best in the paper.
-        """
+        """Of the given classes. ``temperature`` multiplies every ε; the paper likes T = 0.7."""
         z = temperature * self.draw_codes(n, Draw(generator, self.device, self.float_dtype))
         if self.conditional:
-            y = (
-                torch.randint(self.spec.num_classes, (n,), generator=generator, device=self.device)
-                if y is None
-                else y
-            )
-            m, log_s = self._class_prior(y)
+            m, log_s = self._class_prior(self.need_labels(y))
             rest, top = z.split([z.shape[1] - m.shape[1], m.shape[1]], 1)
             z = torch.cat([rest, top * log_s.exp() + m], 1)
         return self.decode(z)
@@ -461,16 +426,13 @@ class Glow(FlowModule):
         """x with an attribute added (section 5): z moved by the difference of the mean z of
         examples with and without it.
         """
-        return self.decode(
-            self.encode(x)
-            + amount * (self.encode(positive).mean(0) - self.encode(negative).mean(0))
-        )
+        direction = self.encode(positive).mean(0) - self.encode(negative).mean(0)
+        return self.decode(self.encode(x) + amount * direction)
 
     # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
-        optimiser = (torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adamax)(
-            self.parameters(), self.lr
-        )
+        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adamax
+        optimiser = kind(self.parameters(), self.lr)
         if not self.warmup:
             return optimiser
         schedule = torch.optim.lr_scheduler.LambdaLR(

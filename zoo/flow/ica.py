@@ -23,20 +23,18 @@ Notes      W, or the first W_k, starts as the whitening matrix of the data, the 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, FlowModule
-from zoo.core.flow import standard_normal
-from zoo.core.module import Batch
+from zoo.bases import FlowModule
+from zoo.bases.flow import standard_normal
+from zoo.core import Batch, Spec
+from zoo.core.options import Count, Whole
 from zoo.nn.prior import Source
 from zoo.registry import Paper, register
-
-PRIORS = ("logistic", "laplace", "gaussian", "student")
-OPTIMISERS = ("adam", "sgd", "natural_gradient")
 
 
 def amari_index(q: Tensor) -> Tensor:
@@ -79,7 +77,7 @@ def log_prior(kind: str, s: Tensor, df: Tensor | None = None) -> Tensor:
     return constant - (df + 1) / 2 * torch.log1p(s.square() / df)
 
 
-def draw_prior(kind: str, u: Tensor, v: Tensor, df: Tensor | None = None) -> Tensor:
+def draw_sources(kind: str, u: Tensor, v: Tensor, df: Tensor | None = None) -> Tensor:
     """s_i from two independent uniform numbers."""
     u = u.clamp(1e-7, 1 - 1e-7)
     if kind == "logistic":
@@ -130,48 +128,31 @@ class ICA(FlowModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        layers: int = 0,
-        prior: str = "logistic",
+        spec: Spec,
+        layers: Whole = 0,
+        prior: Literal["logistic", "laplace", "gaussian", "student"] = "logistic",
         adaptive_prior: bool = False,
-        optimiser: str = "adam",
-        draws: int = 4,
+        optimiser: Literal["adam", "sgd", "natural_gradient"] = "adam",
+        draws: Count = 4,
         lr: float = 1e-2,
     ) -> None:
         super().__init__(spec)
-        if spec.is_image and spec.levels is None:
-            raise ValueError(
-                f"ica models images with levels, or vectors, got {spec}; choose data with levels"
-            )
-        if layers < 0 or draws < 1:
-            raise ValueError(
-                f"ica: layers is at least 0 and draws at least 1, got {layers}, {draws}"
-            )
-        if prior not in PRIORS:
-            raise ValueError(f"ica: prior is one of {', '.join(PRIORS)}, got {prior!r}")
+        self.need_levels_of_images()
         if adaptive_prior and prior != "logistic":
             raise ValueError(
                 f"ica: adaptive_prior chooses between the logistic and a sub-gaussian prior, got "
                 f"prior={prior!r}; leave one out"
             )
-        if optimiser not in OPTIMISERS:
-            raise ValueError(f"ica: optimiser is one of {', '.join(OPTIMISERS)}, got {optimiser!r}")
         if optimiser == "natural_gradient" and layers:
             raise ValueError(
                 f"ica: the natural gradient is that of the linear model, got layers={layers}; use "
                 f"adam, or layers=0"
             )
-        self.prior, self.adaptive_prior, self.optimiser, self.draws, self.lr = (
-            prior,
-            adaptive_prior,
-            optimiser,
-            draws,
-            lr,
-        )
+        self.prior, self.adaptive_prior = prior, adaptive_prior
+        self.optimiser, self.draws, self.lr = optimiser, draws, lr
         d = spec.dim
-        self.matrices = nn.ParameterList(
-            torch.eye(d) for _ in range(layers + 1)
-        )  # W_1, ..., W_K, W
+        # W_1, ..., W_K, W
+        self.matrices = nn.ParameterList(torch.eye(d) for _ in range(layers + 1))
         self.log_delta = nn.ParameterList(torch.zeros(d) for _ in range(layers))
         self.eps = nn.ParameterList(torch.zeros(d) for _ in range(layers))
         self.log_df = nn.Parameter(torch.full((d,), math.log(5.0))) if prior == "student" else None
@@ -179,17 +160,16 @@ class ICA(FlowModule):
         self.register_buffer("kurtosis", torch.zeros(d))  # running E s⁴/(E s²)² - 3
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """μ and the whitening matrix Σ^-½ of the data; uniform u adds 1/12 to the variance of a
         level.
         """
-        v, levels = x.flatten(1).double(), self.spec.levels
+        v, levels = batch["x"].flatten(1).double(), self.spec.levels
         scale, extra = (1.0, 0.0) if levels is None else (1.0 / levels, 1 / 12)
         self.mu.copy_((v.mean(0) + (0 if levels is None else 0.5)) * scale)
-        values, vectors = torch.linalg.eigh(
-            torch.cov(v.T).view(self.spec.dim, -1)
-            + extra * torch.eye(self.spec.dim, device=x.device)
-        )
+        covariance = torch.cov(v.T).view(self.spec.dim, -1)
+        eye = torch.eye(self.spec.dim, device=v.device)
+        values, vectors = torch.linalg.eigh(covariance + extra * eye)
         self.matrices[0].copy_(vectors / (values.clamp(min=1e-8).sqrt() * scale) @ vectors.T)
 
     # -- the flow ---------------------------------------------------------------------------------
@@ -214,7 +194,7 @@ class ICA(FlowModule):
         return (h + self.mu).view(-1, *self.spec.shape), log_det
 
     # -- the prior --------------------------------------------------------------------------------
-    def log_base(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def log_base(self, z: Tensor) -> Tensor:
         if self.prior == "gaussian":
             return standard_normal(z)
         each = log_prior(self.prior, z, None if self.log_df is None else self.log_df.exp())
@@ -224,16 +204,14 @@ class ICA(FlowModule):
 
     def draw_codes(self, n: int, source: Source) -> Tensor:
         u, v = source.uniform(n, 2, self.spec.dim).unbind(1)
-        s = draw_prior(self.prior, u, v, None if self.log_df is None else self.log_df.exp())
-        return (
-            torch.where(self.kurtosis < 0, draw_prior("bimodal", u, v), s)
-            if self.adaptive_prior
-            else s
-        )
+        s = draw_sources(self.prior, u, v, None if self.log_df is None else self.log_df.exp())
+        if not self.adaptive_prior:
+            return s
+        return torch.where(self.kurtosis < 0, draw_sources("bimodal", u, v), s)
 
     # -- likelihood -------------------------------------------------------------------------------
     def log_density(self, y: Tensor) -> Tensor:
-        z, log_det = self.latent(y)
+        z, log_det = self.to_code(y)
         if self.training and self.adaptive_prior:
             self._moments = torch.stack([z.detach().square().mean(0), z.detach().pow(4).mean(0)])
         return self.log_base(z) + log_det
@@ -257,6 +235,5 @@ class ICA(FlowModule):
             w.grad = w.grad @ w.detach().T @ w.detach()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return (torch.optim.Adam if self.optimiser == "adam" else torch.optim.SGD)(
-            self.parameters(), self.lr
-        )
+        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.SGD
+        return kind(self.parameters(), self.lr)

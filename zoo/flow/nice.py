@@ -11,9 +11,9 @@ Objective  -log p(y) = -Σ_d log p(z_d) - Σ_d s_d, in bits per dimension for im
            L), in nats for vectors.
 Sampling   z from the prior, divided by exp(s), the couplings undone last to first; x = floor(L y).
 Inpainting Section 5.2: gradient ascent of log p(y) on the missing pixels y_H from uniform noise,
-projected to [0, 1],
-               y_H <- y_H + α_i (∂ log p / ∂ y_H + ε),  ε ~ N(0, I), α_i = inpaint_step · 10/(100 +
-               i).
+           projected to [0, 1],
+               y_H <- y_H + α_i (∂ log p / ∂ y_H + ε),  ε ~ N(0, I),
+               α_i = inpaint_step · 10/(100 + i).
 Logs       val/nll_density = -log p(y) in nats, without the D ln L: the number of the paper's table
            (there with the other sign).
 Notes      s starts at 3 for images, about -ln of a pixel's standard deviation: from zero, a run
@@ -24,14 +24,16 @@ Notes      s starts at 3 for images, about -ln of a pixel's standard deviation: 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, FlowModule
-from zoo.core.module import Batch
+from zoo.bases import FlowModule
+from zoo.core import Batch, Spec
+from zoo.core.likelihood import quantise
+from zoo.core.options import Count, Positive
 from zoo.nn.prior import Source
 from zoo.registry import Paper, register
 
@@ -87,49 +89,32 @@ class NICE(FlowModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        hidden: int = 200,
-        layers: int = 3,
-        couplings: int = 4,
-        prior: str = "logistic",
-        inpaint_steps: int = 500,
-        inpaint_step: float = 0.01,
-        draws: int = 4,
+        spec: Spec,
+        hidden: Count = 200,
+        layers: Count = 3,
+        couplings: Count = 4,
+        prior: Literal["logistic", "gaussian"] = "logistic",
+        inpaint_steps: Count = 500,
+        inpaint_step: Positive = 0.01,
+        draws: Count = 4,
         lr: float = 1e-3,
         beta2: float = 0.999,
         eps: float = 1e-8,
     ) -> None:
         super().__init__(spec)
-        if spec.is_image and spec.levels is None:
-            raise ValueError(
-                f"nice models images with levels, or vectors, got {spec}; choose data with levels"
-            )
+        self.need_levels_of_images()
         if spec.dim < 2:
             raise ValueError(
                 f"nice's couplings need at least two dimensions, got {spec}; choose other data"
             )
-        if min(hidden, layers, couplings, inpaint_steps, draws) < 1:
-            raise ValueError(
-                "nice: hidden, layers, couplings, inpaint_steps and draws are at least 1, "
-                f"got {hidden}, {layers}, {couplings}, {inpaint_steps}, {draws}"
-            )
-        if not inpaint_step > 0:
-            raise ValueError(f"nice: inpaint_step is positive, got {inpaint_step}")
-        if prior not in ("logistic", "gaussian"):
-            raise ValueError(f"nice: prior is logistic or gaussian, got {prior!r}")
-        self.prior, self.inpaint_steps, self.inpaint_step, self.draws = (
-            prior,
-            inpaint_steps,
-            inpaint_step,
-            draws,
-        )
+        self.prior, self.draws = prior, draws
+        self.inpaint_steps, self.inpaint_step = inpaint_steps, inpaint_step
         self.lr, self.beta2, self.eps = lr, beta2, eps
         even, odd = (spec.dim + 1) // 2, spec.dim // 2
         sides = [(even, odd) if i % 2 == 0 else (odd, even) for i in range(couplings)]
         self.couplings = nn.ModuleList(mlp(a, hidden, layers, b) for a, b in sides)
-        self.s = nn.Parameter(
-            torch.full((spec.dim,), 0.0 if spec.levels is None else 3.0)
-        )  # exp(-3): a pixel's deviation, roughly
+        # exp(-3): a pixel's deviation, roughly
+        self.s = nn.Parameter(torch.full((spec.dim,), 0.0 if spec.levels is None else 3.0))
 
     # -- the flow ---------------------------------------------------------------------------------
     def forward_flow(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +146,7 @@ class NICE(FlowModule):
     def postprocess(self, v: Tensor) -> Tensor:
         return v + 0.5
 
-    def log_base(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def log_base(self, z: Tensor) -> Tensor:
         return log_logistic(z).sum(1) if self.prior == "logistic" else super().log_base(z)
 
     def draw_codes(self, n: int, source: Source) -> Tensor:
@@ -193,9 +178,8 @@ class NICE(FlowModule):
         y = x if levels is None else (x + 0.5) / levels
         known = known.expand_as(x)
         draw = torch.randn if levels is None else torch.rand
-        y = torch.where(
-            known, y, draw(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        )
+        start = draw(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        y = torch.where(known, y, start)
         for i in range(self.inpaint_steps):
             with torch.enable_grad():
                 y.requires_grad_()
@@ -203,9 +187,7 @@ class NICE(FlowModule):
             eps = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
             moved = y + self.inpaint_step * 10 / (100 + i) * (gradient + eps)
             y = torch.where(known, y, moved if levels is None else moved.clamp(0, 1)).detach()
-        return torch.where(
-            known, x, y if levels is None else (y * levels).floor().clamp(0, levels - 1)
-        )
+        return torch.where(known, x, y if levels is None else quantise(y, levels))
 
     # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -3,8 +3,8 @@
 Paper      Dinh, Sohl-Dickstein, Bengio. Density estimation using Real NVP. ICLR 2017.
            arXiv:1605.08803.
 Model      z = f(y), z ~ N(0, I), f a stack of affine couplings with a binary mask b (equation 9):
-               z = b y + (1 - b) (y exp(s(b y)) + t(b y)),   log|det| = Σ (1 - b) s,   s = γ
-               tanh(r), γ learned for each channel.
+               z = b y + (1 - b) (y exp(s(b y)) + t(b y)),   log|det| = Σ (1 - b) s,
+               s = γ tanh(r), γ learned for each channel.
            Images: v = logit(α + (1 - 2α) y) of dequantised y = (x + u)/L; a scale is 3 couplings
            with checkerboard masks, a squeeze (C, H, W) -> (4C, H/2, W/2), 3 with channel masks, and
            half of the channels leave for z; the last scale is 4 checkerboard couplings. Vectors:
@@ -26,16 +26,17 @@ Notes      The released code computes (y + t) exp(s); this is the paper's form. 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from zoo.core import DataSpec, FlowModule
+from zoo.bases import FlowModule
+from zoo.core import Batch, Image, Spec
 from zoo.core.likelihood import inverse_logit_transform, logit_transform
-from zoo.core.module import Batch
+from zoo.core.options import Count, Range, Whole
 from zoo.registry import Paper, register
 
 
@@ -193,15 +194,13 @@ class FlowBatchNorm(nn.Module):
                 self.mean.lerp_(mean, self.momentum)
                 self.var.lerp_(var, self.momentum)
         half_log = 0.5 * (var + self.eps).log() * self.moved
-        return torch.where(
-            self.moved > 0, (y - mean) * (-half_log).exp(), y
-        ), -half_log.sum().expand(len(y))
+        z = torch.where(self.moved > 0, (y - mean) * (-half_log).exp(), y)
+        return z, -half_log.sum().expand(len(y))
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         half_log = 0.5 * (self.var + self.eps).log() * self.moved
-        return torch.where(
-            self.moved > 0, z * half_log.exp() + self.mean, z
-        ), half_log.sum().expand(len(z))
+        y = torch.where(self.moved > 0, z * half_log.exp() + self.mean, z)
+        return y, half_log.sum().expand(len(z))
 
 
 class Squeeze(nn.Module):
@@ -216,9 +215,8 @@ class Squeeze(nn.Module):
 
 def checkerboard(c: int, h: int, w: int, parity: int) -> Tensor:
     """1 where row + column has the given parity, (C, H, W)."""
-    return (
-        ((torch.arange(h)[:, None] + torch.arange(w)) % 2 == parity).float().expand(c, h, w).clone()
-    )
+    board = (torch.arange(h)[:, None] + torch.arange(w)) % 2 == parity
+    return board.float().expand(c, h, w).clone()
 
 
 def channel_mask(c: int, h: int, w: int, first: bool) -> Tensor:
@@ -258,65 +256,49 @@ class RealNVP(FlowModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        width: int = 64,
-        scales: int = 2,
-        couplings: int = 8,
-        blocks: int = 0,
+        spec: Spec,
+        width: Count = 64,
+        scales: Count = 2,
+        couplings: Count = 8,
+        blocks: Whole = 0,
         batch_norm: bool = False,
-        alpha: float = 0.05,
+        alpha: Annotated[float, Range(0, 0.5, above=True, below=True)] = 0.05,
         l2: float = 0.0,
-        draws: int = 4,
+        draws: Count = 4,
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        if spec.is_image and spec.levels is None:
-            raise ValueError(
-                f"realnvp models images with levels, or vectors, got {spec}; choose data with "
-                f"levels"
-            )
-        if min(width, scales, couplings, draws) < 1:
-            raise ValueError(
-                f"realnvp: width, scales, couplings and draws are at least 1, got {width}, "
-                f"{scales}, {couplings}, {draws}"
-            )
-        if not 0 < alpha < 0.5:
-            raise ValueError(
-                f"realnvp: alpha lies between 0 and 0.5, got {alpha}; the paper has 0.05"
-            )
+        self.need_levels_of_images()
+        self.image = spec.has(x=Image)
         if spec.dim < 2:
             raise ValueError(
                 f"realnvp's couplings need at least two dimensions, got {spec}; choose other data"
             )
-        if spec.is_image and any(side % 2 ** (scales - 1) for side in spec.shape[1:]):
+        if self.image and any(side % 2 ** (scales - 1) for side in spec.shape[1:]):
             raise ValueError(
                 f"realnvp with scales={scales} needs sides divisible by {2 ** (scales - 1)}, got "
                 f"{spec}; lower scales, or resize"
             )
         self.width, self.blocks, self.batch_norm = width, blocks, batch_norm
         self.alpha, self.l2, self.draws, self.lr = alpha, l2, draws, lr
-        if blocks and not spec.is_image:
+        if blocks and not self.image:
             raise ValueError(f"realnvp: blocks={blocks} is for images, got {spec}; leave it at 0")
         self.scales = nn.ModuleList()
-        self.sizes, self.top = (
-            [],
-            spec.shape,
-        )  # dimensions that leave after each scale, and the shape of those that remain
-        if not spec.is_image:
+        # Dimensions that leave after each scale, and the shape of those that remain.
+        self.sizes, self.top = [], spec.shape
+        if not self.image:
             self.scales.append(self._vector_steps(couplings))
             return
         c, h, w = spec.shape
         for i in range(scales):
             last = i == scales - 1
-            steps = self._steps(
-                [checkerboard(c, h, w, parity) for parity in (0, 1, 0, 1)[: 4 if last else 3]]
-            )
+            parities = (0, 1, 0, 1) if last else (0, 1, 0)
+            steps = self._steps([checkerboard(c, h, w, parity) for parity in parities])
             if not last:
                 c, h, w = 4 * c, h // 2, w // 2
                 steps.append(Squeeze())
-                steps.extend(
-                    self._steps([channel_mask(c, h, w, first) for first in (True, False, True)])
-                )
+                masks = [channel_mask(c, h, w, first) for first in (True, False, True)]
+                steps.extend(self._steps(masks))
                 c //= 2
                 self.sizes.append(c * h * w)
             self.scales.append(steps)
@@ -341,9 +323,8 @@ class RealNVP(FlowModule):
             net = PlainNet([nn.Linear(kept, n), nn.Linear(n, n), nn.Linear(n, 2 * moved)])
             steps.append(VectorCoupling(net, sizes, first))
             if self.batch_norm:
-                steps.append(
-                    FlowBatchNorm(((torch.arange(self.spec.dim) < sizes[0]) == first).float())
-                )
+                fixed = (torch.arange(self.spec.dim) < sizes[0]) == first
+                steps.append(FlowBatchNorm(fixed.float()))
         return steps
 
     def _net(self, c: int) -> nn.Module:
@@ -357,10 +338,8 @@ class RealNVP(FlowModule):
     # -- the flow ---------------------------------------------------------------------------------
     def forward_flow(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """z = f(y), (B, D), and log|det dz/dy|, (B,); for images, y are logits."""
-        h, log_det = (
-            y if self.spec.is_image else torch.cat([y[:, ::2], y[:, 1::2]], 1),
-            y.new_zeros(len(y)),
-        )
+        h = y if self.image else torch.cat([y[:, ::2], y[:, 1::2]], 1)
+        log_det = y.new_zeros(len(y))
         parts: list[Tensor] = []
         for i, scale in enumerate(self.scales):
             for step in scale:
@@ -381,7 +360,7 @@ class RealNVP(FlowModule):
             for step in reversed(scale):
                 h, term = step.inverse(h)
                 log_det = log_det + term
-        if self.spec.is_image:
+        if self.image:
             return h, log_det
         y = torch.empty_like(h)
         y[:, ::2], y[:, 1::2] = h.split([(self.spec.dim + 1) // 2, self.spec.dim // 2], 1)

@@ -16,7 +16,7 @@ Logs       train/class_acc_real, train/class_acc_fake: shares that D's own head 
            trained on G's images and flatters them: judge by val/cond_acc_*. val/ms_ssim: mean
            MS-SSIM of two draws of one class, val/ms_ssim_real of two held-out images of one class
            (section 4.2): a generator whose classes collapse lies above the data.
-Sampling   z from the prior, c given or uniform, G(z, c) quantised.
+Sampling   z from the prior, c given, G(z, c) quantised.
 Notes      The class joins z as a one-hot vector, as in the paper. MS-SSIM has five scales and an
            11x11 window from 176 pixels on, and below, a 5x5 window and as many scales as leave it
            room (two at 16x16); both of a pair are in one validation minibatch. ``arch="paper"`` is
@@ -27,16 +27,19 @@ Notes      The class joins z as a one-hot vector, as in the paper. MS-SSIM has f
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
-from zoo.core.adversarial import TOOLKIT
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Label, Spec, Vector
+from zoo.core.options import Count, Dropped, NonNegative, Norm, Prior
 from zoo.nn import small
-from zoo.nn.prior import Draw
+from zoo.nn.adversarial_losses import divergence
+from zoo.nn.prior import Draw, path
 from zoo.registry import Paper, register
 
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # the exponents of MS-SSIM (Wang et al. 2003)
@@ -105,6 +108,13 @@ def partners(y: Tensor) -> Tensor:
     return ahead.masked_fill(y != y[:, None], len(y)).argmin(1)
 
 
+# -log D(x), -log(1 - D(G(z))), and what G pays: -log D(G(z)) or log(1 - D(G(z))), from logits s.
+LOSSES = {
+    "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
+    "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
+}
+
+
 @register(
     "acgan",
     paper=Paper(
@@ -118,7 +128,7 @@ def partners(y: Tensor) -> Tensor:
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate", "classify"},
-    conditions_on="class",
+    told=("y",),
     data="digits",
     learns=(
         ("val/cond_acc_digitsnet", ">", 0.9),
@@ -146,130 +156,130 @@ class ACGAN(GeneratorModule):
             adversarial loop.
     """
 
-    toolkit = TOOLKIT - {"replay"}  # the store does not know its rows' classes
+    accepts = {"x": (Vector, Image), "y": Label}
 
     def __init__(
         self,
-        spec: DataSpec,
-        arch: str = "small",
-        latent: int | None = None,
-        width: int | None = None,
-        width_d: int | None = None,
-        kernel: int = 4,
-        norm: str = "layer",
-        init: str = "default",
-        dropout: float = 0.0,
-        prior: str = "normal",
-        g_loss: str = "nonsat",
-        k: int = 1,
-        w_d: float = 1.0,
-        w_g: float = 1.0,
+        spec: Spec,
+        arch: Literal["small", "paper"] = "small",
+        latent: Count | None = None,
+        width: Count | None = None,
+        width_d: Count | None = None,
+        kernel: Literal[4, 5] = 4,
+        norm: Norm = "layer",
+        init: Literal["default", "dcgan"] = "default",
+        dropout: Dropped = 0.0,
+        prior: Prior = "normal",
+        g_loss: Literal["nonsat", "minimax"] = "nonsat",
+        k: Count = 1,
+        w_d: NonNegative = 1.0,
+        w_g: NonNegative = 1.0,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if arch not in ("small", "paper"):
-            raise ValueError(f"acgan's arch is small or paper, got {arch!r}")
         if arch == "paper":
-            spec.require("acgan with arch=paper", image=True)
-        if spec.num_classes < 2:
-            raise ValueError(
-                f"acgan models labelled data, got {spec}; choose labelled data such as digits"
-            )
-        if min(w_d, w_g) < 0 or not 0 <= dropout < 1:
-            raise ValueError(
-                f"acgan: w_d and w_g are at least 0 and dropout in [0, 1), got {w_d}, {w_g}, "
-                f"{dropout}"
-            )
+            spec.require("acgan with arch=paper", x=Image)
+        if spec.num_classes == 1:
+            raise ValueError(f"acgan names the class, got one class in {spec}; choose more")
         super().__init__(
             spec,
             loop,
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
         )
         self.w_d, self.w_g = w_d, w_g
         wide = width_d or width
-        trunk, features = (
-            small.trunk(spec.shape, wide)
-            if arch == "small"
-            else paper_trunk(spec.shape, wide or 16, dropout)
-        )
-        generator = small.generator(self.latent + spec.num_classes, spec.shape, width, kernel, norm)
-        self.build(
-            *small.begun(init, generator, Discriminator(trunk, features, spec.num_classes, dropout))
-        )
+        if arch == "small":
+            trunk, features = small.trunk(spec.shape, wide)
+        else:
+            trunk, features = paper_trunk(spec.shape, wide or 16, dropout)
+        g = small.generator(self.latent + spec.num_classes, spec.shape, width, kernel, norm)
+        judge = Discriminator(trunk, features, spec.num_classes, dropout)
+        self.g, d = small.begun(init, g, judge)
+        alone = {"replay": "the store does not know its rows' classes"}
+        self.d = Adversary(self, d, LOSSES[g_loss], realness=lambda out: out[:, 0], without=alone)
 
-    # -- networks ---------------------------------------------------------------------------------
-    def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.generator(torch.cat([z, self.one_hot(y)], 1))
-
-    def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.judge(x)[:, 0]
+    # -- losses -----------------------------------------------------------------------------------
+    def one_hot(self, y: Tensor) -> Tensor:
+        """(B, classes)."""
+        return F.one_hot(y, self.spec.num_classes).to(self.float_dtype)
 
     def draw_classes(self, n: int) -> Tensor:
         """Uniform classes of a step's generated rows, (n,)."""
         return self.noise.integers(n, high=self.spec.num_classes)
 
-    # -- losses -----------------------------------------------------------------------------------
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        c = self.draw_classes(len(batch["x"]))
-        real, fake = self.scores(batch | {"y": c})  # c is what G is told; D takes no label
-        on_real, on_fake = self.prices(real[:, 0], fake[:, 0])
-        of_class = F.cross_entropy(real[:, 1:], batch["y"]) + F.cross_entropy(fake[:, 1:], c)
-        shares = {
-            "class_acc_real": real[:, 1:].argmax(1) == batch["y"],
-            "class_acc_fake": fake[:, 1:].argmax(1) == c,
-        }
-        return {
-            "loss": on_real.mean() + on_fake.mean() + self.w_d * of_class,
-            "d_class": of_class,
-            **self.watch(real[:, 0], fake[:, 0]),
-            **{name: share.float().mean() for name, share in shares.items()},
-        }
+    def made(self, c: Tensor) -> Tensor:
+        """G(z, c) for a step's classes."""
+        return self.g(torch.cat([self.codes(len(c)), self.one_hot(c)], 1))
 
-    def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
-        n = batch if isinstance(batch, int) else len(batch["x"])
-        c = self.draw_classes(n)
-        out = self.judge(self.seen(self.fakes(n, c)))
-        of_class = F.cross_entropy(out[:, 1:], c)
-        return {
-            "loss": self.price_generator(out[:, 0]).mean() + self.w_g * of_class,
-            "g_class": of_class,
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x, y, c = self.scaled(batch["x"]), batch["y"], self.draw_classes(batch.n)
+        real, fake = self.d.both((x,), (self.made(c),))
+        source = self.d.cost(real[:, 0], fake[:, 0])
+        of_class = F.cross_entropy(real[:, 1:], y) + F.cross_entropy(fake[:, 1:], c)
+        terms = {
+            "loss": source + self.w_d * of_class,
+            "d_class": of_class,
+            **divergence(real[:, 0], fake[:, 0]),
+            "class_acc_real": (real[:, 1:].argmax(1) == y).float().mean(),
+            "class_acc_fake": (fake[:, 1:].argmax(1) == c).float().mean(),
         }
+        return self.d.regularised(terms, x)
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        c = self.draw_classes(batch.n)
+        out = self.d.see(self.made(c))
+        of_class = F.cross_entropy(out[:, 1:], c)
+        source = self.d.price.maker(out[:, 0]).mean()
+        return {"loss": source + self.w_g * of_class, "g_class": of_class}
 
     # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
         return [
-            Phase("d", self.discriminator_loss, repeat=self.k),
-            Phase("g", self.generator_loss, real=False),
+            Phase("d", self.discriminator_loss, ("x", "y"), repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
         ]
 
     # -- use --------------------------------------------------------------------------------------
+    def from_codes(self, z: Tensor, *, y: Tensor) -> Tensor:
+        """G(z, y) in the units of ``spec``, (B, *shape)."""
+        return self.quantised(self.g(torch.cat([z, self.one_hot(y)], 1)))
+
+    @torch.no_grad()
+    def sample(self, n: int, *, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        source = Draw(generator, self.device, self.float_dtype)
+        return self.from_codes(self.draw_codes(n, source), y=y)
+
+    @torch.no_grad()
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10, *, y: Tensor) -> Tensor:
+        """Examples of classes y along the path between codes a and b: (B, frames, *shape)."""
+        z, c = path(self.prior, a, b, frames), y.repeat_interleave(frames)
+        return self.from_codes(z.flatten(0, 1), y=c).unflatten(0, (len(a), frames))
+
     def classify(self, x: Tensor) -> Tensor:
         """P(C | x), (B, classes), by D."""
-        return self.judge(self.d_input(x))[:, 1:].softmax(1)
+        return self.d(self.scaled(x))[:, 1:].softmax(1)
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         x, y, source = batch["x"], batch["y"], Draw(generator, self.device, self.float_dtype)
-        drawn = [self.from_codes(self.draw_codes(len(x), source), y) for _ in range(2)]
+        drawn = [self.from_codes(self.draw_codes(batch.n, source), y=y) for _ in range(2)]
         shares = {
             "class_acc_real": self.classify(x).argmax(1) == y,
             "class_acc_fake": self.classify(drawn[0]).argmax(1) == y,
         }
         values = {name: share.to(x.dtype) for name, share in shares.items()}
-        if self.spec.is_image:
+        if self.spec.has(x=Image):
             made, own = (self.spec.to_unit(v).clamp(0, 1) for v in (torch.stack(drawn), x))
             values["ms_ssim"] = ms_ssim(*made)
             other = partners(y)
             paired = other != torch.arange(len(y), device=y.device)
             if paired.any():  # rows without a partner count as the mean of the others
-                values["ms_ssim_real"] = (
-                    ms_ssim(own[paired], own[other[paired]]).mean().expand(len(y))
-                )
+                mean = ms_ssim(own[paired], own[other[paired]]).mean()
+                values["ms_ssim_real"] = mean.expand(len(y))
         return values

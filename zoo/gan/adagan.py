@@ -11,11 +11,12 @@ Objective  In stage t, with a new pair, the game of Goodfellow et al. 2014 on ro
 Weights    w_n = 1/N in the first stage. Before another, with β = β_t, a classifier C is trained to
            tell the N training examples from samples of P_{t-1}; h_n = (1 - C(x_n))/C(x_n) estimates
            dP_{t-1}/dP_data, and by ``rule``
-           "theory_star":    w_n = [λ - (1 - β) h_n]₊ / (Nβ), which minimises JSD((1 - β) P_{t-1} +
-           β Q ‖ P_data) over Q (theorem 2);
+           "theory_star":    w_n = [λ - (1 - β) h_n]₊ / (Nβ), which minimises
+                             JSD((1 - β) P_{t-1} + β Q ‖ P_data) over Q (theorem 2);
            "theory_dagger":  w_n = [1 - λ (1 - β) h_n]₊ / (Nβ) (theorem 3);
            "topk":           uniform on the share ``top`` of the examples with the smallest h
-           (section 3.3), λ being the number with which Σ w_n = 1.
+                             (section 3.3),
+           λ being the number with which Σ w_n = 1.
 Sampling   The generator is drawn for each sample, with probability β_i Π_{j>i} (1 - β_j) that of
            stage i; then G_i(z), quantised.
 Logs       train/ess = 1/(N Σ w²), the effective share of the examples; train/unused, the share
@@ -32,23 +33,22 @@ Notes      β_t = 1/t (beta="uniform") makes a uniform mixture. As h is an estim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, LoopOptions, StagedModule
-from zoo.core.adversarial import Terms
-from zoo.core.module import Batch
-from zoo.core.noise import generator as seeded
-from zoo.core.noise import mix
+from zoo.bases import Adversary, LoopOptions, Loss, Phase, StagedModule, Terms
+from zoo.core import Batch, Spec
+from zoo.core.noise import mix, seeded
+from zoo.core.options import Count, Prior, Range
 from zoo.core.transfer import fresh
 from zoo.nn import small
+from zoo.nn.adversarial_losses import divergence
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
-RULES = ("theory_star", "theory_dagger", "topk")
 ROWS = 256  # of either kind in one step of the classifier
 
 
@@ -91,6 +91,13 @@ def mixture_weights(betas: Sequence[float]) -> list[float]:
     return shares
 
 
+# -log D(x), -log(1 - D(G(z))), and what G pays: -log D(G(z)) or log(1 - D(G(z))), from logits s.
+LOSSES = {
+    "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
+    "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
+}
+
+
 @register(
     "adagan",
     paper=Paper(
@@ -126,70 +133,52 @@ class AdaGAN(StagedModule):
         loop: options of the adversarial loop.
     """
 
-    kept = ("generator",)
+    kept = ("g",)
     anew = True
     w: Tensor
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int | None = None,
-        width: int | None = None,
-        prior: str = "normal",
-        g_loss: str = "nonsat",
-        stages: int = 4,
-        stage_steps: int = 700,
-        rule: str = "theory_star",
-        top: float = 0.5,
-        beta: str = "uniform",
-        beta_constant: float = 0.5,
-        mix_steps: int = 300,
+        spec: Spec,
+        latent: Count | None = None,
+        width: Count | None = None,
+        prior: Prior = "normal",
+        g_loss: Literal["nonsat", "minimax"] = "nonsat",
+        stages: Count = 4,
+        stage_steps: Count = 700,
+        rule: Literal["theory_star", "theory_dagger", "topk"] = "theory_star",
+        top: Annotated[float, Range(0, 1, above=True)] = 0.5,
+        beta: Literal["uniform", "constant"] = "uniform",
+        beta_constant: Annotated[float, Range(0, 1, above=True, below=True)] = 0.5,
+        mix_steps: Count = 300,
         lr_mix: float = 1e-3,
-        k: int = 1,
+        k: Count = 1,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if rule not in RULES:
-            raise ValueError(f"adagan: rule is one of {', '.join(RULES)}, got {rule!r}")
-        if beta not in ("uniform", "constant"):
-            raise ValueError(f"adagan: beta is uniform or constant, got {beta!r}")
-        if not (0 < beta_constant < 1 and 0 < top <= 1) or mix_steps < 1:
-            raise ValueError(
-                f"adagan: beta_constant and top are shares, mix_steps is at least 1, got "
-                f"{beta_constant}, {top} and {mix_steps}"
-            )
         super().__init__(
             spec,
             loop,
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
         )
-        self.width, self.rule, self.top, self.beta, self.beta_constant = (
-            width,
-            rule,
-            top,
-            beta,
-            beta_constant,
-        )
+        self.rule, self.top, self.beta, self.beta_constant = rule, top, beta, beta_constant
         self.mix_steps, self.lr_mix = mix_steps, lr_mix
-        networks = (
-            small.generator(self.latent, spec.shape, width),
-            small.discriminator(spec.shape, width),
-        )
-        self.build_stages(*networks, stages, stage_steps)
-        self.register_buffer(
-            "w", torch.ones(1, dtype=torch.float64)
-        )  # as many as there are training examples, once they are known
+        self.g = small.generator(self.latent, spec.shape, width)
+        d = small.discriminator(spec.shape, width)
+        self.d = Adversary(self, d, LOSSES[g_loss], watch=divergence)
+        self.begin(stages, stage_steps)
+        # As many as there are training examples, once they are known.
+        self.register_buffer("w", torch.ones(1, dtype=torch.float64))
 
-    def initialise_from(self, x: Tensor) -> None:
-        self.w = self.w.new_full((len(x),), 1 / len(x))
+    def initialise_from(self, batch: Batch) -> None:
+        self.w = self.w.new_full((batch.n,), 1 / batch.n)
 
     def beta_of(self, stage: int) -> float:
         """β_t, the share that stage t's generator has when it joins."""
@@ -205,13 +194,12 @@ class AdaGAN(StagedModule):
         if self.rule == "topk":
             w = topk(h, self.top)
         else:
-            w = (theory_star if self.rule == "theory_star" else theory_dagger)(
-                h, self.beta_of(stage)
-            )
+            rule = theory_star if self.rule == "theory_star" else theory_dagger
+            w = rule(h, self.beta_of(stage))
         self.w = self.reduce(w)  # the same to the last bit on every process
-        made = fresh(self, mix(int(self.noise_seed), "networks", stage))
-        for name in ("generator", "discriminator"):
-            getattr(self, name).load_state_dict(getattr(made, name).state_dict())
+        made: Any = fresh(self, mix(int(self.noise_seed), "networks", stage))
+        for name in ("g", "d"):
+            self.net(name).load_state_dict(made.net(name).state_dict())
 
     def ratio(self, x: Tensor, stages: int) -> Tensor:
         """h, (N,) float64, of all training examples: a new classifier's estimate of the mixture's
@@ -220,19 +208,19 @@ class AdaGAN(StagedModule):
         seed = int(self.noise_seed)
         source = seeded(seed, "mix", stages, device=self.device)
         new: Any = fresh(self, mix(seed, "classifier", stages), loop=LoopOptions())
-        classifier = new.discriminator.train()
+        classifier = new.d.net.train()
         optimiser = torch.optim.Adam(classifier.parameters(), self.lr_mix)
         for _ in range(self.mix_steps):
             real = x[torch.randint(len(x), (ROWS,), generator=source, device=self.device)]
             fake = self.draw_from(ROWS, stages, source)
             with torch.enable_grad():
-                s = classifier(self.d_input(torch.cat([real, fake])))
+                s = classifier(self.scaled(torch.cat([real, fake])))
                 loss = F.softplus(-s[:ROWS]).mean() + F.softplus(s[ROWS:]).mean()
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
             optimiser.step()
         with torch.no_grad():
-            s = torch.cat([classifier.eval()(self.d_input(part)) for part in x.split(4096)])
+            s = torch.cat([classifier.eval()(self.scaled(part)) for part in x.split(4096)])
         return s.double().neg().exp()
 
     def on_fit_start(self) -> None:
@@ -249,15 +237,28 @@ class AdaGAN(StagedModule):
         return trainer.datamodule
 
     # -- losses -----------------------------------------------------------------------------------
+    def drawn(self, batch: Batch) -> Batch:
+        """From the second stage on as many rows of the training data, drawn by their weights."""
+        if int(self.stage) == 1:
+            return batch
+        u = self.noise.uniform(batch.n).double()
+        rows = torch.searchsorted(self.w.cumsum(0), u, right=True).clamp(max=len(self.w) - 1)
+        drawn = self._data().evaluation_batch("train", rows.cpu())
+        return drawn.to(self.device, self.float_dtype)
+
     def discriminator_loss(self, batch: Batch) -> Terms:
-        if int(self.stage) > 1:
-            u = self.noise.uniform(len(batch["x"])).double()
-            rows = torch.searchsorted(self.w.cumsum(0), u, right=True).clamp(max=len(self.w) - 1)
-            drawn = self._data().evaluation_batch("train", rows.cpu())
-            batch.update(
-                {name: value.to(batch[name]) for name, value in drawn.items()}
-            )  # in place: R1 is taken at the same rows
-        return super().discriminator_loss(batch)
+        x = self.scaled(self.drawn(batch)["x"])
+        return self.d.loss((x,), (self.g(self.codes(batch.n)),))
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
 
     def after_cycle(self, terms: Terms) -> None:
         terms["ess"] = 1 / (len(self.w) * self.w.square().sum())
@@ -269,20 +270,18 @@ class AdaGAN(StagedModule):
         """n examples of the mixture as it was after this many stages."""
         source = Draw(generator, self.device, self.float_dtype)
         z, u = self.draw_codes(n, source), source.uniform(n)
-        edges = torch.tensor(
-            mixture_weights([self.beta_of(t) for t in range(1, stages + 1)])
-        ).cumsum(0)[:-1]
+        shares = mixture_weights([self.beta_of(t) for t in range(1, stages + 1)])
+        edges = torch.tensor(shares).cumsum(0)[:-1]
         which = torch.bucketize(u, edges.to(u), right=True)
         x = z.new_empty(n, *self.spec.shape)
         for i in range(stages):
             rows = which == i
             if rows.any():
                 x[rows] = self.of_stage(i + 1)(z[rows])
-        return self.spec.from_signed(x)
+        return self.quantised(x)
 
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         return self.draw_from(n, int(self.stage), generator)
 
     # -- checkpoints ------------------------------------------------------------------------------

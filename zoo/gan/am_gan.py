@@ -18,7 +18,7 @@ Objective  D:  -E log D_y(x) - E log D_{K+1}(G(z_D)), G(z_D) detached: cross-ent
 Logs       train/fake_max_prob = E max_{i≤K} D_i(G(z)); train/acc, val/acc: share of real rows whose
            most probable class of data is theirs. val/am_*: the paper's AM score, of samples under a
            classifier that is not D (zoo.metrics.am_score).
-Sampling   z from the prior, G(z) quantised; in mode predefined G(z, c), c given or uniform.
+Sampling   z from the prior, G(z) quantised; in mode predefined G(z, c), c given.
 Notes      For K = 1 every mode is the non-saturating GAN with the logit l_1 - l_2. A smoothed
            target (loop.label_smooth) is the label with a and "fake" with 1 - a; a generated row
            whose target is flipped gets its dynamic class. The default nets have layer norm in G and
@@ -28,16 +28,18 @@ Notes      For K = 1 every mode is the non-saturating GAN with the logit l_1 - l
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Label, Spec, Vector
+from zoo.core.options import Count, Norm, Prior
 from zoo.nn import small
+from zoo.nn.prior import Draw, path
 from zoo.registry import Paper, register
-
-MODES = ("dynamic", "predefined", "label_gan")
 
 
 def dynamic_class(logits: Tensor) -> Tensor:
@@ -54,6 +56,16 @@ def of_class_and_fake(logits: Tensor, y: Tensor) -> Tensor:
     """log D_y and log D_{K+1}, (B, 2)."""
     log_p = logits.log_softmax(1)
     return torch.stack([log_p.gather(1, y[:, None])[:, 0], log_p[:, -1]], 1)
+
+
+def not_fake(logits: Tensor) -> Tensor:
+    """The log-odds of not being fake, (B,)."""
+    return logits[:, :-1].logsumexp(1) - logits[:, -1]
+
+
+# From log D_y and log D_{K+1}, (B, 2): what D pays for a row of data of class y, and for a made
+# one.
+OF_CLASS_AND_FAKE = Loss(real=lambda s: -s[:, 0], fake=lambda s: -s[:, 1], maker=lambda s: -s[:, 0])
 
 
 @register(
@@ -92,110 +104,124 @@ class AMGAN(GeneratorModule):
             adversarial loop.
     """
 
+    accepts = {"x": (Vector, Image), "y": Label}
+
     def __init__(
         self,
-        spec: DataSpec,
-        mode: str = "dynamic",
-        latent: int | None = None,
-        width: int | None = None,
-        kernel: int = 4,
-        norm: str = "layer",
-        norm_d: str = "none",
-        prior: str = "normal",
-        k: int = 1,
+        spec: Spec,
+        mode: Literal["dynamic", "predefined", "label_gan"] = "dynamic",
+        latent: Count | None = None,
+        width: Count | None = None,
+        kernel: Literal[4, 5] = 4,
+        norm: Norm = "layer",
+        norm_d: Norm = "none",
+        prior: Prior = "normal",
+        k: Count = 1,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if mode not in MODES:
-            raise ValueError(f"am_gan's mode is one of {', '.join(MODES)}, got {mode!r}")
-        if not spec.num_classes:
-            raise ValueError(
-                f"am_gan models labelled data, got {spec}; choose labelled data such as digits"
-            )
         super().__init__(
-            spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999)
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
         )
         self.mode = mode
         told = spec.num_classes if mode == "predefined" else 0
-        self.build(
-            small.generator(self.latent + told, spec.shape, width, kernel, norm),
-            small.discriminator(spec.shape, width, kernel, norm_d, outputs=spec.num_classes + 1),
-        )
+        self.g = small.generator(self.latent + told, spec.shape, width, kernel, norm)
+        outputs = spec.num_classes + 1
+        d = small.discriminator(spec.shape, width, kernel, norm_d, outputs=outputs)
+        self.d = Adversary(self, d, OF_CLASS_AND_FAKE, realness=not_fake)
 
-    # -- networks ---------------------------------------------------------------------------------
     @property
-    def conditions_on(self) -> str:
-        return "class" if self.mode == "predefined" else ""
+    def told(self) -> tuple[str, ...]:
+        return ("y",) if self.mode == "predefined" else ()
 
-    def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.generator(
-            torch.cat([z, self.one_hot(y)], 1) if self.mode == "predefined" else z
-        )
-
-    def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The log-odds of not being fake."""
-        logits = self.judge(x)
-        return logits[:, :-1].logsumexp(1) - logits[:, -1]
-
+    # -- losses -----------------------------------------------------------------------------------
     def draw_classes(self, n: int) -> Tensor | None:
         """What G is told of a step's rows, (n,)."""
-        return (
-            self.noise.integers(n, high=self.spec.num_classes)
-            if self.mode == "predefined"
-            else None
-        )
+        if self.mode != "predefined":
+            return None
+        return self.noise.integers(n, high=self.spec.num_classes)
 
-    # -- losses, from log D_y and log D_{K+1} -----------------------------------------------------
-    def price_real(self, s: Tensor) -> Tensor:
-        return -s[:, 0]
+    def make(self, z: Tensor, c: Tensor | None) -> Tensor:
+        """G(z), or G(z, c)."""
+        if c is None:
+            return self.g(z)
+        return self.g(torch.cat([z, F.one_hot(c, self.spec.num_classes).to(z.dtype)], 1))
 
-    def price_fake(self, s: Tensor) -> Tensor:
-        return -s[:, 1]
-
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        y, c = batch["y"], self.draw_classes(len(batch["x"]))
-        real, fake = self.scores({"x": batch["x"]} if c is None else {"x": batch["x"], "y": c})
-        on_real, on_fake = self.prices(
-            of_class_and_fake(real, y), of_class_and_fake(fake, dynamic_class(fake))
-        )
-        shares = {"acc": dynamic_class(real) == y}
-        shares |= {
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x, y, c = self.scaled(batch["x"]), batch["y"], self.draw_classes(batch.n)
+        real, fake = self.d.both((x,), (self.make(self.codes(batch.n), c),))
+        # A made row whose target is flipped gets its dynamic class.
+        on_real = of_class_and_fake(real, y)
+        on_fake = of_class_and_fake(fake, dynamic_class(fake))
+        shares = {
+            "acc": dynamic_class(real) == y,
             "d_acc_real": real.argmax(1) < self.spec.num_classes,
             "d_acc_fake": fake.argmax(1) == self.spec.num_classes,
         }
-        return {
-            "loss": on_real.mean() + on_fake.mean(),
-            **{name: share.float().mean() for name, share in shares.items()},
-        }
+        terms = {name: share.float().mean() for name, share in shares.items()}
+        return self.d.regularised({"loss": self.d.cost(on_real, on_fake), **terms}, x)
 
-    def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
-        n = batch if isinstance(batch, int) else len(batch["x"])
-        c = self.draw_classes(n)
-        logits = self.judge(self.seen(self.fakes(n, c)))
+    def generator_loss(self, batch: Batch) -> Terms:
+        c = self.draw_classes(batch.n)
+        logits = self.d.see(self.make(self.codes(batch.n), c))
         if self.mode == "label_gan":
             loss = any_class(logits)
         else:
-            loss = F.cross_entropy(
-                logits, dynamic_class(logits) if c is None else c, reduction="none"
-            )
-        return {"loss": loss.mean(), "fake_max_prob": logits.softmax(1)[:, :-1].amax(1).mean()}
+            target = dynamic_class(logits) if c is None else c
+            loss = F.cross_entropy(logits, target, reduction="none")
+        return {
+            "loss": loss.mean(),
+            "fake_max_prob": logits.softmax(1)[:, :-1].amax(1).mean(),
+        }
 
     # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
         return [
-            Phase("d", self.discriminator_loss, repeat=self.k),
-            Phase("g", self.generator_loss, real=False),
+            Phase("d", self.discriminator_loss, ("x", "y"), repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
         ]
 
     # -- use --------------------------------------------------------------------------------------
+    def from_codes(self, z: Tensor, *, y: Tensor | None = None) -> Tensor:
+        """G(z), or G(z, y), in the units of ``spec``, (B, *shape)."""
+        if self.told and y is None:
+            raise ValueError(
+                "am_gan with mode=predefined is told the class; give y=, labels 0 to "
+                f"{self.spec.num_classes - 1}"
+            )
+        return self.quantised(self.make(z, y if self.told else None))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        source = Draw(generator, self.device, self.float_dtype)
+        return self.from_codes(self.draw_codes(n, source), y=y)
+
+    @torch.no_grad()
+    def interpolate(
+        self, a: Tensor, b: Tensor, frames: int = 10, *, y: Tensor | None = None
+    ) -> Tensor:
+        """Examples along the path between codes a and b, of classes y: (B, frames, *shape)."""
+        z = path(self.prior, a, b, frames)
+        y = None if y is None else y.repeat_interleave(frames)
+        return self.from_codes(z.flatten(0, 1), y=y).unflatten(0, (len(a), frames))
+
     def classify(self, x: Tensor) -> Tensor:
         """P(y | x, not fake), (B, classes), by D."""
-        return self.judge(self.d_input(x))[:, :-1].softmax(1)
+        return self.d(self.scaled(x))[:, :-1].softmax(1)
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        logits = self.judge(self.d_input(batch["x"]))
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
+        logits = self.d(self.scaled(batch["x"]))
         shares = {
             "acc": dynamic_class(logits) == batch["y"],
             "d_acc_real": logits.argmax(1) < self.spec.num_classes,

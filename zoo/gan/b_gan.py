@@ -38,13 +38,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Spec
+from zoo.core.options import Count, Dropped, Norm, Prior, Range
 from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
@@ -115,65 +117,57 @@ class BGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
-    g_losses = ("f", "dual")
-
     def __init__(
         self,
-        spec: DataSpec,
-        f: str = "gan",
-        f_g: str | None = None,
-        g_loss: str = "f",
-        alpha: float = 0.0,
-        r_max: float | None = None,
-        latent: int | None = None,
-        width: int | None = None,
-        kernel: int = 4,
-        norm: str = "none",
-        prior: str = "normal",
-        k: int = 2,
+        spec: Spec,
+        f: Literal["pearson", "kl", "gan"] = "gan",
+        f_g: Literal["pearson", "kl", "gan"] | None = None,
+        g_loss: Literal["f", "dual"] = "f",
+        alpha: Dropped = 0.0,
+        r_max: Annotated[float, Range(1, above=True)] | None = None,
+        latent: Count | None = None,
+        width: Count | None = None,
+        kernel: Literal[4, 5] = 4,
+        norm: Norm = "none",
+        prior: Prior = "normal",
+        k: Count = 2,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        for name, value in (("f", f), ("f_g", f_g or f)):
-            if value not in FUNCTIONS:
-                raise ValueError(f"b_gan: {name} is one of {', '.join(FUNCTIONS)}, got {value!r}")
-        if not 0 <= alpha < 1:
-            raise ValueError(f"b_gan: alpha is in [0, 1), got {alpha}; 0 is the plain ratio")
-        if r_max is not None and not r_max > 1:
-            raise ValueError(
-                f"b_gan: r_max caps r above 1, where samples are drawn to, got {r_max}; null is "
-                f"no cap"
-            )
         super().__init__(
             spec,
             loop,
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
         )
-        self.f, self.alpha, self.r_max = f, alpha, r_max
+        self.f, self.alpha, self.r_max, self.g_loss = f, alpha, r_max, g_loss
         self.of_r, self.of_g = FUNCTIONS[f], FUNCTIONS[f_g or f]
-        generator = small.generator(self.latent, spec.shape, width, kernel)
-        self.build(generator, small.discriminator(spec.shape, width, kernel, norm))
+        self.g = small.generator(self.latent, spec.shape, width, kernel)
+        bregman = Loss(real=self.price_real, fake=self.price_fake, maker=self.price_maker)
+        r = small.discriminator(spec.shape, width, kernel, norm)
+        self.d = Adversary(self, r, bregman, watch=self.watched)
 
     # -- losses -----------------------------------------------------------------------------------
     def positive(self, s: Tensor) -> Tensor:
         return positive(s, self.f, self.alpha)
 
     def price_real(self, s: Tensor) -> Tensor:
+        """α (f'(r) r - f(r)) - f'(r)."""
         r = self.positive(s)
         return self.alpha * self.of_r.rest(r) - self.of_r.slope(r)
 
     def price_fake(self, s: Tensor) -> Tensor:
+        """(1 - α) (f'(r) r - f(r))."""
         return (1 - self.alpha) * self.of_r.rest(self.positive(s))
 
-    def price_generator(self, s: Tensor) -> Tensor:
+    def price_maker(self, s: Tensor) -> Tensor:
+        """f_G(r), or its dual f_G(r) - f_G'(r) r."""
         r = self.positive(s)
         if self.r_max is not None:
             r = r.clamp(max=self.r_max)
@@ -183,7 +177,7 @@ class BGAN(GeneratorModule):
         """What has these values under p and q, under α p + (1 - α) q."""
         return self.alpha * real + (1 - self.alpha) * fake
 
-    def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def watched(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         on_real, on_fake = self.positive(real), self.positive(fake)
         return {
             "div_lb": -self.price_real(real).mean() - self.price_fake(fake).mean(),
@@ -193,23 +187,31 @@ class BGAN(GeneratorModule):
             "d_acc_fake": (on_fake < 1).float().mean(),
         }
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        return self.d.loss((self.scaled(batch["x"]),), (self.g(self.codes(batch.n)),))
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """div_lb: the bound's two terms of each held-out example and one sample; ratio_mean: r of
         the two, weighed; both (B,).
         """
-        x = self.d_input(batch["x"])
-        real, fake = (
-            self.judge(x),
-            self.judge(
-                self.make(self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype)))
-            ),
-        )
+        z = self.draw_codes(batch.n, Draw(generator, self.device, self.float_dtype))
+        real, fake = self.d(self.scaled(batch["x"])), self.d(self.g(z))
         return {
             "div_lb": -self.price_real(real) - self.price_fake(fake),
             "ratio_mean": self.mixed(self.positive(real), self.positive(fake)),
         }
 
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
+
     # -- use --------------------------------------------------------------------------------------
     def ratio(self, x: Tensor) -> Tensor:
         """r of examples in the units of ``spec``, (B,): about p/q, or p/(α p + (1 - α) q)."""
-        return self.positive(self.judge(self.d_input(x)))
+        return self.positive(self.d(self.scaled(x)))

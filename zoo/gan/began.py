@@ -2,15 +2,14 @@
 
 Paper      Berthelot, Schumm, Metz. BEGAN: Boundary Equilibrium Generative Adversarial Networks.
            2017. arXiv:1703.10717.
-Model      x = G(z), z ~ U(-1, 1)^n. D is an auto-encoder, D(v) = Dec(Enc(v)); L(v) = mean |v -
-           D(v)|^η over pixels.
+Model      x = G(z), z ~ U(-1, 1)^n. D is an auto-encoder, D(v) = Dec(Enc(v));
+           L(v) = mean |v - D(v)|^η over pixels.
 Objective  D:  L(x) - k_t L(G(z_D)), G(z_D) detached; both terms flow through encoder and decoder.
            G:  L(G(z_G)), through both appearances of G(z_G): as D's input and as the target of its
-           reconstruction.
-Controller k_{t+1} = clip(k_t + λ (γ L(x) - L(G(z_G))), 0, 1) once a cycle, k_0 = 0, from losses
-averaged over all processes, with
-           the L(x) of the last D step. k_t is a float64 buffer. γ = E L(G(z)) / E L(x) is the
-           diversity ratio.
+               reconstruction.
+Controller k_{t+1} = clip(k_t + λ (γ L(x) - L(G(z_G))), 0, 1) once a cycle, k_0 = 0,
+           from losses averaged over all processes, with the L(x) of the last D step. k_t is a
+           float64 buffer. γ = E L(G(z)) / E L(x) is the diversity ratio.
 Logs       train/m_global = L(x) + |γ L(x) - L(G(z))|, the paper's convergence measure; train/k_t;
            train/balance.
 Schedule   Both learning rates are halved every ``halve_every`` cycles; and, where ``interval`` > 0,
@@ -30,15 +29,18 @@ Notes      No tanh anywhere: G's and the decoder's ends are linear. z_D and z_G 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, StepLR
 
-from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
-from zoo.core.module import Batch
-from zoo.nn.prior import Draw, Source, prior
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Range, Whole
+from zoo.nn.prior import path
 from zoo.registry import Paper, register
 
 
@@ -142,6 +144,27 @@ def convergence(loss_real: Tensor, loss_fake: Tensor, gamma: float) -> Tensor:
     return loss_real + (gamma * loss_real - loss_fake).abs()
 
 
+class AutoEncoder(nn.Module):
+    """D's two networks."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+
+class Energy(Adversary):
+    """D as an energy: L(v), (B,), of images in [-1, 1]; both terms flow through both networks."""
+
+    def reconstruct(self, v: Tensor) -> Tensor:
+        """D(v) = Dec(Enc(v))."""
+        through = self.game.through
+        return through(self.net.decoder, through(self.net.encoder, v))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        (v,) = inputs
+        return reconstruction_loss(v, self.reconstruct(v), self.game.eta)
+
+
 @register(
     "began",
     paper=Paper(
@@ -162,7 +185,7 @@ def convergence(loss_real: Tensor, loss_fake: Tensor, gamma: float) -> Tensor:
         ("val/recall_pixels", ">", 0.2),
     ),
 )
-class BEGAN(AdversarialModule):
+class BEGAN(GeneratorModule):
     """See the module's docstring.
 
     Args:
@@ -181,7 +204,7 @@ class BEGAN(AdversarialModule):
         loop: options of the adversarial loop.
     """
 
-    prior = "uniform"
+    accepts = {"x": Image}
     k_t: Tensor
     m_ema: Tensor
     m_best: Tensor
@@ -189,62 +212,59 @@ class BEGAN(AdversarialModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        arch: str = "mlp",
-        latent: int = 32,
-        code: int = 64,
-        width: int = 256,
-        base: int = 4,
-        gamma: float = 1.0,
+        spec: Spec,
+        arch: Literal["mlp", "conv"] = "mlp",
+        latent: Count = 32,
+        code: Count = 64,
+        width: Count = 256,
+        base: Count = 4,
+        gamma: Annotated[float, Range(0, 1, above=True)] = 1.0,
         lambda_k: float = 0.05,
-        k: int = 1,
-        eta: int = 1,
+        k: Count = 1,
+        eta: Literal[1, 2] = 1,
         lr_d: float = 1.5e-4,
         lr_g: float = 1.5e-3,
         beta1: float = 0.0,
         beta2: float = 0.999,
-        halve_every: int = 1500,
-        interval: int = 0,
+        halve_every: Whole = 1500,
+        interval: Whole = 0,
         skip: bool = False,
-        vanishing_residual: int = 0,
+        vanishing_residual: Whole = 0,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        spec.require("began", image=True)
-        if not 0 < gamma <= 1:
-            raise ValueError(f"began: gamma is a ratio in (0, 1], got {gamma}")
-        if k < 1:
-            raise ValueError(f"began: k is at least 1, got {k}")
-        if arch not in ("mlp", "conv"):
-            raise ValueError(f"began: arch is mlp or conv, got {arch!r}")
-        super().__init__(spec, loop)
-        self.arch, self.latent, self.gamma, self.lambda_k, self.k, self.eta = (
-            arch,
-            latent,
-            gamma,
-            lambda_k,
-            k,
-            eta,
+        super().__init__(
+            spec,
+            loop,
+            latent=latent,
+            prior="uniform",
+            k=k,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, beta2),
         )
-        self.lr_d, self.lr_g, self.betas, self.halve_every = lr_d, lr_g, (beta1, beta2), halve_every
-        self.interval, self.carry_steps = interval, vanishing_residual
+        self.arch, self.eta, self.carry_steps = arch, eta, vanishing_residual
+        self.gamma, self.lambda_k = gamma, lambda_k
+        self.halve_every, self.interval = halve_every, interval
+        encoder: nn.Module
+        decoder: nn.Module
         if arch == "mlp":
-            self.encoder: nn.Module = nn.Sequential(nn.Flatten(), mlp(spec.dim, width, width, code))
-            self.decoder: nn.Module = nn.Sequential(
-                mlp(code, width, width, spec.dim), nn.Unflatten(1, spec.shape)
-            )
-            self.generator: nn.Module = nn.Sequential(
-                mlp(latent, width, width, spec.dim), nn.Unflatten(1, spec.shape)
-            )
+            image = nn.Unflatten(1, spec.shape)
+            encoder = nn.Sequential(nn.Flatten(), mlp(spec.dim, width, width, code))
+            decoder = nn.Sequential(mlp(code, width, width, spec.dim), image)
+            self.g = nn.Sequential(mlp(latent, width, width, spec.dim), image)
         else:
             channels, size, wide = spec.shape
             if size != wide or size % base or (size // base) & (size // base - 1):
                 raise ValueError(
                     f"began's conv networks take square images of {base}·2^m pixels, got {spec}; "
-                    f"resize them or set base"
+                    "resize them or set base"
                 )
-            self.encoder = Encoder(channels, size, width, code, base)
-            self.decoder = Decoder(channels, size, width, code, base, skip)
-            self.generator = Decoder(channels, size, width, latent, base, skip)
+            encoder = Encoder(channels, size, width, code, base)
+            decoder = Decoder(channels, size, width, code, base, skip)
+            self.g = Decoder(channels, size, width, latent, base, skip)
+        alone = {"separate_batches": "the auto-encoder has no batch statistics"}
+        net = AutoEncoder(encoder, decoder)
+        self.d = Energy(self, net, realness=lambda energy: -energy, without=alone)
         self.register_buffer("k_t", torch.zeros((), dtype=torch.float64))
         self.register_buffer("m_ema", torch.zeros((), dtype=torch.float64))
         self.register_buffer("m_best", torch.full((), float("inf"), dtype=torch.float64))
@@ -254,43 +274,31 @@ class BEGAN(AdversarialModule):
     @property
     def carry(self) -> float:
         """The vanishing residual's c: 1 at first, 0 from ``vanishing_residual`` cycles on."""
-        step = self.trainer.global_step if self._trainer is not None else self.carry_steps
-        return max(0.0, 1 - step / self.carry_steps) if self.carry_steps else 0.0
+        if not self.carry_steps or self.step is None:
+            return 0.0
+        return max(0.0, 1 - self.step / self.carry_steps)
 
-    def _net(self, net: nn.Module, v: Tensor) -> Tensor:
+    def through(self, net: nn.Module, v: Tensor) -> Tensor:
+        """A network's output; the convolutional ones are told the carry."""
         return net(v) if self.arch == "mlp" else net(v, self.carry)
 
-    def autoencode(self, v: Tensor) -> Tensor:
-        """D(v) = Dec(Enc(v)), images in [-1, 1]."""
-        return self._net(self.decoder, self._net(self.encoder, v))
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x = self.scaled(batch["x"])
+        (fake,) = self.d.stored(self.through(self.g, self.codes(batch.n)))
+        energies = self.d(torch.cat([self.d.noisy(x), self.d.noisy(fake)]))
+        real, fake = (energy.mean() for energy in energies.chunk(2))
+        terms = {"loss": real - self.k_t.to(real.dtype) * fake, "recon_real": real}
+        return self.d.regularised(terms, x)
 
-    def energy(self, v: Tensor) -> Tensor:
-        """L(v), (B,)."""
-        return reconstruction_loss(v, self.autoencode(v), self.eta)
-
-    def draw_codes(self, n: int, source: Source) -> Tensor:
-        """z ~ U[-1, 1]^latent, (n, latent)."""
-        return prior(self.prior, n, self.latent, source)
-
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = self.spec.to_signed(batch["x"])
-        with torch.no_grad():
-            fake = self._net(self.generator, self.draw_codes(len(x), self.noise))
-        real, fake = (e.mean() for e in self.energy(torch.cat([x, fake])).chunk(2))
-        return {"loss": real - self.k_t.to(real.dtype) * fake, "recon_real": real}
-
-    def generator_loss(self, n: int) -> dict[str, Tensor]:
-        loss = self.energy(self._net(self.generator, self.draw_codes(n, self.noise))).mean()
+    def generator_loss(self, batch: Batch) -> Terms:
+        loss = self.d.see(self.through(self.g, self.codes(batch.n))).mean()
         return {"loss": loss, "recon_fake": loss}
 
     # -- the game ---------------------------------------------------------------------------------
-    def players(self) -> dict[str, nn.Module | list[nn.Module]]:
-        return {"d": [self.encoder, self.decoder], "g": self.generator}
-
     def phases(self) -> list[Phase]:
         return [
-            Phase("d", self.discriminator_loss, repeat=self.k),
-            Phase("g", self.generator_loss, real=False),
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
         ]
 
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
@@ -315,22 +323,17 @@ class BEGAN(AdversarialModule):
                     group["lr"] = max(group["lr"] / 2, 1e-6)
 
     # -- use --------------------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        return self.from_codes(self.draw_codes(n, Draw(generator, self.device, self.float_dtype)))
-
     def from_codes(self, z: Tensor) -> Tensor:
         """G(z) in levels."""
-        return self.spec.from_signed(self._net(self.generator, z))
+        return self.quantised(self.through(self.g, z))
 
     def encode(self, x: Tensor) -> Tensor:
         """D's code of images in levels, (B, code)."""
-        return self._net(self.encoder, self.spec.to_signed(x))
+        return self.through(self.d.net.encoder, self.scaled(x))
 
     def decode(self, h: Tensor) -> Tensor:
         """Images in levels from D's code: D's decoder, not G."""
-        return self.spec.from_signed(self._net(self.decoder, h))
+        return self.quantised(self.through(self.d.net.decoder, h))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """D(x) in levels."""
@@ -341,45 +344,35 @@ class BEGAN(AdversarialModule):
         """z with G(z) near each image, (B, latent), by Adam on mean |G(z) - x| (section 4.3); G is
         left as it is.
         """
-        target = self.spec.to_signed(x)
+        target = self.scaled(x)
         g = torch.Generator(x.device).manual_seed(0)
-        z = (
-            torch.rand(len(x), self.latent, generator=g, device=x.device, dtype=target.dtype) * 2
-            - 1
-        ).requires_grad_()
+        u = torch.rand(len(x), self.latent, generator=g, device=x.device, dtype=target.dtype)
+        z = (u * 2 - 1).requires_grad_()
         optimiser = torch.optim.Adam([z], lr)
         for _ in range(steps):
-            loss = (self._net(self.generator, z) - target).abs().flatten(1).mean(1).sum()
+            loss = (self.through(self.g, z) - target).abs().flatten(1).mean(1).sum()
             (z.grad,) = torch.autograd.grad(loss, z)
             optimiser.step()
             with torch.no_grad():
                 z.clamp_(-1, 1)
         return z.detach()
 
+    @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """Images between two images, (B, frames, *shape) in levels: both inverted, then linear in
         z.
         """
-        za, zb = self.invert(a), self.invert(b)
-        t = torch.linspace(0, 1, frames, device=za.device, dtype=za.dtype)[:, None]
-        z = (1 - t) * za[:, None] + t * zb[:, None]
-        with torch.no_grad():
-            images = self.from_codes(z.flatten(0, 1))
-        return images.view(len(a), frames, *self.spec.shape)
+        z = path(self.prior, self.invert(a), self.invert(b), frames)
+        return self.from_codes(z.flatten(0, 1)).unflatten(0, (len(a), frames))
 
     # -- optimisers -------------------------------------------------------------------------------
-    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {
-            p: torch.optim.Adam(self.parameters_of(p), lr, self.betas, fused=True)
-            for p, lr in rates.items()
-        }
+    def optimisers(self) -> dict[str, Optimizer]:
+        return self.one_each(torch.optim.Adam, betas=self.betas, fused=True)
 
-    def schedulers(
-        self, optimisers: dict[str, torch.optim.Optimizer]
-    ) -> dict[str, torch.optim.lr_scheduler.LRScheduler]:
-        steps = {"d": self.halve_every * self.k, "g": self.halve_every} if self.halve_every else {}
+    def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
+        if not self.halve_every:
+            return {}
         return {
-            p: torch.optim.lr_scheduler.StepLR(optimisers[p], n, gamma=0.5)
-            for p, n in steps.items()
+            p: StepLR(optimiser, self.halve_every * self.steps_of(p), gamma=0.5)
+            for p, optimiser in optimisers.items()
         }

@@ -7,13 +7,14 @@ Model      continuous: x = G(z). discrete, multinomial: G gives the logits of g(
            Bernoulli or categorical pixels, and x ~ g(x|z). D sees samples of 0 and 1 (as -1 and 1),
            or one-hot levels; s is its logit.
 Objective  D:  -E log D(x) - E log(1 - D(x̃)), so that w(x) = e^{s(x)} → p/q.
-           G, importance (algorithm 1): for each z_i, M samples x_im ~ g(·|z_i) and weights w̃_im =
-           softmax_m s(x_im), all without gradient;
-               -1/B Σ_i Σ_m w̃_im log g(x_im|z_i), whose gradient is that of KL(w g/Z ‖ g) given
-               z_i. D is not differentiated.
-           G, reinforce (reversed KL): -1/(BM) Σ_im (s(x_im) - log Ẑ_i - 1) log g(x_im|z_i), log Ẑ_i
-           = log mean_m e^{s(x_im)}. G, continuous: ½ E s(G(z))² = ½ E (log D - log(1 - D))²:
-           samples are drawn to the boundary from both sides.
+           G, importance (algorithm 1): for each z_i, M samples x_im ~ g(·|z_i) and weights
+               w̃_im = softmax_m s(x_im), all without gradient;
+               -1/B Σ_i Σ_m w̃_im log g(x_im|z_i),
+               whose gradient is that of KL(w g/Z ‖ g) given z_i. D is not differentiated.
+           G, reinforce (reversed KL), log Ẑ_i = log mean_m e^{s(x_im)}:
+               -1/(BM) Σ_im (s(x_im) - log Ẑ_i - 1) log g(x_im|z_i).
+           G, continuous: samples are drawn to the boundary from both sides,
+               ½ E s(G(z))² = ½ E (log D - log(1 - D))².
 Running Z  log_z=True keeps log Z, a running mean (decay 0.995) of log E_q w over generator steps,
            in a buffer: continuous pulls to s = log Z, and reinforce takes it in place of each log
            Ẑ_i. Importance weights are normalised for each z and need none.
@@ -33,19 +34,21 @@ Notes      The default networks are MLPs for discrete data, and those of the oth
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Prior, Range
 from zoo.nn import small
+from zoo.nn.adversarial_losses import divergence
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
-MODES = ("discrete", "multinomial", "continuous")
 DECAY = 0.995  # of log Z
 CODES = 512  # behind val/pixel_mean_error
 
@@ -165,57 +168,35 @@ class BSGAN(GeneratorModule):
             adversarial loop.
     """
 
-    g_losses = ("importance", "reinforce")
     log_z: Tensor
     mean_image: Tensor
 
     def __init__(
         self,
-        spec: DataSpec,
-        mode: str = "discrete",
-        g_loss: str = "importance",
-        samples: int = 20,
+        spec: Spec,
+        mode: Literal["discrete", "multinomial", "continuous"] = "discrete",
+        g_loss: Literal["importance", "reinforce"] = "importance",
+        samples: Annotated[int, Range(2)] = 20,
         log_z: bool = False,
-        arch: str = "small",
-        latent: int | None = None,
-        width: int | None = None,
-        prior: str = "normal",
-        k: int = 1,
-        optimiser: str = "adam",
+        arch: Literal["small", "conv"] = "small",
+        latent: Count | None = None,
+        width: Count | None = None,
+        prior: Prior = "normal",
+        k: Count = 1,
+        optimiser: Literal["adam", "rmsprop"] = "adam",
         lr_d: float = 1e-3,
         lr_g: float = 1e-3,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        for name, value, allowed in (
-            ("mode", mode, MODES),
-            ("arch", arch, ("small", "conv")),
-            ("optimiser", optimiser, ("adam", "rmsprop")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"bs_gan: {name} is one of {', '.join(allowed)}, got {value!r}")
-        if samples < 2:
-            raise ValueError(
-                f"bs_gan: samples are weighed against each other and at least 2, got {samples}"
-            )
         if mode == "continuous" and arch == "conv":
             raise ValueError(
                 "bs_gan: arch=conv gives the logits of levels, got mode=continuous; set arch=small"
             )
         if mode == "continuous" and g_loss != "importance":
             raise ValueError(
-                f"bs_gan: g_loss is of data with levels and has no meaning with mode=continuous, "
+                "bs_gan: g_loss is of data with levels and has no meaning with mode=continuous, "
                 f"got {g_loss!r}; leave it out"
-            )
-        if mode != "continuous" and spec.levels is None:
-            raise ValueError(
-                f"bs_gan with mode={mode} models data with levels, got {spec}; set "
-                f"--model.mode=continuous"
-            )
-        if mode == "discrete" and spec.levels != 2:
-            remedy = "binarise it (--data.binarize=threshold), or set --model.mode=multinomial"
-            raise ValueError(
-                f"bs_gan with mode=discrete models data with 2 levels, got {spec}; {remedy}"
             )
         super().__init__(
             spec,
@@ -223,58 +204,62 @@ class BSGAN(GeneratorModule):
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
         )
-        self.mode, self.samples, self.running, self.optimiser = mode, samples, log_z, optimiser
-        self.outputs = (
-            1 if mode == "continuous" or spec.levels == 2 else spec.levels or 1
-        )  # numbers that G gives a pixel
-        if mode == "continuous":
-            self.build(
-                small.generator(self.latent, spec.shape, width),
-                small.discriminator(spec.shape, width),
+        if mode != "continuous" and spec.levels is None:
+            raise ValueError(
+                f"bs_gan with mode={mode} models data with levels, got {spec}; set "
+                "--model.mode=continuous"
             )
+        if mode == "discrete" and spec.levels != 2:
+            remedy = "binarise it (--data.binarize=threshold), or set --model.mode=multinomial"
+            raise ValueError(
+                f"bs_gan with mode=discrete models data with 2 levels, got {spec}; {remedy}"
+            )
+        self.mode, self.g_loss, self.samples = mode, g_loss, samples
+        self.running, self.optimiser = log_z, optimiser
+        # numbers that G gives a pixel
+        self.outputs = 1 if mode == "continuous" or spec.levels == 2 else spec.levels or 1
+        d: nn.Module
+        if mode == "continuous":
+            self.g = small.generator(self.latent, spec.shape, width)
+            d = small.discriminator(spec.shape, width)
         elif arch == "conv":
-            spec.require("bs_gan with arch=conv", image=True)
+            spec.require("bs_gan with arch=conv", x=Image)
             channels, height, breadth = spec.shape
             if height % 4 or breadth % 4:
                 raise ValueError(
                     f"bs_gan's convolutions take images of multiples of 4 pixels, got {spec}; "
-                    f"resize them, or set arch=small"
+                    "resize them, or set arch=small"
                 )
             maps = channels * self.outputs
-            self.build(
-                ConvLogits(self.latent, maps, height, breadth), ConvJudge(maps, height, breadth)
-            )
+            self.g = ConvLogits(self.latent, maps, height, breadth)
+            d = ConvJudge(maps, height, breadth)
         else:
             dim = (spec.dim * self.outputs,)
-            self.build(
-                small.MLPGenerator(self.latent, dim, width or 128),
-                small.MLPDiscriminator(dim, width or 128),
-            )
-        if self.loop.replay and self.outputs > 1:
-            self.register_buffer(
-                "replay_x",
-                torch.zeros(self.loop.replay, self.outputs * spec.shape[0], *spec.shape[1:]),
-            )
+            self.g = small.MLPGenerator(self.latent, dim, width or 128)
+            d = small.MLPDiscriminator(dim, width or 128)
+        # -log D(x), -log(1 - D(x̃)), and in the continuous mode ½ (s - log Z)² for G.
+        boundary = Loss(
+            real=lambda s: F.softplus(-s),
+            fake=F.softplus,
+            maker=lambda s: (s - self.log_z.to(s.dtype)).square() / 2,
+        )
+        seen = [(self.outputs * spec.shape[0], *spec.shape[1:])]
+        self.d = Adversary(self, d, boundary, inputs=seen, watch=divergence)
         self.register_buffer("log_z", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean_image", torch.zeros(spec.shape))  # in [0, 1]
 
-    def initialise_from(self, x: Tensor) -> None:
-        self.mean_image.copy_(self.spec.to_unit(x).mean(0))
+    def initialise_from(self, batch: Batch) -> None:
+        self.mean_image.copy_(self.spec.to_unit(batch["x"]).mean(0))
 
     # -- discrete data ----------------------------------------------------------------------------
     def logits(self, z: Tensor) -> Tensor:
         """Logits of each level of each pixel, (B, D, L)."""
-        out = (
-            self.generator(z)
-            .view(len(z), self.spec.shape[0], self.outputs, -1)
-            .transpose(2, 3)
-            .flatten(1, 2)
-        )
+        out = self.g(z).view(len(z), self.spec.shape[0], self.outputs, -1)
+        out = out.transpose(2, 3).flatten(1, 2)
         return out if self.outputs > 1 else torch.cat([torch.zeros_like(out), out], 2)
 
     def shown(self, levels: Tensor) -> Tensor:
@@ -286,46 +271,41 @@ class BSGAN(GeneratorModule):
         one_hot = F.one_hot(x, self.outputs).to(self.float_dtype).movedim(-1, at)
         return one_hot.flatten(at - 1, at)
 
-    def d_input(self, x: Tensor) -> Tensor:
-        return super().d_input(x) if self.mode == "continuous" else self.shown(x.long().flatten(1))
+    def scaled(self, x: Tensor) -> Tensor:
+        return super().scaled(x) if self.mode == "continuous" else self.shown(x.long().flatten(1))
 
-    def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """G(z), or the most probable levels, as D sees them."""
-        return (
-            super().make(z) if self.mode == "continuous" else self.shown(self.logits(z).argmax(2))
-        )
-
-    def fakes(self, n: int, y: Tensor | None = None) -> Tensor:
-        """n new samples, one for each code."""
+    def made(self, n: int) -> Tensor:
+        """n new samples, one for each code, as D sees them."""
+        z = self.codes(n)
         if self.mode == "continuous":
-            return super().fakes(n, y)
-        logits = self.logits(self.draw_codes(n, self.noise))
-        return self.shown(draw_levels(logits, self.noise.uniform(n, 1, self.spec.dim))[:, 0])
+            return self.g(z)
+        u = self.noise.uniform(n, 1, self.spec.dim)
+        return self.shown(draw_levels(self.logits(z), u)[:, 0])
 
     # -- losses -----------------------------------------------------------------------------------
-    def price_generator(self, s: Tensor) -> Tensor:
-        """Continuous: ½ (s - log Z)², log Z = 0 unless it is estimated."""
-        return (s - self.log_z.to(s.dtype)).square() / 2
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        return self.d.loss((self.scaled(batch["x"]),), (self.made(batch.n),))
 
-    def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
-        n = batch if isinstance(batch, int) else len(batch["x"])
+    def generator_loss(self, batch: Batch) -> Terms:
         if self.mode == "continuous":
-            s = self.judge(self.seen(self.fakes(n)))
-            return {"loss": self.price_generator(s).mean(), **self.weights_of(s)}
-        logits = self.logits(self.draw_codes(n, self.noise))
+            s = self.d.see(self.made(batch.n))
+            return {"loss": self.d.price.maker(s).mean(), **self.weights_of(s)}
+        logits = self.logits(self.codes(batch.n))
         with torch.no_grad():
-            levels = draw_levels(logits, self.noise.uniform(n, self.samples, self.spec.dim))
-            s = self.judge(self.seen(self.shown(levels)).flatten(0, 1)).view(n, -1)
+            u = self.noise.uniform(batch.n, self.samples, self.spec.dim)
+            levels = draw_levels(logits, u)
+            s = self.d(self.d.noisy(self.shown(levels)).flatten(0, 1)).view(batch.n, -1)
             ess = 1 / s.softmax(1).square().sum(1)
         log_g = log_mass(levels, logits)
         if self.g_loss == "importance":
             loss = importance_loss(s, log_g)
         else:
             of_each = s.logsumexp(1, keepdim=True) - math.log(self.samples)
-            loss = reinforce_loss(s, log_g, self.log_z.to(s.dtype) if self.running else of_each)
+            log_z = self.log_z.to(s.dtype) if self.running else of_each
+            loss = reinforce_loss(s, log_g, log_z)
         return {"loss": loss.mean(), "ess": ess.mean(), **self.weights_of(s)}
 
-    def weights_of(self, s: Tensor) -> dict[str, Tensor]:
+    def weights_of(self, s: Tensor) -> Terms:
         """What is logged of w = e^s."""
         s = s.detach()
         return {
@@ -334,20 +314,26 @@ class BSGAN(GeneratorModule):
             "log_w_var": s.var(correction=0),
         }
 
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
+
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
         if self.running:
             self.log_z.lerp_(self.reduce(terms["w_mean"]).log(), 1 - DECAY)
 
     # -- use --------------------------------------------------------------------------------------
-    def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def from_codes(self, z: Tensor) -> Tensor:
         """G(z), or the most probable levels, in the units of ``spec``, (B, *shape)."""
         if self.mode == "continuous":
             return super().from_codes(z)
         return self.logits(z).argmax(2).to(self.float_dtype).view(len(z), *self.spec.shape)
 
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         source = Draw(generator, self.device, self.float_dtype)
         z = self.draw_codes(n, source)
         if self.mode == "continuous":
@@ -360,24 +346,20 @@ class BSGAN(GeneratorModule):
         if self.mode == "continuous":
             return self.spec.to_unit(self.from_codes(z)).mean(0)
         p = self.logits(z).softmax(2)
-        return (
-            (p @ torch.linspace(0, 1, p.shape[2], dtype=p.dtype, device=p.device))
-            .mean(0)
-            .view(self.spec.shape)
-        )
+        of_level = torch.linspace(0, 1, p.shape[2], dtype=p.dtype, device=p.device)
+        return (p @ of_level).mean(0).view(self.spec.shape)
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """pixel_mean_error: the same for each row, (B,); of data with levels."""
         if self.spec.levels is None:
             return {}
         z = self.draw_codes(CODES, Draw(generator, self.device, self.float_dtype))
         error = (self.mean_sample(z) - self.mean_image).abs().mean()
-        return {"pixel_mean_error": error.expand(len(batch["x"]))}
+        return {"pixel_mean_error": error.expand(batch.n)}
 
     # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
         if self.optimiser == "adam":
             return super().optimisers()
-        return self.one_each(
-            torch.optim.RMSprop, alpha=0.9, eps=1e-3
-        )  # Lasagne's, whose 1e-6 is added under the root
+        # Lasagne's, whose 1e-6 is added under the root
+        return self.one_each(torch.optim.RMSprop, alpha=0.9, eps=1e-3)

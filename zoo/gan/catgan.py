@@ -27,15 +27,15 @@ Notes      The minibatch must hold many more rows than K. Hm is of the rows of a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
-from zoo.core.adversarial import TOOLKIT
-from zoo.core.few_labels import FewLabels
-from zoo.core.module import Batch
+from zoo.bases import Adversary, FewLabels, GeneratorModule, LoopOptions, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, NonNegative, Norm, Prior, Whole
 from zoo.nn import small
 from zoo.nn.prior import Source
 from zoo.nn.votes import Votes
@@ -94,6 +94,14 @@ def layers(inputs: int, hidden: Sequence[int], outputs: int, norm: str) -> list[
     return [*stages, nn.Linear(inputs, outputs)]
 
 
+class Noised(Adversary):
+    """An adversary whose layers' inputs get gaussian noise in training."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Logits of the categories, (B, K)."""
+        return self.net(*inputs, self.game.noise if self.training else None)
+
+
 @register(
     "catgan",
     paper=Paper(
@@ -134,96 +142,85 @@ class CatGAN(FewLabels, GeneratorModule):
             adversarial loop.
     """
 
-    toolkit = TOOLKIT - {"label_smooth", "label_flip"}  # there are no targets
-
     def __init__(
         self,
-        spec: DataSpec,
-        mode: str = "unsup",
-        classes: int = 0,
-        labels: int | None = None,
+        spec: Spec,
+        mode: Literal["unsup", "semi"] = "unsup",
+        classes: Whole = 0,
+        labels: Count | None = None,
         lam: float = 1.0,
-        arch: str = "mlp",
-        hidden_d: Sequence[int] = (128, 128),
-        hidden_g: Sequence[int] = (128, 128),
-        width: int | None = None,
-        norm_d: str = "none",
-        norm_g: str = "layer",
-        noise: float = 0.3,
-        latent: int | None = None,
-        prior: str = "normal",
-        k: int = 1,
-        cross_rank: str = "gather",
+        arch: Literal["mlp", "conv"] = "mlp",
+        hidden_d: Sequence[Count] = (128, 128),
+        hidden_g: Sequence[Count] = (128, 128),
+        width: Count | None = None,
+        norm_d: Norm = "none",
+        norm_g: Norm = "layer",
+        noise: NonNegative = 0.3,
+        latent: Count | None = None,
+        prior: Prior = "normal",
+        k: Count = 1,
+        cross_rank: Literal["gather", "local"] = "gather",
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        for name, value, allowed in (
-            ("mode", mode, ("unsup", "semi")),
-            ("arch", arch, ("mlp", "conv")),
-            ("cross_rank", cross_rank, ("gather", "local")),
-            ("norm_d", norm_d, small.NORMS),
-            ("norm_g", norm_g, small.NORMS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"catgan's {name} is one of {', '.join(allowed)}, got {value!r}")
         if mode == "semi" and not spec.num_classes:
             raise ValueError(
                 f"catgan's mode semi needs labels, got {spec}; choose labelled data such as "
-                f"digits, or mode=unsup"
+                f"digits, "
+                "or mode=unsup"
             )
         if mode == "semi" and classes not in (0, spec.num_classes):
             raise ValueError(
                 f"catgan's classes is free in mode unsup only, got {classes} for "
-                f"{spec.num_classes} classes"
+                f"{spec.num_classes} classes; leave it at 0"
             )
-        if noise < 0:
-            raise ValueError(f"catgan's noise is not negative, got {noise}")
         super().__init__(
-            spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999)
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
         )
         self.mode, self.lam, self.cross_rank = mode, lam, cross_rank
         self.classes = classes or (spec.num_classes if mode == "semi" else FREE)
         if self.classes < 2:
-            raise ValueError(f"catgan needs at least two classes, got {self.classes}")
+            raise ValueError(
+                f"catgan needs at least two classes, got {self.classes}; raise classes"
+            )
         if arch == "conv":
-            spec.require("catgan with arch=conv", image=True)
-            g: nn.Module = small.ConvGenerator(self.latent, spec.shape, width or 32, norm=norm_g)
+            spec.require("catgan with arch=conv", x=Image)
+            self.g = small.ConvGenerator(self.latent, spec.shape, width or 32, norm=norm_g)
             net = small.ConvDiscriminator(
                 spec.shape, width or 32, norm=norm_d, outputs=self.classes
             )
             stages = [*net.stages, nn.Sequential(net.end, nn.Flatten())]
         else:
             end = [nn.Tanh()] if spec.levels is not None else []
-            g = nn.Sequential(
-                *layers(self.latent, hidden_g, spec.dim, norm_g), *end, nn.Unflatten(1, spec.shape)
-            )
+            made = layers(self.latent, hidden_g, spec.dim, norm_g)
+            self.g = nn.Sequential(*made, *end, nn.Unflatten(1, spec.shape))
             stages = layers(spec.dim, hidden_d, self.classes, norm_d)
             stages[0] = nn.Sequential(nn.Flatten(), stages[0])
-        self.build(g, Discriminator(stages, noise))
+        # How sure D is, -H[p(k | x)], is what R1 differentiates.
+        d = Discriminator(stages, noise)
+        self.d = Noised(self, d, realness=lambda logits: -conditional_entropy(logits))
         self.votes = Votes(self.classes, spec.num_classes)
         self.use_labels(labels)
-
-    # -- networks ---------------------------------------------------------------------------------
-    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Logits of the categories, (B, K)."""
-        return self.discriminator(x, self.noise if self.training else None)
-
-    def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """How sure D is: -H[p(k | x)]."""
-        return -conditional_entropy(self.judge(x))
 
     # -- losses -----------------------------------------------------------------------------------
     def entropies(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Hm and Hc of a minibatch."""
         p = logits.softmax(1).mean(0)
-        return marginal_entropy(
-            self.shared_mean(p) if self.cross_rank == "gather" else p
-        ), conditional_entropy(logits).mean()
+        marginal = marginal_entropy(self.shared_mean(p) if self.cross_rank == "gather" else p)
+        return marginal, conditional_entropy(logits).mean()
 
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        real, fake = self.scores(batch)
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x = self.scaled(batch["x"])
+        real, fake = self.d.both((x,), (self.g(self.codes(batch.n)),))
         hm_real, hc_real = self.entropies(real)
         hm_fake, hc_fake = self.entropies(fake)
         loss = -hm_real + hc_real - hc_fake
@@ -234,24 +231,24 @@ class CatGAN(FewLabels, GeneratorModule):
         if self.spec.num_classes:
             self.votes.add(real.argmax(1), batch["y"], self.reduce, self.labelled(batch))
             terms["nmi"] = self.votes.nmi()
-        return {"loss": loss, **terms}
+        return self.d.regularised({"loss": loss, **terms}, x)
 
-    def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
-        n = batch if isinstance(batch, int) else len(batch["x"])
-        hm, hc = self.entropies(self.judge(self.seen(self.fakes(n))))
+    def generator_loss(self, batch: Batch) -> Terms:
+        hm, hc = self.entropies(self.d.see(self.g(self.codes(batch.n))))
         return {"loss": hc - hm}
 
     # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
+        reads = ("x", "y") if self.spec.num_classes else ("x",)
         return [
-            Phase("d", self.discriminator_loss, repeat=self.k),
-            Phase("g", self.generator_loss, real=False),
+            Phase("d", self.discriminator_loss, reads, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
         ]
 
     # -- use --------------------------------------------------------------------------------------
     def categories(self, x: Tensor) -> Tensor:
         """p(k | x), (B, K), of examples in the units of ``spec``."""
-        return self.judge(self.d_input(x)).softmax(1)
+        return self.d(self.scaled(x)).softmax(1)
 
     def classify(self, x: Tensor) -> Tensor:
         """P(y | x), (B, num_classes): in mode "unsup" each category's probability goes to its
@@ -269,9 +266,9 @@ class CatGAN(FewLabels, GeneratorModule):
             else p @ F.one_hot(self.votes.names(), self.spec.num_classes).to(p.dtype)
         )
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         x = batch["x"]
-        logits = self.judge(self.d_input(x))
+        logits = self.d(self.scaled(x))
         values = {"hc_real": conditional_entropy(logits)}
         if self.spec.num_classes:
             said = logits.argmax(1) if self.mode == "semi" else self.votes.names()[logits.argmax(1)]

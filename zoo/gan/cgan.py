@@ -11,7 +11,7 @@ Objective  Equation 2, with the labels of real examples for the generated ones t
            the optimum is s* = log p(x, y)/q(x, y): a right x with a wrong y is told from real.
 Logs       train/jsd_bound = (log 4 - loss_d)/2 without the mismatched term, a lower bound of
            JSD(p(x, y)‖q(x, y)) in nats.
-Sampling   z from the prior, y given or uniform, G(z | y) quantised.
+Sampling   z from the prior, y given, G(z | y) quantised.
 Notes      ``arch="mlp"`` has the paper's shape: in G the code and the class each have a layer of
            rectified linear units, joined by a third; in D each a maxout layer, joined by a third;
            images in [0, 1]. ``arch="conv"`` gives the class to the convolutional pair of the zoo,
@@ -23,16 +23,20 @@ Notes      ``arch="mlp"`` has the paper's shape: in G the code and the class eac
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
-from zoo.core.adversarial import TOOLKIT, Terms
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Label, Spec, Vector
+from zoo.core.options import Count, Dropped, Prior
+from zoo.nn.adversarial_losses import divergence
 from zoo.nn.maxout import Maxout
-from zoo.nn.prior import path
+from zoo.nn.prior import Draw, path
 from zoo.nn.schedules import goodfellow
 from zoo.nn.small import ConvDiscriminator, ConvGenerator, logits
 from zoo.registry import Paper, register
@@ -116,6 +120,13 @@ class Joined(nn.Module):
         return self.net(torch.cat([v, maps.to(v.dtype)], 1))
 
 
+# -log D(x), -log(1 - D(G(z))), and what G pays: -log D(G(z)) or log(1 - D(G(z))), from logits s.
+LOSSES = {
+    "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
+    "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
+}
+
+
 @register(
     "cgan",
     paper=Paper("Mirza, Osindero", "Conditional Generative Adversarial Nets", 2014, "1411.1784"),
@@ -123,7 +134,7 @@ class Joined(nn.Module):
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate"},
-    conditions_on="class",
+    told=("y",),
     data="digits",
     learns=(
         ("val/cond_acc_digitsnet", ">", 0.88),
@@ -156,131 +167,115 @@ class CGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
-    toolkit = TOOLKIT - {"replay"}  # the store does not know its rows' classes
+    accepts = {"x": (Vector, Image), "y": Label}
 
     def __init__(
         self,
-        spec: DataSpec,
-        arch: str = "mlp",
-        latent: int | None = None,
-        prior: str = "normal",
-        g_widths: tuple[int, int, int] = (64, 64, 128),
-        d_units: tuple[int, int, int] = (64, 32, 64),
-        d_pieces: tuple[int, int, int] = (3, 3, 3),
-        dropout: float = 0.0,
-        width: int = 32,
-        g_loss: str = "nonsat",
+        spec: Spec,
+        arch: Literal["mlp", "conv"] = "mlp",
+        latent: Count | None = None,
+        prior: Prior = "normal",
+        g_widths: tuple[Count, Count, Count] = (64, 64, 128),
+        d_units: tuple[Count, Count, Count] = (64, 32, 64),
+        d_pieces: tuple[Count, Count, Count] = (3, 3, 3),
+        dropout: Dropped = 0.0,
+        width: Count = 32,
+        g_loss: Literal["nonsat", "minimax"] = "nonsat",
         mismatch: bool = False,
-        k: int = 1,
-        optimiser: str = "adam",
+        k: Count = 1,
+        optimiser: Literal["adam", "sgd"] = "adam",
         lr_d: float = 1e-3,
         lr_g: float = 1e-3,
         beta1: float = 0.5,
         lr_decay: float = 1.00004,
         momentum_end: float = 0.7,
-        momentum_steps: int = 125_000,
+        momentum_steps: Count = 125_000,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if spec.num_classes < 2:
-            raise ValueError(
-                f"cgan is conditioned on the class, got {spec}; choose labelled data such as "
-                f"digits, or toy2d with labelled=true"
-            )
-        if arch not in ("mlp", "conv"):
-            raise ValueError(f"cgan: arch is mlp or conv, got {arch!r}")
-        if optimiser not in ("adam", "sgd"):
-            raise ValueError(f"cgan: optimiser is adam or sgd, got {optimiser!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"cgan: dropout is a share of the units below 1, got {dropout}")
+        if spec.num_classes == 1:
+            raise ValueError(f"cgan is told the class, got one class in {spec}; choose more")
         super().__init__(
             spec,
             loop,
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
+            unit=arch == "mlp",
         )
-        self.arch, self.mismatch, self.optimiser = arch, mismatch, optimiser
-        self.lr_decay, self.momentum_end, self.momentum_steps = (
-            lr_decay,
-            momentum_end,
-            momentum_steps,
-        )
+        self.mismatch, self.optimiser, self.lr_decay = mismatch, optimiser, lr_decay
+        self.momentum_end, self.momentum_steps = momentum_end, momentum_steps
         classes, shape = spec.num_classes, spec.shape
+        d: nn.Module
         if arch == "mlp":
-            generator: nn.Module = Generator(self.latent, classes, shape, g_widths, dropout)
-            self.build(generator, Discriminator(spec.dim, classes, d_units, d_pieces, dropout))
+            self.g = Generator(self.latent, classes, shape, g_widths, dropout)
+            d = Discriminator(spec.dim, classes, d_units, d_pieces, dropout)
         else:
-            spec.require("cgan with arch=conv", image=True)
-            generator = Joined(ConvGenerator(self.latent + classes, shape, width, norm="layer"))
-            self.build(
-                generator, Joined(ConvDiscriminator((shape[0] + classes, *shape[1:]), width))
-            )
-
-    # -- what the networks read -------------------------------------------------------------------
-    def d_input(self, x: Tensor) -> Tensor:
-        """Examples as D sees them."""
-        return (self.spec.to_unit if self.arch == "mlp" else self.spec.to_signed)(x)
-
-    def make(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.generator(z, self.one_hot(y))
-
-    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.discriminator(x, self.one_hot(y))
+            spec.require("cgan with arch=conv", x=Image)
+            self.g = Joined(ConvGenerator(self.latent + classes, shape, width, norm="layer"))
+            d = Joined(ConvDiscriminator((shape[0] + classes, *shape[1:]), width))
+        seen = [shape, (classes,)]
+        self.d = Adversary(self, d, LOSSES[g_loss], inputs=seen, watch=divergence)
 
     # -- losses -----------------------------------------------------------------------------------
+    def one_hot(self, y: Tensor) -> Tensor:
+        """Labels, (B,), or mixed ones as they are, (B, classes)."""
+        return (F.one_hot(y, self.spec.num_classes) if y.ndim == 1 else y).to(self.float_dtype)
+
     def discriminator_loss(self, batch: Batch) -> Terms:
-        terms = super().discriminator_loss(batch)
-        if not self.mismatch:
-            return terms
-        others = self.noise.integers(len(batch["y"]), high=self.spec.num_classes - 1)
-        wrong = (batch["y"] + 1 + others) % self.spec.num_classes
-        s = self.judge(self.seen(self.d_input(batch["x"])), wrong)
-        return terms | {
-            "loss": terms["loss"] + self.price_fake(s).mean(),
-            "d_acc_mismatched": (s < 0).float().mean(),
-        }
+        x, c = self.scaled(batch["x"]), self.one_hot(batch["y"])
+        real, fake = self.d.both((x, c), (self.g(self.codes(batch.n), c), c))
+        terms = {"loss": self.d.cost(real, fake), **divergence(real, fake)}
+        if self.mismatch:
+            others = self.noise.integers(batch.n, high=self.spec.num_classes - 1)
+            wrong = self.one_hot((batch["y"] + 1 + others) % self.spec.num_classes)
+            s = self.d.see(x, wrong)
+            terms["loss"] = terms["loss"] + F.softplus(s).mean()  # -log(1 - D(x | y'))
+            terms["d_acc_mismatched"] = (s < 0).float().mean()
+        return self.d.regularised(terms, x, c)
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        c = self.one_hot(batch["y"])
+        return {"loss": self.d.fool(self.g(self.codes(batch.n), c), c)}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, ("x", "y"), repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, ("y",)),
+        ]
 
     # -- use --------------------------------------------------------------------------------------
-    def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+    def from_codes(self, z: Tensor, *, y: Tensor) -> Tensor:
         """G(z | y) in the units of ``spec``, (B, *shape)."""
-        return (self.spec.from_unit if self.arch == "mlp" else self.spec.from_signed)(
-            self.make(z, y)
-        )
+        return self.quantised(self.g(z, self.one_hot(y)))
+
+    @torch.no_grad()
+    def sample(self, n: int, *, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        source = Draw(generator, self.device, self.float_dtype)
+        return self.from_codes(self.draw_codes(n, source), y=y)
 
     @torch.no_grad()
     def interpolate(
-        self,
-        a: Tensor,
-        b: Tensor,
-        frames: int = 10,
-        y: Tensor | None = None,
-        to: Tensor | None = None,
+        self, a: Tensor, b: Tensor, frames: int = 10, *, y: Tensor, to: Tensor | None = None
     ) -> Tensor:
         """Examples along the path between codes a and b, (B, latent), and along the line from
-        classes y to classes ``to`` (None: the same), (B, frames, *shape)."""
+        classes y to classes ``to`` (None: the same), (B, frames, *shape).
+        """
         z, first = path(self.prior, a, b, frames), self.one_hot(y)
         c = path("uniform", first, first if to is None else self.one_hot(to), frames)
-        return self.from_codes(z.flatten(0, 1), c.flatten(0, 1)).unflatten(0, (len(a), frames))
+        return self.from_codes(z.flatten(0, 1), y=c.flatten(0, 1)).unflatten(0, (len(a), frames))
 
     # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        return (
-            super().optimisers()
-            if self.optimiser == "adam"
-            else self.one_each(torch.optim.SGD, momentum=self.betas[0])
-        )
+        if self.optimiser == "adam":
+            return super().optimisers()
+        return self.one_each(torch.optim.SGD, momentum=self.betas[0])
 
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":
             return {}
-        return goodfellow(
-            optimisers,
-            self.lr_decay,
-            (self.betas[0], self.momentum_end),
-            self.momentum_steps,
-            self.k,
-        )
+        momenta = (self.betas[0], self.momentum_end)
+        return goodfellow(optimisers, self.lr_decay, momenta, self.momentum_steps, self.steps_of)

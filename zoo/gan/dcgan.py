@@ -22,13 +22,24 @@ Notes      Real and generated images pass through D separately, each normalised 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Prior
+from zoo.nn.adversarial_losses import divergence
 from zoo.nn.small import ConvDiscriminator, ConvGenerator, initialise
 from zoo.registry import Paper, register
+
+# -log D(x), -log(1 - D(G(z))), and what G pays: -log D(G(z)) or log(1 - D(G(z))), from logits s.
+LOSSES = {
+    "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
+    "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
+}
 
 
 @register(
@@ -70,41 +81,52 @@ class DCGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
-    discriminator: ConvDiscriminator
+    accepts = {"x": Image}
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int = 32,
-        width: int = 32,
-        kernel: int = 4,
-        prior: str = "uniform",
-        g_loss: str = "nonsat",
-        k: int = 1,
+        spec: Spec,
+        latent: Count = 32,
+        width: Count = 32,
+        kernel: Literal[4, 5] = 4,
+        prior: Prior = "uniform",
+        g_loss: Literal["nonsat", "minimax"] = "nonsat",
+        k: Count = 1,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        spec.require("dcgan", image=True)
         super().__init__(
             spec,
             loop,
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
         )
-        self.build(
-            initialise(ConvGenerator(latent, spec.shape, width, kernel, norm="batch")),
-            initialise(ConvDiscriminator(spec.shape, width, kernel, norm="batch")),
-        )
+        self.g = initialise(ConvGenerator(latent, spec.shape, width, kernel, norm="batch"))
+        d = initialise(ConvDiscriminator(spec.shape, width, kernel, norm="batch"))
+        self.d = Adversary(self, d, LOSSES[g_loss], watch=divergence)
+
+    # -- losses -----------------------------------------------------------------------------------
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        return self.d.loss((self.scaled(batch["x"]),), (self.g(self.codes(batch.n)),))
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
 
     # -- use --------------------------------------------------------------------------------------
     def d_features(self, x: Tensor) -> Tensor:
         """Features of images in levels for a linear classifier, (B, 16 · number of D's filters)."""
-        hidden = self.discriminator.activations(self.spec.to_signed(x))
+        hidden = self.d.net.activations(self.scaled(x))
         return torch.cat([F.adaptive_max_pool2d(h, 4).flatten(1) for h in hidden], 1)

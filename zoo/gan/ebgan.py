@@ -5,14 +5,15 @@ Paper      Zhao, Mathieu, LeCun. Energy-based Generative Adversarial Network. IC
 Model      x = G(z). D is an auto-encoder; its energy E(v) is the error of the reconstruction
            Dec(Enc(v)), low where data are.
 Objective  D:  E_p E(x) + E [m - E(G(z_D))]₊, G(z_D) detached: a hinge for each sample, so that
-           those above the margin m cost nothing.
+               those above the margin m cost nothing.
            G:  E E(G(z_G)) + λ PT(S), through both appearances of G(z), as D's input and as the
-           target; S = Enc(G(z)). PT(S) = 1/(B(B-1)) Σ_{i≠j} (S_iᵀS_j / ‖S_i‖‖S_j‖)², equation 4:
-           the squared cosine of two samples' codes, for variety. For fixed G the least loss of D
-           over all energies is m (1 - TV(p, q)): 0 where p ≥ q and m where p < q (lemma 1).
-Energy     ``error="mse"``: the mean over pixels of (Dec(Enc(v)) - v)²; "l2": the norm ‖Dec(Enc(v))
-           - v‖, as the paper has it, which grows with the number of pixels. m is in its units,
-             above the energy of real images: with "mse" below 1, with "l2" 10 to 80.
+               target; S = Enc(G(z)).
+           PT(S) = 1/(B(B-1)) Σ_{i≠j} (S_iᵀS_j / ‖S_i‖‖S_j‖)², equation 4: the squared cosine of two
+           samples' codes, for variety. For fixed G the least loss of D over all energies is
+           m (1 - TV(p, q)): 0 where p ≥ q and m where p < q (lemma 1).
+Energy     ``error="mse"``: the mean over pixels of (Dec(Enc(v)) - v)²; "l2": the norm
+           ‖Dec(Enc(v)) - v‖, as the paper has it, which grows with the number of pixels. m is in
+           its units, above the energy of real images: with "mse" below 1, with "l2" 10 to 80.
 Logs       train/energy_real, train/energy_fake; train/hinge_active, share of samples with E < m;
            train/pt; val/energy, val/energy_ratio: the same over the error of the mean training
            image; val/noise_auc: how often uniform noise has more energy than a held-out image.
@@ -30,12 +31,14 @@ Notes      ``margin_steps`` lets m fall linearly to 0 (section 4.4 anneals it). 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
-from zoo.core.adversarial import TOOLKIT
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, NonNegative, Norm, Positive, Prior, Whole
 from zoo.nn import small
 from zoo.registry import Paper, register
 
@@ -53,9 +56,8 @@ class AutoEncoder(nn.Module):
         filters, biased = [channels, *(width << i for i in range(stages))], norm == "none"
 
         def normalised(i: int) -> list[nn.Module]:
-            return (
-                [nn.LeakyReLU(0.2)] if biased else [nn.BatchNorm2d(filters[i]), nn.LeakyReLU(0.2)]
-            )
+            norms: list[nn.Module] = [] if biased else [nn.BatchNorm2d(filters[i])]
+            return [*norms, nn.LeakyReLU(0.2)]
 
         down: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         up: list[nn.Module] = [nn.ConvTranspose2d(width, channels, 4, 2, 1), nn.Tanh()]
@@ -88,12 +90,32 @@ def pulling_away(codes: Tensor) -> Tensor:
     if n < 2:
         raise ValueError(
             f"ebgan: the pulling-away term compares samples and needs two of them, got {n}; raise "
-            f"the batch size, or set pt=0"
+            "the batch size, or set pt=0"
         )
     with torch.autocast(codes.device.type, enabled=False):
         unit = nn.functional.normalize(small.full(codes).flatten(1), dim=1)
         squares = (unit @ unit.T).square()
         return (squares.sum() - squares.diagonal().sum()) / (n * (n - 1))
+
+
+class Energy(Adversary):
+    """An auto-encoder whose value is its error, the energy."""
+
+    def distance(self, v: Tensor, reconstruction: Tensor) -> Tensor:
+        """(B,)."""
+        squares = (small.full(reconstruction) - small.full(v)).square().flatten(1)
+        if self.game.error == "mse":
+            return squares.mean(1)
+        return (squares.sum(1) + 1e-12).sqrt()  # a finite slope at zero
+
+    def energy(self, v: Tensor, code: Tensor) -> Tensor:
+        """E of images, (B,), given their codes."""
+        return self.distance(v, self.net.decoder(code))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """E, (B,)."""
+        (v,) = inputs
+        return self.energy(v, self.net.encoder(v))
 
 
 @register(
@@ -137,143 +159,112 @@ class EBGAN(GeneratorModule):
             adversarial loop.
     """
 
-    toolkit = TOOLKIT - {"label_smooth", "label_flip"}  # an energy has no targets
-    discriminator: AutoEncoder
+    accepts = {"x": Image}
+    d: Energy
     mean_error: Tensor
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int = 32,
-        code: int = 32,
-        width: int = 16,
-        width_g: int = 32,
-        stages: int | None = None,
-        norm: str = "none",
-        norm_g: str = "none",
-        error: str = "mse",
-        margin: float = 0.1,
-        margin_steps: int = 0,
-        pt: float = 0.1,
-        cross_rank: str = "gather",
-        prior: str = "normal",
-        k: int = 1,
+        spec: Spec,
+        latent: Count = 32,
+        code: Whole = 32,
+        width: Count = 16,
+        width_g: Count = 32,
+        stages: Count | None = None,
+        norm: Literal["none", "batch"] = "none",
+        norm_g: Norm = "none",
+        error: Literal["mse", "l2"] = "mse",
+        margin: Positive = 0.1,
+        margin_steps: Whole = 0,
+        pt: NonNegative = 0.1,
+        cross_rank: Literal["gather", "local"] = "gather",
+        prior: Prior = "normal",
+        k: Count = 1,
         lr_d: float = 1e-3,
         lr_g: float = 1e-3,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        spec.require("ebgan", image=True)
-        if error not in ("mse", "l2"):
-            raise ValueError(f"ebgan: error is mse or l2, got {error!r}")
-        if norm not in ("none", "batch"):
-            raise ValueError(f"ebgan: norm is none or batch, got {norm!r}")
-        if cross_rank not in ("gather", "local"):
-            raise ValueError(f"ebgan: cross_rank is gather or local, got {cross_rank!r}")
-        if not margin > 0 or margin_steps < 0 or pt < 0:
-            raise ValueError(
-                f"ebgan: margin is positive, margin_steps and pt are not negative, got {margin}, "
-                f"{margin_steps}, {pt}"
-            )
-        if stages is not None and stages < 1:
-            raise ValueError(
-                f"ebgan: stages are at least 1, or null for as many as lead to the base grid, got "
-                f"{stages}"
-            )
         super().__init__(
-            spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999)
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
         )
-        self.error, self.margin, self.margin_steps, self.pt, self.cross_rank = (
-            error,
-            margin,
-            margin_steps,
-            pt,
-            cross_rank,
-        )
+        self.error, self.margin, self.margin_steps = error, margin, margin_steps
+        self.pt, self.cross_rank = pt, cross_rank
         _, height, breadth = spec.shape
         stages = stages or small.doublings(height, breadth)
         if height % (1 << stages) or breadth % (1 << stages):
             raise ValueError(
-                f"ebgan's {stages} convolutions halve images of multiples of {1 << stages} "
-                f"pixels, got {spec}; lower stages"
+                f"ebgan's {stages} convolutions halve images of multiples of {1 << stages} pixels, "
+                f"got {spec}; lower stages"
             )
-        generator = small.ConvGenerator(latent, spec.shape, width_g, norm=norm_g)
-        self.build(generator, AutoEncoder(spec.shape, width, code, stages, norm))
+        self.g = small.ConvGenerator(latent, spec.shape, width_g, norm=norm_g)
+        hinge = Loss(
+            real=lambda e: e,
+            fake=lambda e: nn.functional.relu(self.m - e),
+            maker=lambda e: e,
+            targets=False,
+        )
+        net = AutoEncoder(spec.shape, width, code, stages, norm)
+        self.d = Energy(self, net, hinge, realness=lambda e: -e, watch=self.watched)
         self.register_buffer("mean_error", torch.ones(()))  # of the mean image
 
-    def initialise_from(self, x: Tensor) -> None:
-        v = self.d_input(x)
+    def initialise_from(self, batch: Batch) -> None:
+        v = self.scaled(batch["x"])
         mean = v.mean(0, keepdim=True)
-        self.mean_error.copy_(
-            torch.cat([self.distance(rows, mean.expand_as(rows)) for rows in v.split(1024)]).mean()
-        )
-
-    # -- the energy -------------------------------------------------------------------------------
-    def distance(self, v: Tensor, reconstruction: Tensor) -> Tensor:
-        """(B,)."""
-        squares = (small.full(reconstruction) - small.full(v)).square().flatten(1)
-        return (
-            squares.mean(1) if self.error == "mse" else (squares.sum(1) + 1e-12).sqrt()
-        )  # a finite slope at zero
-
-    def energy(self, v: Tensor, code: Tensor) -> Tensor:
-        """E of images, (B,), given their codes."""
-        return self.distance(v, self.discriminator.decoder(code))
-
-    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The energy, (B,)."""
-        return self.energy(x, self.discriminator.encoder(x))
-
-    def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return -self.judge(x)
+        errors = [self.d.distance(rows, mean.expand_as(rows)) for rows in v.split(1024)]
+        self.mean_error.copy_(torch.cat(errors).mean())
 
     # -- losses -----------------------------------------------------------------------------------
     @property
     def m(self) -> float:
         """The margin at this step."""
-        if not self.margin_steps or self._trainer is None:
+        if not self.margin_steps:
             return self.margin
-        return self.margin * max(0.0, 1 - self.trainer.global_step / self.margin_steps)
+        return self.margin * max(0.0, 1 - (self.step or 0) / self.margin_steps)
 
-    def price_real(self, s: Tensor) -> Tensor:
-        return s
+    def watched(self, real: Tensor, fake: Tensor) -> Terms:
+        active = (fake < self.m).float().mean()
+        return {"energy_real": real.mean(), "energy_fake": fake.mean(), "hinge_active": active}
 
-    def price_fake(self, s: Tensor) -> Tensor:
-        return nn.functional.relu(self.m - s)
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        return self.d.loss((self.scaled(batch["x"]),), (self.g(self.codes(batch.n)),))
 
-    def price_generator(self, s: Tensor) -> Tensor:
-        return s
-
-    def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        return {
-            "energy_real": real.mean(),
-            "energy_fake": fake.mean(),
-            "hinge_active": (fake < self.m).float().mean(),
-        }
-
-    def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
-        fake = self.seen(self.fakes(batch if isinstance(batch, int) else len(batch["x"])))
-        code = self.discriminator.encoder(fake)
-        loss = self.price_generator(self.energy(fake, code)).mean()
+    def generator_loss(self, batch: Batch) -> Terms:
+        fake = self.d.noisy(self.g(self.codes(batch.n)))
+        code = self.d.net.encoder(fake)
+        loss = self.d.price.maker(self.d.energy(fake, code)).mean()
         if not self.pt:
             return {"loss": loss}
-        pt = pulling_away(
-            self.everyone(code, gradients=True) if self.cross_rank == "gather" else code
-        )
+        gather = self.cross_rank == "gather"
+        pt = pulling_away(self.everyone(code, gradients=True) if gather else code)
         return {"loss": loss + self.pt * pt, "pt": pt}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
 
     # -- use --------------------------------------------------------------------------------------
     def encode(self, x: Tensor) -> Tensor:
         """D's code of images in levels, (B, code)."""
-        return self.discriminator.encoder(self.d_input(x)).flatten(1)
+        return self.d.net.encoder(self.scaled(x)).flatten(1)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Dec(Enc(x)) in levels."""
-        return self.spec.from_signed(self.discriminator(self.d_input(x)))
+        return self.quantised(self.d.net(self.scaled(x)))
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        x = self.d_input(batch["x"])
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
+        x = self.scaled(batch["x"])
         noise = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) * 2 - 1
-        energy, of_noise = self.judge(x), self.judge(noise)
+        energy, of_noise = self.d(x), self.d(noise)
         auc = (of_noise > energy[:, None]).to(energy.dtype).mean(1)
         return {"energy": energy, "energy_ratio": energy / self.mean_error, "noise_auc": auc}

@@ -4,14 +4,13 @@ Paper      Nowozin, Cseke, Tomioka. f-GAN: Training Generative Neural Samplers u
            Divergence Minimization. NIPS 2016. arXiv:1606.00709.
 Model      x = G(z); T(x) = g_f(V(x)), where V is a network with a linear end and g_f an increasing
            map onto the domain of f*.
-Objective  F = E_p T(x) - E_q f*(T(x)) ≤ D_f(p‖q) = ∫ q f(p/q), with equality at T* = f'(p/q).
-           (equations 4, 6)
+Objective  F = E_p T(x) - E_q f*(T(x)) ≤ D_f(p‖q) = ∫ q f(p/q), with equality at T* = f'(p/q)
+           (equations 4, 6).
            V:  -F, G(z) detached.
            G:  -E_q f*(T(G(z))) (g_loss="minimax"), or -E_q T(G(z)) (g_loss="nonsat", section 3.2).
 Divergences  "tv", "kl", "rkl", "pearson", "neyman", "hellinger", "jeffrey", "js", "gan", "alpha":
-             the table ``DIVERGENCES``. "kl" is
-           KL(p‖q) of data and samples, "js" is 2 JSD and "gan" 2 JSD - log 4: Goodfellow et al.'s
-           game.
+           the table ``DIVERGENCES``. "kl" is KL(p‖q) of data and samples, "js" is 2 JSD and "gan"
+           2 JSD - log 4: Goodfellow et al.'s game.
 Training   Algorithm 1, the single-step method: both gradients from the same weights and the same
            samples, then both steps. So G plays first, and V learns from the samples that G made
            before it moved. ``simultaneous=False``: k steps of V, then one of G; with "js" or "gan"
@@ -36,13 +35,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Prior
 from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
@@ -75,14 +76,12 @@ def omega(y: Tensor) -> Tensor:
     once.
     """
     with torch.no_grad():
-        a = torch.where(
-            y > 1, y.clamp(min=1).log(), y
-        )  # above the root, whence the steps fall monotonically
+        # above the root, whence the steps fall monotonically
+        a = torch.where(y > 1, y.clamp(min=1).log(), y)
         for _ in range(8):
             a = a - (a.exp() + a - y) / (a.exp() + 1)
-    return (
-        a - (a.exp() + a - y) / (a.exp() + 1)
-    ).exp()  # one more step, which carries the derivative w/(1 + w)
+    # one more step, which carries the derivative w/(1 + w)
+    return (a - (a.exp() + a - y) / (a.exp() + 1)).exp()
 
 
 def jeffrey_conjugate(t: Tensor) -> Tensor:
@@ -109,6 +108,7 @@ def alpha_divergence(alpha: float) -> Divergence:
 
 
 LOG2 = math.log(2.0)
+Name = Literal["tv", "kl", "rkl", "pearson", "neyman", "hellinger", "jeffrey", "js", "gan", "alpha"]
 DIVERGENCES: dict[str, Divergence] = {  # f, f*, g_f, f*(g_f(v)), f'(1)
     "tv": Divergence(
         lambda u: (u - 1).abs() / 2,
@@ -262,31 +262,25 @@ class FGAN(GeneratorModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        divergence: str = "js",
+        spec: Spec,
+        divergence: Name = "js",
         alpha: float = 1.5,
-        arch: str = "small",
-        latent: int | None = None,
-        width: int | None = None,
-        prior: str = "normal",
-        g_loss: str = "nonsat",
+        arch: Literal["small", "paper", "line"] = "small",
+        latent: Count | None = None,
+        width: Count | None = None,
+        prior: Prior = "normal",
+        g_loss: Literal["nonsat", "minimax"] = "nonsat",
         simultaneous: bool = True,
-        k: int = 1,
+        k: Count = 1,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if divergence not in (*DIVERGENCES, "alpha"):
-            raise ValueError(
-                f"f_gan: divergence is one of {', '.join(DIVERGENCES)}, alpha, got {divergence!r}"
-            )
-        if arch not in ("small", "paper", "line"):
-            raise ValueError(f"f_gan: arch is small, paper or line, got {arch!r}")
         if simultaneous and k > 1:
             raise ValueError(
                 f"f_gan: simultaneous steps leave one to each player, got k={k}; set k=1, or "
-                f"simultaneous=false"
+                "simultaneous=false"
             )
         super().__init__(
             spec,
@@ -294,47 +288,40 @@ class FGAN(GeneratorModule):
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
+            unit=arch == "paper",
         )
-        self.divergence = (
-            alpha_divergence(alpha) if divergence == "alpha" else DIVERGENCES[divergence]
-        )
-        self.arch, self.simultaneous = arch, simultaneous
-        self.held: list[
-            Tensor
-        ] = []  # the samples of G's turn, one tensor a micro-batch, for V's turn after it
+        named = alpha_divergence(alpha) if divergence == "alpha" else DIVERGENCES[divergence]
+        self.divergence, self.g_loss, self.simultaneous = named, g_loss, simultaneous
+        v: nn.Module
         if arch == "small":
-            self.build(
-                small.generator(self.latent, spec.shape, width),
-                small.discriminator(spec.shape, width),
-            )
+            self.g = small.generator(self.latent, spec.shape, width)
+            v = small.discriminator(spec.shape, width)
         elif arch == "paper":
-            spec.require("f_gan with arch=paper", image=True)
+            spec.require("f_gan with arch=paper", x=Image)
             width = width or 1200
-            nets = (
-                SigmoidGenerator(self.latent, spec.shape, width),
-                Variational(spec.dim, width // 5, nn.ELU),
-            )
-            self.build(*(small.uniform(net, 0.05) for net in nets))
+            g = SigmoidGenerator(self.latent, spec.shape, width)
+            v = Variational(spec.dim, width // 5, nn.ELU)
+            self.g, v = (small.uniform(net, 0.05) for net in (g, v))
         else:
             if spec.shape != (1,) or self.latent != 1:
                 raise ValueError(
-                    f"f_gan with arch=line models points of the line with one latent, got {spec} "
-                    f"and latent={self.latent}; "
-                    "set --data.kind=mixture1d and --model.latent=1"
+                    "f_gan with arch=line models points of the line with one latent, got "
+                    f"{spec} and latent={self.latent}; set --data.kind=mixture1d and "
+                    "--model.latent=1"
                 )
-            self.build(LinearGenerator(), Variational(1, width or 64, nn.Tanh))
+            self.g, v = LinearGenerator(), Variational(1, width or 64, nn.Tanh)
+        bound = Loss(real=self.price_real, fake=self.price_fake, maker=self.price_maker)
+        self.d = Adversary(self, v, bound, watch=self.watched)
 
     # -- losses -----------------------------------------------------------------------------------
     def bounded(self, v: Tensor) -> Tensor:
-        return (
-            v.clamp(-self.divergence.largest, self.divergence.largest)
-            if self.divergence.exponential
-            else v
-        )
+        """V's output where its exponentials are finite."""
+        if not self.divergence.exponential:
+            return v
+        return v.clamp(-self.divergence.largest, self.divergence.largest)
 
     def price_real(self, s: Tensor) -> Tensor:
         """-T."""
@@ -344,10 +331,11 @@ class FGAN(GeneratorModule):
         """f*(T)."""
         return self.divergence.composite(self.bounded(s))
 
-    def price_generator(self, s: Tensor) -> Tensor:
+    def price_maker(self, s: Tensor) -> Tensor:
+        """-T of a made row, or -f*(T)."""
         return self.price_real(s) if self.g_loss == "nonsat" else -self.price_fake(s)
 
-    def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def watched(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         g, middle = self.divergence.g, self.divergence.threshold
         terms = {
             "div_lb": -self.price_real(real).mean() - self.price_fake(fake).mean(),
@@ -355,43 +343,32 @@ class FGAN(GeneratorModule):
             "d_acc_fake": (g(self.bounded(fake)) <= middle).float().mean(),
         }
         if self.divergence.exponential:
-            terms["clamped"] = (
-                (torch.cat([real, fake]).abs() > self.divergence.largest).float().mean()
-            )
+            beyond = torch.cat([real, fake]).abs() > self.divergence.largest
+            terms["clamped"] = beyond.float().mean()
         return terms
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        """-F, of new samples, or of those of G's turn."""
+        fake = batch["fake"] if self.simultaneous else self.g(self.codes(batch.n))
+        return self.d.loss((self.scaled(batch["x"]),), (fake,))
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        fake = self.g(self.codes(batch.n))
+        terms = {"loss": self.d.fool(fake)}
+        return terms | {"fake": fake} if self.simultaneous else terms
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """div_lb: the bound's two terms of each held-out example and one sample, (B,)."""
-        x = self.d_input(batch["x"])
-        fake = self.make(self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype)))
-        return {"div_lb": -self.price_real(self.judge(x)) - self.price_fake(self.judge(fake))}
+        fake = self.g(self.draw_codes(batch.n, Draw(generator, self.device, self.float_dtype)))
+        s, t = self.d(self.scaled(batch["x"])), self.d(fake)
+        return {"div_lb": -self.price_real(s) - self.price_fake(t)}
 
     # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
-        return super().phases()[::-1] if self.simultaneous else super().phases()
-
-    def before_cycle(self, step: int) -> None:
-        self.held.clear()
-
-    def fakes(self, n: int, y: Tensor | None = None) -> Tensor:
-        fake = super().fakes(n, y)
-        if self.simultaneous:
-            self.held.append(fake.detach())
-        return fake
-
-    def fakes_for_d(self, n: int, y: Tensor | None = None) -> Tensor:
-        if not self.simultaneous:
-            return super().fakes_for_d(n, y)
-        fake = (
-            self.held.pop(0) if self.held else super().fakes(n, y).detach()
-        )  # none are held outside a cycle
-        return self._replayed(fake) if self.loop.replay else fake
-
-    # -- use --------------------------------------------------------------------------------------
-    def d_input(self, x: Tensor) -> Tensor:
-        return (self.spec.to_unit if self.arch == "paper" else self.spec.to_signed)(x)
-
-    def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return (self.spec.from_unit if self.arch == "paper" else self.spec.from_signed)(
-            self.make(z, y)
-        )
+        v_loss, g_loss = self.discriminator_loss, self.generator_loss
+        if self.simultaneous:  # V learns from the samples that G made before it moved
+            return [
+                Phase("g", g_loss, reads=(), makes=("fake",)),
+                Phase("d", v_loss, ("x", "fake"), critic=True),
+            ]
+        return [Phase("d", v_loss, repeat=self.k, critic=True), Phase("g", g_loss, reads=())]

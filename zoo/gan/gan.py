@@ -6,9 +6,9 @@ Model      x = G(z); D(v) = σ(s(v)) is the probability that v is real. All loss
            the logit s.
 Objective  D:  -E log D(x) - E log(1 - D(G(z_D))), G(z_D) detached: ascent of the value function V,
            equation 1.
-           G:  -E log D(G(z_G)) (g_loss="nonsat", what the authors train, section 3), or E log(1 -
-           D(G(z_G))) (g_loss="minimax"). For fixed G the optimum is D* = p/(p + q), where V = -log
-           4 + 2 JSD(p‖q) (theorem 1).
+           G:  -E log D(G(z_G)) (g_loss="nonsat", what the authors train, section 3), or
+               E log(1 - D(G(z_G))) (g_loss="minimax").
+           For fixed G the optimum is D* = p/(p + q), where V = -log 4 + 2 JSD(p‖q) (theorem 1).
 Training   Algorithm 1: k steps of D, each with fresh data and fresh noise, then one of G.
 Logs       train/jsd_bound = (log 4 - loss_d)/2, a lower bound of JSD(p‖q) in nats, whatever D is;
            train/d_acc_real, train/d_acc_fake.
@@ -24,17 +24,28 @@ Notes      The default is Adam on MLPs for vectors, and on small convolutional n
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Prior
 from zoo.nn import small
+from zoo.nn.adversarial_losses import divergence
 from zoo.nn.maxout import Maxout
 from zoo.nn.schedules import goodfellow
 from zoo.registry import Paper, register
 
+# -log D(x), -log(1 - D(G(z))), and what G pays: -log D(G(z)) or log(1 - D(G(z))), from logits s.
+LOSSES = {
+    "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
+    "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
+}
 PIECES = 5  # linear maps of one maxout unit
 
 
@@ -109,87 +120,73 @@ class GAN(GeneratorModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        arch: str = "small",
-        latent: int | None = None,
-        width: int | None = None,
-        prior: str = "normal",
-        g_loss: str = "nonsat",
-        k: int = 1,
-        optimiser: str = "adam",
+        spec: Spec,
+        arch: Literal["small", "maxout"] = "small",
+        latent: Count | None = None,
+        width: Count | None = None,
+        prior: Prior = "normal",
+        g_loss: Literal["nonsat", "minimax"] = "nonsat",
+        k: Count = 1,
+        optimiser: Literal["adam", "sgd"] = "adam",
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         lr_decay: float = 1.000004,
         momentum_end: float = 0.7,
-        momentum_steps: int = 125_000,
+        momentum_steps: Count = 125_000,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if arch not in ("small", "maxout"):
-            raise ValueError(f"gan: arch is small or maxout, got {arch!r}")
-        if optimiser not in ("adam", "sgd"):
-            raise ValueError(f"gan: optimiser is adam or sgd, got {optimiser!r}")
         super().__init__(
             spec,
             loop,
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
+            unit=arch == "maxout",
         )
-        self.arch, self.optimiser = arch, optimiser
-        self.lr_decay, self.momentum_end, self.momentum_steps = (
-            lr_decay,
-            momentum_end,
-            momentum_steps,
-        )
+        self.optimiser, self.lr_decay = optimiser, lr_decay
+        self.momentum_end, self.momentum_steps = momentum_end, momentum_steps
         if arch == "small":
-            self.build(
-                small.generator(self.latent, spec.shape, width),
-                small.discriminator(spec.shape, width),
-            )
+            self.g = small.generator(self.latent, spec.shape, width)
+            d = small.discriminator(spec.shape, width)
         else:
-            spec.require("gan with arch=maxout", image=True)
+            spec.require("gan with arch=maxout", x=Image)
             width = width or 256
-            self.build(
-                SigmoidGenerator(self.latent, spec.shape, width),
-                MaxoutDiscriminator(spec.dim, width // PIECES),
-            )
+            self.g = SigmoidGenerator(self.latent, spec.shape, width)
+            d = MaxoutDiscriminator(spec.dim, width // PIECES)
+        self.d = Adversary(self, d, LOSSES[g_loss], watch=divergence)
 
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """The sigmoid generator starts at the mean image."""
-        if isinstance(self.generator, SigmoidGenerator):
-            mean = self.spec.to_unit(x).mean(0).flatten().clamp(1e-7, 1 - 1e-7)
-            self.generator.pixels.bias.copy_(torch.logit(mean))
+        if isinstance(self.g, SigmoidGenerator):
+            mean = self.spec.to_unit(batch["x"]).mean(0).flatten().clamp(1e-7, 1 - 1e-7)
+            self.g.pixels.bias.copy_(torch.logit(mean))
 
-    # -- use --------------------------------------------------------------------------------------
-    def d_input(self, x: Tensor) -> Tensor:
-        """Examples as D sees them."""
-        return (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(x)
+    # -- losses -----------------------------------------------------------------------------------
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        return self.d.loss((self.scaled(batch["x"]),), (self.g(self.codes(batch.n)),))
 
-    def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(
-            self.generator(z)
-        )
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
 
     # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        return (
-            super().optimisers()
-            if self.optimiser == "adam"
-            else self.one_each(torch.optim.SGD, momentum=self.betas[0])
-        )
+        if self.optimiser == "adam":
+            return super().optimisers()
+        return self.one_each(torch.optim.SGD, momentum=self.betas[0])
 
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if self.optimiser == "adam":
             return {}
-        return goodfellow(
-            optimisers,
-            self.lr_decay,
-            (self.betas[0], self.momentum_end),
-            self.momentum_steps,
-            self.k,
-        )
+        momenta = (self.betas[0], self.momentum_end)
+        return goodfellow(optimisers, self.lr_decay, momenta, self.momentum_steps, self.steps_of)

@@ -23,14 +23,18 @@ Notes      The default networks are MLPs for vectors and small convolutional net
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Spec
+from zoo.core.options import Count, Norm, Positive, Prior
 from zoo.nn import small
+from zoo.nn.adversarial_losses import accuracy
 from zoo.registry import Paper, register
 
 
@@ -67,83 +71,79 @@ class GeometricGAN(GeneratorModule):
             adversarial loop.
     """
 
-    g_losses = ("linear", "leaky")
-    discriminator: small.MLPDiscriminator | small.ConvDiscriminator  # features and a linear end
-
     def __init__(
         self,
-        spec: DataSpec,
-        c: float | None = 1000.0,
-        g_loss: str = "linear",
+        spec: Spec,
+        c: Positive | None = 1000.0,
+        g_loss: Literal["linear", "leaky"] = "linear",
         leak: float = 0.1,
-        latent: int | None = None,
-        width: int | None = None,
-        kernel: int = 4,
-        norm: str = "none",
-        init: str = "default",
-        prior: str = "normal",
-        k: int = 1,
-        optimiser: str = "adam",
+        latent: Count | None = None,
+        width: Count | None = None,
+        kernel: Literal[4, 5] = 4,
+        norm: Norm = "none",
+        init: Literal["default", "dcgan"] = "default",
+        prior: Prior = "normal",
+        k: Count = 1,
+        optimiser: Literal["adam", "rmsprop"] = "adam",
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.0,
         beta2: float = 0.9,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if c is not None and not c > 0:
-            raise ValueError(
-                f"geometric_gan: c weighs errors against the margin and is positive, or null for "
-                f"no decay of w, got {c}"
-            )
-        if optimiser not in ("adam", "rmsprop"):
-            raise ValueError(f"geometric_gan: optimiser is adam or rmsprop, got {optimiser!r}")
         super().__init__(
             spec,
             loop,
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, beta2),
         )
-        self.c, self.leak, self.optimiser = c, leak, optimiser
-        generator = small.generator(self.latent, spec.shape, width, kernel)
+        self.c, self.optimiser = c, optimiser
+        g = small.generator(self.latent, spec.shape, width, kernel)
         machine = small.discriminator(spec.shape, width, kernel, norm)
-        self.build(*small.begun(init, generator, machine))
+        self.g, machine = small.begun(init, g, machine)
+        flipped = {"linear": lambda s: -s, "leaky": lambda s: F.leaky_relu(1 - s, leak)}
+        hinge = Loss(
+            real=lambda s: F.relu(1 - s), fake=lambda s: F.relu(1 + s), maker=flipped[g_loss]
+        )
+        self.d = Adversary(self, machine, hinge)
 
     @property
     def normal(self) -> Tensor:
         """w, one entry for each feature."""
-        return self.discriminator.end.weight.flatten()
+        return self.d.net.end.weight.flatten()
 
     def features(self, x: Tensor) -> Tensor:
         """Φ of examples as D sees them, (B, features)."""
-        return self.discriminator.features(x).flatten(1)
+        return self.d.net.features(x).flatten(1)
 
     # -- losses -----------------------------------------------------------------------------------
-    def price_real(self, s: Tensor) -> Tensor:
-        return F.relu(1 - s)
-
-    def price_fake(self, s: Tensor) -> Tensor:
-        return F.relu(1 + s)
-
-    def price_generator(self, s: Tensor) -> Tensor:
-        return -s if self.g_loss == "linear" else F.leaky_relu(1 - s, self.leak)
-
-    def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        return {
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x = self.scaled(batch["x"])
+        real, fake = self.d.both((x,), (self.g(self.codes(batch.n)),))
+        hinges = self.d.cost(real, fake)
+        decay = 0.0 if self.c is None else self.normal.square().sum() / (2 * self.c)
+        terms = {
+            "loss": hinges + decay,
             "sv_frac_real": (real < 1).float().mean(),
             "sv_frac_fake": (fake > -1).float().mean(),
-            "d_acc_real": (real > 0).float().mean(),
-            "d_acc_fake": (fake < 0).float().mean(),
+            **accuracy(real, fake),
+            "margin": 2 / self.normal.norm(),
         }
+        return self.d.regularised(terms, x)
 
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        terms = super().discriminator_loss(batch)
-        decay = 0.0 if self.c is None else self.normal.square().sum() / (2 * self.c)
-        return terms | {"loss": terms["loss"] + decay, "margin": 2 / self.normal.norm()}
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
 
     # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:

@@ -7,8 +7,8 @@ Model      Stages i = 1, 2, ... of a generator G_i and a critic D_i with every p
 Objective  [v]₊ = max(v, 0); example x_n is paired with code z_n, and both generators of a stage are
            given the same codes.
            stage 1:    D_1:      E [D_1(G_1(z)) + ε - D_1(x)]₊
-           stage i+1:  D_{i+1}:  λ1 E [D_{i+1}(G_{i+1}(z)) + ε - D_{i+1}(x)]₊ + λ2 E
-           [D_{i+1}(G_i(z)) + 2ε - D_{i+1}(x)]₊:
+           stage i+1:  D_{i+1}:  λ1 E [D_{i+1}(G_{i+1}(z)) + ε - D_{i+1}(x)]₊
+                                 + λ2 E [D_{i+1}(G_i(z)) + 2ε - D_{i+1}(x)]₊:
                        data above new examples by ε, above those of the stage before by 2ε.
            G_i:        -E D_i(G_i(z)).
            Generated examples carry no gradient in D's loss. With ε -> ∞ and λ2 = 0 this is WGAN.
@@ -19,7 +19,7 @@ Logs       train/w_est and val/w_est = E D(x) - E D(G(z)). val/rank_new = P[D(x)
            of pairs within their margin.
 Sampling   z from the prior, G_i(z) of the last stage (or the one given), quantised.
 Completion z minimises ‖M (G(z) - x)‖₁ - 0.1 D(G(z)) by Adam, M the known pixels; they are then
-pasted in.
+           pasted in.
 Notes      The ranking is read as one critic, the new one, scoring all three. ``rank_scorer="old"``
            scores old examples by the critic of their stage, D_i(G_i(z)), a number that gives
            D_{i+1} no gradient. The critic's last layer has no bias: a constant added to D changes
@@ -31,14 +31,16 @@ Notes      The ranking is read as one critic, the new one, scoring all three. ``
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from zoo.core import DataSpec, LoopOptions, StagedModule
-from zoo.core.adversarial import TOOLKIT, Terms
-from zoo.core.module import Batch
+from zoo.bases import Adversary, LoopOptions, Loss, Phase, StagedModule, Terms
+from zoo.core import Batch, Spec
+from zoo.core.options import Count, NonNegative, Norm, Positive, Prior
 from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
@@ -49,6 +51,10 @@ def hinge(low: Tensor, high: Tensor, margin: float) -> Tensor:
     ``high`` should be above ``low``.
     """
     return F.relu(low + margin - high)
+
+
+# G's price is -D; what the critic pays is a price of pairs, in ``discriminator_loss``.
+RANKED = Loss(real=lambda s: -s, fake=lambda s: s, maker=lambda s: -s, targets=False)
 
 
 @register(
@@ -91,124 +97,113 @@ class GoGAN(StagedModule):
         loop: options of the adversarial loop.
     """
 
-    toolkit = TOOLKIT - {
-        "label_smooth",
-        "label_flip",
-        "replay",
-    }  # a critic has no targets, and examples are paired by their codes
-
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int | None = None,
-        width: int | None = None,
-        kernel: int = 4,
-        norm: str = "none",
-        init: str = "default",
-        prior: str = "normal",
-        stages: int = 2,
-        stage_steps: int = 1300,
-        epsilon: float = 1.0,
-        lambda_new: float = 1.0,
-        lambda_old: float = 0.5,
-        rank_scorer: str = "new",
-        c: float = 0.3,
-        k: int = 5,
+        spec: Spec,
+        latent: Count | None = None,
+        width: Count | None = None,
+        kernel: Literal[4, 5] = 4,
+        norm: Norm = "none",
+        init: Literal["default", "dcgan"] = "default",
+        prior: Prior = "normal",
+        stages: Count = 2,
+        stage_steps: Count = 1300,
+        epsilon: Positive = 1.0,
+        lambda_new: NonNegative = 1.0,
+        lambda_old: NonNegative = 0.5,
+        rank_scorer: Literal["new", "old"] = "new",
+        c: Positive = 0.3,
+        k: Count = 5,
         lr_d: float = 5e-4,
         lr_g: float = 2e-4,
         alpha: float = 0.99,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if not c > 0:
-            raise ValueError(f"gogan: c is a positive bound of the critic's parameters, got {c}")
-        if not epsilon > 0 or lambda_new < 0 or lambda_old < 0:
-            raise ValueError(
-                f"gogan: epsilon is positive, lambda_new and lambda_old are not negative, got "
-                f"{epsilon}, {lambda_new}, {lambda_old}"
-            )
-        if rank_scorer not in ("new", "old"):
-            raise ValueError(f"gogan: rank_scorer is new or old, got {rank_scorer!r}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g)
-        self.epsilon, self.lambda_new, self.lambda_old, self.rank_scorer = (
-            epsilon,
-            lambda_new,
-            lambda_old,
-            rank_scorer,
-        )
+        self.epsilon, self.rank_scorer = epsilon, rank_scorer
+        self.lambda_new, self.lambda_old = lambda_new, lambda_old
         self.c, self.alpha = c, alpha
-        generator = small.generator(self.latent, spec.shape, width, kernel)
+        g = small.generator(self.latent, spec.shape, width, kernel)
         critic = small.discriminator(spec.shape, width, kernel, norm, bias=False)
-        self.build_stages(*small.begun(init, generator, critic), stages, stage_steps)
+        self.g, critic = small.begun(init, g, critic)
+        paired = {"replay": "examples are paired by their codes"}
+        self.d = Adversary(self, critic, RANKED, without=paired)
+        self.begin(stages, stage_steps)
 
     # -- losses -----------------------------------------------------------------------------------
     def ranked(self, x: Tensor) -> list[Tensor]:
         """D's scores of examples, of as many new ones and, from the second stage on, of old ones of
         the same codes, (B,) each.
         """
-        stage, z = int(self.stage), self.draw_codes(len(x), self.noise)
+        stage, z = int(self.stage), self.codes(len(x))
         with torch.no_grad():
-            views = [self.d_input(x), *(self.of_stage(i)(z) for i in (stage, stage - 1) if i)]
-        views = [self.seen(v) for v in views]
-        scores = (
-            [self.judge(v) for v in views]
-            if self.loop.separate_batches
-            else [*self.judge(torch.cat(views)).chunk(len(views))]
-        )
+            views = [x, *(self.of_stage(i)(z) for i in (stage, stage - 1) if i)]
+        views = [self.d.noisy(v) for v in views]
+        if self.loop.separate_batches:
+            scores = [self.d(v) for v in views]
+        else:
+            scores = [*self.d(torch.cat(views)).chunk(len(views))]
         if stage > 1 and self.rank_scorer == "old":
             with torch.no_grad():
-                scores[2] = self.of_stage(stage - 1, "discriminator")(views[2])
+                scores[2] = self.of_stage(stage - 1, "d")(views[2])
         return scores
 
     def discriminator_loss(self, batch: Batch) -> Terms:
-        real, new, *old = self.ranked(batch["x"])
+        x = self.scaled(batch["x"])
+        real, new, *old = self.ranked(x)
         missing = hinge(new, real, self.epsilon)
-        terms = {"w_est": real.mean() - new.mean(), "active_new": (missing > 0).float().mean()}
-        if not old:
-            return {"loss": missing.mean(), **terms}
-        behind = hinge(old[0], real, 2 * self.epsilon)
-        loss = self.lambda_new * missing.mean() + self.lambda_old * behind.mean()
-        return {
-            "loss": loss,
-            **terms,
-            "active_old": (behind > 0).float().mean(),
-            "rank_old": (new > old[0]).float().mean(),
+        terms = {
+            "loss": missing.mean(),
+            "w_est": real.mean() - new.mean(),
+            "active_new": (missing > 0).float().mean(),
         }
+        if old:
+            behind = hinge(old[0], real, 2 * self.epsilon)
+            terms |= {
+                "loss": self.lambda_new * missing.mean() + self.lambda_old * behind.mean(),
+                "active_old": (behind > 0).float().mean(),
+                "rank_old": (new > old[0]).float().mean(),
+            }
+        return self.d.regularised(terms, x)
 
-    def price_generator(self, s: Tensor) -> Tensor:
-        return -s
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """Of each held-out example and one sample, (B,): w_est, and whether they are ranked as they
         should be.
         """
-        x, stage = self.d_input(batch["x"]), int(self.stage)
-        z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
-        real, new = self.judge(x), self.judge(self.make(z))
+        x, stage = self.scaled(batch["x"]), int(self.stage)
+        z = self.draw_codes(batch.n, Draw(generator, self.device, self.float_dtype))
+        real, new = self.d(x), self.d(self.g(z))
         values = {"w_est": real - new, "rank_new": (real > new).to(real.dtype)}
         if stage > 1:
-            values["rank_old"] = (new > self.judge(self.of_stage(stage - 1)(z))).to(real.dtype)
+            values["rank_old"] = (new > self.d(self.of_stage(stage - 1)(z))).to(real.dtype)
         return values
 
     # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
+
     @torch.no_grad()
     def after_step(self, player: str) -> None:
         if player == "d":
-            for p in self.discriminator.parameters():
+            for p in self.d.parameters():
                 p.clamp_(-self.c, self.c)
 
     # -- use --------------------------------------------------------------------------------------
+    @torch.no_grad()
     def sample(
-        self,
-        n: int,
-        *,
-        y: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        stage: int = -1,
+        self, n: int, *, generator: torch.Generator | None = None, stage: int = -1
     ) -> Tensor:
         """n examples of a stage, counted from 1; -1 is the last so far."""
         z = self.draw_codes(n, Draw(generator, self.device, self.float_dtype))
-        return self.spec.from_signed(self.of_stage(stage)(z))
+        return self.quantised(self.of_stage(stage)(z))
 
+    @torch.no_grad()
     def inpaint(
         self,
         x: Tensor,
@@ -222,15 +217,15 @@ class GoGAN(StagedModule):
         """x completed where ``known`` is False, by a search of ``steps`` Adam steps for its code,
         from a draw of the prior.
         """
-        wanted = self.d_input(x)
+        wanted = self.scaled(x)
         z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
         with torch.enable_grad():
             z.requires_grad_()
             search = torch.optim.Adam([z], lr)
             for _ in range(steps):
-                made = self.make(z)
+                made = self.g(z)
                 apart = ((made - wanted).abs() * known).flatten(1).sum(1)
-                (z.grad,) = torch.autograd.grad((apart - realism * self.judge(made)).sum(), z)
+                (z.grad,) = torch.autograd.grad((apart - realism * self.d(made)).sum(), z)
                 search.step()
         return torch.where(known, x, self.from_codes(z.detach()))
 

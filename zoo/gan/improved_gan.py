@@ -5,18 +5,19 @@ Paper      Salimans, Goodfellow, Zaremba, Cheung, Radford, Chen. Improved Techni
            GANs. NIPS 2016. arXiv:1606.03498.
 Model      x = G(z). D gives K logits l; the logit of the class "generated" is fixed at 0. Z(v) =
            Σ_k e^{l_k}, D(v) = Z/(Z + 1): the logit of being real is LSE(v) = log Z.
-Objective  D:  L_sup + w_u L_unl (section 5), where L_sup = E -log p(y | x, not generated) = E
-           LSE(x) - l_y(x) over labelled rows,
+Objective  D:  L_sup + w_u L_unl (section 5), where
+               L_sup = E -log p(y | x, not generated) = E LSE(x) - l_y(x) over labelled rows,
                L_unl = -½ E log D(x) - ½ E log(1 - D(G(z_D))), G(z_D) detached.
-           G:  g_loss="fm", feature matching (3.1): mean_j |E f_j(x) - E f_j(G(z_G))| (fm_norm="l1",
-           the authors' code) or
-               ‖E f(x) - E f(G(z_G))‖² ("l2", the paper), f D's last hidden layer, its data a fresh
-               minibatch and without gradient; "nonsat" -E log D(G(z_G)), or "minimax".
-Techniques, each an option of its own: feature matching, above; ``kernels`` > 0, minibatch
-discrimination (3.2) beside f under D's last
-           layer; ``history_d``, ``history_g``, historical averaging (3.3): + λ ‖θ - mean of θ after
-           each past step‖² for a player; loop.label_smooth=0.9, one-sided label smoothing (3.4);
-           norm_g="virtual", virtual batch norm in G (3.5).
+           G:  g_loss="fm", feature matching (3.1), f D's last hidden layer, its data a fresh
+               minibatch and without gradient:
+               mean_j |E f_j(x) - E f_j(G(z_G))| (fm_norm="l1", the authors' code), or
+               ‖E f(x) - E f(G(z_G))‖² ("l2", the paper);
+               "nonsat" -E log D(G(z_G)), or "minimax".
+Techniques each an option of its own: feature matching, above; ``kernels`` > 0, minibatch
+           discrimination (3.2) beside f under D's last layer; ``history_d``, ``history_g``,
+           historical averaging (3.3): + λ ‖θ - mean of θ after each past step‖² for a player;
+           loop.label_smooth=0.9, one-sided label smoothing (3.4); norm_g="virtual", virtual batch
+           norm in G (3.5).
 Logs       train/sup, train/unl, train/fm; val/acc with D's averaged weights where ``ema.player`` is
            d. ``w_u=0`` is the baseline: the same net on the labels alone.
 Sampling   z from the prior, G(z) quantised.
@@ -35,7 +36,7 @@ Notes      Labelled are the training rows with ``index`` < ``labels``, each stan
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,14 +44,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
-from zoo.core.adversarial import TOOLKIT
-from zoo.core.few_labels import FewLabels
-from zoo.core.module import Batch
+from zoo.bases import Adversary, FewLabels, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Dropped, NonNegative, Prior, Whole
 from zoo.nn import small
+from zoo.nn.adversarial_losses import divergence
 from zoo.nn.minibatch import MinibatchDiscrimination
-from zoo.nn.prior import Draw, Source
-from zoo.nn.prior import prior as draw_prior
+from zoo.nn.prior import Draw, Source, draw_prior
 from zoo.nn.virtual_batch_norm import Referenced
 from zoo.nn.weight_norm import WeightNormed, measuring
 from zoo.registry import Paper, register
@@ -100,9 +100,9 @@ class Discriminator(nn.Module):
         """f, (B, F)."""
         h = x if x.ndim == 4 else x[..., None, None]
         for stage in self.stages:
-            h = stage(
-                h if source is None or not self.noise else h + self.noise * source.normal(*h.shape)
-            )
+            if source is not None and self.noise:
+                h = h + self.noise * source.normal(*h.shape)
+            h = stage(h)
         return h.mean((2, 3))
 
     def forward(
@@ -120,15 +120,8 @@ class Discriminator(nn.Module):
         """
         f = self.features(x, source)
         if self.minibatch is not None:
-            f = torch.cat(
-                [
-                    f,
-                    torch.cat(
-                        [self.minibatch(part, gather) for part in f.split(together or len(f))]
-                    ),
-                ],
-                1,
-            )
+            parts = f.split(together or len(f))
+            f = torch.cat([f, torch.cat([self.minibatch(part, gather) for part in parts])], 1)
         return small.full(self.end(f[..., None, None]).flatten(1))
 
 
@@ -170,10 +163,33 @@ def paper_stages(
     ]
     for i, (a, b, size, stride, padding) in enumerate(plan):
         before = [nn.Dropout(dropout[i > 0])] if i in (0, 3, 6) else []
-        stages.append(
-            nn.Sequential(*before, WNConv(a, b, size, stride, padding), nn.LeakyReLU(0.2))
-        )
+        conv = WNConv(a, b, size, stride, padding)
+        stages.append(nn.Sequential(*before, conv, nn.LeakyReLU(0.2)))
     return stages, wide
+
+
+def is_real(logits: Tensor) -> Tensor:
+    """LSE = log Σ_k e^{l_k}, the logit of being real, (B,)."""
+    return logits.logsumexp(1)
+
+
+class Minibatch(Adversary):
+    """D, whose layers get noise in training, and whose rows may look at those of every process."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The K logits, (B, K)."""
+        (x,) = inputs
+        if not self.training:
+            return self.net(x)
+        gather = self.game.all_rows if self.game.cross_rank == "gather" else None
+        return self.net(x, self.game.noise, gather)
+
+
+# -log D(x), -log(1 - D(G(z))), and what G pays: -log D(G(z)) or log(1 - D(G(z))), from logits s.
+LOSSES = {
+    "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
+    "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
+}
 
 
 @register(
@@ -223,101 +239,66 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         beta1: Adam's first decay. loop: options of the adversarial loop.
     """
 
-    toolkit = TOOLKIT - {"spectral_norm"}  # D is weight-normalised
-    discriminator: Discriminator
-
     def __init__(
         self,
-        spec: DataSpec,
-        labels: int | None = 100,
-        w_u: float = 1.0,
-        arch: str = "small",
-        latent: int | None = None,
-        width: int | None = None,
-        width_d: int | None = None,
-        kernel: int = 4,
-        noise: float = 0.0,
-        dropout: tuple[float, float] = (0.2, 0.5),
-        norm_g: str = "layer",
-        reference: int = 64,
-        kernels: int = 0,
-        dims: int = 5,
-        history_d: float = 0.0,
-        history_g: float = 0.0,
-        g_loss: str = "fm",
-        fm_norm: str = "l1",
-        cross_rank: str = "gather",
-        prior: str = "normal",
-        k: int = 1,
+        spec: Spec,
+        labels: Count | None = 100,
+        w_u: NonNegative = 1.0,
+        arch: Literal["small", "paper"] = "small",
+        latent: Count | None = None,
+        width: Count | None = None,
+        width_d: Count | None = None,
+        kernel: Literal[4, 5] = 4,
+        noise: NonNegative = 0.0,
+        dropout: tuple[Dropped, Dropped] = (0.2, 0.5),
+        norm_g: Literal["layer", "batch", "none", "virtual"] = "layer",
+        reference: Count = 64,
+        kernels: Whole = 0,
+        dims: Count = 5,
+        history_d: NonNegative = 0.0,
+        history_g: NonNegative = 0.0,
+        g_loss: Literal["fm", "nonsat", "minimax"] = "fm",
+        fm_norm: Literal["l1", "l2"] = "l1",
+        cross_rank: Literal["gather", "local"] = "gather",
+        prior: Prior = "normal",
+        k: Count = 1,
         lr_d: float = 1e-3,
         lr_g: float = 1e-3,
-        decay_start: int = 0,
-        decay_end: int = 0,
+        decay_start: Whole = 0,
+        decay_end: Whole = 0,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        for name, value, allowed in (
-            ("arch", arch, ("small", "paper")),
-            ("fm_norm", fm_norm, ("l1", "l2")),
-            ("cross_rank", cross_rank, ("gather", "local")),
-            ("norm_g", norm_g, (*small.NORMS, "virtual")),
-            ("g_loss", g_loss, ("fm", "nonsat", "minimax")),
-        ):
-            if value not in allowed:
-                raise ValueError(
-                    f"improved_gan's {name} is one of {', '.join(allowed)}, got {value!r}"
-                )
-        if min(w_u, noise, kernels, history_d, history_g) < 0 or min(reference, dims) < 1:
+        if (decay_start or decay_end) and not decay_start < decay_end:
             raise ValueError(
-                "improved_gan: reference and dims are at least 1; w_u, noise, kernels, history_d "
-                "and history_g not negative; got "
-                f"{reference}, {dims}; {w_u}, {noise}, {kernels}, {history_d}, {history_g}"
-            )
-        if (decay_start or decay_end) and not 0 <= decay_start < decay_end:
-            raise ValueError(
-                f"improved_gan's rates fall from decay_start to a later decay_end, got "
+                "improved_gan's rates fall from decay_start to a later decay_end, got "
                 f"{decay_start} and {decay_end}; both 0 is never"
             )
         if arch == "paper" or norm_g == "virtual":
-            spec.require(
-                f"improved_gan with {'arch=paper' if arch == 'paper' else 'norm_g=virtual'}",
-                image=True,
-            )
+            option = "arch=paper" if arch == "paper" else "norm_g=virtual"
+            spec.require(f"improved_gan with {option}", x=Image)
         if arch == "paper" and min(spec.shape[1:]) < 12:  # D's takes 9; G makes multiples of 4
             raise ValueError(
                 f"improved_gan with arch=paper takes images of 12x12 or more, got {spec}; resize "
-                f"them, e.g. --data.size=16"
+                "them, e.g. --data.size=16"
             )
-        matched = g_loss == "fm"
-        loss = "nonsat" if matched else g_loss  # the base prices logits
         super().__init__(
             spec,
             loop,
             latent=latent,
             prior=prior,
             k=k,
-            g_loss=loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
         )
-        if kernels and self.loop.r1:
-            raise ValueError(
-                "improved_gan: loop.r1 differentiates each row alone, which minibatch "
-                "discrimination couples; set one to 0"
-            )
-        if kernels and not self.loop.separate_batches:
-            raise ValueError(
-                "improved_gan: minibatch discrimination counts rows of one kind; set "
-                "loop.separate_batches=true or kernels=0"
-            )
-        self.matched, self.fm_norm, self.cross_rank = matched, fm_norm, cross_rank
+        self.matched, self.fm_norm, self.cross_rank = g_loss == "fm", fm_norm, cross_rank
         self.w_u, self.decay_start, self.decay_end = w_u, decay_start, decay_end
-        g = small.generator(
-            self.latent, spec.shape, width, kernel, "batch" if norm_g == "virtual" else norm_g
-        )
+        batch = "batch" if norm_g == "virtual" else norm_g
+        g = small.generator(self.latent, spec.shape, width, kernel, batch)
         if norm_g == "virtual":
             g = Referenced(g, draw_prior(prior, reference, self.latent, Draw(None)))
+        self.g = g
         wide = width_d or width
         if arch == "paper":
             for m in g.modules():  # the authors' start, which D's layers always have
@@ -325,100 +306,88 @@ class ImprovedGAN(FewLabels, GeneratorModule):
                     nn.init.normal_(m.weight, 0.0, 0.05)
             stages, features = paper_stages(spec.shape[0], wide or 96, dropout)
         else:
-            stages, features = small_stages(spec.shape, wide or (32 if spec.is_image else 128))
-        self.build(
-            g, Discriminator(stages, features, max(spec.num_classes, 1), kernels, dims, noise)
-        )
+            stages, features = small_stages(spec.shape, wide or (32 if spec.has(x=Image) else 128))
+        d = Discriminator(stages, features, max(spec.num_classes, 1), kernels, dims, noise)
+        without = {"spectral_norm": "D is weight-normalised"}
+        if kernels:
+            coupled = "minibatch discrimination couples the rows of one kind, set kernels=0 for it"
+            without |= {"r1": coupled, "separate_batches": coupled}
+        loss = LOSSES["nonsat" if self.matched else g_loss]
+        self.d = Minibatch(self, d, loss, realness=is_real, without=without)
         self.use_labels(labels)
-        self.history = {player: lam for player, lam in (("d", history_d), ("g", history_g)) if lam}
+        lams = {"d": history_d, "g": history_g}
+        self.history = {player: lam for player, lam in lams.items() if lam}
         for player in self.history:
             size = sum(p.numel() for p in self.parameters_of(player))
-            self.register_buffer(
-                f"past_{player}", torch.zeros(size)
-            )  # mean of the parameters after each step
+            # the mean of the parameters after each step
+            self.register_buffer(f"past_{player}", torch.zeros(size))
             self.register_buffer(f"steps_{player}", torch.zeros((), dtype=torch.long))
 
-    def initialise_from(self, x: Tensor) -> None:
-        super().initialise_from(x)
-        training, together = self.discriminator.training, self.together()
-        whole = max(min(START, len(x)) // together, 1) * together
-        with measuring(self.discriminator.eval()):
-            self.discriminator(self.d_input(x[:whole]), together=together)
-        self.discriminator.train(training)
+    def initialise_from(self, batch: Batch) -> None:
+        super().initialise_from(batch)
+        net, together = self.d.net, self.together()
+        training = net.training
+        whole = max(min(START, batch.n) // together, 1) * together
+        with measuring(net.eval()):
+            net(self.scaled(batch["x"][:whole]), together=together)
+        net.train(training)
 
     def together(self) -> int:
         """Rows that minibatch discrimination will count at once; START without it, and outside of a
         run.
         """
-        if self.discriminator.minibatch is None or self._trainer is None:
+        if self.d.net.minibatch is None or self.step is None:
             return START
         trainer: Any = self.trainer
-        return (
-            trainer.datamodule.batch_size
-            // self.loop.accumulate
-            * (trainer.world_size if self.cross_rank == "gather" else 1)
-        )
+        each = trainer.datamodule.batch_size // self.loop.accumulate
+        return each * (trainer.world_size if self.cross_rank == "gather" else 1)
 
     # -- networks ---------------------------------------------------------------------------------
-    def judge(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The K logits, (B, K)."""
-        if not self.training:
-            return self.discriminator(x)
-        return self.discriminator(
-            x, self.noise, self.all_rows if self.cross_rank == "gather" else None
-        )
-
     def all_rows(self, rows: Tensor) -> Tensor:
         return self.everyone(rows, gradients=True)
 
-    def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """LSE, the logit of being real."""
-        return self.judge(x).logsumexp(1)
-
     def features(self, x: Tensor) -> Tensor:
         """f, (B, F), of examples as D sees them, in training."""
-        return self.discriminator.features(self.seen(x), self.noise)
+        return self.d.net.features(self.d.noisy(x), self.noise)
 
     # -- losses -----------------------------------------------------------------------------------
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        logits, of_fake = self.scores(batch)
-        real, fake = logits.logsumexp(1), of_fake.logsumexp(1)
-        on_real, on_fake = self.prices(real, fake)
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x = self.scaled(batch["x"])
+        logits, of_fake = self.d.both((x,), (self.g(self.codes(batch.n)),))
+        real, fake = is_real(logits), is_real(of_fake)
+        on_real, on_fake = self.d.prices(real, fake)
         unl = 0.5 * (on_real.mean() + on_fake.mean())
-        terms = {"loss": self.w_u * unl, "unl": unl, **self.watch(real, fake)}
+        terms = {"loss": self.w_u * unl, "unl": unl, **divergence(real, fake)}
         if self.spec.num_classes:
             terms["sup"] = self.label_cost(logits, batch)
             terms["loss"] = terms["loss"] + terms["sup"]
-        return terms
+        return self.averaged("d", self.d.regularised(terms, x))
 
     def matching(self, real: Tensor, made: Tensor) -> Tensor:
         """The distance of mean features, from f of data (a target) and of samples, (B, F) each."""
-        gather = self.cross_rank == "gather"
         target, mean = real.detach().mean(0), made.mean(0)
-        apart = (self.reduce(target) if gather else target) - (
-            self.shared_mean(mean) if gather else mean
-        )
+        if self.cross_rank == "gather":
+            target, mean = self.reduce(target), self.shared_mean(mean)
+        apart = target - mean
         return apart.abs().mean() if self.fm_norm == "l1" else apart.square().sum()
 
-    def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
-        if isinstance(batch, int):
-            return {
-                "loss": self.price_generator(self.realness(self.seen(self.fakes(batch)))).mean()
-            }
+    def generator_loss(self, batch: Batch) -> Terms:
+        if not self.matched:
+            s = is_real(self.d.see(self.g(self.codes(batch.n))))
+            return self.averaged("g", {"loss": self.d.price.maker(s).mean()})
         with torch.no_grad():
-            real = self.features(self.d_input(batch["x"]))
-        fm = self.matching(real, self.features(self.fakes(len(real))))
-        return {"loss": fm, "fm": fm}
+            real = self.features(self.scaled(batch["x"]))
+        fm = self.matching(real, self.features(self.g(self.codes(batch.n))))
+        return self.averaged("g", {"loss": fm, "fm": fm})
 
-    def regularised(self, phase: Phase, batch: Any, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        terms = super().regularised(phase, batch, terms)
-        lam = self.history.get(phase.player, 0.0)
-        if not lam or not self.get_buffer(f"steps_{phase.player}"):
+    def averaged(self, player: str, terms: Terms) -> Terms:
+        """A player's terms with historical averaging, λ ‖θ - mean of past θ‖²."""
+        lam = self.history.get(player, 0.0)
+        if not lam or not self.get_buffer(f"steps_{player}"):
             return terms
-        cost = (
-            lam * (self.flat(phase.player) - self.get_buffer(f"past_{phase.player}")).square().sum()
-        )
-        return terms | {"loss": terms["loss"] + cost, f"history_{phase.player}": cost}
+        past = self.get_buffer(f"past_{player}")
+        cost = lam * (self.flat(player) - past).square().sum()
+        return terms | {"loss": terms["loss"] + cost, f"history_{player}": cost}
 
     def flat(self, player: str) -> Tensor:
         """θ, all parameters of a player in one vector."""
@@ -426,9 +395,10 @@ class ImprovedGAN(FewLabels, GeneratorModule):
 
     # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
+        reads = ("x", "y") if self.spec.num_classes else ("x",)
         return [
-            Phase("d", self.discriminator_loss, repeat=self.k),
-            Phase("g", self.generator_loss, real=self.matched),
+            Phase("d", self.discriminator_loss, reads, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, ("x",) if self.matched else ()),
         ]
 
     @torch.no_grad()
@@ -444,13 +414,13 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         if not self.spec.num_classes:
             raise ValueError(
                 f"improved_gan needs labels to classify, got {self.spec}; choose labelled data "
-                f"such as digits"
+                "such as digits"
             )
-        return self.judge(self.d_input(x)).softmax(1)
+        return self.d(self.scaled(x)).softmax(1)
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        logits = self.judge(self.d_input(batch["x"]))
-        values = {"d_acc_real": (logits.logsumexp(1) > 0).to(logits.dtype)}
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
+        logits = self.d(self.scaled(batch["x"]))
+        values = {"d_acc_real": (is_real(logits) > 0).to(logits.dtype)}
         if self.spec.num_classes:
             values["acc"] = (logits.argmax(1) == batch["y"]).to(logits.dtype)
         return values
@@ -462,8 +432,7 @@ class ImprovedGAN(FewLabels, GeneratorModule):
             return {}
 
         def falling(each: int) -> Callable[[int], float]:
-            return lambda n: min(
-                1.0, max(0.0, (self.decay_end - n / each) / (self.decay_end - self.decay_start))
-            )
+            width = self.decay_end - self.decay_start
+            return lambda n: min(1.0, max(0.0, (self.decay_end - n / each) / width))
 
-        return {p: LambdaLR(o, falling(self.k if p == "d" else 1)) for p, o in optimisers.items()}
+        return {p: LambdaLR(o, falling(self.steps_of(p))) for p, o in optimisers.items()}

@@ -33,17 +33,19 @@ Notes      A code is the row (z, one-hot category, continuous). ``encode`` gives
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
-from zoo.core.adversarial import TOOLKIT
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, NonNegative, Prior, Whole
 from zoo.nn import small
+from zoo.nn.adversarial_losses import divergence
 from zoo.nn.gaussian import log_normal, soft_clamp
-from zoo.nn.prior import Draw, Source, path, prior
+from zoo.nn.prior import Draw, Source, draw_prior, path
 from zoo.nn.votes import Votes
 from zoo.registry import Paper, register
 
@@ -123,6 +125,13 @@ def paper_nets(
     return generator, Discriminator(trunk, hidden, q)
 
 
+# -log D(x), -log(1 - D(G(z))), and what G pays: -log D(G(z)) or log(1 - D(G(z))), from logits s.
+LOSSES = {
+    "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
+    "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
+}
+
+
 @register(
     "infogan",
     paper=Paper(
@@ -156,38 +165,29 @@ class InfoGAN(GeneratorModule):
             adversarial loop.
     """
 
-    toolkit = TOOLKIT - {"replay"}  # the store does not know its rows' codes
-
     def __init__(
         self,
-        spec: DataSpec,
-        arch: str = "small",
-        categories: int = 0,
-        continuous: int = 2,
-        noise: int = 20,
+        spec: Spec,
+        arch: Literal["small", "paper"] = "small",
+        categories: Whole = 0,
+        continuous: Whole = 2,
+        noise: Whole = 20,
         fixed_std: bool = False,
-        lam_cat: float = 1.0,
-        lam_cont: float = 0.1,
-        width: int | None = None,
-        prior: str = "normal",
-        g_loss: str = "nonsat",
-        k: int = 1,
+        lam_cat: NonNegative = 1.0,
+        lam_cont: NonNegative = 0.1,
+        width: Count | None = None,
+        prior: Prior = "normal",
+        g_loss: Literal["nonsat", "minimax"] = "nonsat",
+        k: Count = 1,
         lr_d: float = 5e-4,
         lr_g: float = 1e-3,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if arch not in ("small", "paper"):
-            raise ValueError(f"infogan's arch is small or paper, got {arch!r}")
         categories = categories or spec.num_classes or 10
-        if categories < 2 or continuous < 0 or noise < 0:
+        if categories < 2:
             raise ValueError(
-                f"infogan takes 2 categories or more, continuous and noise of at least 0, got "
-                f"{categories}, {continuous}, {noise}"
-            )
-        if min(lam_cat, lam_cont) < 0:
-            raise ValueError(
-                f"infogan's lam_cat and lam_cont are at least 0, got {lam_cat} and {lam_cont}"
+                f"infogan takes 2 categories or more, got {categories}; set categories, e.g. to 10"
             )
         codes = noise + categories + continuous
         super().__init__(
@@ -196,31 +196,28 @@ class InfoGAN(GeneratorModule):
             latent=codes,
             prior=prior,
             k=k,
-            g_loss=g_loss,
             lr_d=lr_d,
             lr_g=lr_g,
             betas=(beta1, 0.999),
+            unit=arch == "paper",
         )
-        self.arch, self.categories, self.continuous, self.dim_z = (
-            arch,
-            categories,
-            continuous,
-            noise,
-        )
+        self.categories, self.continuous, self.dim_z = categories, continuous, noise
         self.fixed_std, self.lam_cat, self.lam_cont = fixed_std, lam_cat, lam_cont
         outputs = categories + continuous * (1 if fixed_std else 2)
         if arch == "small":
-            self.build(*small_nets(codes, spec.shape, width, outputs))
+            self.g, d = small_nets(codes, spec.shape, width, outputs)
         else:
-            spec.require("infogan with arch=paper", image=True)
+            spec.require("infogan with arch=paper", x=Image)
             small.doublings(*spec.shape[1:])  # multiples of 4
-            self.build(*paper_nets(codes, spec.shape, width or 64, outputs))
+            self.g, d = paper_nets(codes, spec.shape, width or 64, outputs)
+        alone = {"replay": "the store does not know its rows' codes"}
+        self.d = Adversary(self, d, LOSSES[g_loss], realness=lambda out: out[:, 0], without=alone)
         self.votes = Votes(categories, spec.num_classes)
 
     # -- codes ------------------------------------------------------------------------------------
     def draw_codes(self, n: int, source: Source) -> Tensor:
         """n codes (z, one-hot category, continuous), (n, latent)."""
-        z = [prior(self.prior, n, self.dim_z, source)] if self.dim_z else []
+        z = [draw_prior(self.prior, n, self.dim_z, source)] if self.dim_z else []
         which = (source.uniform(n) * self.categories).long().clamp(max=self.categories - 1)
         c = F.one_hot(which, self.categories).to(self.float_dtype)
         return torch.cat([*z, c, source.uniform(n, self.continuous, low=-1.0)], 1)
@@ -243,58 +240,47 @@ class InfoGAN(GeneratorModule):
             self.categories
         ), of_continuous + self.continuous * math.log(2)
 
-    def told(self, q: Tensor, codes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def lower_bound(self, q: Tensor, codes: Tensor) -> tuple[Tensor, Terms]:
         """λ L_I of a minibatch, and its parts."""
         of_category, of_continuous = (v.mean() for v in self.information(q, codes))
-        return self.lam_cat * of_category + self.lam_cont * of_continuous, {
-            "mi_cat": of_category,
-            "mi_cont": of_continuous,
-        }
+        known = self.lam_cat * of_category + self.lam_cont * of_continuous
+        return known, {"mi_cat": of_category, "mi_cont": of_continuous}
 
     # -- losses -----------------------------------------------------------------------------------
-    def realness(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.judge(x)[:, 0]
-
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        codes = self.draw_codes(len(batch["x"]), self.noise)
-        with torch.no_grad():
-            fake = self.make(codes)
-        real, fake = self.scores(batch, fake)
-        on_real, on_fake = self.prices(real[:, 0], fake[:, 0])
-        known, parts = self.told(fake[:, 1:], codes)
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        x, codes = self.scaled(batch["x"]), self.codes(batch.n)
+        real, fake = self.d.both((x,), (self.g(codes),))
+        source = self.d.cost(real[:, 0], fake[:, 0])
+        known, parts = self.lower_bound(fake[:, 1:], codes)
         if self.spec.num_classes:  # to name the categories; no gradient
-            self.votes.add(real[:, 1 : 1 + self.categories].argmax(1), batch["y"], self.reduce)
+            said = real[:, 1 : 1 + self.categories].argmax(1)
+            self.votes.add(said, batch["y"], self.reduce)
             parts["nmi"] = self.votes.nmi()
-        return {
-            "loss": on_real.mean() + on_fake.mean() - known,
-            **self.watch(real[:, 0], fake[:, 0]),
-            **parts,
-        }
+        terms = {"loss": source - known, **divergence(real[:, 0], fake[:, 0]), **parts}
+        return self.d.regularised(terms, x)
 
-    def generator_loss(self, batch: int | Batch) -> dict[str, Tensor]:
-        codes = self.draw_codes(batch if isinstance(batch, int) else len(batch["x"]), self.noise)
-        out = self.judge(self.seen(self.make(codes)))
-        known, _ = self.told(out[:, 1:], codes)
-        return {"loss": self.price_generator(out[:, 0]).mean() - known}
+    def generator_loss(self, batch: Batch) -> Terms:
+        codes = self.codes(batch.n)
+        out = self.d.see(self.g(codes))
+        known, _ = self.lower_bound(out[:, 1:], codes)
+        return {"loss": self.d.price.maker(out[:, 0]).mean() - known}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        reads = ("x", "y") if self.spec.num_classes else ("x",)
+        return [
+            Phase("d", self.discriminator_loss, reads, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
 
     # -- use --------------------------------------------------------------------------------------
-    def d_input(self, x: Tensor) -> Tensor:
-        return (self.spec.to_signed if self.arch == "small" else self.spec.to_unit)(x)
-
-    def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return (self.spec.from_signed if self.arch == "small" else self.spec.from_unit)(
-            self.make(z)
-        )
-
     def encode(self, x: Tensor) -> Tensor:
         """Q's probabilities of the categories and means of the continuous codes, (B, K + C)."""
-        q = self.judge(self.d_input(x))[:, 1 : 1 + self.categories + self.continuous]
+        q = self.d(self.scaled(x))[:, 1 : 1 + self.categories + self.continuous]
         return torch.cat([q[:, : self.categories].softmax(1), q[:, self.categories :]], 1)
 
     @torch.no_grad()
-    def interpolate(
-        self, a: Tensor, b: Tensor, frames: int = 10, y: Tensor | None = None
-    ) -> Tensor:
+    def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         z = path(self.prior, a[:, : self.dim_z], b[:, : self.dim_z], frames)
         c = path("uniform", a[:, self.dim_z :], b[:, self.dim_z :], frames)
         return self.from_codes(torch.cat([z, c], 2).flatten(0, 1)).unflatten(0, (len(a), frames))
@@ -318,9 +304,9 @@ class InfoGAN(GeneratorModule):
             ).to(z)
         return codes
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        codes = self.draw_codes(len(batch["x"]), Draw(generator, self.device, self.float_dtype))
-        parts = self.information(self.judge(self.make(codes))[:, 1:], codes)
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
+        codes = self.draw_codes(batch.n, Draw(generator, self.device, self.float_dtype))
+        parts = self.information(self.d(self.g(codes))[:, 1:], codes)
         values = dict(zip(("mi_cat", "mi_cont"), parts, strict=True))
         if self.spec.num_classes:
             said = self.votes.names()[self.encode(batch["x"])[:, : self.categories].argmax(1)]

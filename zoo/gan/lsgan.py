@@ -20,11 +20,16 @@ Notes      The default codes a, b, c = 0, 1, 1 are the paper's second choice and
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Prior
 from zoo.nn import small
+from zoo.nn.adversarial_losses import accuracy
 from zoo.registry import Paper, register
 
 
@@ -106,66 +111,75 @@ class LSGAN(GeneratorModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        arch: str = "small",
-        latent: int | None = None,
-        width: int | None = None,
-        prior: str = "normal",
+        spec: Spec,
+        arch: Literal["small", "paper"] = "small",
+        latent: Count | None = None,
+        width: Count | None = None,
+        prior: Prior = "normal",
         a: float = 0.0,
         b: float = 1.0,
         c: float = 1.0,
-        k: int = 1,
+        k: Count = 1,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         if a == b:
-            raise ValueError(f"lsgan: the codes a and b differ, got {a} twice")
-        if arch not in ("small", "paper"):
-            raise ValueError(f"lsgan: arch is small or paper, got {arch!r}")
+            raise ValueError(f"lsgan: the codes a and b differ, got {a} twice; set b above a")
         super().__init__(
-            spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999)
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, 0.999),
         )
         self.a, self.b, self.c = a, b, c
         if arch == "small":
-            self.build(
-                small.generator(self.latent, spec.shape, width),
-                small.discriminator(spec.shape, width),
-            )
+            self.g = small.generator(self.latent, spec.shape, width)
+            d = small.discriminator(spec.shape, width)
         else:
-            spec.require("lsgan with arch=paper", image=True)
+            spec.require("lsgan with arch=paper", x=Image)
             if spec.shape[1] % 16 or spec.shape[2] % 16:
                 raise ValueError(
                     f"lsgan's paper network takes images of multiples of 16 pixels, got {spec}; "
-                    f"resize them (--data.size=112)"
+                    "resize them (--data.size=112)"
                 )
             width = width or 256
-            generator = Generator(self.latent, spec.shape, width)
-            self.build(
-                generator, small.ConvDiscriminator(spec.shape, width // 4, kernel=5, norm="batch")
-            )
+            self.g = Generator(self.latent, spec.shape, width)
+            d = small.ConvDiscriminator(spec.shape, width // 4, kernel=5, norm="batch")
+        least_squares = Loss(
+            real=lambda s: squared_error(s, b),
+            fake=lambda s: squared_error(s, a),
+            maker=lambda s: squared_error(s, c),
+        )
+        self.d = Adversary(self, d, least_squares, watch=self.watched)
 
     @property
     def is_pearson(self) -> bool:
         return self.b - self.c == 1 and self.b - self.a == 2
 
     # -- losses -----------------------------------------------------------------------------------
-    def price_real(self, s: Tensor) -> Tensor:
-        return squared_error(s, self.b)
-
-    def price_fake(self, s: Tensor) -> Tensor:
-        return squared_error(s, self.a)
-
-    def price_generator(self, s: Tensor) -> Tensor:
-        return squared_error(s, self.c)
-
-    def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def watched(self, real: Tensor, fake: Tensor) -> Terms:
         middle, sign = (self.a + self.b) / 2, 1 if self.b > self.a else -1
-        terms = {
-            "d_acc_real": (sign * (real - middle) > 0).float().mean(),
-            "d_acc_fake": (sign * (fake - middle) < 0).float().mean(),
-        }
+        terms = accuracy(sign * (real - middle), sign * (fake - middle))
         if self.is_pearson:
-            terms["chi2"] = (real - self.c).square().mean() + (fake - self.c).square().mean()
+            chi2 = (real - self.c).square().mean() + (fake - self.c).square().mean()
+            terms["chi2"] = chi2
         return terms
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        return self.d.loss((self.scaled(batch["x"]),), (self.g(self.codes(batch.n)),))
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]

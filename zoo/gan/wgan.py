@@ -22,16 +22,20 @@ Notes      Algorithm 1 clamps after the step; the authors' code before the next 
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions, Phase
-from zoo.core.adversarial import TOOLKIT
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Spec
+from zoo.core.options import Count, Norm, Positive, Prior
 from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
+
+WASSERSTEIN = Loss(real=lambda f: -f, fake=lambda f: f, maker=lambda f: -f, targets=False)
 
 
 @register(
@@ -61,57 +65,51 @@ class WGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
-    toolkit = TOOLKIT - {"label_smooth", "label_flip"}  # a critic has no targets
-
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int | None = None,
-        width: int | None = None,
+        spec: Spec,
+        latent: Count | None = None,
+        width: Count | None = None,
         kernel: int = 4,
-        norm: str = "none",
-        init: str = "default",
-        prior: str = "normal",
-        c: float = 0.1,
-        k: int = 5,
+        norm: Norm = "none",
+        init: Literal["default", "dcgan"] = "default",
+        prior: Prior = "normal",
+        c: Positive = 0.1,
+        k: Count = 5,
         bursts: bool = False,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         alpha: float = 0.99,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if not c > 0:
-            raise ValueError(f"wgan: c is a positive bound of the critic's parameters, got {c}")
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g)
         self.c, self.bursts, self.alpha = c, bursts, alpha
-        generator = small.generator(self.latent, spec.shape, width, kernel)
+        g = small.generator(self.latent, spec.shape, width, kernel)
         critic = small.discriminator(spec.shape, width, kernel, norm, bias=False)
-        self.build(*small.begun(init, generator, critic))
+        self.g, critic = small.begun(init, g, critic)
+        self.d = Adversary(self, critic, WASSERSTEIN, watch=self.estimate)
 
     # -- losses -----------------------------------------------------------------------------------
-    def price_real(self, s: Tensor) -> Tensor:
-        return -s
-
-    def price_fake(self, s: Tensor) -> Tensor:
-        return s
-
-    def price_generator(self, s: Tensor) -> Tensor:
-        return -s
-
-    def watch(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    @staticmethod
+    def estimate(real: Tensor, fake: Tensor) -> Terms:
         return {"w_est": real.mean() - fake.mean()}
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        return self.d.loss((self.scaled(batch["x"]),), (self.g(self.codes(batch.n)),))
+
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
+
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """w_est: the critic's difference between each held-out example and one sample, (B,)."""
-        x = self.spec.to_signed(batch["x"])
-        z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
-        return {"w_est": self.judge(x) - self.judge(self.generator(z))}
+        z = self.draw_codes(batch.n, Draw(generator, self.device, self.float_dtype))
+        return {"w_est": self.d(self.scaled(batch["x"])) - self.d(self.g(z))}
 
     # -- the game ---------------------------------------------------------------------------------
     def phases(self) -> list[Phase]:
         return [
-            Phase("d", self.discriminator_loss, repeat=self.critic_steps),
-            Phase("g", self.generator_loss, real=False),
+            Phase("d", self.discriminator_loss, repeat=self.critic_steps, critic=True),
+            Phase("g", self.generator_loss, reads=()),
         ]
 
     def critic_steps(self, step: int) -> int:
@@ -121,12 +119,12 @@ class WGAN(GeneratorModule):
     @torch.no_grad()
     def after_step(self, player: str) -> None:
         if player == "d":
-            for p in self.discriminator.parameters():
+            for p in self.d.parameters():
                 p.clamp_(-self.c, self.c)
 
     @torch.no_grad()
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
-        parameters = [*self.discriminator.parameters()]
+        parameters = [*self.d.parameters()]
         at_bound = torch.stack([(p.abs() >= p.new_tensor(self.c)).sum() for p in parameters]).sum()
         terms["clip_frac"] = at_bound / sum(p.numel() for p in parameters)
 

@@ -4,9 +4,8 @@ Paper      Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville. Improved Training of
            NIPS 2017. arXiv:1704.00028.
 Model      x = G(z); a critic f kept near 1-Lipschitz by a penalty instead of clipping.
 Objective  critic:  E f(x̃) - E f(x) + λ E (‖∇_x̂ f(x̂)‖₂ - 1)² (equation 3), where x̃ = G(z_D) is
-           detached, x̂ = ε x + (1 - ε) x̃ with
-                    one ε ~ U(0, 1) for each example, and the norm is over all dimensions of an
-                    example.
+           detached, x̂ = ε x + (1 - ε) x̃ with one ε ~ U(0, 1) for each example, and the norm is
+           over all dimensions of an example.
            G:       -E f(G(z_G)).
 Training   Algorithm 1: k critic steps for one of G; Adam with β = (0, 0.9).
 Logs       train/w_est and val/w_est = E f(x) - E f(G(z)); train/gp, the penalty with λ;
@@ -23,6 +22,7 @@ Notes      The penalty is of each example's own input, so batch norm in the crit
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,9 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from zoo.core import DataSpec, GeneratorModule, LoopOptions
-from zoo.core.adversarial import TOOLKIT
-from zoo.core.module import Batch
+from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, NonNegative, Norm, Prior, Whole
 from zoo.nn import small
 from zoo.nn.penalties import squared_gradient_norm
 from zoo.nn.prior import Draw
@@ -143,6 +143,9 @@ def penalty(norm: Tensor) -> Tensor:
     return (norm - 1).square()
 
 
+WASSERSTEIN = Loss(real=lambda f: -f, fake=lambda f: f, maker=lambda f: -f, targets=False)
+
+
 @register(
     "wgan_gp",
     paper=Paper(
@@ -175,81 +178,83 @@ class WGANGP(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
-    toolkit = TOOLKIT - {
-        "label_smooth",
-        "label_flip",
-        "separate_batches",
-    }  # a critic has no targets, and no batch statistics here
-
     def __init__(
         self,
-        spec: DataSpec,
-        arch: str = "small",
-        latent: int | None = None,
-        width: int | None = None,
-        norm: str = "none",
-        prior: str = "normal",
-        lam: float = 1.0,
-        k: int = 5,
+        spec: Spec,
+        arch: Literal["small", "resnet"] = "small",
+        latent: Count | None = None,
+        width: Count | None = None,
+        norm: Norm = "none",
+        prior: Prior = "normal",
+        lam: NonNegative = 1.0,
+        k: Count = 5,
         lr_d: float = 5e-4,
         lr_g: float = 5e-4,
         beta1: float = 0.0,
         beta2: float = 0.9,
-        decay_steps: int = 0,
+        decay_steps: Whole = 0,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        if lam < 0:
-            raise ValueError(f"wgan_gp: lam is not negative, got {lam}")
-        if arch not in ("small", "resnet"):
-            raise ValueError(f"wgan_gp: arch is small or resnet, got {arch!r}")
-        if norm not in ("none", "layer"):
+        if norm == "batch":
             raise ValueError(
-                f"wgan_gp penalises the critic's gradient at each example, so its norm is none or "
-                f"layer, never batch norm; got {norm!r}"
+                "wgan_gp penalises the critic's gradient at each example alone, and batch norm "
+                "mixes them: norm is none or layer, got 'batch'; layer is the paper's"
             )
         super().__init__(
-            spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, beta2)
+            spec,
+            loop,
+            latent=latent,
+            prior=prior,
+            k=k,
+            lr_d=lr_d,
+            lr_g=lr_g,
+            betas=(beta1, beta2),
         )
         self.lam, self.decay_steps = lam, decay_steps
         if arch == "small":
-            generator = small.generator(self.latent, spec.shape, width)
-            self.build(generator, small.discriminator(spec.shape, width, norm=norm, bias=False))
+            self.g = small.generator(self.latent, spec.shape, width)
+            critic = small.discriminator(spec.shape, width, norm=norm, bias=False)
         else:
-            spec.require("wgan_gp with arch=resnet", image=True)
-            self.build(
-                ResNetGenerator(self.latent, spec.shape, width or 128),
-                ResNetCritic(spec.shape, width or 128, norm),
-            )
+            spec.require("wgan_gp with arch=resnet", x=Image)
+            self.g = ResNetGenerator(self.latent, spec.shape, width or 128)
+            critic = ResNetCritic(spec.shape, width or 128, norm)
+        alone = {"separate_batches": "the critic has no batch statistics"}
+        self.d = Adversary(self, critic, WASSERSTEIN, without=alone)
 
     # -- losses -----------------------------------------------------------------------------------
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
-        x = self.d_input(batch["x"])
-        fake = self.fakes_for_d(len(x))
-        x, fake = self.seen(x), self.seen(fake)
-        w = self.judge(x).mean() - self.judge(fake).mean()
-        x_hat = between(x, fake, self.noise.uniform(len(x)))
-        norm = (
-            squared_gradient_norm(self.judge, x_hat) + 1e-12
-        ).sqrt()  # a finite slope at a gradient of zero
+    def discriminator_loss(self, batch: Batch) -> Terms:
+        real = self.scaled(batch["x"])
+        (fake,) = self.d.stored(self.g(self.codes(batch.n)))
+        x, fake = self.d.noisy(real), self.d.noisy(fake)
+        w = self.d(x).mean() - self.d(fake).mean()
+        x_hat = between(x, fake, self.noise.uniform(batch.n))
+        # 1e-12: a finite slope at a gradient of zero.
+        norm = (squared_gradient_norm(self.d, x_hat) + 1e-12).sqrt()
         gp = self.lam * penalty(norm).mean()
-        return {"loss": gp - w, "w_est": w, "gp": gp, "grad_norm": norm.mean()}
+        terms = {"loss": gp - w, "w_est": w, "gp": gp, "grad_norm": norm.mean()}
+        return self.d.regularised(terms, real)
 
-    def price_generator(self, s: Tensor) -> Tensor:
-        return -s
+    def generator_loss(self, batch: Batch) -> Terms:
+        return {"loss": self.d.fool(self.g(self.codes(batch.n)))}
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """w_est: the critic's difference between each held-out example and one sample, (B,)."""
-        x = self.spec.to_signed(batch["x"])
-        z = self.draw_codes(len(x), Draw(generator, self.device, self.float_dtype))
-        return {"w_est": self.judge(x) - self.judge(self.generator(z))}
+        z = self.draw_codes(batch.n, Draw(generator, self.device, self.float_dtype))
+        return {"w_est": self.d(self.scaled(batch["x"])) - self.d(self.g(z))}
+
+    # -- the game ---------------------------------------------------------------------------------
+    def phases(self) -> list[Phase]:
+        return [
+            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
+            Phase("g", self.generator_loss, reads=()),
+        ]
 
     # -- optimisers -------------------------------------------------------------------------------
     def schedulers(self, optimisers: dict[str, Optimizer]) -> dict[str, LRScheduler]:
         if not self.decay_steps:
             return {}
-        return {
-            "d": LambdaLR(
-                optimisers["d"], lambda n: max(0.0, 1 - n / (self.decay_steps * self.k))
-            ),  # k steps for one of G
-            "g": LambdaLR(optimisers["g"], lambda n: max(0.0, 1 - n / self.decay_steps)),
-        }
+
+        def falling(steps: int) -> Callable[[int], float]:
+            return lambda n: max(0.0, 1 - n / (self.decay_steps * steps))
+
+        return {p: LambdaLR(o, falling(self.steps_of(p))) for p, o in optimisers.items()}

@@ -10,14 +10,15 @@ Model      x = G(z, c), z ~ N(0, I), c a class; q(z | x, c) = N(μ, σ²) by E; 
 Objective  In this order, each with its own minibatch:
            C:  L_C = -log P(c_r | x_r), real images only.
            D:  L_D = -log D(x_r) - log(1 - D(x_f)) - log(1 - D(x_p)), x_f and x_p without gradient.
-           G:  λ2 L_G + λ3 L_GD + λ4 L_GC.          E:  λ1 L_KL + λ2 L_G.
+           G:  λ2 L_G + λ3 L_GD + λ4 L_GC.
+           E:  λ1 L_KL + λ2 L_G.
            L_KL = KL(q(z | x_r, c_r) ‖ N(0, I)).
-           L_G  = ½ (‖x_r - x_f‖² + ‖f_D(x_r) - f_D(x_f)‖² + ‖f_C(x_r) - f_C(x_f)‖²), image by
-                image.
-           L_GD = ½ ‖mean f_D(x_r) - mean f_D(x_p)‖²,   L_GC = ½ Σ_c ‖mean f_C(x_r | c) - mean
-           f_C(x_p | c)‖². Features of real images are targets without gradient; G never sees -log
-           D, which is the asymmetry.
-Sampling   z ~ N(0, I), G(z, c) quantised; c uniform where none is given.
+           L_G  = ½ (‖x_r - x_f‖² + ‖f_D(x_r) - f_D(x_f)‖² + ‖f_C(x_r) - f_C(x_f)‖²), of each image.
+           L_GD = ½ ‖mean f_D(x_r) - mean f_D(x_p)‖².
+           L_GC = ½ Σ_c ‖mean f_C(x_r | c) - mean f_C(x_p | c)‖².
+           Features of real images are targets without gradient; G never sees -log D, which is the
+           asymmetry.
+Sampling   z ~ N(0, I), G(z, c) quantised, c given.
 Notes      A minibatch lacks classes, so L_GC's means of real images are running ones (``fc_mean``,
            momentum 0.9, a class's first mean taken as it is), kept where C is trained, and its sum
            is over the classes that the minibatch holds. Means are over all processes' rows. Where
@@ -32,13 +33,16 @@ Notes      A minibatch lacks classes, so L_GC's means of real images are running
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
-from zoo.core.module import Batch
+from zoo.bases import AdversarialModule, Adversary, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Label, Spec
+from zoo.core.options import Count, Dropped, Norm
 from zoo.nn.gaussian import kl_standard, reparameterise, soft_clamp
 from zoo.nn.prior import Draw, Source, path
 from zoo.nn.small import ConvDiscriminator, ConvGenerator
@@ -55,6 +59,10 @@ def class_sums(f: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
     return one_hot.T @ f, one_hot.sum(0)
 
 
+# D's -log D(x_r) and -log(1 - D(x)); G never sees -log D, which is the asymmetry.
+TELLS_APART = Loss(real=lambda s: F.softplus(-s), fake=F.softplus)
+
+
 @register(
     "cvae_gan",
     paper=Paper(
@@ -68,7 +76,7 @@ def class_sums(f: Tensor, one_hot: Tensor) -> tuple[Tensor, Tensor]:
     taxonomy="hybrid",
     likelihood="none",
     can={"sample", "encode", "decode", "reconstruct", "interpolate", "inpaint", "classify"},
-    conditions_on="class",
+    told=("y",),
     data="digits",
     learns=(
         ("val/c_consistency", ">", 0.9),
@@ -95,55 +103,46 @@ class CVAEGAN(AdversarialModule):
             loop.
     """
 
+    accepts = {"x": Image, "y": Label}
     fc_mean: Tensor
     fc_seen: Tensor
     mean_image: Tensor
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int = 16,
-        width: int = 16,
-        kernel: int = 4,
-        norm: str = "layer",
+        spec: Spec,
+        latent: Count = 16,
+        width: Count = 16,
+        kernel: Literal[4, 5] = 4,
+        norm: Norm = "layer",
         lambda_kl: float = 3.0,
         lambda_g: float = 1.0,
         lambda_gd: float = 0.03,
         lambda_gc: float = 0.03,
-        momentum: float = 0.9,
+        momentum: Dropped = 0.9,
         lr: float = 5e-4,
         beta1: float = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        spec.require("cvae_gan", image=True)
-        if spec.num_classes < 2:
-            raise ValueError(
-                f"cvae_gan models labelled images, got {spec}; choose labelled data such as digits"
-            )
-        if not 0 <= momentum < 1:
-            raise ValueError(f"cvae_gan: momentum is in [0, 1), got {momentum}")
         super().__init__(spec, loop)
+        if spec.num_classes == 1:
+            raise ValueError(f"cvae_gan tells classes, got one class in {spec}; choose more")
         self.latent, self.momentum, self.lr, self.beta1 = latent, momentum, lr, beta1
-        self.lambda_kl, self.lambda_g, self.lambda_gd, self.lambda_gc = (
-            lambda_kl,
-            lambda_g,
-            lambda_gd,
-            lambda_gc,
-        )
+        self.lambda_kl, self.lambda_g = lambda_kl, lambda_g
+        self.lambda_gd, self.lambda_gc = lambda_gd, lambda_gc
         k, (channels, *sides) = spec.num_classes, spec.shape
-        self.encoder = ConvDiscriminator(
-            (channels + k, *sides), width, kernel, norm, outputs=2 * latent
-        )
-        self.generator = ConvGenerator(latent + k, spec.shape, width, kernel, norm)
-        self.discriminator = ConvDiscriminator(spec.shape, width, kernel, norm)
+        maps = (channels + k, *sides)
+        self.encoder = ConvDiscriminator(maps, width, kernel, norm, outputs=2 * latent)
+        self.g = ConvGenerator(latent + k, spec.shape, width, kernel, norm)
+        self.d = Adversary(self, ConvDiscriminator(spec.shape, width, kernel, norm), TELLS_APART)
         self.classifier = ConvDiscriminator(spec.shape, width, kernel, norm, outputs=k)
         _, inputs, *base = self.classifier.end.weight.shape
         self.register_buffer("fc_mean", torch.zeros(k, inputs * base[0] * base[1]))
         self.register_buffer("fc_seen", torch.zeros(k, dtype=torch.bool))
         self.register_buffer("mean_image", torch.zeros(spec.shape))  # in [-1, 1]
 
-    def initialise_from(self, x: Tensor) -> None:
-        self.mean_image.copy_(self.spec.to_signed(x).mean(0))
+    def initialise_from(self, batch: Batch) -> None:
+        self.mean_image.copy_(self.spec.to_signed(batch["x"]).mean(0))
 
     # -- networks ---------------------------------------------------------------------------------
     def one_hot(self, y: Tensor) -> Tensor:
@@ -159,13 +158,14 @@ class CVAEGAN(AdversarialModule):
 
     def generate(self, z: Tensor, c: Tensor) -> Tensor:
         """G(z, c) in [-1, 1]; c one-hot."""
-        return self.generator(torch.cat([z, c], 1))
+        return self.g(torch.cat([z, c], 1))
 
     def f_d(self, v: Tensor) -> Tensor:
-        """(B, F)."""
-        return self.discriminator.features(v).flatten(1)
+        """f_D of what D sees in training, (B, F)."""
+        return self.d.net.features(self.d.noisy(v)).flatten(1)
 
     def f_c(self, v: Tensor) -> Tensor:
+        """(B, F)."""
         return self.classifier.features(v).flatten(1)
 
     # -- losses -----------------------------------------------------------------------------------
@@ -190,11 +190,8 @@ class CVAEGAN(AdversarialModule):
         """
         sums, counts = class_sums(f_made, c)
         counts = self.reduce(counts.clone())
-        apart = (
-            (self.fc_mean - self.shared_mean(sums) / counts.clamp(min=1e-9)[:, None])
-            .square()
-            .sum(1)
-        )
+        means = self.shared_mean(sums) / counts.clamp(min=1e-9)[:, None]
+        apart = (self.fc_mean - means).square().sum(1)
         return 0.5 * (apart * (self.fc_seen & (counts > 0))).sum()
 
     @torch.no_grad()
@@ -203,13 +200,12 @@ class CVAEGAN(AdversarialModule):
         sums, counts = (self.reduce(v) for v in class_sums(f, c))
         here = counts > 0
         means = (sums / counts.clamp(min=1e-9)[:, None]).to(self.fc_mean.dtype)
-        moved = torch.where(
-            self.fc_seen[:, None], self.momentum * self.fc_mean + (1 - self.momentum) * means, means
-        )
+        mixed = self.momentum * self.fc_mean + (1 - self.momentum) * means
+        moved = torch.where(self.fc_seen[:, None], mixed, means)
         self.fc_mean.copy_(torch.where(here[:, None], moved, self.fc_mean))
         self.fc_seen |= here
 
-    def classifier_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def classifier_loss(self, batch: Batch) -> Terms:
         f = self.classifier.features(self.spec.to_signed(batch["x"]))
         logits = self.classifier.end(f).flatten(1)
         self.remember(f.detach().flatten(1), self.one_hot(batch["y"]))
@@ -222,22 +218,22 @@ class CVAEGAN(AdversarialModule):
     def made(self, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """x_f and x_p, without gradient."""
         mu, log_var = self.posterior(v, c)
-        z, z_p = reparameterise(mu, log_var, self.noise.normal_like(mu)), self.noise.normal_like(mu)
+        z = reparameterise(mu, log_var, self.noise.normal_like(mu))
+        z_p = self.noise.normal_like(mu)
         return self.generate(z, c), self.generate(z_p, c)
 
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def discriminator_loss(self, batch: Batch) -> Terms:
         v = self.spec.to_signed(batch["x"])
-        real, recon, prior = (
-            self.discriminator(u) for u in (v, *self.made(v, self.one_hot(batch["y"])))
-        )
-        loss = F.softplus(-real) + F.softplus(recon) + F.softplus(prior)
-        accuracy = {
-            "d_acc_real": (real > 0).float().mean(),
-            "d_acc_fake": (prior < 0).float().mean(),
-        }
-        return {"loss": loss.mean(), **accuracy}
+        x_f, x_p = (self.d.stored(x) for x in self.made(v, self.one_hot(batch["y"])))
+        real, recon, prior = self.d.judged((v,), x_f, x_p)
+        on_real, on_recon = self.d.prices(real, recon)
+        _, on_prior = self.d.prices(real, prior)
+        loss = (on_real + on_recon + on_prior).mean()
+        right_real, right_fake = (real > 0).float().mean(), (prior < 0).float().mean()
+        terms = {"loss": loss, "d_acc_real": right_real, "d_acc_fake": right_fake}
+        return self.d.regularised(terms, v)
 
-    def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def generator_loss(self, batch: Batch) -> Terms:
         v, c = self.spec.to_signed(batch["x"]), self.one_hot(batch["y"])
         with torch.no_grad():
             mu, log_var = self.posterior(v, c)
@@ -245,59 +241,48 @@ class CVAEGAN(AdversarialModule):
             real = self.f_d(v)
         pair = self.pairwise(v, self.generate(z, c)).mean()
         x_p = self.generate(self.noise.normal_like(mu), c)
-        gd, gc = self.mean_matching(real, self.f_d(x_p)), self.class_matching(self.f_c(x_p), c)
+        gd = self.mean_matching(real, self.f_d(x_p))
+        gc = self.class_matching(self.f_c(x_p), c)
         return {
             "loss": self.lambda_g * pair + self.lambda_gd * gd + self.lambda_gc * gc,
             "l_gd": gd,
             "l_gc": gc,
         }
 
-    def encoder_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def encoder_loss(self, batch: Batch) -> Terms:
         v, c = self.spec.to_signed(batch["x"]), self.one_hot(batch["y"])
         mu, log_var = self.posterior(v, c)
-        pair = self.pairwise(
-            v, self.generate(reparameterise(mu, log_var, self.noise.normal_like(mu)), c)
-        ).mean()
+        z = reparameterise(mu, log_var, self.noise.normal_like(mu))
+        pair = self.pairwise(v, self.generate(z, c)).mean()
         kl = kl_standard(mu, log_var).sum(1).mean()
         return {"loss": self.lambda_kl * kl + self.lambda_g * pair, "kl": kl, "l_g": pair}
 
     # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module]:
-        return {
-            "c": self.classifier,
-            "d": self.discriminator,
-            "g": self.generator,
-            "e": self.encoder,
-        }
+        return {"c": self.classifier, "d": self.d, "g": self.g, "e": self.encoder}
 
     def phases(self) -> list[Phase]:
-        losses = {
-            "c": self.classifier_loss,
-            "d": self.discriminator_loss,
-            "g": self.generator_loss,
-            "e": self.encoder_loss,
-        }
-        return [Phase(player, loss) for player, loss in losses.items()]
+        both = ("x", "y")
+        return [
+            Phase("c", self.classifier_loss, both),
+            Phase("d", self.discriminator_loss, both, critic=True),
+            Phase("g", self.generator_loss, both),
+            Phase("e", self.encoder_loss, both),
+        ]
 
     # -- use --------------------------------------------------------------------------------------
     def draw_codes(self, n: int, source: Source) -> Tensor:
         """n codes of N(0, I), (n, latent)."""
         return source.normal(n, self.latent)
 
-    def from_codes(self, z: Tensor, y: Tensor) -> Tensor:
+    def from_codes(self, z: Tensor, *, y: Tensor) -> Tensor:
         """``decode``."""
-        return self.decode(z, y)
+        return self.decode(z, y=y)
 
     @torch.no_grad()
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        z = torch.randn(
-            n, self.latent, generator=generator, device=self.device, dtype=self.float_dtype
-        )
-        if y is None:
-            y = torch.randint(self.spec.num_classes, (n,), generator=generator, device=self.device)
-        return self.decode(z, y)
+    def sample(self, n: int, *, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        source = Draw(generator, self.device, self.float_dtype)
+        return self.decode(self.draw_codes(n, source), y=y)
 
     def classify(self, x: Tensor) -> Tensor:
         """P(c | x), (B, classes), by C."""
@@ -307,27 +292,25 @@ class CVAEGAN(AdversarialModule):
         """One-hot label, by C where none is given."""
         return self.one_hot(self.classify(x).argmax(1) if y is None else y)
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
         """μ(x, c), (B, latent)."""
         return self.posterior(self.spec.to_signed(x), self._class(x, y))[0]
 
-    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+    def decode(self, z: Tensor, *, y: Tensor) -> Tensor:
         """G(z, c) in levels, from labels, (B,), or mixed ones, (B, classes)."""
         return self.spec.from_signed(self.generate(z, self.one_hot(y) if y.ndim == 1 else y))
 
-    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def reconstruct(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
         c = self._class(x, y)
-        return self.decode(self.posterior(self.spec.to_signed(x), c)[0], c)
+        return self.decode(self.posterior(self.spec.to_signed(x), c)[0], y=c)
 
+    @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), along the line between codes and between classes."""
         first, last = (torch.cat([self.encode(x), self._class(x, None)], 1) for x in (a, b))
-        z, c = (
-            path("uniform", first, last, frames)
-            .flatten(0, 1)
-            .split([self.latent, self.spec.num_classes], 1)
-        )
-        return self.decode(z, c).view(len(a), frames, *self.spec.shape)
+        both = path("uniform", first, last, frames).flatten(0, 1)
+        z, c = both.split([self.latent, self.spec.num_classes], 1)
+        return self.decode(z, y=c).view(len(a), frames, *self.spec.shape)
 
     @torch.no_grad()
     def inpaint(
@@ -352,16 +335,13 @@ class CVAEGAN(AdversarialModule):
             made = self.generate(reparameterise(mu, log_var, source.normal(*mu.shape)), c)
         return torch.where(known, x, self.spec.from_signed(made))
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        y, n = batch["y"], len(batch["x"])
-        v, c, source = (
-            self.spec.to_signed(batch["x"]),
-            self.one_hot(y),
-            Draw(generator, self.device, self.float_dtype),
-        )
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
+        y, n = batch["y"], batch.n
+        v, c = self.spec.to_signed(batch["x"]), self.one_hot(y)
+        source = Draw(generator, self.device, self.float_dtype)
         mu, log_var = self.posterior(v, c)
         mse = (self.generate(mu, c) - v).square().flatten(1).mean(1)
-        drawn, other = (self.generate(source.normal(n, self.latent), c) for _ in range(2))
+        drawn, other = (self.generate(self.draw_codes(n, source), c) for _ in range(2))
         values = {
             "kl": kl_standard(mu, log_var).sum(1),
             "mse": mse / 4,
@@ -371,10 +351,8 @@ class CVAEGAN(AdversarialModule):
         shares = {
             "c_accuracy": self.classifier(v).argmax(1) == y,
             "c_consistency": self.classifier(drawn).argmax(1) == y,
-        }
-        shares |= {
-            "d_acc_real": self.discriminator(v) > 0,
-            "d_acc_prior": self.discriminator(drawn) < 0,
+            "d_acc_real": self.d(v) > 0,
+            "d_acc_prior": self.d(drawn) < 0,
         }
         return values | {name: share.to(mse.dtype) for name, share in shares.items()}
 

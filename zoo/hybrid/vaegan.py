@@ -2,22 +2,22 @@
 
 Paper      Larsen, Sønderby, Larochelle, Winther. Autoencoding beyond pixels using a learned
            similarity metric. ICML 2016. arXiv:1512.09300.
-Model      q(z | x) = N(μ(x), σ²(x)) by Enc; x̃ = Dec(z), z ~ q(z | x); x_p = Dec(z_p), z_p ~ N(0,
-           I). Dis_l is Dis's last strided convolution, before its norm and activation.
-Objective  L_prior = KL(q(z | x) ‖ N(0, I)),   L_llike = ½ ‖Dis_l(x) - Dis_l(x̃)‖² summed over
-           features, Dis_l(x) without gradient, L_GAN = log Dis(x) + log(1 - Dis(x̃)) + log(1 -
-           Dis(x_p)).
+Model      q(z | x) = N(μ(x), σ²(x)) by Enc; x̃ = Dec(z), z ~ q(z | x);
+           x_p = Dec(z_p), z_p ~ N(0, I). Dis_l is Dis's last strided convolution, before its norm
+           and activation.
+Objective  L_prior = KL(q(z | x) ‖ N(0, I)),
+           L_llike = ½ ‖Dis_l(x) - Dis_l(x̃)‖² summed over features, Dis_l(x) without gradient,
+           L_GAN = log Dis(x) + log(1 - Dis(x̃)) + log(1 - Dis(x_p)).
            Dis:  -L_GAN alone; L_llike would shrink its features to nothing. x̃, x_p without
-           gradient.
+                 gradient.
            Dec:  γ L_llike + log(1 - Dis(x̃)) + log(1 - Dis(x_p)) (g_loss="minimax"), or the two
-           terms as -log Dis ("nonsat").
+                 terms as -log Dis ("nonsat").
            Enc:  L_prior + L_llike, through Dis and Dec but never into them; L_GAN never reaches
-           Enc.
+                 Enc.
 Controller With a ``margin``: a cycle's costs, -log Dis(x) and the mean of -log(1 - Dis(x̃)) and
--log(1 - Dis(x_p)), averaged over
-           processes, say who skips the next cycle's step: Dis if either is below equilibrium -
-           margin, Dec if either is above equilibrium + margin; neither, if both would. A buffer, as
-           are the counts of skipped steps.
+           -log(1 - Dis(x_p)), averaged over processes, say who skips the next cycle's step: Dis if
+           either is below equilibrium - margin, Dec if either is above equilibrium + margin;
+           neither, if both would. A buffer, as are the counts of skipped steps.
 Sampling   z ~ N(0, I), Dec(z) quantised. Reconstruction: Dec(μ(x)).
 Notes      L_llike is an unnormalised gaussian in the features of a network that learns, so nothing
            here is a likelihood. The order of play is Dis, Dec, Enc, each with its own minibatch,
@@ -33,6 +33,7 @@ Notes      L_llike is an unnormalised gaussian in the features of a network that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,15 +41,13 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler
 
-from zoo.core import AdversarialModule, DataSpec, LoopOptions, Phase
-from zoo.core.module import Batch
-from zoo.nn.adversarial_losses import GENERATOR_LOSSES, check_generator_loss
+from zoo.bases import AdversarialModule, Adversary, LoopOptions, Loss, Phase, Terms
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Norm, Positive, Whole
 from zoo.nn.gaussian import kl_standard, reparameterise, soft_clamp
 from zoo.nn.prior import Draw, Source, path
 from zoo.nn.small import logits
 from zoo.registry import Paper, register
-
-NORMS = ("layer", "batch", "none")
 
 
 def normed(norm: str, width: int, dims: int = 2) -> nn.Module:
@@ -71,9 +70,9 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         c, h, w = shape
-        convs = [
-            m for conv in strided([c, *widths]) for m in (conv, normed(norm, conv.out_channels))
-        ]
+        convs: list[nn.Module] = []
+        for conv in strided([c, *widths]):
+            convs += [conv, normed(norm, conv.out_channels)]
         area = (h >> len(widths)) * (w >> len(widths))
         self.net = nn.Sequential(
             *convs,
@@ -154,10 +153,16 @@ def llike(target: Tensor, features: Tensor) -> Tensor:
 def who_skips(real: Tensor, fake: Tensor, equilibrium: float, margin: float) -> Tensor:
     """Whether Dis and whether Dec skips its step at these costs, two booleans."""
     costs = torch.stack([real, fake])
-    skips = torch.stack(
-        [(costs < equilibrium - margin).any(), (costs > equilibrium + margin).any()]
-    )
+    low, high = costs < equilibrium - margin, costs > equilibrium + margin
+    skips = torch.stack([low.any(), high.any()])
     return skips & ~skips.all()
+
+
+# -log Dis(x), -log(1 - Dis(x̃)), and what Dec pays, -log Dis(x̃) or log(1 - Dis(x̃)); s the logit.
+LOSSES = {
+    "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
+    "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
+}
 
 
 @register(
@@ -197,72 +202,58 @@ class VAEGAN(AdversarialModule):
             loop: options of the adversarial loop.
     """
 
+    accepts = {"x": Image}
     mean_image: Tensor
     skips: Tensor
     skipped: Tensor
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int = 16,
-        enc: Sequence[int] = (16, 32),
-        dec: Sequence[int] = (32, 16),
-        dis: Sequence[int] = (16, 32, 32),
-        enc_hidden: int = 128,
-        dis_hidden: int = 128,
-        norm: str = "layer",
+        spec: Spec,
+        latent: Count = 16,
+        enc: Sequence[Count] = (16, 32),
+        dec: Sequence[Count] = (32, 16),
+        dis: Sequence[Count] = (16, 32, 32),
+        enc_hidden: Count = 128,
+        dis_hidden: Count = 128,
+        norm: Norm = "layer",
         gamma: float = 0.1,
         real_weight: float = 1.0,
-        g_loss: str = "minimax",
-        margin: float | None = None,
+        g_loss: Literal["nonsat", "minimax"] = "minimax",
+        margin: Positive | None = None,
         equilibrium: float = 0.68,
         lr: float = 5e-4,
-        optimiser: str = "adam",
+        optimiser: Literal["adam", "rmsprop"] = "adam",
         beta1: float = 0.5,
         decay: float = 0.75,
-        decay_every: int = 0,
+        decay_every: Whole = 0,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
-        spec.require("vaegan", image=True)
-        check_generator_loss(g_loss)
-        if norm not in NORMS or optimiser not in ("adam", "rmsprop"):
-            raise ValueError(
-                f"vaegan: norm is one of {', '.join(NORMS)}, optimiser adam or rmsprop, got "
-                f"{norm!r} and {optimiser!r}"
-            )
+        super().__init__(spec, loop)
         if not len(enc) == len(dec) == len(dis) - 1 > 0:
             raise ValueError(
-                f"vaegan: each network halves or doubles equally often: enc and dec n maps, dis n "
-                f"+ 1, got {enc}, {dec}, {dis}"
+                "vaegan: each network halves or doubles equally often: enc and dec n maps, dis "
+                f"n + 1, got {enc}, {dec}, {dis}"
             )
         if any(side % (1 << len(enc)) for side in spec.shape[1:]):
             raise ValueError(
-                f"vaegan halves the sides {len(enc)} times, got {spec}; resize the images, or "
-                f"give enc, dec, dis fewer maps"
+                f"vaegan halves the sides {len(enc)} times, got {spec}; resize the images, or give "
+                "enc, dec, dis fewer maps"
             )
-        if margin is not None and margin <= 0:
-            raise ValueError(f"vaegan: margin is positive, or null for no control, got {margin}")
-        super().__init__(spec, loop)
-        self.latent, self.gamma, self.real_weight, self.g_loss = latent, gamma, real_weight, g_loss
+        self.latent, self.gamma, self.real_weight = latent, gamma, real_weight
         self.margin, self.equilibrium = margin, equilibrium
-        self.optimiser, self.lr, self.beta1, self.decay, self.decay_every = (
-            optimiser,
-            lr,
-            beta1,
-            decay,
-            decay_every,
-        )
+        self.optimiser, self.lr, self.beta1 = optimiser, lr, beta1
+        self.decay, self.decay_every = decay, decay_every
         self.encoder = Encoder(spec.shape, enc, enc_hidden, latent, norm)
         self.decoder = Decoder(spec.shape, enc[-1], dec, latent, norm)
-        self.discriminator = Discriminator(spec.shape, dis, dis_hidden, norm)
+        self.d = Adversary(self, Discriminator(spec.shape, dis, dis_hidden, norm), LOSSES[g_loss])
         self.register_buffer("mean_image", torch.zeros(spec.shape))  # in [-1, 1]
-        self.register_buffer(
-            "skips", torch.zeros(2, dtype=torch.bool)
-        )  # does Dis, does Dec skip this cycle's step
+        # whether Dis and whether Dec skips this cycle's step
+        self.register_buffer("skips", torch.zeros(2, dtype=torch.bool))
         self.register_buffer("skipped", torch.zeros(2, dtype=torch.long))
 
-    def initialise_from(self, x: Tensor) -> None:
-        self.mean_image.copy_(self.spec.to_signed(x).mean(0))
+    def initialise_from(self, batch: Batch) -> None:
+        self.mean_image.copy_(self.spec.to_signed(batch["x"]).mean(0))
 
     # -- losses -----------------------------------------------------------------------------------
     def posterior(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,56 +265,57 @@ class VAEGAN(AdversarialModule):
         """z ~ q(z | x) and z_p ~ N(0, I), without gradient into Enc."""
         with torch.no_grad():
             mu, log_var = self.posterior(v)
-            return reparameterise(mu, log_var, self.noise.normal_like(mu)), self.noise.normal_like(
-                mu
-            )
+            z = reparameterise(mu, log_var, self.noise.normal_like(mu))
+            return z, self.noise.normal_like(mu)
 
-    def discriminator_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def features(self, v: Tensor) -> Tensor:
+        """Dis_l of what Dis sees in training, (B, maps, h, w)."""
+        return self.d.net.features(self.d.noisy(v))
+
+    def discriminator_loss(self, batch: Batch) -> Terms:
         v = self.spec.to_signed(batch["x"])
-        with torch.no_grad():
-            recon, prior = (self.decoder(z) for z in self.latents(v))
-        real, recon, prior = (self.discriminator(u) for u in (v, recon, prior))
-        cost_real, cost_recon, cost_prior = (
-            F.softplus(-real).mean(),
-            F.softplus(recon).mean(),
-            F.softplus(prior).mean(),
-        )
-        terms = {"cost_real": cost_real, "cost_fake": 0.5 * (cost_recon + cost_prior)}
-        terms |= {
-            "d_real": real.sigmoid().mean(),
-            "d_recon": recon.sigmoid().mean(),
-            "d_prior": prior.sigmoid().mean(),
+        recon, prior = (self.d.stored(self.decoder(z)) for z in self.latents(v))
+        s_real, s_recon, s_prior = self.d.judged((v,), recon, prior)
+        on_real, on_recon = self.d.prices(s_real, s_recon)
+        _, on_prior = self.d.prices(s_real, s_prior)
+        cost_real, cost_recon, cost_prior = on_real.mean(), on_recon.mean(), on_prior.mean()
+        terms = {
+            "cost_real": cost_real,
+            "cost_fake": 0.5 * (cost_recon + cost_prior),
+            "d_real": s_real.sigmoid().mean(),
+            "d_recon": s_recon.sigmoid().mean(),
+            "d_prior": s_prior.sigmoid().mean(),
         }
         if self.margin is not None and self.skips[0]:
             return terms
-        return {"loss": self.real_weight * cost_real + cost_recon + cost_prior, **terms}
+        loss = self.real_weight * cost_real + cost_recon + cost_prior
+        return self.d.regularised({"loss": loss, **terms}, v)
 
-    def decoder_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def decoder_loss(self, batch: Batch) -> Terms:
         if self.margin is not None and self.skips[1]:
             return {}
         v = self.spec.to_signed(batch["x"])
         z, z_p = self.latents(v)
         recon, prior = self.decoder(z), self.decoder(z_p)
-        like = llike(self.discriminator.features(v), self.discriminator.features(recon)).mean()
-        fool = GENERATOR_LOSSES[self.g_loss]
-        gan = fool(self.discriminator(recon)).mean() + fool(self.discriminator(prior)).mean()
+        like = llike(self.features(v), self.features(recon)).mean()
+        gan = self.d.fool(recon) + self.d.fool(prior)
         return {"loss": self.gamma * like + gan, "gan": gan}
 
-    def encoder_loss(self, batch: Batch) -> dict[str, Tensor]:
+    def encoder_loss(self, batch: Batch) -> Terms:
         v = self.spec.to_signed(batch["x"])
         mu, log_var = self.posterior(v)
         recon = self.decoder(reparameterise(mu, log_var, self.noise.normal_like(mu)))
-        like = llike(self.discriminator.features(v), self.discriminator.features(recon)).mean()
+        like = llike(self.features(v), self.features(recon)).mean()
         kl = kl_standard(mu, log_var).sum(1).mean()
         return {"loss": kl + like, "kl": kl, "llike": like, "mse": (recon - v).square().mean() / 4}
 
     # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module]:
-        return {"d": self.discriminator, "g": self.decoder, "e": self.encoder}
+        return {"d": self.d, "g": self.decoder, "e": self.encoder}
 
     def phases(self) -> list[Phase]:
         return [
-            Phase("d", self.discriminator_loss),
+            Phase("d", self.discriminator_loss, critic=True),
             Phase("g", self.decoder_loss),
             Phase("e", self.encoder_loss),
         ]
@@ -338,9 +330,7 @@ class VAEGAN(AdversarialModule):
 
     # -- use --------------------------------------------------------------------------------------
     @torch.no_grad()
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         return self.from_codes(self.draw_codes(n, Draw(generator, self.device, self.float_dtype)))
 
     def draw_codes(self, n: int, source: Source) -> Tensor:
@@ -362,11 +352,11 @@ class VAEGAN(AdversarialModule):
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
+    @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line from μ(a) to μ(b)."""
-        return self.decode(
-            path("uniform", self.encode(a), self.encode(b), frames).flatten(0, 1)
-        ).unflatten(0, (len(a), frames))
+        z = path("uniform", self.encode(a), self.encode(b), frames)
+        return self.decode(z.flatten(0, 1)).unflatten(0, (len(a), frames))
 
     def attribute(self, having: Tensor, lacking: Tensor) -> Tensor:
         """Mean code of the images that have an attribute minus that of those that lack it,
@@ -374,22 +364,16 @@ class VAEGAN(AdversarialModule):
         """
         return self.encode(having).mean(0) - self.encode(lacking).mean(0)
 
-    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         v = self.spec.to_signed(batch["x"])
         mu, log_var = self.posterior(v)
-        recon = self.decoder(mu)
-        prior = self.decoder(
-            torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
-        )
-        target, plain = (
-            self.discriminator.features(v),
-            self.discriminator.features(self.mean_image[None]),
-        )
-        like, mse = (
-            llike(target, self.discriminator.features(recon)),
-            (recon - v).square().flatten(1).mean(1),
-        )
-        right = [(self.discriminator(u) > 0).to(mu.dtype) for u in (v, recon, prior)]
+        z_p = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
+        recon, prior = self.decoder(mu), self.decoder(z_p)
+        features = self.d.net.features
+        target, plain = features(v), features(self.mean_image[None])
+        like = llike(target, features(recon))
+        mse = (recon - v).square().flatten(1).mean(1)
+        right = [(self.d(u) > 0).to(mu.dtype) for u in (v, recon, prior)]
         accuracy = {
             "d_acc_real": right[0],
             "d_acc_recon": 1 - right[1],

@@ -32,9 +32,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, LikelihoodModule
-from zoo.core.module import Batch
-from zoo.core.noise import generator as seeded
+from zoo.bases import LikelihoodModule
+from zoo.core import Batch, Spec
+from zoo.core.noise import seeded
+from zoo.core.options import Count, Whole
 from zoo.core.remember import Remembered
 from zoo.nn.boltzmann import all_states, bernoulli, enumerable, free_energy, log_z_bounds
 from zoo.registry import Paper, register
@@ -83,47 +84,25 @@ class DBM(LikelihoodModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        hidden1: int = 64,
-        hidden2: int = 32,
-        pretrain_steps: int = 1100,
+        spec: Spec,
+        hidden1: Count = 64,
+        hidden2: Count = 32,
+        pretrain_steps: Whole = 1100,
         pretrain_lr: float = 0.05,
         lr: float = 0.02,
-        decay_steps: int = 1700,
-        particles: int = 100,
-        k: int = 5,
-        sweeps: int = 10,
-        evaluation_sweeps: int = 30,
-        temperatures: int = 1000,
-        chains: int = 200,
-        gibbs_steps: int = 2000,
+        decay_steps: Whole = 1700,
+        particles: Count = 100,
+        k: Count = 5,
+        sweeps: Count = 10,
+        evaluation_sweeps: Count = 30,
+        temperatures: Count = 1000,
+        chains: Count = 200,
+        gibbs_steps: Count = 2000,
     ) -> None:
         super().__init__(spec)
         spec.require("dbm", levels=2)
-        if (
-            min(
-                hidden1,
-                hidden2,
-                particles,
-                k,
-                sweeps,
-                evaluation_sweeps,
-                temperatures,
-                chains,
-                gibbs_steps,
-            )
-            < 1
-        ):
-            raise ValueError(
-                "dbm: hidden1, hidden2, particles, k, sweeps, temperatures, chains and "
-                "gibbs_steps are at least 1"
-            )
-        self.pretrain_steps, self.pretrain_lr, self.lr, self.decay_steps = (
-            pretrain_steps,
-            pretrain_lr,
-            lr,
-            decay_steps,
-        )
+        self.pretrain_steps, self.pretrain_lr = pretrain_steps, pretrain_lr
+        self.lr, self.decay_steps = lr, decay_steps
         self.k, self.sweeps, self.evaluation_sweeps = k, sweeps, evaluation_sweeps
         self.temperatures, self.chains, self.gibbs_steps = temperatures, chains, gibbs_steps
         self.W1 = nn.Parameter(0.01 * torch.randn(spec.dim, hidden1))
@@ -131,38 +110,31 @@ class DBM(LikelihoodModule):
         self.b = nn.Parameter(torch.zeros(spec.dim))
         self.c1 = nn.Parameter(torch.zeros(hidden1))
         self.c2 = nn.Parameter(torch.zeros(hidden2))
-        self.a = nn.Parameter(
-            torch.zeros(hidden1)
-        )  # biases of h1 while the upper layer is pretrained
-        self.register_buffer(
-            "particles", torch.bernoulli(torch.full((particles, spec.dim + hidden2), 0.5))
-        )  # rows (v, h2)
+        # biases of h1 while the upper layer is pretrained
+        self.a = nn.Parameter(torch.zeros(hidden1))
+        coins = torch.bernoulli(torch.full((particles, spec.dim + hidden2), 0.5))
+        self.register_buffer("particles", coins)  # (v, h2) each
         self.register_buffer("base", torch.zeros(spec.dim))  # the data's logits
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._log_z: Remembered[dict[str, Tensor]] = Remembered()
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """Visible biases at the smoothed logits of the data's means; chains start from independent
         pixels and fair coins.
         """
-        v = x.flatten(1)
+        v = batch["x"].flatten(1)
         self.base.copy_(((v.sum(0) + 0.5) / (len(v) + 1)).logit())
         self.b.copy_(self.base)
-        self.particles.copy_(
-            self._independent(
-                len(self.particles), seeded(int(self.noise_seed), "particles", device=self.device)
-            )
-        )
+        source = seeded(int(self.noise_seed), "particles", device=self.device)
+        self.particles.copy_(self._independent(len(self.particles), source))
 
     # -- the layers -------------------------------------------------------------------------------
     @property
     def phase(self) -> str:
-        return (
-            PHASES[min(int(self.updates) // self.pretrain_steps, 2)]
-            if self.pretrain_steps
-            else "joint"
-        )
+        if not self.pretrain_steps:
+            return "joint"
+        return PHASES[min(int(self.updates) // self.pretrain_steps, 2)]
 
     def machine(self) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, visible and hidden biases of the RBM between s = (v, h2) and h1."""
@@ -198,13 +170,11 @@ class DBM(LikelihoodModule):
     # -- training ---------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         v, phase = batch["x"].flatten(1), self.phase
-        terms = {"pre1": self._pretrain_lower, "pre2": self._pretrain_upper, "joint": self._joint}[
-            phase
-        ](v)
+        turns = {"pre1": self._pretrain_lower, "pre2": self._pretrain_upper, "joint": self._joint}
+        terms = turns[phase](v)
+        # A gradient, if zero, for the layers that rest: DDP waits for each.
         idle = torch.stack([p.sum() for p in self.parameters()]).sum()
-        terms["loss"] = (
-            terms["gap"] + 0.0 * idle
-        )  # a gradient, if zero, for the layers that rest: DDP waits for each
+        terms["loss"] = terms["gap"] + 0.0 * idle
         return {**terms, "phase": v.new_tensor(PHASES.index(phase))}
 
     def _pretrain_lower(self, v: Tensor) -> dict[str, Tensor]:
@@ -244,9 +214,8 @@ class DBM(LikelihoodModule):
 
     def _joint(self, v: Tensor) -> dict[str, Tensor]:
         mu1, mu2 = self.mean_field(v, self.sweeps)
-        gap = (
-            self.energy(v, mu1, mu2).mean() - free_energy(self._negative(), *self.machine()).mean()
-        )
+        negative = free_energy(self._negative(), *self.machine()).mean()
+        gap = self.energy(v, mu1, mu2).mean() - negative
         recon = F.binary_cross_entropy_with_logits(self.b + mu1 @ self.W1.T, v)
         return {"gap": gap, "recon_bce": recon.detach()}
 
@@ -269,8 +238,8 @@ class DBM(LikelihoodModule):
         super().on_fit_start()
         if len(self.particles) % self.trainer.world_size:
             raise ValueError(
-                f"particles={len(self.particles)} cannot be shared by {self.trainer.world_size} "
-                f"processes; take a multiple"
+                f"dbm's particles={len(self.particles)} cannot be shared by "
+                f"{self.trainer.world_size} processes; take a multiple"
             )
 
     # -- likelihood -------------------------------------------------------------------------------
@@ -291,18 +260,13 @@ class DBM(LikelihoodModule):
         return self._log_z([*machine, base, self.particles], compute)
 
     def _long_run(self, n: int, generator: torch.Generator) -> Tensor:
-        s = self.particles[torch.arange(n, device=self.device) % len(self.particles)].to(
-            self.W1.dtype
-        )
+        which = torch.arange(n, device=self.device) % len(self.particles)
+        s = self.particles[which].to(self.W1.dtype)
         return self.gibbs(s, self.gibbs_steps, generator)
 
-    def elbo(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        return (
-            self.bound(x.flatten(1), *self.mean_field(x.flatten(1), self.evaluation_sweeps))
-            - self.log_z()["log_z"]
-        )
+    def elbo(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        mu1, mu2 = self.mean_field(x.flatten(1), self.evaluation_sweeps)
+        return self.bound(x.flatten(1), mu1, mu2) - self.log_z()["log_z"]
 
     def bound(self, v: Tensor, mu1: Tensor, mu2: Tensor) -> Tensor:
         """-E(v, μ1, μ2) + H(μ1) + H(μ2), at most log Σ_h exp(-E(v, h)), (B,)."""
@@ -321,18 +285,15 @@ class DBM(LikelihoodModule):
             h2 = bernoulli(mu2, generator)
             log_q = -F.binary_cross_entropy(mu2, h2, reduction="none").sum(1)
             weights.append(-free_energy(torch.cat([v, h2], 1), *self.machine()) - log_q)
-        return (
-            torch.stack(weights).logsumexp(0) - torch.tensor(samples).log() - self.log_z()["log_z"]
-        )
+        mean = torch.stack(weights).logsumexp(0) - torch.tensor(samples).log()
+        return mean - self.log_z()["log_z"]
 
     def exact_log_prob(self, x: Tensor) -> Tensor:
         """log P(v) by the sum over all h2, (B,); for tiny machines."""
         h2 = all_states(0, 2 ** len(self.c2), len(self.c2), self.W2)
         states = [torch.cat([v.expand(len(h2), -1), h2], 1) for v in x.flatten(1)]
-        return (
-            torch.stack([(-free_energy(s, *self.machine())).logsumexp(0) for s in states])
-            - self.log_z()["log_z"]
-        )
+        each = [(-free_energy(s, *self.machine())).logsumexp(0) for s in states]
+        return torch.stack(each) - self.log_z()["log_z"]
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """log Z, its error, its upper estimate and the bound of that; the reconstruction's
@@ -350,12 +311,10 @@ class DBM(LikelihoodModule):
         return {**values, "mean_field_residual": (again - mu1).abs().amax(1)}
 
     # -- use --------------------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        return self._visible(
-            self.gibbs(self._independent(n, generator), self.gibbs_steps, generator)
-        )
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        s = self.gibbs(self._independent(n, generator), self.gibbs_steps, generator)
+        return self._visible(s)
 
     def _visible(self, s: Tensor) -> Tensor:
         return s[:, : self.spec.dim].reshape(len(s), *self.spec.shape)
@@ -378,14 +337,10 @@ class DBM(LikelihoodModule):
         those clamped.
         """
         s = self._independent(len(x), generator)
-        clamped = torch.cat(
-            [
-                known.expand_as(x).flatten(1),
-                torch.zeros_like(s[:, self.spec.dim :], dtype=torch.bool),
-            ],
-            1,
-        )
-        given = torch.cat([x.flatten(1), s[:, self.spec.dim :]], 1)
+        h2 = s[:, self.spec.dim :]
+        free = torch.zeros_like(h2, dtype=torch.bool)
+        clamped = torch.cat([known.expand_as(x).flatten(1), free], 1)
+        given = torch.cat([x.flatten(1), h2], 1)
         s = torch.where(clamped, given, s)
         for _ in range(self.gibbs_steps):
             s = torch.where(clamped, given, self.gibbs(s, 1, generator))

@@ -25,16 +25,16 @@ Notes      A chain begun far from the data, from coins for instance, can stay in
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, LikelihoodModule
-from zoo.core.module import Batch
-from zoo.core.noise import Noise
-from zoo.core.noise import generator as seeded
+from zoo.bases import LossModule
+from zoo.core import Batch, Image, Spec
+from zoo.core.noise import Noise, seeded
+from zoo.core.options import Count, Dropped, NonNegative, Positive, Whole
 from zoo.core.remember import Remembered
 from zoo.registry import Paper, register
 
@@ -49,17 +49,14 @@ class Drawn:
         return torch.randn(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
 
     def bernoulli(self, p: Tensor) -> Tensor:
-        return (
-            torch.rand(p.shape, generator=self.generator, device=p.device, dtype=p.dtype) < p
-        ).to(p.dtype)
+        u = torch.rand(p.shape, generator=self.generator, device=p.device, dtype=p.dtype)
+        return (u < p).to(p.dtype)
 
 
 def corrupt(x: Tensor, q: float, noise: Noise | Drawn) -> Tensor:
     """Salt and pepper: each pixel is a fair coin with probability q."""
-    replaced, coin = (
-        noise.bernoulli(torch.full_like(x, q)),
-        noise.bernoulli(torch.full_like(x, 0.5)),
-    )
+    replaced = noise.bernoulli(torch.full_like(x, q))
+    coin = noise.bernoulli(torch.full_like(x, 0.5))
     return torch.where(replaced > 0, coin, x)
 
 
@@ -70,9 +67,8 @@ def conservative_log_likelihood(x: Tensor, p: Tensor) -> Tensor:
         x: (B, D) binary. p: (S, D).
     """
     p = p.double().clamp(1e-3, 1 - 1e-3)
-    return (x.double() @ p.log().T + (1 - x.double()) @ (-p).log1p().T).logsumexp(1) - math.log(
-        len(p)
-    )
+    each = x.double() @ p.log().T + (1 - x.double()) @ (-p).log1p().T
+    return each.logsumexp(1) - math.log(len(p))
 
 
 @register(
@@ -90,7 +86,7 @@ def conservative_log_likelihood(x: Tensor, p: Tensor) -> Tensor:
     data="digits",
     learns=(("val/csl_nats", "<", 22.0), ("train/walkback_bce", "<", 18.0)),
 )
-class GSN(LikelihoodModule):
+class GSN(LossModule):
     """Generative stochastic network.
 
     Args:
@@ -110,62 +106,42 @@ class GSN(LikelihoodModule):
         gamma: factor of lr at each step.
     """
 
+    accepts = {"x": Image}
     means: Tensor
 
     def __init__(
         self,
-        spec: DataSpec,
-        width: int = 200,
-        layers: int = 2,
-        corruption: float = 0.3,
-        sigma: float = 1.0,
+        spec: Spec,
+        width: Count = 200,
+        layers: Count = 2,
+        corruption: Dropped = 0.3,
+        sigma: NonNegative = 1.0,
         noiseless_h1: bool = True,
-        steps: int = 5,
+        steps: Count = 5,
         walkback: bool = True,
-        burn_in: int = 100,
-        score_samples: int = 10_000,
-        score_chains: int = 100,
-        parzen_sigma: float = 0.2,
-        optimiser: str = "adam",
+        burn_in: Count = 100,
+        score_samples: Count = 10_000,
+        score_chains: Count = 100,
+        parzen_sigma: Positive = 0.2,
+        optimiser: Literal["adam", "sgd"] = "adam",
         lr: float = 2e-3,
         momentum: float = 0.5,
-        decay_steps: int = 4200,
+        decay_steps: Whole = 4200,
         gamma: float = 1.0,
     ) -> None:
         super().__init__(spec)
-        spec.require("gsn", image=True, levels=True)
-        if not 0 <= corruption < 1 or sigma < 0:
+        spec.require("gsn", levels=True)
+        if steps < layers:
             raise ValueError(
-                f"gsn: corruption lies in [0, 1) and sigma is not negative, got {corruption}, "
-                f"{sigma}"
+                f"gsn: steps is at least layers, or the upper ones hear nothing of x, got "
+                f"steps={steps}, layers={layers}; raise --model.steps"
             )
-        if min(width, layers, burn_in, score_samples, score_chains) < 1 or steps < layers:
-            raise ValueError(
-                f"gsn: sizes are at least 1, and steps at least layers, got layers={layers}, "
-                f"steps={steps}"
-            )
-        if optimiser not in ("adam", "sgd"):
-            raise ValueError(f"gsn: optimiser is adam or sgd, got {optimiser!r}")
-        self.corruption, self.sigma, self.noiseless_h1, self.steps, self.walkback = (
-            corruption,
-            sigma,
-            noiseless_h1,
-            steps,
-            walkback,
-        )
-        self.burn_in, self.score_samples, self.score_chains, self.parzen_sigma = (
-            burn_in,
-            score_samples,
-            score_chains,
-            parzen_sigma,
-        )
-        self.optimiser, self.lr, self.momentum, self.decay_steps, self.gamma = (
-            optimiser,
-            lr,
-            momentum,
-            decay_steps,
-            gamma,
-        )
+        self.corruption, self.sigma, self.noiseless_h1 = corruption, sigma, noiseless_h1
+        self.steps, self.walkback, self.burn_in = steps, walkback, burn_in
+        self.score_samples, self.score_chains = score_samples, score_chains
+        self.parzen_sigma = parzen_sigma
+        self.optimiser, self.lr, self.momentum = optimiser, lr, momentum
+        self.decay_steps, self.gamma = decay_steps, gamma
         sizes = [spec.dim, *[width] * layers]
         self.W = nn.ParameterList(
             0.1 * torch.randn(m, n) for m, n in zip(sizes[:-1], sizes[1:], strict=True)
@@ -175,9 +151,9 @@ class GSN(LikelihoodModule):
         self._scored: Remembered[Tensor] = Remembered()
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """Where chains begin: the data's means."""
-        self.means.copy_(self.spec.to_unit(x).flatten(1).mean(0))
+        self.means.copy_(self.spec.to_unit(batch["x"]).flatten(1).mean(0))
 
     # -- the chain --------------------------------------------------------------------------------
     def pre_activation(self, i: int, h: list[Tensor]) -> Tensor:
@@ -189,7 +165,7 @@ class GSN(LikelihoodModule):
             a = a + h[i + 1] @ self.W[i].T
         return a
 
-    def step(
+    def transition(
         self, x: Tensor, h: list[Tensor], noise: Noise | Drawn | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Logits of p, (B, D), and the new hidden layers, from a corrupted x and the old ones;
@@ -215,7 +191,7 @@ class GSN(LikelihoodModule):
         h, out = self.rest(x), []
         source = x
         for _ in range(self.steps):
-            logits, h = self.step(corrupt(source, self.corruption, noise), h, noise)
+            logits, h = self.transition(corrupt(source, self.corruption, noise), h, noise)
             out.append(logits)
             if self.walkback:
                 source = noise.bernoulli(torch.sigmoid(logits.detach()))
@@ -231,9 +207,9 @@ class GSN(LikelihoodModule):
         given, p = x, x
         for _ in range(steps):
             corrupted = corrupt(x, self.corruption, noise)
-            logits, h = self.step(
-                corrupted if keep is None else torch.where(keep, given, corrupted), h, noise
-            )
+            if keep is not None:
+                corrupted = torch.where(keep, given, corrupted)
+            logits, h = self.transition(corrupted, h, noise)
             p = torch.sigmoid(logits)
             x = noise.bernoulli(p)
             if keep is not None:
@@ -243,9 +219,8 @@ class GSN(LikelihoodModule):
     # -- training and scores ----------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = self.spec.to_unit(batch["x"]).flatten(1)
-        bce = torch.stack(
-            [F.binary_cross_entropy_with_logits(a, x) for a in self.walk(x, self.noise)]
-        )
+        walked = self.walk(x, self.noise)
+        bce = torch.stack([F.binary_cross_entropy_with_logits(a, x) for a in walked])
         nats = bce.detach() * self.spec.dim
         return {
             "loss": bce.mean(),
@@ -273,26 +248,21 @@ class GSN(LikelihoodModule):
         nats.
         """
         x, noise = self.spec.to_unit(batch["x"]).flatten(1), Drawn(generator)
-        logits, _ = self.step(corrupt(x, self.corruption, noise), self.rest(x), noise)
-        values = {
-            "denoise_bce": F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
-        }
+        logits, _ = self.transition(corrupt(x, self.corruption, noise), self.rest(x), noise)
+        bce = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+        values = {"denoise_bce": bce}
         if self.spec.levels == 2:
             p = self.states()
             window = -torch.cdist(x.double(), p.double()).square() / (2 * self.parzen_sigma**2)
-            constant = math.log(len(p)) + self.spec.dim * math.log(
-                self.parzen_sigma * math.sqrt(2 * math.pi)
-            )
-            values |= {
-                "csl_nats": -conservative_log_likelihood(x, p),
-                "parzen_nats": window.logsumexp(1) - constant,
-            }
+            scale = math.log(self.parzen_sigma * math.sqrt(2 * math.pi))
+            constant = math.log(len(p)) + self.spec.dim * scale
+            values["csl_nats"] = -conservative_log_likelihood(x, p)
+            values["parzen_nats"] = window.logsumexp(1) - constant
         return values
 
     # -- use --------------------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         noise = Drawn(generator)
         x = noise.bernoulli(self.means.expand(n, -1))
         return self._shown(*self.chain(x, self.rest(x), self.burn_in, noise)[:2])
@@ -304,24 +274,21 @@ class GSN(LikelihoodModule):
     def reconstruct(self, x: Tensor) -> Tensor:
         """p after ``steps`` steps without noise or corruption, x held."""
         v = self.spec.to_unit(x).flatten(1)
-        logits, h = self.step(v, self.rest(v), None)
+        logits, h = self.transition(v, self.rest(v), None)
         for _ in range(self.steps - 1):
-            logits, h = self.step(v, h, None)
+            logits, h = self.transition(v, h, None)
         return self.spec.from_unit(torch.sigmoid(logits)).view_as(x)
 
+    @torch.no_grad()
     def inpaint(
         self, x: Tensor, known: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """A chain in which the pixels where ``known`` is True are held."""
-        noise, v, keep = (
-            Drawn(generator),
-            self.spec.to_unit(x).flatten(1),
-            known.expand_as(x).flatten(1),
-        )
+        noise, keep = Drawn(generator), known.expand_as(x).flatten(1)
+        v = self.spec.to_unit(x).flatten(1)
         v = torch.where(keep, v, noise.bernoulli(self.means.expand_as(v)))
-        return torch.where(
-            known, x, self._shown(*self.chain(v, self.rest(v), self.burn_in, noise, keep)[:2])
-        )
+        v, p, _ = self.chain(v, self.rest(v), self.burn_in, noise, keep)
+        return torch.where(known, x, self._shown(v, p))
 
     # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
@@ -331,14 +298,8 @@ class GSN(LikelihoodModule):
             optimiser = torch.optim.SGD(self.parameters(), self.lr, momentum=self.momentum)
 
         def rate(step: int) -> float:
-            return self.gamma**step * (
-                max(1 - step / self.decay_steps, 0.0) if self.decay_steps else 1.0
-            )
+            left = max(1 - step / self.decay_steps, 0.0) if self.decay_steps else 1.0
+            return self.gamma**step * left
 
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {
-                "scheduler": torch.optim.lr_scheduler.LambdaLR(optimiser, rate),
-                "interval": "step",
-            },
-        }
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -25,15 +25,16 @@ Notes      The particles are one set for all processes: each moves its share and
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, LikelihoodModule
-from zoo.core.module import Batch
-from zoo.core.noise import generator as seeded
+from zoo.bases import LikelihoodModule
+from zoo.core import Batch, Image, Spec
+from zoo.core.noise import seeded
+from zoo.core.options import Count, Whole
 from zoo.core.remember import Remembered
 from zoo.nn.boltzmann import bernoulli, enumerable, free_energy, log_z_bounds
 from zoo.registry import Paper, register
@@ -77,61 +78,49 @@ class RBM(LikelihoodModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        hidden: int = 64,
-        algorithm: str = "pcd",
-        k: int = 1,
-        particles: int = 100,
+        spec: Spec,
+        hidden: Count = 64,
+        algorithm: Literal["pcd", "cd"] = "pcd",
+        k: Count = 1,
+        particles: Count = 100,
         lr: float = 0.05,
-        decay_steps: int = 4200,
+        decay_steps: Whole = 4200,
         momentum: float = 0.0,
         weight_decay: float = 1e-4,
-        temperatures: int = 1000,
-        chains: int = 200,
-        gibbs_steps: int = 1000,
+        temperatures: Count = 1000,
+        chains: Count = 200,
+        gibbs_steps: Count = 1000,
     ) -> None:
         super().__init__(spec)
-        if spec.is_image:
+        if spec.has(x=Image):
             spec.require("rbm", levels=2)
-        if algorithm not in ("pcd", "cd"):
-            raise ValueError(f"rbm: algorithm is pcd or cd, got {algorithm!r}")
-        if min(hidden, k, particles, temperatures, chains, gibbs_steps) < 1:
-            raise ValueError(
-                "rbm: hidden, k, particles, temperatures, chains and gibbs_steps are at least 1"
-            )
         self.algorithm, self.k, self.gibbs_steps = algorithm, k, gibbs_steps
-        self.lr, self.decay_steps, self.momentum, self.weight_decay = (
-            lr,
-            decay_steps,
-            momentum,
-            weight_decay,
-        )
+        self.lr, self.decay_steps = lr, decay_steps
+        self.momentum, self.weight_decay = momentum, weight_decay
         self.temperatures, self.chains = temperatures, chains
-        self.gaussian = spec.levels is None
+        self.real = spec.levels is None
         self.W = nn.Parameter(0.01 * torch.randn(spec.dim, hidden))
         self.b = nn.Parameter(torch.zeros(spec.dim))
         self.c = nn.Parameter(torch.zeros(hidden))
-        start = (
-            torch.randn(particles, spec.dim)
-            if self.gaussian
-            else torch.bernoulli(torch.full((particles, spec.dim), 0.5))
-        )
+        if self.real:
+            start = torch.randn(particles, spec.dim)
+        else:
+            start = torch.bernoulli(torch.full((particles, spec.dim), 0.5))
         self.register_buffer("particles", start)
-        self.register_buffer(
-            "base", torch.zeros(spec.dim)
-        )  # visible biases of the machine AIS starts from
+        # visible biases of the machine AIS starts from
+        self.register_buffer("base", torch.zeros(spec.dim))
         self.register_buffer("shift", torch.zeros(spec.dim))  # standardisation of real vectors
         self.register_buffer("scale", torch.ones(spec.dim))
         self._log_z: Remembered[dict[str, Tensor]] = Remembered()
 
     @torch.no_grad()
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """Visible biases at the smoothed logits of the data's means; chains start from independent
         pixels.
         """
-        v = x.flatten(1)
+        v = batch["x"].flatten(1)
         g = seeded(int(self.noise_seed), "particles")
-        if self.gaussian:
+        if self.real:
             self.shift.copy_(v.mean(0))
             self.scale.copy_(v.std(0))
             self.particles.copy_(torch.randn(self.particles.shape, generator=g))
@@ -144,11 +133,11 @@ class RBM(LikelihoodModule):
     # -- the two layers ---------------------------------------------------------------------------
     @property
     def exact(self) -> bool:
-        return enumerable(len(self.b), len(self.c), self.gaussian)
+        return enumerable(len(self.b), len(self.c), self.real)
 
     @property
     def likelihood_kind(self) -> str:
-        return "estimate" if not self.exact else "exact_density" if self.gaussian else "exact_mass"
+        return "estimate" if not self.exact else "exact_density" if self.real else "exact_mass"
 
     def visible_units(self, x: Tensor) -> Tensor:
         """v, (B, D): binary pixels as they are, real vectors standardised."""
@@ -164,25 +153,24 @@ class RBM(LikelihoodModule):
     def visible_given(self, h: Tensor) -> Tensor:
         """P(v_i = 1 | h), or the mean of v | h, (B, D)."""
         a = self.b + h @ self.W.T
-        return a if self.gaussian else torch.sigmoid(a)
+        return a if self.real else torch.sigmoid(a)
 
     @torch.no_grad()
     def gibbs(self, v: Tensor, steps: int, generator: torch.Generator | None) -> Tensor:
         """v after ``steps`` rounds of h ~ P(h | v), v ~ P(v | h)."""
         for _ in range(steps):
-            v = self._visible(
-                self.visible_given(bernoulli(self.hidden_given(v), generator)), generator
-            )
+            h = bernoulli(self.hidden_given(v), generator)
+            v = self._visible(self.visible_given(h), generator)
         return v
 
     def _visible(self, p: Tensor, generator: torch.Generator | None) -> Tensor:
-        if not self.gaussian:
+        if not self.real:
             return bernoulli(p, generator)
         return p + torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype)
 
     # -- likelihood -------------------------------------------------------------------------------
     def free_energy(self, v: Tensor) -> Tensor:
-        return free_energy(v, self.W, self.b, self.c, self.gaussian)
+        return free_energy(v, self.W, self.b, self.c, self.real)
 
     def log_z(self) -> dict[str, Tensor]:
         """log Z with its standard error (0 where it is exact) and, where it is annealed, from
@@ -191,35 +179,27 @@ class RBM(LikelihoodModule):
         machine = self.W, self.b, self.c, self.base
 
         def compute() -> dict[str, Tensor]:
-            return log_z_bounds(
-                *machine, self.temperatures, self.chains, self._long_run, self.gaussian
-            )
+            return log_z_bounds(*machine, self.temperatures, self.chains, self._long_run, self.real)
 
         return self._log_z([*machine, self.particles], compute)
 
     def _long_run(self, n: int, generator: torch.Generator) -> Tensor:
         """n states of long chains, (n, D), from the particles where training has moved them."""
         if self.algorithm == "pcd":
-            v = self.particles[torch.arange(n, device=self.device) % len(self.particles)].to(
-                self.W.dtype
-            )
+            which = torch.arange(n, device=self.device) % len(self.particles)
+            v = self.particles[which].to(self.W.dtype)
         else:
             v = self._independent(n, generator)
         return self.gibbs(v, self.gibbs_steps, generator)
 
     def _independent(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Pixels drawn independently at the data's means, (n, D)."""
-        start = self.base if self.gaussian else torch.sigmoid(self.base)
+        start = self.base if self.real else torch.sigmoid(self.base)
         return self._visible(start.expand(n, -1), generator)
 
-    def log_prob(
-        self, x: Tensor, y: Tensor | None = None, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        return (
-            -self.free_energy(self.visible_units(x))
-            - self.log_z()["log_z"]
-            - self.scale.log().sum()
-        )
+    def log_prob(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        log_p = -self.free_energy(self.visible_units(x)) - self.log_z()["log_z"]
+        return log_p - self.scale.log().sum()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         v = self.visible_units(batch["x"])
@@ -238,7 +218,7 @@ class RBM(LikelihoodModule):
         for _ in range(self.k):
             h = self.noise.bernoulli(self.hidden_given(v))
             p = self.visible_given(h)
-            v = p + self.noise.normal_like(p) if self.gaussian else self.noise.bernoulli(p)
+            v = p + self.noise.normal_like(p) if self.real else self.noise.bernoulli(p)
         if persistent:
             self.particles.copy_(self.everyone(v))
         return v
@@ -247,8 +227,8 @@ class RBM(LikelihoodModule):
         super().on_fit_start()
         if len(self.particles) % self.trainer.world_size:
             raise ValueError(
-                f"particles={len(self.particles)} cannot be shared by {self.trainer.world_size} "
-                f"processes; take a multiple"
+                f"rbm's particles={len(self.particles)} cannot be shared by "
+                f"{self.trainer.world_size} processes; take a multiple"
             )
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -261,7 +241,7 @@ class RBM(LikelihoodModule):
             values["nll_upper_nats"] = (
                 self.free_energy(v) + values["log_z_upper"] + self.scale.log().sum()
             )
-        if self.gaussian:
+        if self.real:
             return values
         logits = self.b + self.hidden_given(v) @ self.W.T
         values["recon_bce"] = F.binary_cross_entropy_with_logits(logits, v, reduction="none").sum(1)
@@ -273,12 +253,10 @@ class RBM(LikelihoodModule):
         return values
 
     # -- use --------------------------------------------------------------------------------------
-    def sample(
-        self, n: int, *, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        return self.data_units(
-            self.gibbs(self._independent(n, generator), self.gibbs_steps, generator)
-        )
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        v = self.gibbs(self._independent(n, generator), self.gibbs_steps, generator)
+        return self.data_units(v)
 
     def encode(self, x: Tensor) -> Tensor:
         """P(h = 1 | v), (B, H)."""

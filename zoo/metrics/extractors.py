@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core.spec import DataSpec
+from zoo.core.spec import Spec
 from zoo.metrics.base import from_rank_zero
 
 LIMIT = 10_000  # training images that DataNet and Pixels look at, at most
@@ -44,7 +44,7 @@ class Extractor(nn.Module):
     num_classes: int | None = None
     about_data: bool = True
 
-    def forward(self, x: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None]:
         raise NotImplementedError
 
     @property
@@ -155,7 +155,7 @@ class Inception(Extractor):
         return torch.load(path, map_location="cpu", weights_only=True)
 
     @torch.no_grad()
-    def forward(self, x: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None]:
         if spec.shape[0] not in (1, 3):
             raise ValueError(
                 f"the Inception network takes grey or RGB images, got {spec}; choose "
@@ -179,7 +179,7 @@ class Pixels(Extractor):
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, spec: DataSpec, x: Tensor, y: Tensor | None = None) -> None:
+    def __init__(self, spec: Spec, x: Tensor, y: Tensor | None = None) -> None:
         super().__init__()
         self.size = (min(8, spec.shape[1]), min(8, spec.shape[2]))
         self.dim = spec.shape[0] * self.size[0] * self.size[1]
@@ -189,7 +189,7 @@ class Pixels(Extractor):
             self.register_buffer("weight", weight)
             self.register_buffer("bias", bias)
 
-    def _features(self, x: Tensor, spec: DataSpec) -> Tensor:
+    def _features(self, x: Tensor, spec: Spec) -> Tensor:
         return F.adaptive_avg_pool2d(spec.to_unit(x), self.size).flatten(1)
 
     def _regression(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,7 +213,7 @@ class Pixels(Extractor):
         return weight, bias
 
     @torch.no_grad()
-    def forward(self, x: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None]:
         features = self._features(x, spec)
         if self.num_classes is None:
             return features, None
@@ -245,7 +245,7 @@ class DataNet(Extractor):
 
     def __init__(
         self,
-        spec: DataSpec,
+        spec: Spec,
         x: Tensor,
         y: Tensor | None = None,
         cache: str | os.PathLike | None = None,
@@ -296,11 +296,11 @@ class DataNet(Extractor):
         else:
             self.head = nn.Sequential(nn.Linear(WIDTH, 256), nn.GELU(), nn.Linear(256, pixels))
 
-    def _pixels(self, x: Tensor, spec: DataSpec) -> Tensor:
+    def _pixels(self, x: Tensor, spec: Spec) -> Tensor:
         return F.adaptive_avg_pool2d(spec.to_unit(x).float(), self.size)
 
     def _trained(
-        self, spec: DataSpec, x: Tensor, y: Tensor | None, folder: Path, progress: bool
+        self, spec: Spec, x: Tensor, y: Tensor | None, folder: Path, progress: bool
     ) -> dict[str, Tensor]:
         """The weights, from the cache or from training."""
         x = self._pixels(x.detach().cpu().clone(), spec)
@@ -371,7 +371,7 @@ class DataNet(Extractor):
             self.scale = torch.cat([self.body(part) for part in x.split(256)]).var(0).mean().sqrt()
 
     @torch.no_grad()
-    def forward(self, x: Tensor, spec: DataSpec) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None]:
         features = self.body(self._pixels(x, spec))
         return features / self.scale, self.head(features).double().softmax(
             1
@@ -398,7 +398,7 @@ def choose(
     """
     if name not in NAMES:
         raise ValueError(f"extractor is one of {', '.join(NAMES)}, got {name!r}")
-    spec: DataSpec = data.spec
+    spec: Spec = data.spec
     download = str(inception_weights) == "download"
     path = None if download else inception_weights
     if name == "auto":
@@ -409,7 +409,7 @@ def choose(
         name = "inception" if found else "datanet"
     if name == "inception":
         return Inception(path, download)
-    batch = data.examples(min(LIMIT, len(data.split("train")["x"])))
+    batch = data.examples(min(LIMIT, data.count("train")))
     labels = batch.get("y") if spec.num_classes else None
     return (
         Pixels(spec, batch["x"], labels)

@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from zoo.core.pictures import beside, captioned
-from zoo.core.spec import DataSpec
+from zoo.core.spec import Spec
 
 BLOCK = 512  # references compared at a time
 SPARE = 4  # candidates beyond k, whose order rounding may have changed
@@ -89,7 +87,7 @@ def copying(
     }
 
 
-def pixel_features(x: Tensor, spec: DataSpec) -> Tensor:
+def pixel_features(x: Tensor, spec: Spec) -> Tensor:
     """Pixels in [0, 1], (B, D)."""
     return spec.to_unit(x).flatten(1)
 
@@ -106,7 +104,7 @@ class TrainingSet:
     def __init__(
         self,
         data: Any,
-        features: Callable[[Tensor, DataSpec], Tensor],
+        features: Callable[[Tensor, Spec], Tensor],
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -121,7 +119,7 @@ class TrainingSet:
         Args:
             limit: compare with the first so many images of the split only.
         """
-        size = len(self.data.split(split)["x"])
+        size = self.data.count(split)
         size = size if limit is None else min(limit, size)
         if k > size:
             raise ValueError(
@@ -159,24 +157,3 @@ class TrainingSet:
             self.nearest(x, 1, "train", n)[0][:, 0],
         )
         return values, far[: len(x)], index[: len(x)]
-
-    def picture(self, x: Tensor, far: Tensor, index: Tensor, title: str = "") -> Image.Image:
-        """Each image of x (N, *shape) followed by its nearest training images with their distances,
-        two images a row.
-        """
-        near = self.data.evaluation_batch("train", index.flatten())["x"].unflatten(0, index.shape)
-        rows = torch.cat([x[:, None].cpu().to(near.dtype), near], 1)
-        captions = [["sample", *(f"{d:.2f}" for d in row)] for row in far.tolist()]
-        half = -(-len(x) // 2)
-        parts = [
-            captioned(
-                rows[part].flatten(0, 1),
-                self.data.spec,
-                rows.shape[1],
-                [text for row in captions[part] for text in row],
-                heading,
-            )
-            for part, heading in ((slice(0, half), title), (slice(half, None), " "))
-            if len(rows[part])
-        ]
-        return beside(*parts)

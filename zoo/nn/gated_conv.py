@@ -19,7 +19,11 @@ from zoo.nn.masked_conv import ColumnConv, MaskedConv2d, row, share
 
 
 def gate(a: Tensor, dim: int = 1) -> Tensor:
-    """tanh of the first half of the features times the sigmoid of the second (equation 2)."""
+    """tanh of the first half of the features times the sigmoid of the second (equation 2).
+
+    >>> gate(torch.tensor([[100.0, 0.0]]))
+    tensor([[0.5000]])
+    """
     first, second = a.chunk(2, dim)
     return torch.tanh(first) * torch.sigmoid(second)
 
@@ -96,8 +100,8 @@ class LayerStream:
         plus = plus.permute(2, 1, 0).contiguous()
         self.plus = (
             [plus]
-            if len(self.horizontal.rows) == 1
-            else [plus[:, rows] for rows in self.horizontal.rows]
+            if len(self.horizontal.outputs) == 1
+            else [plus[:, rows] for rows in self.horizontal.outputs]
         )
         return gate(vertical + row(self.share_v, r - 1)) if r else None
 

@@ -11,30 +11,51 @@ from torch import Tensor
 
 
 def log_normal(x: Tensor, mu: Tensor | float = 0.0, log_var: Tensor | None = None) -> Tensor:
-    """log N(x; μ, σ²) in nats, elementwise with all constants; ``log_var`` None is σ = 1."""
+    """log N(x; μ, σ²) in nats, elementwise with all constants; ``log_var`` None is σ = 1.
+
+    >>> log_normal(torch.zeros(2)).exp()
+    tensor([0.3989, 0.3989])
+    """
     if log_var is None:
         return -0.5 * ((x - mu).square() + math.log(2 * math.pi))
     return -0.5 * ((x - mu).square() * (-log_var).exp() + log_var + math.log(2 * math.pi))
 
 
 def kl_standard(mu: Tensor, log_var: Tensor) -> Tensor:
-    """KL(N(μ, σ²) ‖ N(0, 1)) = ½ (μ² + σ² - 1 - ln σ²), elementwise."""
+    """KL(N(μ, σ²) ‖ N(0, 1)) = ½ (μ² + σ² - 1 - ln σ²), elementwise.
+
+    >>> kl_standard(torch.tensor([0.0, 1.0]), torch.zeros(2))
+    tensor([0.0000, 0.5000])
+    """
     return 0.5 * (mu.square() + log_var.expm1() - log_var)
 
 
 def kl_normal(mu_q: Tensor, log_var_q: Tensor, mu_p: Tensor, log_var_p: Tensor) -> Tensor:
-    """KL(N(μ_q, σ_q²) ‖ N(μ_p, σ_p²)), elementwise."""
+    """KL(N(μ_q, σ_q²) ‖ N(μ_p, σ_p²)), elementwise.
+
+    >>> zero, one = torch.zeros(1), torch.ones(1)
+    >>> kl_normal(one, zero, one, zero), kl_normal(one, zero, zero, zero)
+    (tensor([0.]), tensor([0.5000]))
+    """
     d = log_var_q - log_var_p
     return 0.5 * (d.expm1() - d + (mu_q - mu_p).square() * (-log_var_p).exp())
 
 
 def reparameterise(mu: Tensor, log_var: Tensor, eps: Tensor) -> Tensor:
-    """μ + σ ε, through which gradients reach μ and σ."""
+    """μ + σ ε, through which gradients reach μ and σ.
+
+    >>> reparameterise(torch.tensor(1.0), torch.tensor(4.0).log(), torch.tensor(0.5))
+    tensor(2.)
+    """
     return mu + (0.5 * log_var).exp() * eps
 
 
 def soft_clamp(log_var: Tensor, bound: float = 10.0) -> Tensor:
-    """bound · tanh(· / bound): the identity near 0, never beyond the bound."""
+    """bound · tanh(· / bound): the identity near 0, never beyond the bound.
+
+    >>> soft_clamp(torch.tensor([0.1, 1000.0]))
+    tensor([ 0.1000, 10.0000])
+    """
     return bound * torch.tanh(log_var / bound)
 
 
@@ -49,6 +70,12 @@ def split_kl(
     Args:
         z: (B, J). own: log q(z|x) of each draw, (B,). mu, log_var: (M, J). log_w: log weights, (B,
             M), or one for all.
+
+    >>> mu, log_var, z = torch.zeros(3, 2), torch.zeros(3, 2), torch.ones(1, 2)  # every q is p
+    >>> own = log_normal(z, mu[:1], log_var[:1]).sum(1)
+    >>> parts = split_kl(z, own, mu, log_var, -math.log(3))
+    >>> [round(abs(part.item()), 5) for part in parts]
+    [0.0, 0.0, 0.0]
     """
     log_q = log_normal(z[:, None], mu, log_var)  # (B, M, J)
     w = log_w if isinstance(log_w, Tensor) else log_q.new_full(log_q.shape[:2], log_w)
@@ -62,6 +89,10 @@ def log_marginal(y: Tensor, known: Tensor, mu: Tensor, cov: Tensor) -> Tensor:
 
     Args:
         y: (B, D). known: bool, (B, D) or (1, D). mu: (D,). cov: Σ, (D, D).
+
+    >>> known, y = torch.tensor([[True, False]]), torch.tensor([[0.0, 7.0]])
+    >>> log_marginal(y, known, torch.zeros(2), torch.eye(2)).exp()  # N(0; 0, 1), whatever y_2 is
+    tensor([0.3989])
     """
     root, rest = _known_block(known, cov), known * (y - mu)
     maha = (rest[..., None] * torch.cholesky_solve(rest[..., None], root)).sum((1, 2))
@@ -72,6 +103,10 @@ def log_marginal(y: Tensor, known: Tensor, mu: Tensor, cov: Tensor) -> Tensor:
 def given_known(draw: Tensor, y: Tensor, known: Tensor, cov: Tensor) -> Tensor:
     """A draw of N(μ, Σ), (B, D), turned into one given that y holds where ``known``: s + Σ_·k
     Σ_kk⁻¹ (y - s)_k (Matheron's rule).
+
+    >>> cov, known = torch.tensor([[1.0, 0.5], [0.5, 1.0]]), torch.tensor([[True, False]])
+    >>> given_known(torch.zeros(1, 2), torch.tensor([[2.0, 0.0]]), known, cov)
+    tensor([[2., 1.]])
     """
     rest = torch.cholesky_solve((known * (y - draw))[..., None], _known_block(known, cov))
     return torch.where(known, y, draw + (known * rest[..., 0]) @ cov)

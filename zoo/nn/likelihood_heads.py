@@ -12,6 +12,7 @@ in integer levels (or real values).
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from zoo.nn.gaussian import log_normal
 
 HEADS = ("bernoulli", "gaussian", "dlogistic")
+Likelihood = Literal["auto", "bernoulli", "gaussian", "dlogistic"]
 MIN_LOG_VAR = -7.0  # or the density of a pixel that never changes diverges
 
 
@@ -131,6 +133,11 @@ def make_head(name: str, levels: int | None) -> Head:
 
     Raises:
         ValueError: the head does not fit the data.
+
+    >>> make_head("auto", 2).log_prob(torch.zeros(1, 1, 3), torch.ones(1, 3)).exp()  # 1/2 each
+    tensor([0.1250])
+    >>> type(make_head("auto", 17)).__name__, type(make_head("auto", None)).__name__
+    ('DiscretisedLogistic', 'Gaussian')
     """
     if name == "auto":
         name = "gaussian" if levels is None else "bernoulli" if levels == 2 else "dlogistic"

@@ -16,13 +16,21 @@ from torch.nn import functional as F
 def group_of(features: int, groups: int, parts: int = 1) -> list[int]:
     """The group of each feature. Features that are split into ``parts`` later (gates) have all
     groups in each part.
+
+    >>> group_of(6, 3), group_of(4, 2, parts=2)
+    ([0, 0, 1, 1, 2, 2], [0, 1, 0, 1])
     """
     share = features // parts
     return [f * groups // share for f in range(share)] * parts
 
 
 def check_width(model: str, name: str, width: int, groups: int) -> None:
-    """A clear error unless every group has a feature."""
+    """A clear error unless every group has a feature.
+
+    >>> check_width("pixelcnn", "h", 2, 3)
+    Traceback (most recent call last):
+    ValueError: pixelcnn needs a feature for each of 3 channels, got h=2; choose h >= 3
+    """
     if width < groups:
         raise ValueError(
             f"{model} needs a feature for each of {groups} channels, got {name}={width}; choose "
@@ -31,19 +39,30 @@ def check_width(model: str, name: str, width: int, groups: int) -> None:
 
 
 def by_dimension(out: Tensor, channels: int) -> Tensor:
-    """(B, C·P, H, W), the P parameters of one channel after those of another, to (B, C·H·W, P)."""
+    """(B, C·P, H, W), the P parameters of one channel after those of another, to (B, C·H·W, P).
+
+    >>> by_dimension(torch.zeros(5, 3 * 17, 4, 4), 3).shape
+    torch.Size([5, 48, 17])
+    """
     return out.unflatten(1, (channels, -1)).movedim(2, -1).flatten(1, 3)
 
 
 def share(conv: nn.Conv2d | None, s: Tensor | None) -> Tensor | float:
     """What a condition s, (B, m, 1 or H, 1 or W), adds to a map of features; 0 where there is
     none.
+
+    >>> share(nn.Conv2d(2, 8, 1), torch.zeros(5, 2, 1, 1)).shape, share(None, None)
+    (torch.Size([5, 8, 1, 1]), 0.0)
     """
     return 0.0 if conv is None or s is None else conv(s)
 
 
 def row(shared: Tensor | float, r: int) -> Tensor | float:
-    """Row r of a share, (B, features, 1 or W)."""
+    """Row r of a share, (B, features, 1 or W).
+
+    >>> row(torch.zeros(5, 8, 1, 4), 3).shape, row(0.0, 3)  # the same share in every row
+    (torch.Size([5, 8, 4]), 0.0)
+    """
     return shared[:, :, r % shared.shape[2]] if isinstance(shared, Tensor) else shared
 
 
@@ -108,21 +127,21 @@ class ColumnConv:
             (conv.weight * conv.mask).flatten(2)[:, :, :taps].transpose(1, 2).flatten(1)
         )  # (outputs, taps · inputs)
         bias = conv.bias[:, None] if plus is None else conv.bias[:, None] + plus.flatten(1).T
-        self.group, self.rows, self.length, self.weight, self.bias = [], [], [], [], []
+        self.group, self.outputs, self.length, self.weight, self.bias = [], [], [], [], []
         for g in range(conv.channels):
             first, last = (
                 conv.input_group.index(g),
                 len(conv.input_group) - conv.input_group[::-1].index(g),
             )
             self.group.append(slice(first, last))
-            self.rows.append(
+            self.outputs.append(
                 torch.tensor(
                     [i for i, b in enumerate(conv.output_group) if b == g], device=weight.device
                 )
             )
             self.length.append((taps - 1) * inputs + (first if conv.kind == "A" else last))
-            self.weight.append(weight[self.rows[g], : self.length[g]])
-            self.bias.append(bias[self.rows[g]])
+            self.weight.append(weight[self.outputs[g], : self.length[g]])
+            self.bias.append(bias[self.outputs[g]])
         self.single, self.whole = taps == 1, conv.channels == 1 and conv.kind == "B"
         positions = 1 if self.single else size[0] * size[1]
         self.store = weight.new_zeros(
@@ -156,6 +175,9 @@ class ColumnConv:
 def windows(size: tuple[int, int], kernel: tuple[int, ...]) -> Tensor:
     """The positions that each position's open taps read, (H·W, taps), centre last; H·W stands for
     those outside the image.
+
+    >>> windows((2, 2), (3, 3))[3]  # of the last pixel: three above, of which one is outside
+    tensor([0, 1, 4, 2, 3])
     """
     (height, width), (kh, kw) = size, kernel
     tap = torch.arange(kh * kw // 2 + 1)

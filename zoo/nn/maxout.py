@@ -8,7 +8,12 @@ from torch import Tensor, nn
 
 
 class Maxout(nn.Module):
-    """(B, inputs) -> (B, units): the largest of ``pieces`` linear maps."""
+    """(B, inputs) -> (B, units): the largest of ``pieces`` linear maps.
+
+    >>> import torch
+    >>> Maxout(6, 4)(torch.zeros(2, 6)).shape
+    torch.Size([2, 4])
+    """
 
     def __init__(self, inputs: int, units: int, pieces: int = 5) -> None:
         super().__init__()

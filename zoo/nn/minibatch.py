@@ -18,6 +18,9 @@ class MinibatchDiscrimination(nn.Module):
 
     Args:
         inputs: A. kernels: rows of M_i. dims: columns of M_i.
+
+    >>> MinibatchDiscrimination(6, kernels=2)(torch.zeros(3, 6)).tolist()  # two equal rows beside
+    [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
     """
 
     def __init__(self, inputs: int, kernels: int = 100, dims: int = 5) -> None:

@@ -19,6 +19,9 @@ def squared_gradient_norm(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tens
     Args:
         critic: one value for each row, each of its own row only (no batch statistics). x: the
             points, taken as constants.
+
+    >>> squared_gradient_norm(lambda v: v.square().sum(1), torch.tensor([[3.0, 4.0]]))  # |2v|²
+    tensor([100.], grad_fn=<SumBackward1>)
     """
     with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
         x = full(x.detach()).requires_grad_()

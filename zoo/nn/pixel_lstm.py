@@ -9,7 +9,7 @@ channels are groups of features as in ``zoo.nn.masked_conv``.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,16 @@ from torch.nn import functional as F
 from zoo.nn.masked_conv import ColumnConv, MaskedConv2d, group_of, row, share
 
 VARIANTS = ("row_lstm", "diagonal_bilstm")
+Variant = Literal["row_lstm", "diagonal_bilstm"]
 
 
 def cell(gates: Tensor, c: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
-    """h and c from the four gates o, f, i, g and the c before (equation 3)."""
+    """h and c from the four gates o, f, i, g and the c before (equation 3).
+
+    >>> h, c = cell(torch.zeros(2, 4 * 3), torch.ones(2, 3))  # every gate half open
+    >>> c[0], h.shape
+    (tensor([0.5000, 0.5000, 0.5000]), torch.Size([2, 3]))
+    """
     (o, f, i), g = (
         torch.sigmoid(gates.narrow(dim, 0, 3 * c.shape[dim])).chunk(3, dim),
         gates.narrow(dim, 3 * c.shape[dim], c.shape[dim]),
@@ -33,6 +39,10 @@ def cell(gates: Tensor, c: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
 def skew(x: Tensor) -> Tensor:
     """Row r shifted right by r: (B, F, H, W) to (B, F, H, W+H-1), so that a diagonal becomes a
     column.
+
+    >>> skew(torch.tensor([[[[1, 2], [3, 4]]]]))[0, 0]
+    tensor([[1, 2, 0],
+            [0, 3, 4]])
     """
     height, width = x.shape[2:]
     return (
@@ -41,13 +51,22 @@ def skew(x: Tensor) -> Tensor:
 
 
 def unskew(x: Tensor, width: int) -> Tensor:
-    """The inverse of ``skew``."""
+    """The inverse of ``skew``.
+
+    >>> x = torch.arange(6).view(1, 1, 2, 3)
+    >>> torch.equal(unskew(skew(x), 3), x)
+    True
+    """
     height = x.shape[2]
     return F.pad(x.flatten(2), (0, height)).unflatten(2, (height, width + height))[..., :width]
 
 
 def input_to_state(inputs: int, h: int, kernel: tuple[int, int], groups: int) -> MaskedConv2d:
-    """The masked convolution to the four gates, forget bias 1."""
+    """The masked convolution to the four gates, forget bias 1.
+
+    >>> input_to_state(2, 3, (1, 3), 1).weight.shape
+    torch.Size([12, 2, 1, 3])
+    """
     conv = MaskedConv2d("B", inputs, 4 * h, kernel, groups, parts=4)
     with torch.no_grad():
         conv.bias[h : 2 * h] += 1
@@ -104,7 +123,12 @@ class Diagonal(nn.Module):
 
 
 def halves(plus: Tensor | float) -> tuple[Tensor | float, Tensor | float]:
-    """What is added to the gates of the left and of the right pass."""
+    """What is added to the gates of the left and of the right pass.
+
+    >>> left, right = halves(torch.arange(4).view(1, 4))
+    >>> left, right, halves(0.0)
+    (tensor([[0, 1]]), tensor([[2, 3]]), (0.0, 0.0))
+    """
     return (
         (plus[:, : plus.shape[1] // 2], plus[:, plus.shape[1] // 2 :])
         if isinstance(plus, Tensor)
@@ -160,7 +184,7 @@ class RowLSTMStream:
         )
         gates = gates.permute(2, 1, 0).contiguous()
         self.above = (
-            [gates] if len(self.features) == 1 else [gates[:, rows] for rows in self.input.rows]
+            [gates] if len(self.features) == 1 else [gates[:, rows] for rows in self.input.outputs]
         )
 
     def step(self, p: int, g: int, x: Tensor) -> Tensor:
@@ -242,13 +266,17 @@ class DiagonalBiLSTMStream:
         if g == 0:
             self.state = self.left.gates(column, self.bias[column])
         gates = self.input.step(
-            p, g, x, self.state if len(self.features) == 1 else self.state[self.input.rows[g]]
+            p, g, x, self.state if len(self.features) == 1 else self.state[self.input.outputs[g]]
         )
         return self.left.update(column, gates, features) + self.above[column, features]
 
 
 def shares(h: int, groups: int) -> list[slice]:
-    """The features of each group."""
+    """The features of each group.
+
+    >>> shares(6, 3)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None)]
+    """
     group = group_of(h, groups)
     return [slice(group.index(g), h - group[::-1].index(g)) for g in range(groups)]
 

@@ -49,12 +49,23 @@ class Draw:
 
 
 def check_prior(kind: str) -> None:
+    """A clear error for a prior that does not exist.
+
+    >>> check_prior("cube")
+    Traceback (most recent call last):
+    ValueError: prior is one of normal, uniform, sphere, got 'cube'
+    """
     if kind not in PRIORS:
         raise ValueError(f"prior is one of {', '.join(PRIORS)}, got {kind!r}")
 
 
-def prior(kind: str, n: int, dim: int, source: Source) -> Tensor:
-    """(n, dim) codes: N(0, I); U(-1, 1)^dim; or uniform on the sphere of radius √dim."""
+def draw_prior(kind: str, n: int, dim: int, source: Source) -> Tensor:
+    """(n, dim) codes: N(0, I); U(-1, 1)^dim; or uniform on the sphere of radius √dim.
+
+    >>> z = draw_prior("sphere", 5, 4, Draw(torch.Generator()))
+    >>> z.shape, z.norm(dim=1).mean()
+    (torch.Size([5, 4]), tensor(2.))
+    """
     check_prior(kind)
     if kind == "uniform":
         return source.uniform(n, dim, low=-1.0, high=1.0)
@@ -63,7 +74,11 @@ def prior(kind: str, n: int, dim: int, source: Source) -> Tensor:
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """(1 - t) a + t b."""
+    """(1 - t) a + t b.
+
+    >>> lerp(torch.zeros(2), torch.ones(2), torch.tensor(0.25))
+    tensor([0.2500, 0.2500])
+    """
     return (1 - t) * a + t * b
 
 
@@ -73,6 +88,10 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
     On a great arc the norm stays that of the ends, as it does for almost every draw of a
     high-dimensional gaussian (White 2016).
+
+    >>> a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    >>> slerp(a, b, torch.tensor(0.5))
+    tensor([0.7071, 0.7071])
     """
     cosine = torch.cosine_similarity(a, b, dim=-1)[..., None].clamp(-1, 1)
     omega = torch.acos(cosine)
@@ -87,6 +106,9 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 def path(kind: str, a: Tensor, b: Tensor, frames: int) -> Tensor:
     """Codes from a to b, ends included, (B, frames, dim): straight for the uniform prior, along the
     arc for the others.
+
+    >>> path("uniform", torch.zeros(1, 1), torch.ones(1, 1), 3).flatten()
+    tensor([0.0000, 0.5000, 1.0000])
     """
     t = torch.linspace(0, 1, frames, device=a.device, dtype=a.dtype)[:, None]
     return (lerp if kind == "uniform" else slerp)(a[:, None], b[:, None], t)

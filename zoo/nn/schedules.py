@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch.optim import Optimizer
@@ -13,18 +13,25 @@ def goodfellow(
     optimisers: Mapping[str, Optimizer],
     decay: float,
     momenta: tuple[float, float],
-    steps: int,
-    k: int,
+    cycles: int,
+    steps_of: Callable[[str], int],
 ) -> dict[str, LRScheduler]:
-    """``DecayAndMomentum`` of both players.
+    """``DecayAndMomentum`` of every player.
 
     Args:
-        momenta: the first and the last. steps: of the generator until the last is reached; the
-            discriminator makes k in each.
+        momenta: the first and the last. cycles: until the last is reached. steps_of: a player's
+            steps in a cycle, k for the discriminator.
+
+    >>> import torch
+    >>> sgd = torch.optim.SGD([torch.zeros(1)], 0.1, momentum=0.5)
+    >>> schedule = goodfellow({"g": sgd}, 2.0, (0.5, 0.7), 2, lambda player: 1)["g"]
+    >>> sgd.step()
+    >>> schedule.step()
+    >>> sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]  # halved, and half of the way
+    (0.05, 0.6)
     """
     return {
-        p: DecayAndMomentum(o, decay, *momenta, k * steps if p == "d" else steps)
-        for p, o in optimisers.items()
+        p: DecayAndMomentum(o, decay, *momenta, cycles * steps_of(p)) for p, o in optimisers.items()
     }
 
 
@@ -45,13 +52,8 @@ class DecayAndMomentum(LRScheduler):
         steps: int,
         lowest: float = 1e-6,
     ) -> None:
-        self.decay, self.first, self.last, self.steps, self.lowest = (
-            decay,
-            first,
-            last,
-            steps,
-            lowest,
-        )
+        self.decay, self.first, self.last = decay, first, last
+        self.steps, self.lowest = steps, lowest
         super().__init__(optimizer)
 
     def get_lr(self) -> list[Any]:

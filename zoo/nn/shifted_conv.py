@@ -62,10 +62,20 @@ class Pointwise(Conv):
 
 
 def down_shift(x: Tensor) -> Tensor:
+    """Every row one place down; the first is zero.
+
+    >>> down_shift(torch.tensor([[[[1], [2], [3]]]])).flatten()
+    tensor([0, 1, 2])
+    """
     return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
 
 
 def right_shift(x: Tensor) -> Tensor:
+    """Every column one place to the right; the first is zero.
+
+    >>> right_shift(torch.tensor([[[[1, 2, 3]]]])).flatten()
+    tensor([0, 1, 2])
+    """
     return F.pad(x, (1, 0))[..., :-1]
 
 
@@ -97,17 +107,17 @@ class PixelConv:
 
     def __init__(self, conv: Conv, width: int, n: int) -> None:
         self.weight, self.bias, self.stride = conv.weight().flatten(1), conv.b, conv.stride
-        self.rows = conv.b.new_zeros(n, conv.v.shape[1], 2, width + 1)
+        self.two_rows = conv.b.new_zeros(n, conv.v.shape[1], 2, width + 1)
         self.column = 0
 
     def keep(self, pixel: Tensor) -> None:
-        if self.column == self.rows.shape[3] - 1:
-            self.rows[:, :, 0] = self.rows[:, :, 1]
+        if self.column == self.two_rows.shape[3] - 1:
+            self.two_rows[:, :, 0] = self.two_rows[:, :, 1]
             self.column = 0
         self.column += 1
-        self.rows[:, :, 1, self.column] = pixel[:, :, 0, 0]
+        self.two_rows[:, :, 1, self.column] = pixel[:, :, 0, 0]
 
     def __call__(self, pixel: Tensor) -> Tensor:
         self.keep(pixel)
-        window = self.rows[:, :, :, self.column - 1 : self.column + 1]
+        window = self.two_rows[:, :, :, self.column - 1 : self.column + 1]
         return F.linear(window.flatten(1), self.weight, self.bias)[..., None, None]

@@ -31,6 +31,10 @@ def generator(
     Args:
         width: hidden units for vectors (default 128), filters before the image (default 32).
             kernel, norm: of the image network.
+
+    >>> z = torch.zeros(2, 8)
+    >>> generator(8, (1, 16, 16), width=4)(z).shape, generator(8, (2,))(z).shape
+    (torch.Size([2, 1, 16, 16]), torch.Size([2, 2]))
     """
     if len(shape) == 1:
         return MLPGenerator(latent, shape, width or 128)
@@ -50,6 +54,9 @@ def discriminator(
     Args:
         norm: none, batch or layer, of both kinds of network. bias: of the last layer; a critic of
             whose values only differences count has none.
+
+    >>> discriminator((1, 16, 16), width=4)(torch.zeros(2, 1, 16, 16)).shape
+    torch.Size([2])
     """
     if len(shape) == 1:
         return MLPDiscriminator(shape, width or 128, norm=norm, outputs=outputs, bias=bias)
@@ -205,6 +212,9 @@ class ConvDiscriminator(nn.Module):
 def doublings(height: int, breadth: int) -> int:
     """How often an image is halved until its shorter side has 4 to 7 pixels (or one is odd): 1 at
     8, 2 at 16 and 28, 4 at 64.
+
+    >>> [doublings(side, side) for side in (8, 16, 28, 64)]
+    [1, 2, 2, 4]
     """
     if height % 4 or breadth % 4 or min(height, breadth) < 8:
         raise ValueError(
@@ -221,6 +231,10 @@ def doublings(height: int, breadth: int) -> int:
 def initialise(net: Net) -> Net:
     """Radford et al. 2016, section 3: convolution weights N(0, 0.02²); batch-norm gains N(1,
     0.02²), shifts 0.
+
+    >>> net = initialise(nn.Sequential(nn.BatchNorm2d(100)))
+    >>> net[0].bias.abs().max().item(), 0.01 < net[0].weight.std().item() < 0.03
+    (0.0, True)
     """
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -232,7 +246,12 @@ def initialise(net: Net) -> Net:
 
 
 def begun(init: str, generator: nn.Module, discriminator: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """The two networks with torch's own first weights ("default") or DCGAN's ("dcgan")."""
+    """The two networks with torch's own first weights ("default") or DCGAN's ("dcgan").
+
+    >>> begun("glorot", nn.Identity(), nn.Identity())
+    Traceback (most recent call last):
+    ValueError: init is default or dcgan, got 'glorot'
+    """
     if init not in ("default", "dcgan"):
         raise ValueError(f"init is default or dcgan, got {init!r}")
     return (
@@ -243,7 +262,11 @@ def begun(init: str, generator: nn.Module, discriminator: nn.Module) -> tuple[nn
 
 
 def uniform(net: Net, bound: float) -> Net:
-    """Linear weights U(-bound, bound), biases 0."""
+    """Linear weights U(-bound, bound), biases 0.
+
+    >>> bool(uniform(nn.Linear(8, 8), 0.05).weight.abs().max() <= 0.05)
+    True
+    """
     for m in net.modules():
         if isinstance(m, nn.Linear):
             nn.init.uniform_(m.weight, -bound, bound)
@@ -254,6 +277,10 @@ def uniform(net: Net, bound: float) -> Net:
 def trunk(shape: Sequence[int], width: int | None = None) -> tuple[nn.Module, int]:
     """The hidden layers of ``discriminator``, for heads of one's own, and how many values they give
     for an example.
+
+    >>> layers, size = trunk((2,), width=6)
+    >>> layers(torch.zeros(3, 2)).shape, size
+    (torch.Size([3, 6]), 6)
     """
     net = discriminator(shape, width)
     if isinstance(net, ConvDiscriminator):
@@ -263,12 +290,20 @@ def trunk(shape: Sequence[int], width: int | None = None) -> tuple[nn.Module, in
 
 
 def full(v: Tensor) -> Tensor:
-    """v in no less than single precision, whatever the autocast made of it."""
+    """v in no less than single precision, whatever the autocast made of it.
+
+    >>> full(torch.zeros(2).bfloat16()).dtype, full(torch.zeros(2).double()).dtype
+    (torch.float32, torch.float64)
+    """
     return v.to(torch.promote_types(v.dtype, torch.float32))
 
 
 def logits(v: Tensor) -> Tensor:
-    """The end of a discriminator, (B, outputs), in full precision; (B,) for one output."""
+    """The end of a discriminator, (B, outputs), in full precision; (B,) for one output.
+
+    >>> logits(torch.zeros(4, 1)).shape, logits(torch.zeros(4, 3)).shape
+    (torch.Size([4]), torch.Size([4, 3]))
+    """
     v = full(v)
     return v.squeeze(1) if v.shape[1] == 1 else v
 

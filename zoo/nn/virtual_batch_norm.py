@@ -17,6 +17,9 @@ class VirtualBatchNorm(nn.Module):
 
     Args:
         channels: C. n: rows of the reference batch.
+
+    >>> VirtualBatchNorm(1, 2)(torch.tensor([[-1.0], [1.0], [0.0]])).flatten().round().tolist()
+    [-1.0, 1.0, 0.0]
     """
 
     def __init__(self, channels: int, n: int, eps: float = 1e-5) -> None:

@@ -16,6 +16,11 @@ class Votes(nn.Module):
     Args:
         categories: how many the model has. labels: how many the data have. memory: what earlier
             votes count, a minibatch of votes later.
+
+    >>> votes = Votes(2, 3)
+    >>> votes.add(torch.tensor([0, 0, 1]), torch.tensor([2, 2, 0]), lambda counts: counts)
+    >>> votes.names(), round(votes.nmi().item(), 3)
+    (tensor([2, 0]), 1.0)
     """
 
     counts: Tensor

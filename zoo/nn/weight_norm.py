@@ -57,7 +57,15 @@ class WeightNormed(nn.Module):
 @contextmanager
 def measuring(net: nn.Module) -> Iterator[None]:
     """Within, every weight-normalised convolution that a batch passes through is scaled to have
-    that batch's outputs at mean 0 and standard deviation ``scale``."""
+    that batch's outputs at mean 0 and standard deviation ``scale``.
+
+    >>> from zoo.nn.shifted_conv import Pointwise
+    >>> conv, x = Pointwise(2, 3), torch.randn(50, 2, 4, 4)
+    >>> with measuring(conv), torch.no_grad():
+    ...     out = conv(x)
+    >>> conv(x).std((0, 2, 3)).round(decimals=2).tolist()
+    [1.0, 1.0, 1.0]
+    """
     convs = [m for m in net.modules() if isinstance(m, WeightNormed)]
     for conv in convs:
         conv.measuring = True

@@ -23,14 +23,18 @@ Notes      The minibatch is that of all processes together. The paper's stratifi
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from zoo.core import DataSpec, VariationalModule
+from zoo.bases import VariationalModule
+from zoo.core import Batch, Spec
 from zoo.core.likelihood import RowNoise
-from zoo.core.module import Batch
+from zoo.core.options import Count, NonNegative, Whole
+from zoo.nn.coders import Activation, Net
 from zoo.nn.gaussian import log_normal, reparameterise, split_kl
+from zoo.nn.likelihood_heads import Likelihood
 from zoo.registry import Paper, register
 
 
@@ -83,36 +87,29 @@ class BetaTCVAE(VariationalModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int = 6,
-        net: str = "mlp",
-        width: int = 256,
-        layers: int = 2,
-        activation: str = "relu",
-        likelihood: str = "auto",
-        alpha: float = 1.0,
-        beta: float = 6.0,
-        gamma: float = 1.0,
-        estimator: str = "mss",
-        warmup_steps: int = 0,
-        draws: int = 50,
+        spec: Spec,
+        latent: Count = 6,
+        net: Net = "mlp",
+        width: Count = 256,
+        layers: Count = 2,
+        activation: Activation = "relu",
+        likelihood: Likelihood = "auto",
+        alpha: NonNegative = 1.0,
+        beta: NonNegative = 6.0,
+        gamma: NonNegative = 1.0,
+        estimator: Literal["mss", "mws"] = "mss",
+        warmup_steps: Whole = 0,
+        draws: Count = 50,
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        if estimator not in ("mss", "mws"):
-            raise ValueError(f"beta_tcvae: estimator is mss or mws, got {estimator!r}")
-        if min(alpha, beta, gamma, warmup_steps) < 0:
-            raise ValueError(
-                f"beta_tcvae: alpha, beta, gamma and warmup_steps >= 0, got {alpha}, {beta}, "
-                f"{gamma}, {warmup_steps}"
-            )
         self.build(net, latent, width, layers, activation, likelihood, draws)
         self.alpha, self.beta, self.gamma, self.estimator = alpha, beta, gamma, estimator
         self.warmup_steps, self.lr = warmup_steps, lr
         self.register_buffer("size", torch.tensor(0))  # N
 
-    def initialise_from(self, x: Tensor) -> None:
-        self.size.fill_(len(x))
+    def initialise_from(self, batch: Batch) -> None:
+        self.size.fill_(batch.n)
 
     # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -156,9 +153,8 @@ class BetaTCVAE(VariationalModule):
         x = batch["x"]
         q = self.posterior(x)
         z = reparameterise(*q, RowNoise(x, generator).normal(len(x), self.latent))
-        return super().evaluate(batch, generator) | dict(
-            zip(("mi", "tc", "dwkl"), self.split(z, q, q), strict=True)
-        )
+        mi, tc, dwkl = self.split(z, q, q)
+        return super().evaluate(batch, generator) | {"mi": mi, "tc": tc, "dwkl": dwkl}
 
     # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -20,11 +20,16 @@ Notes      Everything is summed over pixels and latent dimensions; a loss that a
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from zoo.core import DataSpec, VariationalModule
-from zoo.core.module import Batch
+from zoo.bases import VariationalModule
+from zoo.core import Batch, Spec
+from zoo.core.options import Count, NonNegative
+from zoo.nn.coders import Activation, Net
+from zoo.nn.likelihood_heads import Likelihood
 from zoo.registry import Paper, register
 
 
@@ -65,42 +70,26 @@ class BetaVAE(VariationalModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int = 6,
-        net: str = "mlp",
-        width: int = 256,
-        layers: int = 2,
-        activation: str = "relu",
-        likelihood: str = "auto",
-        mode: str = "beta",
-        beta: float = 4.0,
-        gamma: float = 30.0,
-        capacity: float = 12.0,
-        capacity_steps: int = 1400,
-        draws: int = 50,
-        optimiser: str = "adam",
+        spec: Spec,
+        latent: Count = 6,
+        net: Net = "mlp",
+        width: Count = 256,
+        layers: Count = 2,
+        activation: Activation = "relu",
+        likelihood: Likelihood = "auto",
+        mode: Literal["beta", "capacity"] = "beta",
+        beta: NonNegative = 4.0,
+        gamma: NonNegative = 30.0,
+        capacity: NonNegative = 12.0,
+        capacity_steps: Count = 1400,
+        draws: Count = 50,
+        optimiser: Literal["adam", "adagrad"] = "adam",
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        for name, value, allowed in (
-            ("mode", mode, ("beta", "capacity")),
-            ("optimiser", optimiser, ("adam", "adagrad")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"beta_vae: {name} is {' or '.join(allowed)}, got {value!r}")
-        if min(beta, gamma, capacity) < 0 or capacity_steps < 1:
-            raise ValueError(
-                f"beta_vae: beta, gamma and capacity >= 0, capacity_steps >= 1, got {beta}, "
-                f"{gamma}, {capacity}, {capacity_steps}"
-            )
         self.build(net, latent, width, layers, activation, likelihood, draws)
-        self.mode, self.beta, self.gamma, self.capacity, self.capacity_steps = (
-            mode,
-            beta,
-            gamma,
-            capacity,
-            capacity_steps,
-        )
+        self.mode, self.beta, self.gamma = mode, beta, gamma
+        self.capacity, self.capacity_steps = capacity, capacity_steps
         self.optimiser, self.lr = optimiser, lr
 
     # -- loss -------------------------------------------------------------------------------------

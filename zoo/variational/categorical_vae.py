@@ -25,14 +25,18 @@ Notes      τ = max(τ_min, exp(-r step)), a function of the step. Codes are the
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, VariationalModule
-from zoo.core.module import Batch
+from zoo.bases import VariationalModule
+from zoo.core import Batch, Spec
+from zoo.core.options import Count, NonNegative, Positive, Range, Whole
+from zoo.nn.coders import Activation, Net
 from zoo.nn.gaussian import kl_standard, log_normal, reparameterise, soft_clamp
+from zoo.nn.likelihood_heads import Likelihood
 from zoo.nn.prior import Source
 from zoo.registry import Paper, register
 
@@ -102,46 +106,32 @@ class CategoricalVAE(VariationalModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        variables: int = 10,
-        classes: int = 8,
-        continuous: int = 0,
-        net: str = "mlp",
-        width: int = 200,
-        layers: int = 2,
-        activation: str = "relu",
-        likelihood: str = "auto",
-        kl: str = "categorical",
+        spec: Spec,
+        variables: Count = 10,
+        classes: Annotated[int, Range(2)] = 8,
+        continuous: Whole = 0,
+        net: Net = "mlp",
+        width: Count = 200,
+        layers: Count = 2,
+        activation: Activation = "relu",
+        likelihood: Likelihood = "auto",
+        kl: Literal["categorical", "concrete"] = "categorical",
         straight_through: bool = False,
-        tau_min: float = 0.5,
-        tau_rate: float = 5e-4,
-        tau_prior: float = 0.5,
+        tau_min: Positive = 0.5,
+        tau_rate: NonNegative = 5e-4,
+        tau_prior: Positive = 0.5,
         gamma: float = 30.0,
         capacity: float = 5.0,
-        capacity_steps: int = 1500,
-        draws: int = 50,
+        capacity_steps: Count = 1500,
+        draws: Count = 50,
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        if kl not in ("categorical", "concrete"):
-            raise ValueError(f"categorical_vae: kl is categorical or concrete, got {kl!r}")
-        if variables < 1 or classes < 2 or continuous < 0:
-            raise ValueError(
-                f"categorical_vae: variables >= 1, classes >= 2 and continuous >= 0, got "
-                f"{variables}, {classes}, {continuous}"
-            )
-        if min(tau_min, tau_prior) <= 0 or tau_rate < 0:
-            raise ValueError(
-                f"categorical_vae: tau_min and tau_prior are positive, tau_rate >= 0, got "
-                f"{tau_min}, {tau_prior}, {tau_rate}"
-            )
         if kl == "concrete" and (continuous or straight_through):
             raise ValueError(
                 "categorical_vae: kl=concrete is the density of relaxed draws: leave continuous "
                 "and straight_through out"
             )
-        if capacity_steps < 1:
-            raise ValueError(f"categorical_vae: capacity_steps is at least 1, got {capacity_steps}")
         self.variables, self.classes, self.continuous = variables, classes, continuous
         self.kl_kind, self.straight_through, self.lr = kl, straight_through, lr
         self.tau_min, self.tau_rate, self.tau_prior = tau_min, tau_rate, tau_prior
@@ -161,19 +151,16 @@ class CategoricalVAE(VariationalModule):
     # -- likelihood -------------------------------------------------------------------------------
     gaussian = False
 
-    def codes(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def posteriors(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, variables, classes), and μ and log σ² (B, continuous) of q(z | x)."""
         sizes = [self.variables * self.classes, self.continuous, self.continuous]
         logits, mu, log_var = self.encoder(self.spec.to_signed(x)).split(sizes, 1)
         return logits.unflatten(1, (self.variables, self.classes)), mu, soft_clamp(log_var)
 
-    def weigh(
-        self, x: Tensor, k: int, source: Source, y: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        logits, mu, log_var = self.codes(x)
-        z = one_hot(
-            logits + gumbel(source.uniform(len(x), k, self.variables, self.classes).transpose(0, 1))
-        )
+    def weigh(self, x: Tensor, k: int, source: Source) -> tuple[Tensor, Tensor]:
+        logits, mu, log_var = self.posteriors(x)
+        uniform = source.uniform(len(x), k, self.variables, self.classes).transpose(0, 1)
+        z = one_hot(logits + gumbel(uniform))
         ratio = (z * logits.log_softmax(-1)).sum(-1) + math.log(self.classes)
         eps = source.normal(len(x), k, self.continuous).transpose(0, 1)
         c = reparameterise(mu, log_var, eps)
@@ -181,18 +168,15 @@ class CategoricalVAE(VariationalModule):
         recon = self.log_likelihood_of_draws(x, torch.cat([z.flatten(2), c], 2), u)
         return recon, torch.cat([ratio, log_normal(c, mu, log_var) - log_normal(c)], 2)
 
-    def bound_terms(
-        self, x: Tensor, source: Source, y: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        logits, mu, log_var = self.codes(x)
-        return self.weigh(x, 1, source)[0][0], kl_uniform(logits).sum(1) + kl_standard(
-            mu, log_var
-        ).sum(1)
+    def bound_terms(self, x: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+        logits, mu, log_var = self.posteriors(x)
+        kl = kl_uniform(logits).sum(1) + kl_standard(mu, log_var).sum(1)
+        return self.weigh(x, 1, source)[0][0], kl
 
     # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x, tau = batch["x"], self.tau()
-        logits, mu, log_var = self.codes(x)
+        logits, mu, log_var = self.posteriors(x)
         g = gumbel(self.noise.uniform(*logits.shape))
         z = relax(logits, g, tau, self.straight_through)
         c = reparameterise(mu, log_var, self.noise.normal(*mu.shape))
@@ -200,10 +184,8 @@ class CategoricalVAE(VariationalModule):
         recon = self.log_likelihood(x, torch.cat([z.flatten(1), c], 1), u).mean()
         if self.kl_kind == "concrete":
             log_y = ((logits + g) / tau).log_softmax(-1)
-            ratio = log_concrete(log_y, logits, tau) - log_concrete(
-                log_y, torch.zeros_like(logits), self.tau_prior
-            )
-            kl_c = ratio.sum(1).mean()
+            log_p = log_concrete(log_y, torch.zeros_like(logits), self.tau_prior)
+            kl_c = (log_concrete(log_y, logits, tau) - log_p).sum(1).mean()
         else:
             kl_c = kl_uniform(logits).sum(1).mean()
         kl_z = kl_standard(mu, log_var).sum(1).mean()
@@ -222,8 +204,7 @@ class CategoricalVAE(VariationalModule):
 
     def tau(self) -> float:
         """Temperature of the relaxation, a function of the training step."""
-        step = self.trainer.global_step if self._trainer is not None else 0
-        return max(self.tau_min, math.exp(-self.tau_rate * step))
+        return max(self.tau_min, math.exp(-self.tau_rate * (self.step or 0)))
 
     def capacities(self) -> tuple[float, float]:
         """C_z and C_c in nats, functions of the training step."""
@@ -231,25 +212,23 @@ class CategoricalVAE(VariationalModule):
         return c, min(c, self.variables * math.log(self.classes))
 
     # -- use --------------------------------------------------------------------------------------
-    def draw_codes(self, n: int, source: Source, y: Tensor | None = None) -> Tensor:
-        z = one_hot(source.uniform(n, self.variables, self.classes)).flatten(
-            1
-        )  # the largest of equal draws is uniform
+    def draw_codes(self, n: int, source: Source) -> Tensor:
+        # The largest of equal draws is uniform.
+        z = one_hot(source.uniform(n, self.variables, self.classes)).flatten(1)
         return torch.cat([z, source.normal(n, self.continuous)], 1)
 
     def encode(self, x: Tensor) -> Tensor:
         """The likeliest one-hots, then μ of the continuous dimensions, (B, variables · classes +
         continuous).
         """
-        logits, mu, _ = self.codes(x)
+        logits, mu, _ = self.posteriors(x)
         return torch.cat([one_hot(logits).flatten(1), mu], 1)
 
     def switched(self, z: Tensor, variable: int) -> Tensor:
         """Codes with one variable set to each of its values in turn, (B, classes, latent)."""
         parts = z[:, None].repeat(1, self.classes, 1)
-        parts[:, :, variable * self.classes : (variable + 1) * self.classes] = torch.eye(
-            self.classes
-        ).to(z)
+        own = slice(variable * self.classes, (variable + 1) * self.classes)
+        parts[:, :, own] = torch.eye(self.classes).to(z)
         return parts
 
     # -- optimisers -------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ Objective  -α L - (1 - α) L_G - log f(r | c), with
            ``baseline_steps`` steps.
 Bounds     ``elbo`` is L; val/iw_nll is from importance weights, val/mc_nll from draws of the prior,
            val/baseline_nll is -log f(r | c).
-Sampling   z ~ p(z | c), r ~ p(r | c, z): ``sample`` given labels, ``inpaint`` given the quadrants.
+Sampling   z ~ p(z | c), r ~ p(r | c, z): ``sample`` given labels, or images of which it reads the
+           observed quadrants; ``inpaint`` of those.
            ``predict`` takes both means. Codes are in units of the prior, (z - μ_p) / σ_p.
            Further known pixels choose among ``draws`` draws of z by their likelihood, which is
            exact for infinitely many.
@@ -31,18 +32,19 @@ Notes      f and the rest are trained together, in the paper f first. val/bits_p
 from __future__ import annotations
 
 import math
+from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, VariationalModule
+from zoo.bases import VariationalModule
+from zoo.core import Batch, Image, Label, Spec
 from zoo.core.likelihood import RowNoise
-from zoo.core.module import Batch
-from zoo.nn.coders import ACTIVATIONS, mlp
+from zoo.core.options import Count, Share
+from zoo.nn.coders import Activation, mlp
 from zoo.nn.gaussian import kl_normal, log_normal, reparameterise, soft_clamp
-from zoo.nn.likelihood_heads import make_head
+from zoo.nn.likelihood_heads import Likelihood, make_head
 from zoo.nn.prior import Draw, Source, path
 from zoo.registry import Paper, register
 
@@ -73,7 +75,7 @@ def quadrants(shape: tuple[int, ...], number: int) -> Tensor:
     taxonomy="explicit variational",
     likelihood="lower_bound",
     can={"sample", "elbo", "encode", "decode", "reconstruct", "interpolate", "inpaint", "classify"},
-    conditions_on="class",
+    told=("y",),
     data="digits",
     learns=(("val/elbo", ">", -16.5), ("val/bayes_accuracy", ">", 0.9)),
 )
@@ -95,72 +97,45 @@ class CVAE(VariationalModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        task: str = "label",
-        observed: int = 1,
-        prior: str = "learned",
-        latent: int = 8,
-        width: int = 200,
-        layers: int = 2,
-        activation: str = "relu",
-        likelihood: str = "auto",
-        alpha: float = 1.0,
-        baseline_steps: int = 450,
-        draws: int = 50,
+        spec: Spec,
+        task: Literal["label", "quadrant"] = "label",
+        observed: Literal[1, 2, 3] = 1,
+        prior: Literal["learned", "standard"] = "learned",
+        latent: Count = 8,
+        width: Count = 200,
+        layers: Count = 2,
+        activation: Activation = "relu",
+        likelihood: Likelihood = "auto",
+        alpha: Share = 1.0,
+        baseline_steps: Count = 450,
+        draws: Count = 50,
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        choices = (
-            ("task", task, ("label", "quadrant")),
-            ("prior", prior, ("learned", "standard")),
-            ("activation", activation, (*ACTIVATIONS,)),
-        )
-        for name, value, allowed in choices:
-            if value not in allowed:
-                raise ValueError(f"cvae: {name} is {' or '.join(allowed)}, got {value!r}")
-        if min(latent, width, layers, draws, baseline_steps) < 1 or not 0 <= alpha <= 1:
-            numbers = f"{latent}, {width}, {layers}, {draws}, {baseline_steps} and {alpha}"
-            raise ValueError(
-                f"cvae: latent, width, layers, draws and baseline_steps are at least 1 and alpha "
-                f"in [0, 1], got {numbers}"
-            )
-        if task == "label" and spec.num_classes == 0:
-            raise ValueError(
-                f"cvae with task=label models p(x | label), got {spec}; choose labelled data, or "
-                f"images with task=quadrant"
-            )
-        if task == "quadrant":
-            spec.require("cvae with task=quadrant", image=True)
-            if observed not in (1, 2, 3) or prior == "standard":
+        if task == "label":
+            spec.require("cvae with task=label", y=Label)
+        else:
+            spec.require("cvae with task=quadrant", x=Image)
+            if prior == "standard":
                 raise ValueError(
-                    f"cvae with task=quadrant: observed is 1, 2 or 3 and prior learned, got "
-                    f"{observed} and {prior!r}"
+                    "cvae with task=quadrant: prior is learned, got standard, which is for labels; "
+                    "leave it out"
                 )
             if min(spec.shape[1:]) < 2:
                 raise ValueError(
                     f"cvae with task=quadrant models images of at least 2x2, got {spec}; choose "
                     f"larger ones"
                 )
-        self.task, self.latent, self.draws, self.alpha, self.baseline_steps, self.lr = (
-            task,
-            latent,
-            draws,
-            alpha,
-            baseline_steps,
-            lr,
-        )
+        self.task, self.latent, self.draws = task, latent, draws
+        self.alpha, self.baseline_steps, self.lr = alpha, baseline_steps, lr
         self.head = make_head(likelihood, spec.levels)
-        mask = (
-            quadrants(spec.shape, observed).flatten()
-            if task == "quadrant"
-            else torch.zeros(spec.dim, dtype=torch.bool, device="cpu")
-        )
+        mask = torch.zeros(spec.dim, dtype=torch.bool, device="cpu")
+        if task == "quadrant":
+            mask = quadrants(spec.shape, observed).flatten()
         self.mask: Tensor
         self.register_buffer("mask", mask, persistent=False)  # which dimensions c holds
-        c, r = (
-            spec.num_classes if task == "label" else sum(mask.tolist()),
-            spec.dim - sum(mask.tolist()),
-        )
+        seen = sum(mask.tolist())
+        c, r = spec.num_classes if task == "label" else seen, spec.dim - seen
         net = (width, layers, activation)
         self.baseline = mlp(c, self.head.params * r, *net)
         self.prior_net = mlp(c + r, 2 * latent, *net) if prior == "learned" else None
@@ -169,8 +144,12 @@ class CVAE(VariationalModule):
 
     # -- the parts of an image --------------------------------------------------------------------
     @property
-    def conditions_on(self) -> str:
-        return "class" if self.task == "label" else "image"
+    def told(self) -> tuple[str, ...]:
+        return ("y",) if self.task == "label" else ("x",)
+
+    def told_in(self, batch: Batch) -> dict[str, Tensor]:
+        """The labels; quadrants are in the x that every method but ``sample`` is given anyway."""
+        return super().told_in(batch) if self.task == "label" else {}
 
     def condition(self, x: Tensor | None, y: Tensor | None) -> Tensor:
         """c, (B, ·): one-hot labels, or observed pixels in [-1, 1]."""
@@ -181,9 +160,7 @@ class CVAE(VariationalModule):
                     "x=(B, *shape)"
                 )
             return self.spec.to_signed(x.flatten(1)[:, self.mask])
-        if y is None:
-            raise ValueError("cvae models p(x | label): pass the labels, y=(B,)")
-        return F.one_hot(y, self.spec.num_classes).to(self.float_dtype)
+        return F.one_hot(self.need_labels(y), self.spec.num_classes).to(self.float_dtype)
 
     def rest(self, x: Tensor) -> Tensor:
         """r, the dimensions that are modelled, (..., R) of (..., *shape)."""
@@ -206,7 +183,7 @@ class CVAE(VariationalModule):
         """c with the guess r̂ in (-1, 1), which is not differentiated."""
         return torch.cat([c, torch.tanh(self.guess(c)[:, 0] / 2).detach()], 1)
 
-    def prior(self, h: Tensor) -> tuple[Tensor, Tensor]:
+    def code_prior(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of p(z | c), from the context."""
         if self.prior_net is None:
             return h.new_zeros(len(h), self.latent), h.new_zeros(len(h), self.latent)
@@ -215,30 +192,24 @@ class CVAE(VariationalModule):
 
     def recognise(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ² of q(z | c, r)."""
-        mu, log_var = self.recognition(torch.cat([h, self.rest(self.spec.to_signed(x))], 1)).chunk(
-            2, 1
-        )
+        read = torch.cat([h, self.rest(self.spec.to_signed(x))], 1)
+        mu, log_var = self.recognition(read).chunk(2, 1)
         return mu, soft_clamp(log_var)
 
     def generate(self, h: Tensor, z: Tensor) -> Tensor:
         """Parameters of p(r | c, z), (..., params, R)."""
-        return self.generation(torch.cat([h.expand(*z.shape[:-1], -1), z], -1)).unflatten(
-            -1, (self.head.params, -1)
-        )
+        out = self.generation(torch.cat([h.expand(*z.shape[:-1], -1), z], -1))
+        return out.unflatten(-1, (self.head.params, -1))
 
     # -- likelihood -------------------------------------------------------------------------------
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor, *, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.recognise(x, self.context(self.condition(x, y)))
 
     def log_rest(self, x: Tensor, h: Tensor, z: Tensor, u: Tensor | None = None) -> Tensor:
         """log p(r | c, z), (K, B), of z (K, B, latent)."""
-        r, noise = (
-            self.rest(x).expand(*z.shape[:2], -1),
-            None if u is None else self.rest(u).flatten(0, 1),
-        )
-        return self.head.log_prob(self.generate(h, z).flatten(0, 1), r.flatten(0, 1), noise).view(
-            z.shape[:2]
-        )
+        r = self.rest(x).expand(*z.shape[:2], -1).flatten(0, 1)
+        noise = None if u is None else self.rest(u).flatten(0, 1)
+        return self.head.log_prob(self.generate(h, z).flatten(0, 1), r, noise).view(z.shape[:2])
 
     def weigh_at(
         self,
@@ -246,58 +217,54 @@ class CVAE(VariationalModule):
         q: tuple[Tensor, Tensor],
         eps: Tensor,
         u: Tensor | None = None,
+        *,
         y: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         h, z = self.context(self.condition(x, y)), reparameterise(*q, eps)
-        return self.log_rest(x, h, z, u), log_normal(z, *q) - log_normal(z, *self.prior(h))
+        return self.log_rest(x, h, z, u), log_normal(z, *q) - log_normal(z, *self.code_prior(h))
 
     def bound_terms(
-        self, x: Tensor, source: Source, y: Tensor | None = None
+        self, x: Tensor, source: Source, *, y: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         h = self.context(self.condition(x, y))
         q, (eps, u) = self.recognise(x, h), self.evaluation_noise(x, 1, source)
-        return self.log_rest(x, h, reparameterise(*q, eps), u)[0], kl_normal(
-            *q, *self.prior(h)
-        ).sum(1)
+        kl = kl_normal(*q, *self.code_prior(h)).sum(1)
+        return self.log_rest(x, h, reparameterise(*q, eps), u)[0], kl
 
-    def from_prior(self, x: Tensor, k: int, source: Source, y: Tensor | None = None) -> Tensor:
+    def from_prior(self, x: Tensor, k: int, source: Source, *, y: Tensor | None = None) -> Tensor:
         """log p(r | c, z) at k draws of z ~ p(z | c), (k, B): their mean estimates L_G, their
         logmeanexp log p(r | c).
         """
         h, (eps, u) = self.context(self.condition(x, y)), self.evaluation_noise(x, k, source)
-        return self.log_rest(x, h, reparameterise(*self.prior(h), eps), u)
+        return self.log_rest(x, h, reparameterise(*self.code_prior(h), eps), u)
 
-    def log_baseline(self, x: Tensor, source: Source, y: Tensor | None = None) -> Tensor:
+    def log_baseline(self, x: Tensor, source: Source, *, y: Tensor | None = None) -> Tensor:
         """log f(r | c), (B,)."""
         u = self.rest(source.uniform(len(x), *self.spec.shape)) if self.head.dequantises else None
         return self.head.log_prob(self.guess(self.condition(x, y)), self.rest(x), u)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        x, y = batch["x"], self.labels(batch)
-        recon, kl = (t.mean() for t in self.bound_terms(x, self.noise, y))
-        baseline, nelbo = -self.log_baseline(x, self.noise, y).mean(), kl - recon
+        x, told = batch["x"], self.told_in(batch)
+        recon, kl = (t.mean() for t in self.bound_terms(x, self.noise, **told))
+        baseline, nelbo = -self.log_baseline(x, self.noise, **told).mean(), kl - recon
         terms = {"nelbo": nelbo, "recon": recon, "kl": kl, "baseline_nll": baseline}
         if self.alpha == 1:
             return {"loss": nelbo + baseline, **terms}
-        gsnn = -self.from_prior(x, 1, self.noise, y).mean()
-        return {
-            "loss": self.alpha * nelbo + (1 - self.alpha) * gsnn + baseline,
-            **terms,
-            "gsnn": gsnn,
-        }
+        gsnn = -self.from_prior(x, 1, self.noise, **told).mean()
+        loss = self.alpha * nelbo + (1 - self.alpha) * gsnn + baseline
+        return {"loss": loss, **terms, "gsnn": gsnn}
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """The VAE's terms, -log f, the prior's estimate of -log p(r | c) and, given labels, whether
         ``classify`` finds them.
         """
-        x, y = batch["x"], self.labels(batch)
+        x, told = batch["x"], self.told_in(batch)
         values = super().evaluate(batch, generator)
-        values["baseline_nll"] = -self.log_baseline(x, RowNoise(x, generator), y)
-        values["mc_nll"] = math.log(self.draws) - self.from_prior(
-            x, self.draws, RowNoise(x, generator), y
-        ).logsumexp(0)
-        if y is not None:
-            values["bayes_accuracy"] = (self.classify(x).argmax(1) == y).float()
+        values["baseline_nll"] = -self.log_baseline(x, RowNoise(x, generator), **told)
+        each = self.from_prior(x, self.draws, RowNoise(x, generator), **told)
+        values["mc_nll"] = math.log(self.draws) - each.logsumexp(0)
+        if self.task == "label":
+            values["bayes_accuracy"] = (self.classify(x).argmax(1) == batch["y"]).float()
         return values
 
     # -- use --------------------------------------------------------------------------------------
@@ -307,24 +274,17 @@ class CVAE(VariationalModule):
         n: int,
         *,
         y: Tensor | None = None,
+        x: Tensor | None = None,
         generator: torch.Generator | None = None,
         mean_only: bool = False,
     ) -> Tensor:
-        """z ~ p(z | c), x ~ p(x | c, z) of labels y, or of uniform ones, (n, *shape); with
-        ``mean_only`` the mean of the second.
+        """z ~ p(z | c), r ~ p(r | c, z), beside c, (n, *shape), of labels y or the observed part of
+        images x; with ``mean_only`` the mean of the second.
         """
-        if self.task == "quadrant":
-            raise ValueError(
-                "cvae with task=quadrant draws the rest of given images: use inpaint(x, known)"
-            )
-        source = Draw(generator, self.device, self.float_dtype)
-        c = self.condition(
-            None, (source.uniform(n) * self.spec.num_classes).long() if y is None else y
-        )
-        out = self.outputs(c, self.draw_codes(n, source))
-        return self.assemble(
-            c, self.head.mean(out) if mean_only else self.head.sample(out, generator)
-        )
+        c = self.condition(x, y)
+        out = self.outputs(c, self.draw_codes(n, Draw(generator, self.device, self.float_dtype)))
+        r = self.head.mean(out) if mean_only else self.head.sample(out, generator)
+        return self.assemble(c, r)
 
     @torch.no_grad()
     def inpaint(
@@ -347,20 +307,12 @@ class CVAE(VariationalModule):
         out = self.outputs(c, source.normal(k, len(x), self.latent))
         r = self.rest(x).expand(k, -1, -1).reshape(-1, 1)
         u = source.uniform(len(r), 1) if self.head.dequantises else None
-        each = self.head.log_prob(out.transpose(-1, -2).reshape(len(r), -1, 1), r, u).view(
-            k, *seen.shape
-        )
+        each = self.head.log_prob(out.transpose(-1, -2).reshape(len(r), -1, 1), r, u)
         gumbel = -(-source.uniform(k, len(x), low=1e-12).log()).log()
-        chosen = ((each * seen).sum(-1) + gumbel).argmax(
-            0
-        )  # z with a probability proportional to what it gives the known pixels
-        return torch.where(
-            known,
-            x,
-            self.assemble(
-                c, self.head.sample(out[chosen, torch.arange(len(x), device=x.device)], generator)
-            ),
-        )
+        # z with a probability proportional to what it gives the known pixels
+        chosen = ((each.view(k, *seen.shape) * seen).sum(-1) + gumbel).argmax(0)
+        drawn = self.head.sample(out[chosen, torch.arange(len(x), device=x.device)], generator)
+        return torch.where(known, x, self.assemble(c, drawn))
 
     def predict(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         """The mean of p(r | c, μ_p(c)) beside c, (B, *shape), of labels y or the observed part of
@@ -379,62 +331,57 @@ class CVAE(VariationalModule):
                 "build it with task=label"
             )
         y = torch.arange(self.spec.num_classes, device=x.device)
-        return torch.stack(
-            [self.importance_bound(x, self.draws, y=label.expand(len(x))) for label in y], 1
-        ).log_softmax(1)
+        each = [self.importance_bound(x, self.draws, y=label.expand(len(x))) for label in y]
+        return torch.stack(each, 1).log_softmax(1)
 
-    def given(self, x: Tensor, y: Tensor | None) -> Tensor | None:
+    def or_likeliest(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
         """The labels, or the likeliest ones where there are none."""
         return self.classify(x).argmax(1) if self.task == "label" and y is None else y
 
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def encode(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
         """(μ_q - μ_p) / σ_p, (B, latent): the code in units of the prior, whose draws are so N(0,
         I) for every c.
         """
-        h = self.context(self.condition(x, self.given(x, y)))
-        mu, log_var = self.prior(h)
+        h = self.context(self.condition(x, self.or_likeliest(x, y)))
+        mu, log_var = self.code_prior(h)
         return (self.recognise(x, h)[0] - mu) * (-0.5 * log_var).exp()
 
     def outputs(self, c: Tensor, codes: Tensor) -> Tensor:
         """Parameters of p(r | c, z), (..., B, params, R), at z = μ_p + σ_p · code."""
         h = self.context(c)
-        return self.generate(h, reparameterise(*self.prior(h), codes))
+        return self.generate(h, reparameterise(*self.code_prior(h), codes))
 
-    def decode(self, z: Tensor, y: Tensor | None = None, x: Tensor | None = None) -> Tensor:
+    def decode(self, z: Tensor, *, y: Tensor | None = None, x: Tensor | None = None) -> Tensor:
         """The mean of p(r | c, z) beside c, from codes and labels y or the observed part of images
         x.
         """
         c = self.condition(x, y)
         return self.assemble(c, self.head.mean(self.outputs(c, z)))
 
-    def from_codes(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.decode(z, y)
+    def from_codes(self, z: Tensor, *, y: Tensor | None = None) -> Tensor:
+        return self.decode(z, y=y)
 
-    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        y = self.given(x, y)
-        return self.decode(self.encode(x, y), y, x)
+    def reconstruct(self, x: Tensor, *, y: Tensor | None = None) -> Tensor:
+        y = self.or_likeliest(x, y)
+        return self.decode(self.encode(x, y=y), y=y, x=x)
 
+    @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), along the line from the code and the condition of a to those of
         b.
         """
-        ends = [
-            (self.encode(x, y), self.condition(x, y))
-            for x, y in ((a, self.given(a, None)), (b, self.given(b, None)))
-        ]
-        z, c = (path("uniform", p, q, frames).flatten(0, 1) for p, q in zip(*ends, strict=True))
-        return self.assemble(c, self.head.mean(self.outputs(c, z))).view(
-            len(a), frames, *self.spec.shape
-        )
+        ya, yb = self.or_likeliest(a), self.or_likeliest(b)
+        z = path("uniform", self.encode(a, y=ya), self.encode(b, y=yb), frames).flatten(0, 1)
+        c = path("uniform", self.condition(a, ya), self.condition(b, yb), frames).flatten(0, 1)
+        x = self.assemble(c, self.head.mean(self.outputs(c, z)))
+        return x.view(len(a), frames, *self.spec.shape)
 
     # -- optimisers -------------------------------------------------------------------------------
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> Any:
         baseline = [*self.baseline.parameters()]
         mine = {id(p) for p in baseline}
-        optimiser = torch.optim.Adam(
-            [{"params": [p for p in self.parameters() if id(p) not in mine]}, {"params": baseline}],
-            self.lr,
-        )
+        others = [p for p in self.parameters() if id(p) not in mine]
+        optimiser = torch.optim.Adam([{"params": others}, {"params": baseline}], self.lr)
         rates = [lambda step: 1.0, lambda step: float(step < self.baseline_steps)]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, rates)
         return {

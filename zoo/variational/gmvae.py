@@ -24,20 +24,21 @@ Notes      A mixture has no closed KL: it is sampled. Labels touch nothing; ``re
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, VariationalModule
-from zoo.core.module import Batch
-from zoo.core.noise import generator as seeded
-from zoo.nn.coders import mlp
+from zoo.bases import VariationalModule
+from zoo.core import Batch, Spec
+from zoo.core.noise import seeded
+from zoo.core.options import Count, NonNegative, Whole
+from zoo.nn.coders import Activation, Net, mlp
 from zoo.nn.gaussian import kl_normal, kl_standard, log_normal, reparameterise, soft_clamp
+from zoo.nn.likelihood_heads import Likelihood
 from zoo.nn.prior import Draw, Source
 from zoo.registry import Paper, register
-
-PRIORS = ("mog", "gmvae", "vamp")
 
 
 @register(
@@ -73,52 +74,33 @@ class GMVAE(VariationalModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        prior: str = "mog",
-        components: int = 10,
-        latent: int = 8,
-        noise_latent: int = 4,
-        net: str = "mlp",
-        width: int = 200,
-        layers: int = 2,
-        activation: str = "relu",
-        likelihood: str = "auto",
-        objective: str = "exact",
-        lam: float = 0.5,
-        warmup_steps: int = 0,
-        draws: int = 50,
+        spec: Spec,
+        prior: Literal["mog", "gmvae", "vamp"] = "mog",
+        components: Count = 10,
+        latent: Count = 8,
+        noise_latent: Count = 4,
+        net: Net = "mlp",
+        width: Count = 200,
+        layers: Count = 2,
+        activation: Activation = "relu",
+        likelihood: Likelihood = "auto",
+        objective: Literal["exact", "split"] = "exact",
+        lam: NonNegative = 0.5,
+        warmup_steps: Whole = 0,
+        draws: Count = 50,
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        for name, value, allowed in (
-            ("prior", prior, PRIORS),
-            ("objective", objective, ("exact", "split")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"gmvae: {name} is {' or '.join(allowed)}, got {value!r}")
-        if components < 1 or noise_latent < 1 or lam < 0 or warmup_steps < 0:
-            raise ValueError(
-                f"gmvae: components and noise_latent >= 1, lam and warmup_steps >= 0, got "
-                f"{components}, {noise_latent}, {lam}, {warmup_steps}"
-            )
         if prior == "vamp" and objective == "split":
-            raise ValueError("gmvae: objective=split is defined for prior=mog and prior=gmvae")
-        self.prior_kind, self.components, self.noise_latent = (
-            prior,
-            components,
-            noise_latent if prior == "gmvae" else 0,
-        )
+            raise ValueError(
+                f"gmvae: objective=split is for prior=mog and prior=gmvae, got prior={prior}; "
+                "take one of these, or objective=exact"
+            )
+        self.prior, self.components = prior, components
+        self.noise_latent = noise_latent if prior == "gmvae" else 0
         self.objective, self.lam, self.warmup_steps, self.lr = objective, lam, warmup_steps, lr
-        self.build(
-            net,
-            latent,
-            width,
-            layers,
-            activation,
-            likelihood,
-            draws,
-            code=2 * (latent + self.noise_latent),
-        )
+        code = 2 * (latent + self.noise_latent)
+        self.build(net, latent, width, layers, activation, likelihood, draws, code)
         if prior == "mog":
             self.weights = nn.Parameter(torch.zeros(components))
             self.means = nn.Parameter(torch.randn(components, latent))
@@ -128,33 +110,27 @@ class GMVAE(VariationalModule):
         else:
             self.inputs = nn.Parameter(torch.rand(components, *spec.shape))
 
-    def initialise_from(self, x: Tensor) -> None:
-        if self.prior_kind == "vamp":
-            rows = torch.randint(
-                len(x), (self.components,), generator=seeded(int(self.noise_seed), "pseudo-inputs")
-            )
-            self.inputs.copy_(x[rows] if self.spec.levels is None else self.spec.to_unit(x[rows]))
+    def initialise_from(self, batch: Batch) -> None:
+        if self.prior == "vamp":
+            source = seeded(int(self.noise_seed), "pseudo-inputs")
+            rows = torch.randint(batch.n, (self.components,), generator=source)
+            self.inputs.copy_(self.spec.to_unit(batch["x"][rows]))
 
     # -- prior ------------------------------------------------------------------------------------
     def mixture(self, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """ln π (K,), and means and log-variances of the components, (K, latent) or for "gmvae"
         (..., K, latent), given w (..., noise).
         """
-        uniform = torch.full(
-            (self.components,), -math.log(self.components), device=w.device, dtype=w.dtype
-        )
-        if self.prior_kind == "mog":
+        k = self.components
+        uniform = torch.full((k,), -math.log(k), device=w.device, dtype=w.dtype)
+        if self.prior == "mog":
             return self.weights.log_softmax(0), self.means, soft_clamp(self.log_vars)
-        if self.prior_kind == "gmvae":
-            mu, log_var = (
-                self.mixer(w).unflatten(-1, (self.components, 2 * self.latent)).chunk(2, -1)
-            )
+        if self.prior == "gmvae":
+            mu, log_var = self.mixer(w).unflatten(-1, (k, 2 * self.latent)).chunk(2, -1)
             return uniform, mu, soft_clamp(log_var)
-        u = (
-            self.inputs
-            if self.spec.levels is None
-            else F.hardtanh(self.inputs, 0, 1) * (self.spec.levels - 1)
-        )
+        u: Tensor = self.inputs
+        if self.spec.levels is not None:
+            u = F.hardtanh(u, 0, 1) * (self.spec.levels - 1)
         return uniform, *self.posterior(u)
 
     def log_joint(self, z: Tensor, w: Tensor) -> Tensor:
@@ -177,21 +153,18 @@ class GMVAE(VariationalModule):
         z, w = code.split([self.latent, self.noise_latent], -1)
         return z, w
 
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mu, log_var = self.both(x)
         return mu[:, : self.latent], log_var[:, : self.latent]
 
-    def weigh(
-        self, x: Tensor, k: int, source: Source, y: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def weigh(self, x: Tensor, k: int, source: Source) -> tuple[Tensor, Tensor]:
         q = self.both(x)
         code, u = self.draw(x, q, k, source)
         z, w = self.split(code)
         log_q, log_q_w = self.split(log_normal(code, *q))
         ratio = (log_q.sum(-1) - self.log_joint(z, w).logsumexp(-1))[..., None]
-        return self.log_likelihood_of_draws(x, z, u), torch.cat(
-            [ratio, log_q_w - log_normal(w)], -1
-        )
+        ratios = torch.cat([ratio, log_q_w - log_normal(w)], -1)
+        return self.log_likelihood_of_draws(x, z, u), ratios
 
     def draw(
         self, x: Tensor, q: tuple[Tensor, Tensor], k: int, source: Source
@@ -203,9 +176,7 @@ class GMVAE(VariationalModule):
         u = self.dequantising(x, k, source)
         return reparameterise(*q, eps), u
 
-    def bound_terms(
-        self, x: Tensor, source: Source, y: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def bound_terms(self, x: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         return self.sampled_terms(x, source)
 
     # -- loss -------------------------------------------------------------------------------------
@@ -237,26 +208,18 @@ class GMVAE(VariationalModule):
         return {"loss": self.ramp(self.warmup_steps) * cost - recon, **terms}
 
     # -- use --------------------------------------------------------------------------------------
-    def draw_codes(
-        self, n: int, source: Source, y: Tensor | None = None, component: int | None = None
-    ) -> Tensor:
+    def draw_codes(self, n: int, source: Source, component: int | None = None) -> Tensor:
         """n codes z of the prior, or of one of its components, (n, latent)."""
-        w, eps, r = (
-            source.normal(n, self.noise_latent),
-            source.normal(n, self.latent),
-            source.uniform(n, 1),
-        )
+        w, eps = source.normal(n, self.noise_latent), source.normal(n, self.latent)
+        r = source.uniform(n, 1)
         log_pi, mu, log_var = self.mixture(w)
         edges = log_pi.exp().cumsum(0)[:-1]
-        k = (
-            torch.bucketize(r[:, 0], edges, right=True)
-            if component is None
-            else torch.full((n,), component, device=r.device)
-        )
+        k = torch.bucketize(r[:, 0], edges, right=True)
+        if component is not None:
+            k = torch.full_like(k, component)
         if mu.ndim == 3:
-            mu, log_var = (
-                v.gather(1, k[:, None, None].expand(n, 1, self.latent))[:, 0] for v in (mu, log_var)
-            )
+            own = k[:, None, None].expand(n, 1, self.latent)
+            mu, log_var = mu.gather(1, own)[:, 0], log_var.gather(1, own)[:, 0]
         else:
             mu, log_var = mu[k], log_var[k]
         return reparameterise(mu, log_var, eps)

@@ -26,17 +26,18 @@ Notes      The mean over the minibatch is that of a process's own rows. Codes of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import DataSpec, VariationalModule
-from zoo.core.module import Batch
+from zoo.bases import VariationalModule
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, NonNegative, Whole
 from zoo.nn.gaussian import log_normal, reparameterise, soft_clamp
-from zoo.nn.likelihood_heads import make_head
+from zoo.nn.likelihood_heads import Likelihood, make_head
 from zoo.nn.masked_conv import MaskedConv2d
 from zoo.nn.prior import Source
 from zoo.nn.weight_norm import WeightNormed, measuring
@@ -56,24 +57,19 @@ class Step(nn.Module):
     def __init__(self, dim: int, context: int, hidden: int, bias: float) -> None:
         super().__init__()
         order, degree = torch.arange(dim), torch.arange(hidden) % max(dim - 1, 1)
+        mask_out = (order[:, None] > degree).float().repeat(2, 1)
         self.register_buffer("mask_in", (degree[:, None] >= order).float(), persistent=False)
-        self.register_buffer(
-            "mask_out", (order[:, None] > degree).float().repeat(2, 1), persistent=False
-        )
+        self.register_buffer("mask_out", mask_out, persistent=False)
         self.hidden, self.out = nn.Linear(dim, hidden), nn.Linear(hidden, 2 * dim)
-        self.context_hidden, self.context_out = (
-            nn.Linear(context, n, bias=False) for n in (hidden, 2 * dim)
-        )
+        self.context_hidden = nn.Linear(context, hidden, bias=False)
+        self.context_out = nn.Linear(context, 2 * dim, bias=False)
         nn.init.constant_(self.out.bias[dim:], bias)
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        a = F.elu(
-            F.linear(z, self.hidden.weight * self.mask_in, self.hidden.bias)
-            + self.context_hidden(h)
-        )
-        m, s = (
-            F.linear(a, self.out.weight * self.mask_out, self.out.bias) + self.context_out(h)
-        ).chunk(2, -1)
+        a = F.linear(z, self.hidden.weight * self.mask_in, self.hidden.bias)
+        a = F.elu(a + self.context_hidden(h))
+        out = F.linear(a, self.out.weight * self.mask_out, self.out.bias) + self.context_out(h)
+        m, s = out.chunk(2, -1)
         return m, s
 
 
@@ -112,27 +108,20 @@ class Flow(nn.Module):
 
     def __init__(
         self,
-        steps: list[nn.Module],
+        steps: Sequence[nn.Module],
         kind: str,
         turned: tuple[int, ...],
         turned_context: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.steps, self.kind, self.turned, self.turned_context = (
-            nn.ModuleList(steps),
-            kind,
-            turned,
-            turned_context,
-        )
+        self.steps, self.kind = nn.ModuleList(steps), kind
+        self.turned, self.turned_context = turned, turned_context
 
     def forward(self, z: Tensor, log_q: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         for i, step in enumerate(self.steps):
             if i:
-                z, log_q, h = (
-                    z.flip(self.turned),
-                    log_q.flip(self.turned),
-                    h.flip(self.turned_context) if self.turned_context else h,
-                )
+                z, log_q = z.flip(self.turned), log_q.flip(self.turned)
+                h = h.flip(self.turned_context) if self.turned_context else h
             z, log_scale = transform(self.kind, z, *step(z, h))
             log_q = log_q - log_scale
         return z, log_q
@@ -179,11 +168,8 @@ class Down(nn.Module):
     def __init__(self, z: int, width: int, grow: bool) -> None:
         super().__init__()
         self.sizes = [z, z, z, z, width, width]
-        self.conv, self.out, self.grow = (
-            WNConv(width, sum(self.sizes)),
-            WNConv(z + width, width, grow=grow),
-            grow,
-        )
+        self.conv, self.grow = WNConv(width, sum(self.sizes)), grow
+        self.out = WNConv(z + width, width, grow=grow)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.conv(F.elu(x)).split(self.sizes, 1)
@@ -239,9 +225,8 @@ class TopDown(nn.Module):
             Down(z, width, i > 0 and j == 0) for i in range(levels) for j in range(blocks)
         )[::-1]
         self.last = WNConv(width, channels, 5, grow=True)
-        self.spread = nn.Parameter(
-            torch.zeros(())
-        )  # ln of the logistic's scale, or of the gaussian's variance
+        # ln of the logistic's scale, or of the gaussian's variance
+        self.spread = nn.Parameter(torch.zeros(()))
 
     def sizes(self) -> list[tuple[int, int, int]]:
         """Shape of each layer's z."""
@@ -306,88 +291,59 @@ class IAFVAE(VariationalModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        net: str = "mlp",
-        steps: int = 2,
-        iaf: str = "sigmoid",
-        hidden: int = 64,
-        free_bits: float = 0.0,
-        latent: int = 8,
-        width: int = 200,
-        layers: int = 2,
-        context: int = 32,
-        levels: int = 1,
-        blocks: int = 2,
-        likelihood: str = "auto",
-        draws: int = 50,
-        optimiser: str = "adam",
+        spec: Spec,
+        net: Literal["mlp", "resnet"] = "mlp",
+        steps: Whole = 2,
+        iaf: Literal["sigmoid", "affine"] = "sigmoid",
+        hidden: Count = 64,
+        free_bits: NonNegative = 0.0,
+        latent: Count = 8,
+        width: Count = 200,
+        layers: Count = 2,
+        context: Count = 32,
+        levels: Count = 1,
+        blocks: Count = 2,
+        likelihood: Likelihood = "auto",
+        draws: Count = 50,
+        optimiser: Literal["adam", "adamax"] = "adam",
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        options = (
-            ("net", net, ("mlp", "resnet")),
-            ("iaf", iaf, ("sigmoid", "affine")),
-            ("optimiser", optimiser, ("adam", "adamax")),
-        )
-        for name, value, allowed in options:
-            if value not in allowed:
-                raise ValueError(f"iaf_vae: {name} is {' or '.join(allowed)}, got {value!r}")
-        if steps < 0 or free_bits < 0:
-            raise ValueError(
-                f"iaf_vae: steps and free_bits are at least 0, got {steps} and {free_bits}"
-            )
-        if min(sizes := (hidden, latent, width, context, levels, blocks, draws)) < 1:
-            raise ValueError(
-                f"iaf_vae: hidden, latent, width, context, levels, blocks and draws are at least "
-                f"1, got {sizes}"
-            )
-        self.net, self.free_bits, self.context, self.optimiser, self.lr = (
-            net,
-            free_bits,
-            context,
-            optimiser,
-            lr,
-        )
+        self.net, self.free_bits, self.context = net, free_bits, context
+        self.optimiser, self.lr = optimiser, lr
         bias = OPEN if iaf == "sigmoid" else 0.0
         if net == "mlp":
-            self.build(
-                "mlp", latent, width, layers, "relu", likelihood, draws, code=2 * latent + context
-            )
-            self.flows = nn.ModuleList(
-                [Flow([Step(latent, context, hidden, bias) for _ in range(steps)], iaf, (-1,), ())]
-            )
+            code = 2 * latent + context
+            self.build("mlp", latent, width, layers, "relu", likelihood, draws, code)
+            flat = [Step(latent, context, hidden, bias) for _ in range(steps)]
+            self.flows = nn.ModuleList([Flow(flat, iaf, (-1,), ())])
             return
-        spec.require("iaf_vae with net=resnet", image=True)
+        spec.require("iaf_vae with net=resnet", x=Image)
         c, *size = spec.shape
         if any(side % 2**levels for side in size) or hidden < latent:
             raise ValueError(
                 f"iaf_vae: net=resnet needs sides that {2**levels} divides and hidden >= latent, "
-                f"got {spec}, hidden={hidden}, "
-                f"latent={latent}; lower --model.levels or --model.latent"
+                f"got {spec}, hidden={hidden}, latent={latent}; lower --model.levels or "
+                "--model.latent"
             )
         self.head, self.draws = make_head(likelihood, spec.levels), draws
         top = (size[0] // 2**levels, size[1] // 2**levels)
         limit = 1 - 1 / (spec.levels or 256)
         self.encoder = BottomUp(c, latent, width, levels, blocks)
         self.decoder = TopDown(c, latent, width, levels, blocks, top, self.head.params, limit)
-        self.flows = nn.ModuleList(
-            Flow(
-                [ConvStep(latent, width, hidden, bias) for _ in range(steps)],
-                iaf,
-                (1, 2, 3),
-                (2, 3),
-            )
-            for _ in range(levels * blocks)
-        )
+        self.flows = nn.ModuleList()
+        for _ in range(levels * blocks):
+            of_maps = [ConvStep(latent, width, hidden, bias) for _ in range(steps)]
+            self.flows.append(Flow(of_maps, iaf, (1, 2, 3), (2, 3)))
         self.latent = sum(a * b * d for a, b, d in self.decoder.sizes())
 
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         """Scale every weight-normalised convolution to unit variance on (up to 128) training
         images.
         """
         if self.net == "resnet":
             with measuring(self):
-                self.encode(x[: self.first_examples])
+                self.encode(batch["x"][: self.first_examples])
 
     # -- likelihood -------------------------------------------------------------------------------
     gaussian = False
@@ -403,11 +359,8 @@ class IAFVAE(VariationalModule):
         return source.normal(len(x), k, *shape).transpose(0, 1).flatten(0, 1)
 
     def _draw_mlp(self, x: Tensor, k: int, source: Source | None) -> tuple[Tensor, Tensor, Tensor]:
-        mu, log_var, h = (
-            self.encoder(self.spec.to_signed(x))
-            .repeat(k, 1)
-            .split([self.latent, self.latent, self.context], 1)
-        )
+        said = self.encoder(self.spec.to_signed(x)).repeat(k, 1)
+        mu, log_var, h = said.split([self.latent, self.latent, self.context], 1)
         log_var = soft_clamp(log_var)
         z = reparameterise(mu, log_var, self._noise(x, k, source, self.latent))
         z, log_q = self.flows[0](z, log_normal(z, mu, log_var), h)
@@ -416,10 +369,8 @@ class IAFVAE(VariationalModule):
     def _draw_resnet(
         self, x: Tensor, k: int, source: Source | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ups = [
-            tuple(t.repeat(k, 1, 1, 1) for t in said)
-            for said in self.encoder(self.spec.to_signed(x) / 2)
-        ]
+        found = self.encoder(self.spec.to_signed(x) / 2)
+        ups = [tuple(t.repeat(k, 1, 1, 1) for t in said) for said in found]
         codes: list[Tensor] = []
         ratios: list[Tensor] = []
 
@@ -436,19 +387,14 @@ class IAFVAE(VariationalModule):
         out = self.decoder.run(k * len(x), choose)
         return out, torch.cat(codes, 1), torch.cat(ratios, 1)
 
-    def weigh(
-        self, x: Tensor, k: int, source: Source, y: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def weigh(self, x: Tensor, k: int, source: Source) -> tuple[Tensor, Tensor]:
         out, _, ratio = self.draw(x, k, source)
         u = self.dequantising(x, k, source)
-        recon = self.head.log_prob(
-            out, x.repeat(k, *[1] * (x.ndim - 1)), None if u is None else u.flatten(0, 1)
-        )
+        rows, noise = x.repeat(k, *[1] * (x.ndim - 1)), None if u is None else u.flatten(0, 1)
+        recon = self.head.log_prob(out, rows, noise)
         return recon.unflatten(0, (k, len(x))), ratio.unflatten(0, (k, len(x)))
 
-    def bound_terms(
-        self, x: Tensor, source: Source, y: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def bound_terms(self, x: Tensor, source: Source) -> tuple[Tensor, Tensor]:
         return self.sampled_terms(x, source)
 
     # -- loss -------------------------------------------------------------------------------------
@@ -457,22 +403,18 @@ class IAFVAE(VariationalModule):
         kl = ratio[0].mean(0)  # of each group, over the minibatch
         cost = kl.clamp(min=self.free_bits) if self.free_bits else kl
         terms = {"nelbo": kl.sum() - recon.mean(), "recon": recon.mean(), "kl": kl.sum()}
-        return {
-            "loss": cost.sum() - recon.mean(),
-            **terms,
-            "free_groups": (kl < self.free_bits).sum(),
-        }
+        terms["free_groups"] = (kl < self.free_bits).sum()
+        return {"loss": cost.sum() - recon.mean(), **terms}
 
     # -- use --------------------------------------------------------------------------------------
-    def draw_codes(self, n: int, source: Source, y: Tensor | None = None) -> Tensor:
+    def draw_codes(self, n: int, source: Source) -> Tensor:
         if self.net == "mlp":
             return source.normal(n, self.latent)
         codes: list[Tensor] = []
 
         def choose(i: int, said: tuple[Tensor, ...]) -> Tensor:
-            z = reparameterise(
-                said[0], soft_clamp(2 * said[1]), source.normal(n, *said[0].shape[1:])
-            )
+            mu, log_s = said[:2]
+            z = reparameterise(mu, soft_clamp(2 * log_s), source.normal(n, *mu.shape[1:]))
             codes.append(z.flatten(1))
             return z
 
@@ -485,6 +427,5 @@ class IAFVAE(VariationalModule):
 
     # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return (torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adamax)(
-            self.parameters(), self.lr
-        )
+        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adamax
+        return kind(self.parameters(), self.lr)

@@ -37,22 +37,21 @@ Notes      In the authors' "upsample_z_conv" decoder the maps are concatenated w
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core import AutoregressiveModule, DataSpec, VariationalModule
-from zoo.core.autoregressive import Stream
-from zoo.core.module import Batch
-from zoo.nn.coders import NETS, mlp
+from zoo.bases import AutoregressiveModule, VariationalModule
+from zoo.bases.autoregressive import Stream
+from zoo.core import Batch, Image, Spec
+from zoo.core.options import Count, Whole
+from zoo.nn.coders import Net, mlp
 from zoo.nn.gated_conv import GatedStacks
 from zoo.nn.masked_conv import ColumnConv, MaskedConv2d, by_dimension, check_width
 from zoo.nn.prior import Draw, Source, path
 from zoo.registry import Paper, register
-
-DECODERS, CONDITIONS = ("small", "gated"), ("maps", "bias")
 
 
 class MaskedStack(nn.Module):
@@ -84,15 +83,11 @@ class MaskedStack(nn.Module):
         first, *layers, logits = (
             ColumnConv(conv, size, n) for conv in (self.first, *self.layers, self.logits)
         )
-        plus = (
-            (self.share(s) + self.first.bias[:, None, None])
-            .expand(-1, -1, *size)
-            .flatten(2)
-            .permute(2, 1, 0)
-        )  # (H·W, p, n)
+        plus = (self.share(s) + self.first.bias[:, None, None]).expand(-1, -1, *size)
+        plus = plus.flatten(2).permute(2, 1, 0)  # (H·W, p, n)
         for p in range(size[0] * size[1]):
             for g in range(self.c):
-                a = first.get(p, g, plus[p, first.rows[g]])
+                a = first.get(p, g, plus[p, first.outputs[g]])
                 for layer in layers:
                     a = a + layer.step(p, g, a.relu())
                 value = yield logits.step(p, g, a.relu())
@@ -100,15 +95,13 @@ class MaskedStack(nn.Module):
 
 
 class PixelDecoder(AutoregressiveModule):
-    """P(x | z), an autoregressive model whose label is the code: y is z, (B, latent), in all of its
-    methods.
-    """
+    """P(x | z), an autoregressive model that is told the code, z=(B, latent), in all methods."""
 
     network: MaskedStack | GatedStacks
 
     def __init__(
         self,
-        spec: DataSpec,
+        spec: Spec,
         latent: int,
         kind: str,
         condition: str,
@@ -133,15 +126,14 @@ class PixelDecoder(AutoregressiveModule):
         else:
             self.network = GatedStacks(c, outputs, n + 1, p, k, p, m, kernel)
 
-    def conditionals(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def conditionals(self, x: Tensor, *, z: Tensor) -> Tensor:
         """Logits of all D conditionals in one pass, (B, D, P), from levels."""
-        return by_dimension(
-            self.network(self.spec.to_signed(x), self.condition(self.labels(y))), self.spec.shape[0]
-        )
+        out = self.network(self.spec.to_signed(x), self.condition(z))
+        return by_dimension(out, self.spec.shape[0])
 
-    def stream(self, n: int, y: Tensor | None) -> Stream:
+    def stream(self, n: int, *, z: Tensor) -> Stream:
         _, height, width = self.spec.shape
-        network = self.network.stream(n, (height, width), self.condition(self.labels(y)))
+        network = self.network.stream(n, (height, width), self.condition(z))
         out = next(network)
         while True:
             value = yield out.T
@@ -192,42 +184,29 @@ class PixelVAE(VariationalModule):
         lr: learning rate.
     """
 
+    accepts = {"x": Image}
     decoder: PixelDecoder
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int = 4,
-        net: str = "mlp",
-        width: int = 200,
-        layers: int = 2,
-        decoder: str = "small",
-        condition: str = "maps",
-        maps: int = 8,
-        n: int = 2,
-        p: int = 32,
-        k: int = 7,
-        kernel: int = 3,
-        warmup_steps: int = 500,
-        draws: int = 50,
+        spec: Spec,
+        latent: Count = 4,
+        net: Net = "mlp",
+        width: Count = 200,
+        layers: Count = 2,
+        decoder: Literal["small", "gated"] = "small",
+        condition: Literal["maps", "bias"] = "maps",
+        maps: Count = 8,
+        n: Whole = 2,
+        p: Count = 32,
+        k: Count = 7,
+        kernel: Count = 3,
+        warmup_steps: Whole = 500,
+        draws: Count = 50,
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        spec.require("pixelvae", image=True, levels=True)
-        chosen = (
-            ("net", net, NETS),
-            ("decoder", decoder, DECODERS),
-            ("condition", condition, CONDITIONS),
-        )
-        for name, value, allowed in chosen:
-            if value not in allowed:
-                raise ValueError(f"pixelvae: {name} is {' or '.join(allowed)}, got {value!r}")
-        if min(latent, width, layers, maps, draws) < 1 or n < 0 or warmup_steps < 0:
-            raise ValueError(
-                f"pixelvae: latent, width, layers, maps and draws are at least 1, n and "
-                f"warmup_steps at least 0, got "
-                f"{latent}, {width}, {layers}, {maps}, {draws}, {n}, {warmup_steps}"
-            )
+        spec.require("pixelvae", levels=True)
         if min(k, kernel) < 3 or k % 2 == 0 or kernel % 2 == 0:
             raise ValueError(f"pixelvae: k and kernel are odd and at least 3, got {k} and {kernel}")
         check_width("pixelvae", "p", p, spec.shape[0])
@@ -239,17 +218,15 @@ class PixelVAE(VariationalModule):
         self.decoder = PixelDecoder(spec, latent, decoder, condition, maps, width, n, p, k, kernel)
 
     # -- likelihood -------------------------------------------------------------------------------
-    def log_likelihood(
-        self, x: Tensor, z: Tensor, u: Tensor | None = None, y: Tensor | None = None
-    ) -> Tensor:
-        return self.decoder.log_prob(x, z)
+    def log_likelihood(self, x: Tensor, z: Tensor, u: Tensor | None = None) -> Tensor:
+        return self.decoder.log_prob(x, z=z)
 
     def evaluation_noise(self, x: Tensor, k: int, source: Source) -> tuple[Tensor, Tensor | None]:
         return source.normal(len(x), k, self.latent).transpose(0, 1), None
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         found, x = super().evaluate(batch, generator), batch["x"]
-        without = -self.decoder.log_prob(x, x.new_zeros(len(x), self.latent))
+        without = -self.decoder.log_prob(x, z=x.new_zeros(len(x), self.latent))
         return {
             **found,
             "kl_fraction": found["kl"] / (found["kl"] - found["recon"]),
@@ -272,7 +249,6 @@ class PixelVAE(VariationalModule):
         self,
         n: int,
         *,
-        y: Tensor | None = None,
         generator: torch.Generator | None = None,
         mean_only: bool = False,
         cache: bool = True,
@@ -281,33 +257,29 @@ class PixelVAE(VariationalModule):
         cache by a full pass a dimension.
         """
         z = self.draw_codes(n, Draw(generator, self.device, self.float_dtype))
-        return (
-            self.decode(z)
-            if mean_only
-            else self.decoder.sample(n, y=z, generator=generator, cache=cache)
-        )
+        if mean_only:
+            return self.decode(z)
+        return self.decoder.sample(n, z=z, generator=generator, cache=cache)
 
-    def uniforms(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def details(self, n: int, generator: torch.Generator | None) -> Tensor:
         """The numbers that the detail of n images is drawn by, (D, n): 1/2 without a generator."""
         if generator is None:
             return torch.full((self.spec.dim, n), 0.5, device=self.device, dtype=self.float_dtype)
-        return torch.rand(
-            self.spec.dim, n, generator=generator, device=self.device, dtype=self.float_dtype
-        )
+        return self.decoder.draw_uniforms(n, generator)
 
     @torch.no_grad()
     def decode(self, z: Tensor, u: Tensor | None = None) -> Tensor:
         """x of codes and of uniform numbers u (D, B), 1/2 without them: each dimension the median
         given z and those before.
         """
-        return self.decoder.generate(self.uniforms(len(z), None) if u is None else u, z)[0].view(
-            -1, *self.spec.shape
-        )
+        x, _ = self.decoder.generate(self.details(len(z), None) if u is None else u, {"z": z})
+        return x.view(-1, *self.spec.shape)
 
     def reconstruct(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``decode`` of μ(x); the generator draws the detail."""
-        return self.decode(self.encode(x), self.uniforms(len(x), generator))
+        return self.decode(self.encode(x), self.details(len(x), generator))
 
+    @torch.no_grad()
     def interpolate(
         self, a: Tensor, b: Tensor, frames: int = 10, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -315,7 +287,7 @@ class PixelVAE(VariationalModule):
         uniform numbers in each frame.
         """
         z = path("uniform", self.encode(a), self.encode(b), frames)
-        u = self.uniforms(len(a), generator).repeat_interleave(frames, 1)
+        u = self.details(len(a), generator).repeat_interleave(frames, 1)
         return self.decode(z.flatten(0, 1), u).unflatten(0, (len(a), frames))
 
     # -- optimisers -------------------------------------------------------------------------------

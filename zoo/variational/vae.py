@@ -22,16 +22,17 @@ Notes      log σ² is bounded softly by 10 tanh(·/10). ``warmup_steps`` raises
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from zoo.core import DataSpec, VariationalModule
-from zoo.core.module import Batch
-from zoo.nn.likelihood_heads import Bernoulli
+from zoo.bases import VariationalModule
+from zoo.core import Batch, Spec
+from zoo.core.options import Count, NonNegative, Whole
+from zoo.nn.coders import Activation, Net
+from zoo.nn.likelihood_heads import Bernoulli, Likelihood
 from zoo.registry import Paper, register
-
-INITS = ("default", "xavier")
 
 
 @register(
@@ -70,37 +71,24 @@ class VAE(VariationalModule):
 
     def __init__(
         self,
-        spec: DataSpec,
-        latent: int = 8,
-        net: str = "mlp",
-        width: int = 200,
-        layers: int = 2,
-        activation: str = "relu",
-        likelihood: str = "auto",
-        objective: str = "elbo",
-        k: int = 1,
+        spec: Spec,
+        latent: Count = 8,
+        net: Net = "mlp",
+        width: Count = 200,
+        layers: Count = 2,
+        activation: Activation = "relu",
+        likelihood: Likelihood = "auto",
+        objective: Literal["elbo", "iwae"] = "elbo",
+        k: Count = 1,
         kl_mc: bool = False,
-        warmup_steps: int = 0,
-        free_bits: float = 0.0,
-        draws: int = 50,
-        init: str = "default",
-        optimiser: str = "adam",
+        warmup_steps: Whole = 0,
+        free_bits: NonNegative = 0.0,
+        draws: Count = 50,
+        init: Literal["default", "xavier"] = "default",
+        optimiser: Literal["adam", "adagrad"] = "adam",
         lr: float = 1e-3,
     ) -> None:
         super().__init__(spec)
-        options = (
-            ("objective", objective, ("elbo", "iwae")),
-            ("optimiser", optimiser, ("adam", "adagrad")),
-            ("init", init, INITS),
-        )
-        for name, value, allowed in options:
-            if value not in allowed:
-                raise ValueError(f"vae: {name} is {' or '.join(allowed)}, got {value!r}")
-        if k < 1 or warmup_steps < 0 or free_bits < 0:
-            raise ValueError(
-                f"vae: k >= 1, warmup_steps >= 0 and free_bits >= 0, got {k}, {warmup_steps}, "
-                f"{free_bits}"
-            )
         if init == "xavier" and net != "mlp":
             raise ValueError(f"vae: init=xavier is for net=mlp, got net={net}")
         if objective == "iwae" and (warmup_steps or free_bits or kl_mc):
@@ -115,20 +103,16 @@ class VAE(VariationalModule):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
         self.objective, self.k, self.kl_mc = objective, k, kl_mc
-        self.warmup_steps, self.free_bits, self.optimiser, self.lr = (
-            warmup_steps,
-            free_bits,
-            optimiser,
-            lr,
-        )
+        self.warmup_steps, self.free_bits = warmup_steps, free_bits
+        self.optimiser, self.lr = optimiser, lr
 
     def linear_layers(self) -> list[nn.Linear]:
         return [m for m in (*self.encoder, *self.decoder) if isinstance(m, nn.Linear)]
 
-    def initialise_from(self, x: Tensor) -> None:
+    def initialise_from(self, batch: Batch) -> None:
         if self.init == "xavier" and isinstance(self.head, Bernoulli):
-            ones = x.flatten(1).sum(0, dtype=torch.float64)
-            self.linear_layers()[-1].bias.copy_(torch.logit((ones + 0.5) / (len(x) + 1)))
+            ones = batch["x"].flatten(1).sum(0, dtype=torch.float64)
+            self.linear_layers()[-1].bias.copy_(torch.logit((ones + 0.5) / (batch.n + 1)))
 
     # -- loss -------------------------------------------------------------------------------------
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -138,9 +122,8 @@ class VAE(VariationalModule):
         if self.objective == "iwae":
             bound = ((recon - ratio.sum(-1)).logsumexp(0) - math.log(self.k)).mean()
             return {"loss": -bound, "iw_nll": -bound, "recon": recon.mean()}
-        kl = (ratio.mean(0) if self.kl_mc else self.kl(q)).mean(
-            0
-        )  # of each latent dimension, over the batch
+        each = ratio.mean(0) if self.kl_mc else self.kl(q)
+        kl = each.mean(0)  # of each latent dimension, over the batch
         nelbo = kl.sum() - recon.mean()
         cost = kl.clamp(min=self.free_bits) if self.free_bits else kl
         return {

@@ -1,0 +1,47 @@
+"""Learning from a part of the labels, the same part for every model that does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.core.batch import Batch
+from zoo.core.module import GenerativeModule
+
+
+class FewLabels(GenerativeModule):
+    """Mixin of models that read the labels of the training rows with ``index`` < ``labels``, and
+    every row without its label.
+
+    Attributes:
+        labels: how many; None is all of them.
+        size: N, the number of training rows, int64; a buffer, known once a run has begun.
+    """
+
+    labels: int | None
+    size: Tensor
+
+    def use_labels(self, labels: int | None) -> None:
+        """For the constructor."""
+        self.labels = labels
+        self.register_buffer("size", torch.ones((), dtype=torch.long))
+
+    def initialise_from(self, batch: Batch) -> None:
+        self.size.fill_(batch.n)
+
+    def labelled(self, batch: Batch) -> Tensor:
+        """Which rows' labels may be read, (B,)."""
+        if self.labels is None:
+            return torch.ones_like(batch["index"], dtype=torch.bool)
+        return batch["index"] < self.labels
+
+    def label_cost(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of a minibatch's labelled rows, nats: its mean over all rows, of which a
+        labelled one stands for N/labels. However many labelled rows a minibatch holds, its
+        expectation is their mean in the data; minibatches of several processes add up to one.
+        """
+        # Above N, every row is labelled.
+        weight = 1.0 if self.labels is None else max(1.0, float(self.size) / self.labels)
+        cost = F.cross_entropy(logits, batch["y"], reduction="none")
+        return weight * (cost * self.labelled(batch)).mean()

@@ -1,0 +1,45 @@
+"""One field of a data module as if it were all of it: for metrics and searches of that field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from zoo.core.batch import Batch
+from zoo.core.spec import Label, Spec
+
+
+class Column:
+    """A data module's field under the name x, with the class beside it where there is one.
+
+    Attributes:
+        spec: of x (and y).
+    """
+
+    def __init__(self, data: Any, field: str) -> None:
+        self.data, self.field = data, field
+        label = {"y": data.spec["y"]} if data.spec.has(y=Label) else {}
+        name = data.spec.name if field == "x" else f"{data.spec.name} {field}"
+        self.spec = Spec(name, x=data.spec[field], **label)
+
+    def count(self, split: str = "train") -> int:
+        """Rows of a split."""
+        return self.data.count(split)
+
+    def examples(self, n: int | None = None, split: str = "train", start: int = 0) -> Batch:
+        """As the data module's."""
+        return self._named(self.data.examples(n, split, start))
+
+    def evaluation_batch(self, split: str, rows: Tensor) -> Batch:
+        """As the data module's."""
+        return self._named(self.data.evaluation_batch(split, rows))
+
+    def _named(self, batch: Batch) -> Batch:
+        kept = {k: batch[k] for k in self.spec if k != "x" and k in batch}
+        return Batch({"x": batch[self.field], **kept}, batch.n)
+
+
+def column(data: Any, field: str) -> Any:
+    """The data module itself for x, else one of its fields as x."""
+    return data if field == "x" else Column(data, field)

@@ -1,0 +1,112 @@
+"""The skeleton of the commands that look at a trained model: its options, its errors, its run
+folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zoo.config import UsageError, layer
+
+MISTAKES = (
+    ValueError,
+    TypeError,
+    KeyError,
+    FileNotFoundError,
+    NotImplementedError,
+    ImportError,
+    UsageError,
+)
+
+
+def look(
+    name: str,
+    description: str,
+    arguments: list[str] | None,
+    options: Callable[[argparse.ArgumentParser], None],
+    work: Callable[[argparse.Namespace], None],
+) -> int:
+    """Run a command on a checkpoint; returns the exit status. Errors are one line on stderr and
+    status 2.
+
+    Args:
+        name: of the command. options: adds its own. work: does it; every mistake is an exception.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m zoo.{name}", description=description)
+    parser.add_argument(
+        "--ckpt",
+        required=True,
+        type=Path,
+        help="a checkpoint that zoo.fit wrote, or its run folder",
+    )
+    options(parser)
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="the raw weights even if the checkpoint has averaged ones",
+    )
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of your own that registers the model; repeat for several",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    args = parser.parse_args(arguments)
+    try:
+        if args.modules:
+            sys.path.insert(0, os.getcwd())
+        for module in args.modules:
+            importlib.import_module(module)
+        work(args)
+    except MISTAKES as error:
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"zoo.{name}: error: {said}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def checkpoint_of(given: Path) -> Path:
+    """The checkpoint itself, or the last one of a run folder."""
+    return given / "checkpoints" / "last.ckpt" if given.is_dir() else given
+
+
+def model_of(args: argparse.Namespace) -> Any:
+    """The model of a checkpoint or run folder, with its averaged weights if it has any and they are
+    wanted (not ``--raw``), on ``--device``.
+    """
+    from zoo.core import checkpoint
+
+    return checkpoint.load(checkpoint_of(args.ckpt), ema=not args.raw).to(args.device)
+
+
+def data_of(given: Path) -> Any:
+    """The data module of the run that wrote this checkpoint (or of this run folder), as its
+    config.yaml has it.
+
+    Raises:
+        ValueError: there is no config.yaml beside it.
+    """
+    folder = given if given.is_dir() else given.parent.parent
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ValueError(
+            f"{path} does not exist, so the run's data are unknown; keep checkpoints in their run "
+            "folder"
+        )
+    try:
+        data = layer(["--config", str(path)]).document["data"]
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    module, _, name = data["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(**data.get("init_args", {}))

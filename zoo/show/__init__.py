@@ -1,0 +1,1 @@
+"""Everything that draws: tiles by kind of field, sheets, codes, neighbours."""
