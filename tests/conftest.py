@@ -10,6 +10,8 @@ from lightning.pytorch import seed_everything
 
 from zoo import registry
 
+collect_ignore = ["toys"]  # models and data, imported by their names
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:

@@ -1,5 +1,5 @@
-"""The house is open: a pair of unpaired domains, clips, and padded graphs with boxes train, are shown,
-sampled and resumed from the command line, and no check, callback or command knows of them.
+"""The house is open: a pair of unpaired domains, clips, and padded graphs with boxes train, are
+shown, sampled and resumed from the command line, and no check, callback or command knows of them.
 """
 
 import os

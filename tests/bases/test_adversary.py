@@ -297,6 +297,15 @@ def test_spectral_norm_takes_weights_of_every_kind_of_layer_but_the_gains_of_nor
     assert len(biases) == 6 and not any("parametrizations" in n for n in biases)
 
 
+def test_spectral_norm_over_another_norm_binds_the_weight_that_is_used():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(5, 7)))
+    normalise(net)
+    for _ in range(300):  # power iterations, one a reading
+        weight = net[0].weight
+    torch.testing.assert_close(torch.linalg.svdvals(weight)[0].item(), 1.0, rtol=1e-4, atol=0)
+
+
 class Pairs(nn.Module):
     """s(x, a) = Σ_i tanh(x W)_i a_i + ‖a‖² ‖x‖²/2: neither input is judged without the other."""
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
-from torch.utils.data import default_collate
 
 from tests.support import Given, fit
 from zoo.bases import AdversarialModule, LoopOptions, Phase
@@ -244,13 +243,18 @@ def test_bf16_trains_and_16_bit_with_a_scaler_is_refused():
 
 
 def test_a_loader_that_yields_the_wrong_number_of_rows_is_an_error():
-    loader = torch.utils.data.DataLoader(
-        [{"x": torch.zeros(2), "index": i} for i in range(7)],
-        batch_size=7,
-        collate_fn=lambda rows: Batch(default_collate(rows)),
-    )
+    rows = [{"x": torch.zeros(2), "index": i} for i in range(7)]
+    loader = torch.utils.data.DataLoader(rows, batch_size=7)
     with pytest.raises(ValueError, match="3 minibatches of equal size"):
         fit(Toy(k=3), loader, 1)
+
+
+def test_a_users_own_loader_of_plain_dicts_trains():
+    rows = [{"x": torch.full((2,), float(i)), "index": i} for i in range(8)]
+    model = Toy()
+    before = [p.detach().clone() for p in model.parameters()]
+    fit(model, torch.utils.data.DataLoader(rows, batch_size=8), 2)
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("bad", [{"accumulate": 0}, {"clip_d": -1.0}, {"clip_g": 0.0}])

@@ -13,10 +13,10 @@ from tests.callbacks.fakes import POINTS, Painter, Pair, Recorder, Witness, run
 from tests.support import Given
 from zoo.core import DataSpec
 from zoo.core.latent import Codes
-from zoo.show.codes import arithmetic_picture, interpolation, manifold_picture, traversals
-from zoo.show.sheets import captioned, grid
 from zoo.data.digits import Digits
 from zoo.gan.dcgan import DCGAN
+from zoo.show.codes import arithmetic_picture, interpolation, manifold_picture, traversals
+from zoo.show.sheets import captioned, grid
 from zoo.variational.categorical_vae import CategoricalVAE
 from zoo.variational.vae import VAE
 

@@ -24,10 +24,10 @@ from tests.callbacks.fakes import (
 )
 from tests.support import Given
 from zoo.core import DataSpec
-from zoo.show.sheets import beside, grid, outside
 from zoo.core.draw import draw
 from zoo.data.digits import Digits
 from zoo.gan.began import BEGAN
+from zoo.show.sheets import beside, grid, outside
 
 FREE = DataSpec((1, 4, 4), 5, 0, "squares")
 

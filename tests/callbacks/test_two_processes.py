@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from callbacks import EMA, BitsPerDim, Fidelity, NaNGuard, SampleGrid
-from zoo.check.processes import launch
 from zoo.bases import LikelihoodModule
+from zoo.check.processes import launch
 from zoo.core import Spec
 from zoo.core.likelihood import row_noise
 from zoo.core.module import NonFiniteLoss

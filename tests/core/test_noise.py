@@ -5,7 +5,7 @@ number of processes.
 import pytest
 import torch
 
-from zoo.core.noise import Noise, seeded, mix
+from zoo.core.noise import Noise, mix, seeded
 
 
 def test_equal_keys_draw_the_same_and_every_part_of_the_key_matters():

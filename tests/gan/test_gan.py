@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.support import Given, fit
 from zoo.core import Batch, DataSpec
-from zoo.gan.gan import LOSSES, GAN, MaxoutDiscriminator, SigmoidGenerator
+from zoo.gan.gan import GAN, LOSSES, MaxoutDiscriminator, SigmoidGenerator
 from zoo.nn.adversarial_losses import jsd_bound
 
 LINE = DataSpec((1,))
@@ -93,12 +93,8 @@ def test_generator_loss_is_the_one_asked_for():
 
 def test_each_of_the_k_discriminator_steps_sees_fresh_data_and_fresh_noise():
     model, real, codes = GAN(LINE, k=3), [], []
-    model.d.net.register_forward_pre_hook(
-        lambda _, args: real.append(args[0].flatten().tolist())
-    )
-    model.g.register_forward_pre_hook(
-        lambda _, args: codes.append(args[0].flatten().tolist())
-    )
+    model.d.net.register_forward_pre_hook(lambda _, args: real.append(args[0].flatten().tolist()))
+    model.g.register_forward_pre_hook(lambda _, args: codes.append(args[0].flatten().tolist()))
     fit(model, Given(LINE, torch.arange(24.0)[:, None], batch_size=4), 2)
     rows = [row for cycle in (real[0:6:2], real[7:13:2]) for batch in cycle for row in batch]
     assert sorted(rows) == [
@@ -125,9 +121,7 @@ def test_a_sure_discriminator_stops_the_minimax_generator_only(g_loss):
     model.g, model.d.net = Shift(), nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
     with torch.no_grad():
         model.d.net[0].weight.fill_(2.0)
-        model.d.net[0].bias.fill_(
-            -20.0
-        )  # s(x) = 2x - 20: about +20 on the data, -20 on samples
+        model.d.net[0].bias.fill_(-20.0)  # s(x) = 2x - 20: about +20 on the data, -20 on samples
     fit(model, Given(LINE, 20 + 0.1 * torch.randn(512, 1), batch_size=64), 40)
     moved = model.g.theta.item()
     assert moved > 1 if g_loss == "nonsat" else 0 <= moved < 0.01
@@ -147,9 +141,7 @@ def test_paper_networks_are_the_papers():
             assert 0.95 * bound < w.abs().max() <= bound and w.std().item() == pytest.approx(
                 bound / 3**0.5, rel=0.1
             )
-    assert isinstance(model.g, SigmoidGenerator) and isinstance(
-        model.d.net, MaxoutDiscriminator
-    )
+    assert isinstance(model.g, SigmoidGenerator) and isinstance(model.d.net, MaxoutDiscriminator)
     assert model.d.net.training  # dropout is on while D and G train
 
 
@@ -159,9 +151,7 @@ def test_sigmoid_generator_starts_at_the_mean_image():
     model = GAN(spec, arch="maxout", width=20, optimiser="sgd", lr_g=1e-12)
     fit(model, Given(spec, x, batch_size=8), 1)
     nn.init.zeros_(model.g.pixels.weight)
-    torch.testing.assert_close(
-        model.g(torch.randn(1, 32))[0], x.mean(0) / 16, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(model.g(torch.randn(1, 32))[0], x.mean(0) / 16, atol=1e-5, rtol=0)
 
 
 def test_sgd_decays_the_rate_at_each_step_and_raises_the_momentum():

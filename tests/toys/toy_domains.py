@@ -1,4 +1,4 @@
-"""A toy of two unpaired domains: grey digits, and others in colour; each is translated to the other."""
+"""A toy of two unpaired domains: grey digits, and others in colour; each becomes the other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.bases import AdversarialModule, Adversary, Loss, LoopOptions, Phase, Terms
+from zoo.bases import AdversarialModule, Adversary, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
 from zoo.core.options import Count
 from zoo.data.base import Split, ZooDataModule, apart, split_rows

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.bases import AdversarialModule, Adversary, Loss, LoopOptions, Phase, Terms
+from zoo.bases import AdversarialModule, Adversary, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Boxes, Image, Spec, Tokens
 from zoo.core.noise import seeded
 from zoo.core.options import Count

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import ParametrizationList
 
 from zoo.nn.penalties import squared_gradient_norm
 
@@ -215,7 +216,8 @@ def normalise(net: nn.Module) -> None:
     """Divide every weight of a net, in place, by its largest singular value: every parameter of two
     dimensions or more, whatever the kind of layer, but the gains of norms.
     """
-    for module in [m for m in net.modules() if not isinstance(m, NORMS)]:
-        for name, p in [*module.named_parameters(recurse=False)]:
-            if p.ndim > 1:
+    for module in [m for m in net.modules() if not isinstance(m, (*NORMS, ParametrizationList))]:
+        own = [name for name, _ in module.named_parameters(recurse=False)]
+        for name in [*own, *getattr(module, "parametrizations", ())]:  # over any other norm
+            if getattr(module, name).ndim > 1:
                 spectral_norm(module, name)

@@ -128,6 +128,10 @@ class GenerativeModule(LightningModule):
             with torch.no_grad():
                 self.initialise_from(first.to(self.device, self.float_dtype))
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """A ``Batch``, of a loader that gives plain dicts too."""
+        return Batch(batch) if isinstance(batch, dict) and not isinstance(batch, Batch) else batch
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step = self.trainer.global_step
         self._micro = self._micro + 1 if step == self._step else 0  # of one accumulated step

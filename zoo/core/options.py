@@ -125,7 +125,7 @@ def check_fields(options: Any, prefix: str = "") -> None:
 def ranges(kind: type) -> dict[str, str]:
     """The ranges of a class's arguments in words, by name: {"k": "at least 1", "loop.r1": ...}."""
     fields = dataclasses.is_dataclass(kind)
-    found = {}
+    found: dict[str, str] = {}
     for name, hint in _hints(kind if fields else kind.__init__).items():  # type: ignore[misc]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             found |= {f"{name}.{k}": said for k, said in ranges(hint).items()}

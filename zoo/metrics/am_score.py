@@ -23,6 +23,10 @@ def am_score(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         real, fake: class probabilities of real and generated images, (n, classes) each.
+
+    >>> real, sure, unsure = torch.full((4, 2), 0.5), torch.eye(2), torch.full((2, 2), 0.5)
+    >>> [[round(float(v), 4) for v in am_score(real, fake)] for fake in (sure, unsure)]
+    [[0.0, 0.0], [0.0, 0.6931]]
     """
     if not len(real) or not len(fake):
         raise ValueError(

@@ -26,6 +26,13 @@ COLLAPSED = 0.05
 def mig_discrete(codes: Tensor, factors: Tensor, bins: int = BINS) -> float:
     """MIG of mean codes, (N, J), each dimension cut in equal bins between its extremes; I is the
     plug-in estimate.
+
+    >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(3))
+    >>> round(mig_discrete(factors.double(), factors), 4)  # a dimension for each factor
+    1.0
+    >>> mixed = factors.sum(1, keepdim=True).repeat(1, 2)
+    >>> round(mig_discrete(mixed.double(), factors), 4)  # two dimensions that know the same
+    0.0
     """
     return _gap(mutual_information(codes, factors, bins), factors)
 
@@ -39,12 +46,22 @@ def mig_q(
     Args:
         samples: least number of draws of z behind the entropies; every x_n takes part equally often
             (a subset where N is larger).
+
+    >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(3))
+    >>> mu = 10.0 * factors
+    >>> round(mig_q(mu, torch.full_like(mu, -4.0), factors), 2)  # narrow, and far from each other
+    1.0
     """
     return _gap(posterior_information(mu, log_var, factors, samples, seed), factors)
 
 
 def mutual_information(codes: Tensor, factors: Tensor, bins: int = BINS) -> Tensor:
-    """I(z_j; v_k) in nats from counts, (J, K) float64."""
+    """I(z_j; v_k) in nats from counts, (J, K) float64.
+
+    >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(3))
+    >>> mutual_information(factors.double(), factors).exp().round().tolist()
+    [[4.0, 1.0], [1.0, 3.0]]
+    """
     _check(factors, codes)
     low, high = codes.double().aminmax(dim=0)
     width = torch.where(high > low, high - low, torch.ones_like(low))
@@ -70,7 +87,13 @@ def posterior_information(
 ) -> Tensor:
     """I(z_j; v_k) = E log q(z_j | v_k) - log q(z_j) in nats, (J, K) float64, with q(z_j) the mean
     of q(z_j | x_n) over the grid, and q(z_j | v_k) that over the x_n of this value. ``rows`` draws
-    are held against the whole grid at a time."""
+    are held against the whole grid at a time.
+
+    >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(3))
+    >>> mu = 10.0 * factors
+    >>> posterior_information(mu, torch.full_like(mu, -4.0), factors).exp().round().tolist()
+    [[4.0, 1.0], [1.0, 3.0]]
+    """
     _check(factors, mu, log_var)
     mu, log_var, factors = mu.double(), log_var.double(), factors.long()
     g, n = torch.Generator().manual_seed(seed), len(mu)
@@ -115,6 +138,10 @@ def factor_vae_score(
 
     Args:
         collapsed: standard deviation below which a dimension has no vote.
+
+    >>> factors = torch.cartesian_prod(torch.arange(4), torch.arange(3)).repeat(20, 1)
+    >>> factor_vae_score(factors.double(), factors)
+    1.0
     """
     _check(factors, codes)
     codes, g = codes.double(), torch.Generator().manual_seed(seed)

@@ -24,6 +24,10 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     With Σ = F Fᵀ by the symmetric eigendecomposition, Tr (Σ_a Σ_b)^½ is the sum of the singular
     values of F_aᵀ F_b: real numbers throughout, and exact for singular covariances (n < d). Not a
     number if a feature is not.
+
+    >>> zero, one = torch.zeros(1), torch.eye(1)
+    >>> round(float(frechet_distance(zero, one, zero + 3, 4 * one)), 6)  # 3² + (1 - 2)²
+    10.0
     """
     if not (cov_a.isfinite().all() and cov_b.isfinite().all()):
         return torch.full((), float("nan"), dtype=torch.float64, device=cov_a.device)
@@ -44,7 +48,12 @@ def _factor(cov: Tensor) -> Tensor:
 
 
 def moments(n: Tensor, total: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased covariance from n, Σf and Σffᵀ."""
+    """Mean and unbiased covariance from n, Σf and Σffᵀ.
+
+    >>> f = torch.tensor([[0.0], [2.0]])
+    >>> [v.tolist() for v in moments(torch.tensor(2), f.sum(0), f.T @ f)]
+    [[1.0], [[2.0]]]
+    """
     if n < 2:
         raise ValueError(
             f"a covariance takes at least two rows, got {int(n)}; raise the number of samples"

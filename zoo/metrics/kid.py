@@ -19,7 +19,11 @@ from zoo.metrics.base import KeptRows
 
 
 def squared_mmd(x: Tensor, y: Tensor, degree: int = 3) -> Tensor:
-    """Unbiased MMD² of (m, d) and (n, d) under the polynomial kernel, float64."""
+    """Unbiased MMD² of (m, d) and (n, d) under the polynomial kernel, float64.
+
+    >>> float(squared_mmd(torch.zeros(2, 1), torch.ones(2, 1), degree=1))  # 1 + 2 - 2
+    1.0
+    """
     x, y = x.double(), y.double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:

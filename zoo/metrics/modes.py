@@ -21,6 +21,11 @@ def mode_coverage(
     Returns:
         ``modes``, the number of components reached; ``hq``, the share of samples within ``radius``
         of a centre; ``hq_strict``, the share within three standard deviations. float64 scalars.
+
+    >>> centres = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+    >>> x = torch.tensor([[0.1, 0.0]] * 20 + [[9.0, 9.0]] * 20)
+    >>> {k: float(v) for k, v in mode_coverage(x, centres, std=0.05).items()}
+    {'modes': 1.0, 'hq': 0.5, 'hq_strict': 0.5}
     """
     distance, nearest = torch.cdist(x.double(), centres.to(x.device).double()).min(1)
     near = distance <= radius

@@ -29,6 +29,10 @@ def nearest(queries: Tensor, blocks: Iterable[tuple[int, Tensor]], k: int) -> tu
         queries: (Q, F). blocks: (number of the first row, rows (B, F)) of the references, those of
             this process; the results of all processes are merged. All together hold at least k
             rows.
+
+    >>> blocks = [(0, torch.tensor([[3.0], [1.0]])), (2, torch.tensor([[2.0]]))]
+    >>> [v.tolist() for v in nearest(torch.zeros(1, 1), blocks, 2)]
+    [[[1.0, 2.0]], [[1, 2]]]
     """
     best = (
         torch.full((len(queries), 0), 0.0, dtype=torch.float64),
@@ -78,6 +82,10 @@ def copying(
             nearer than the 1st percentile of
         ``held_out``; .01 for fresh data, 1 for copies. auc: how often a sample is nearer to the
         training than to the validation images (a tie counts one half); .5 without memory.
+
+    >>> copies, fresh = torch.zeros(100), torch.linspace(1, 2, 100)
+    >>> copying(copies, fresh, fresh, copies)
+    {'ratio': 0.0, 'rate': 1.0, 'auc': 1.0}
     """
     closer, tie = fake_to_as_many < fake_to_held_out, fake_to_as_many == fake_to_held_out
     return {
@@ -88,7 +96,12 @@ def copying(
 
 
 def pixel_features(x: Tensor, spec: Spec) -> Tensor:
-    """Pixels in [0, 1], (B, D)."""
+    """Pixels in [0, 1], (B, D).
+
+    >>> from zoo.core import DataSpec
+    >>> pixel_features(torch.full((1, 1, 1, 2), 8.0), DataSpec((1, 1, 2), 17)).tolist()
+    [[0.5, 0.5]]
+    """
     return spec.to_unit(x).flatten(1)
 
 

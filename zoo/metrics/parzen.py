@@ -24,6 +24,10 @@ def parzen_log_density(x: Tensor, samples: Tensor, sigma: float, chunk: int = 25
     Args:
         x: (B, ...) held-out examples. samples: (n, ...) in the same units. chunk: rows of x at a
             time.
+
+    >>> two = parzen_log_density(torch.zeros(1, 1), torch.tensor([[0.0], [99.0]]), sigma=1.0)
+    >>> round(two.exp().item(), 4)  # half of 1/√2π
+    0.1995
     """
     samples = samples.flatten(1).double()
     n, dim = samples.shape
@@ -38,7 +42,11 @@ def parzen_log_density(x: Tensor, samples: Tensor, sigma: float, chunk: int = 25
 
 
 def choose_sigma(x: Tensor, samples: Tensor, grid: Sequence[float]) -> float:
-    """The σ of the grid under which the validation examples x are likeliest."""
+    """The σ of the grid under which the validation examples x are likeliest.
+
+    >>> choose_sigma(torch.tensor([[1.0], [-1.0]]), torch.zeros(5, 1), [0.1, 1.0, 10.0])
+    1.0
+    """
     return max(grid, key=lambda sigma: parzen_log_density(x, samples, sigma).mean().item())
 
 

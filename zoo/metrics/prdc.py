@@ -35,7 +35,11 @@ def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def radii(x: Tensor, k: int) -> Tensor:
-    """Distance of each row to its k-th nearest other row, (n,)."""
+    """Distance of each row to its k-th nearest other row, (n,).
+
+    >>> radii(torch.tensor([[0.0], [1.0], [3.0]]), k=1).tolist()
+    [1.0, 1.0, 2.0]
+    """
     if not 1 <= k < len(x):
         raise ValueError(f"k nearest neighbours take 1 <= k < n, got k={k} for {len(x)} rows")
     return torch.cat(
@@ -46,6 +50,10 @@ def radii(x: Tensor, k: int) -> Tensor:
 def prdc(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Tensor]:
     """The four numbers of (N, d) real and (M, d) generated features, float64 scalars. Only equal N
     and M compare.
+
+    >>> real, fake = torch.arange(4.0)[:, None], torch.tensor([[0.1], [0.2], [50.0], [60.0]])
+    >>> {k: float(v) for k, v in prdc(real, fake, k=1).items()}
+    {'precision': 0.5, 'recall': 0.0, 'density': 1.0, 'coverage': 0.5}
     """
     real, fake = real.double(), fake.double()
     ball_r, ball_g = radii(real, k), radii(fake, k)
