@@ -199,7 +199,7 @@ class VAEGAN(AdversarialModule):
         margin: of the controller around ``equilibrium``, the cost of an undecided Dis; None is off.
         lr: of each network's optimiser. optimiser: "adam" or "rmsprop". beta1: Adam's first decay.
         decay, decay_every: factor of all rates, and cycles after which it is applied; 0 is never.
-            loop: options of the adversarial loop.
+        loop: options of the adversarial loop.
     """
 
     accepts = {"x": Image}
