@@ -40,7 +40,7 @@ def run(request, tmp_path_factory):
     data = Subject.of(request.param).data_class
     options = ["--model", request.param, "--data", data, f"--run_dir={folder}"]
     options += ["--trainer.val_check_interval=12", "--trainer.enable_progress_bar=false"]
-    options += ["--trainer.log_every_n_steps=1"]
+    options += ["--trainer.log_every_n_steps=1", "--threads=1"]  # as in this process
     first = command("fit", *options, "--trainer.max_steps=12")
     assert first.returncode == 0, first.stderr
     last = folder / "checkpoints" / "last.ckpt"
