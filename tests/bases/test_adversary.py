@@ -271,6 +271,7 @@ def test_spectral_norm_takes_weights_of_every_kind_of_layer_but_the_gains_of_nor
         "conv1d": nn.Conv1d(3, 6, 3),
         "conv3d": nn.Conv3d(2, 4, 3),
         "linear": nn.Linear(5, 7),
+        "transposed": nn.ConvTranspose2d(3, 6, 4, 2, 1),
         "embedding": nn.Embedding(9, 4),
         "bare": Bare(),
     }
@@ -287,14 +288,16 @@ def test_spectral_norm_takes_weights_of_every_kind_of_layer_but_the_gains_of_nor
         for _ in range(300):  # power iterations, one a reading
             weight = getattr(layer, which)
         before = plain[f"{name}.{which}"]
-        largest = torch.linalg.svdvals(before.flatten(1))[0]
+        # A row of the matrix is an output: the second dimension of a transposed convolution.
+        matrix = before.transpose(0, 1) if name == "transposed" else before
+        largest = torch.linalg.svdvals(matrix.flatten(1))[0]
         assert abs(largest - 1) > 0.05  # else it had nothing to do
         torch.testing.assert_close(weight, before / largest, rtol=1e-3, atol=1e-4)
     for name, norm in norms.items():
         assert not nn.utils.parametrize.is_parametrized(norm)
         assert torch.equal(norm.weight, plain[f"{name}.weight"])
     biases = [n for n, _ in net.named_parameters() if n.endswith("bias")]
-    assert len(biases) == 6 and not any("parametrizations" in n for n in biases)
+    assert len(biases) == 7 and not any("parametrizations" in n for n in biases)
 
 
 def test_spectral_norm_over_another_norm_binds_the_weight_that_is_used():

@@ -125,6 +125,8 @@ def test_the_generators_turn_has_labels_of_a_minibatch_of_its_own():
     x, y = torch.randn(66, 2), torch.randint(11, (66,), generator=torch.Generator().manual_seed(2))
     fit(model, Given(PLANE, x, y, batch_size=22), 1)
     assert len(asked) == 3 and sorted(v for rows in asked for v in rows) == sorted(y.tolist())
+    reads = {phase.player: phase.reads for phase in model.phases()}
+    assert reads == {"d": ("x", "y"), "g": ("y",)}  # G is told the class and sees no data
 
 
 def test_eleven_classes_are_eleven_columns():

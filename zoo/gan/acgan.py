@@ -5,12 +5,13 @@ Paper      Odena, Olah, Shlens. Conditional Image Synthesis with Auxiliary Class
            2017. arXiv:1610.09585.
 Model      x = G(z, c), c uniform over the classes. D is one trunk with two heads: s(v), the logit
            of v being real, and P(C | v). No label enters D.
-Objective  L_S = E log D(x) + E log(1 - D(G(z, c))),   L_C = E log P(C = y | x) + E log P(C = c |
-           G(z, c))   (equations 2 and 3).
-           D:  -L_S - w_d L_C, G(z_D, c_D) detached: the generated images' classes are D's business
-           too.
-           G:  -E log D(G(z_G, c_G)) (g_loss="nonsat"; "minimax" is the paper's L_S) - w_g E log P(C
-           = c_G | G(z_G, c_G)).
+Objective  Equations 2 and 3:
+           L_S = E log D(x) + E log(1 - D(G(z, c))),
+           L_C = E log P(C = y | x) + E log P(C = c | G(z, c)).
+           D:  -L_S - w_d L_C, G(z_D, c_D) detached:
+               the generated images' classes are D's business too.
+           G:  -E log D(G(z_G, c_G)) - w_g E log P(C = c_G | G(z_G, c_G)) (g_loss="nonsat";
+               with "minimax" the first term is the paper's, of L_S).
 Logs       train/class_acc_real, train/class_acc_fake: shares that D's own head classifies as
            labelled, as asked; val/* of the same on held-out images and on draws. D's head was
            trained on G's images and flatters them: judge by val/cond_acc_*. val/ms_ssim: mean

@@ -5,16 +5,18 @@ Paper      Zhou, Cai, Rong, Song, Ren, Zhang, Wang, Yu. Activation Maximization 
            Adversarial Nets. ICLR 2018. arXiv:1703.02000.
 Model      x = G(z). D(v) = softmax(l(v)) over K classes of data and, last, "fake"; the fake logit
            is learned like the others.
-Objective  D:  -E log D_y(x) - E log D_{K+1}(G(z_D)), G(z_D) detached: cross-entropy over K + 1
-           classes.
+Objective  D:  -E log D_y(x) - E log D_{K+1}(G(z_D)), G(z_D) detached:
+               cross-entropy over K + 1 classes.
            G:  -E log D_{y*}(G(z_G)), y* one class of data for each sample, without gradient:
                mode="dynamic"     y* = argmax_{i≤K} D_i(G(z)), found anew in each of G's steps
                                   (section 4.2);
                mode="predefined"  y* = c, the class that G(z, c) was told, uniform.
-           mode="label_gan" is the contrast, LabelGAN (Salimans et al. 2016): -E log Σ_{i≤K}
-           D_i(G(z)). Gradients with respect to l: LabelGAN raises l_k, k ≤ K, by (1 - D_r) D_k/D_r,
-           D_r = Σ_{i≤K} D_i: towards the classes in proportion to what D already believes. AM-GAN
-           raises l_{y*} by 1 - D_{y*} and lowers every other l_k by D_k.
+           mode="label_gan" is the contrast, LabelGAN (Salimans et al. 2016):
+               -E log Σ_{i≤K} D_i(G(z)).
+           Gradients with respect to l:
+               LabelGAN raises l_k, k ≤ K, by (1 - D_r) D_k/D_r, D_r = Σ_{i≤K} D_i: towards the
+               classes in proportion to what D already believes.
+               AM-GAN raises l_{y*} by 1 - D_{y*} and lowers every other l_k by D_k.
 Logs       train/fake_max_prob = E max_{i≤K} D_i(G(z)); train/acc, val/acc: share of real rows whose
            most probable class of data is theirs. val/am_*: the paper's AM score, of samples under a
            classifier that is not D (zoo.metrics.am_score).

@@ -5,20 +5,18 @@ Paper      Uehara, Sato, Suzuki, Nakayama, Matsuo. Generative Adversarial Nets f
            2016. arXiv:1610.02920.
 Model      x = G(z); R gives r(x) > 0, an estimate of p(x)/q(x), from the real number s at its
            network's end.
-Objective  R:  E_q[f'(r) r - f(r)] - E_p f'(r), G(z) detached: the Bregman divergence of r from p/q
-           but for -D_f(p‖q), which is the least
-               value, at r = p/q.
+Objective  R:  E_q[f'(r) r - f(r)] - E_p f'(r), G(z) detached:
+               the Bregman divergence of r from p/q but for -D_f(p‖q), which is the least value, at
+               r = p/q.
            G:  E_q f_G(r(G(z))) (g_loss="f"), whose slope f_G'(r) draws samples to r = 1 from both
-           sides for pearson, to r = 1/e for kl,
-               and always upwards for gan; or the variational E_q[f_G(r) - f_G'(r) r]
-               (g_loss="dual"), always upwards for all. r's weights fixed, gradient through x.
+               sides for pearson, to r = 1/e for kl, and always upwards for gan; or
+               the variational E_q[f_G(r) - f_G'(r) r] (g_loss="dual"), always upwards for all.
+               r's weights fixed, gradient through x.
            f          f(r)                           R's loss
            pearson    ½ (r - 1)²                     ½ E_q r² - E_p r + ½
-                      (uLSIF)
            kl         r log r                        E_q r - E_p log r - 1
-                      (KLIEP)
            gan        r log r - (1 + r) log(1 + r)   E_q log(1 + r) + E_p log(1 + 1/r)
-                      (logistic regression)
+           These are uLSIF (pearson), KLIEP (kl) and logistic regression (gan).
 Relative   α > 0: r estimates p/(α p + (1 - α) q) ≤ 1/α, R's loss with α p + (1 - α) q in place of
            q.
 Logs       With m = q, or α p + (1 - α) q: train/ratio_mean and val/ratio_mean = E_m r (1 for the

@@ -4,10 +4,11 @@ using all categories alike.
 Paper      Springenberg. Unsupervised and Semi-supervised Learning with Categorical Generative
            Adversarial Networks. ICLR 2016. arXiv:1511.06390.
 Model      x = G(z); D gives logits of p(k | v), k = 1..K; nothing in it says real or fake.
-Objective  Hc(V) = E_v H[p(k | v)], Hm(V) = H[E_v p(k | v)]: entropies of the conditional, and of
-           the marginal over the minibatch (nats).
-           D:  -Hm(X) + Hc(X) - Hc(G(Z_D)), G(Z_D) detached (equation 7); in mode "semi" + λ E -log
-           p(y | x) of labelled rows (equation 9).
+Objective  Entropies of the conditional, and of the marginal over the minibatch (nats):
+           Hc(V) = E_v H[p(k | v)],
+           Hm(V) = H[E_v p(k | v)].
+           D:  -Hm(X) + Hc(X) - Hc(G(Z_D)), G(Z_D) detached (equation 7); in mode "semi"
+               + λ E -log p(y | x) of labelled rows (equation 9).
            G:  -Hm(G(Z_G)) + Hc(G(Z_G)) (equation 8): no data in it.
            D wants Hm(X) = log K, Hc(X) = 0 and Hc(G) = log K; G wants Hm(G) = log K and Hc(G) = 0.
 Logs       train/hm_real, hc_real, hm_fake, hc_fake; train/nmi between category and label on recent
@@ -168,8 +169,7 @@ class CatGAN(FewLabels, GeneratorModule):
         if mode == "semi" and not spec.num_classes:
             raise ValueError(
                 f"catgan's mode semi needs labels, got {spec}; choose labelled data such as "
-                f"digits, "
-                "or mode=unsup"
+                "digits, or mode=unsup"
             )
         if mode == "semi" and classes not in (0, spec.num_classes):
             raise ValueError(

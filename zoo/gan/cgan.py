@@ -5,10 +5,12 @@ Model      x = G(z | y); D(v | y) = σ(s(v | y)) is the probability that v is re
 Objective  Equation 2, with the labels of real examples for the generated ones too, so that both
            sides have the data's marginal of y:
            D:  -E log D(x | y) - E log(1 - D(G(z_D | y) | y)), G(z_D | y) detached.
-           G:  -E log D(G(z_G | y) | y) (g_loss="nonsat"), or E log(1 - D(G(z_G | y) | y))
-           (g_loss="minimax"), y of a minibatch of its own. mismatch=True adds -E log(1 - D(x | y'))
-           to D's, y' uniform over the other classes: real examples with a wrong label. For fixed G
-           the optimum is s* = log p(x, y)/q(x, y): a right x with a wrong y is told from real.
+           G:  -E log D(G(z_G | y) | y) (g_loss="nonsat"), or
+               E log(1 - D(G(z_G | y) | y)) (g_loss="minimax"), y of a minibatch of its own.
+           mismatch=True adds to D's, of real examples with a wrong label,
+               -E log(1 - D(x | y')), y' uniform over the other classes.
+           For fixed G the optimum is s* = log p(x, y)/q(x, y): a right x with a wrong y is told
+           from real.
 Logs       train/jsd_bound = (log 4 - loss_d)/2 without the mismatched term, a lower bound of
            JSD(p(x, y)‖q(x, y)) in nats.
 Sampling   z from the prior, y given, G(z | y) quantised.

@@ -3,13 +3,13 @@
 Paper      Lim, Ye. Geometric GAN. 2017. arXiv:1705.02894.
 Model      x = G(z); s(x) = ⟨w, Φ(x)⟩ + b, with the features Φ of a network and one separating
            hyperplane (w, b).
-Objective  D:  E [1 - s(x)]₊ + E [1 + s(G(z_D))]₊ + ‖w‖²/(2C), G(z_D) detached: the soft-margin
-           machine's primal; only w, the hyperplane's
-               normal, is decayed, and every weight of Φ learns from the support vectors, the rows
-               within the margin, alone.
+Objective  D:  E [1 - s(x)]₊ + E [1 + s(G(z_D))]₊ + ‖w‖²/(2C), G(z_D) detached:
+               the soft-margin machine's primal; only w, the hyperplane's normal, is decayed, and
+               every weight of Φ learns from the support vectors, the rows within the margin, alone.
            G:  -E s(G(z_G)) (g_loss="linear"): features of samples move along w, all by the same
-           amount; or the hinge of the flipped
-               label, [1 - s]₊ with slope ``leak`` beyond the margin (g_loss="leaky").
+               amount; or
+               the hinge of the flipped label, [1 - s]₊ with slope ``leak`` beyond the margin
+               (g_loss="leaky").
            For fixed G and free s the least value, 2 - ∫ |p - q|, is taken at s* = sign(p - q).
 Logs       train/sv_frac_real, train/sv_frac_fake: share of support vectors, s(x) < 1 and s(G(z)) >
            -1; train/margin = 2/‖w‖; train/d_acc_real, train/d_acc_fake.

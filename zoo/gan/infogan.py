@@ -6,10 +6,11 @@ Paper      Chen, Duan, Houthooft, Schulman, Sutskever, Abbeel. InfoGAN: Interpre
 Model      x = G(z, c): noise z, a category and continuous codes in (-1, 1). D and Q are two heads
            on one trunk: s(v), the logit of v being real, and Q(c | v), a categorical and,
            independent of it, gaussians.
-Objective  L_I = E_{c, x = G(z, c)} log Q(c | x) + H(c) ≤ I(c; G(z, c)), nats; H(c) = log K and log
-           2 for each continuous code (equation 5).
-           D and Q:  -E log D(x) - E log(1 - D(G)) - λ L_I, G detached: Q's head and the trunk learn
-           L_I in D's turn.
+Objective  Equation 5, in nats:
+           L_I = E_{c, x = G(z, c)} log Q(c | x) + H(c) ≤ I(c; G(z, c)),
+               H(c) = log K and log 2 for each continuous code.
+           D and Q:  -E log D(x) - E log(1 - D(G)) - λ L_I, G detached:
+                     Q's head and the trunk learn L_I in D's turn.
            G:        -E log D(G) (g_loss="nonsat"; "minimax" is the paper's V) - λ L_I.
            Two weights λ: lam_cat for the category, lam_cont for the continuous codes (section 6:
            small where their scale is not 1).

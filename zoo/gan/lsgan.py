@@ -4,11 +4,13 @@ Paper      Mao, Li, Xie, Lau, Wang, Smolley. Least Squares Generative Adversaria
            2017. arXiv:1611.04076.
 Model      x = G(z); D gives a real number s, the end of a linear layer, regressed on the codes a
            (generated) and b (real).
-Objective  D:  ½ E (s(x) - b)² + ½ E (s(G(z_D)) - a)², G(z_D) detached.
+Objective  Equation 2:
+           D:  ½ E (s(x) - b)² + ½ E (s(G(z_D)) - a)², G(z_D) detached.
            G:  ½ E (s(G(z_G)) - c)².
-           (equation 2) For fixed G the optimum is s* = (b p + a q)/(p + q). Where b - c = 1 and b -
-           a = 2, G then descends the Pearson χ² divergence of p + q from 2q, 2 L_G + E_p (s* - c)²
-           = ∫ (2q - (p + q))²/(p + q) (theorem 1).
+           For fixed G the optimum is s* = (b p + a q)/(p + q).
+           Where b - c = 1 and b - a = 2, G then descends the Pearson χ² divergence of p + q from
+           2q (theorem 1):
+               2 L_G + E_p (s* - c)² = ∫ (2q - (p + q))²/(p + q).
 Logs       train/d_acc_real, train/d_acc_fake: share of outputs on the right side of (a + b)/2. With
            the Pearson codes also train/chi2, the estimate E (s(x) - c)² + E (s(G(z)) - c)² of that
            divergence, between 0 and 2 at the optimum.

@@ -70,7 +70,7 @@ class WGAN(GeneratorModule):
         spec: Spec,
         latent: Count | None = None,
         width: Count | None = None,
-        kernel: int = 4,
+        kernel: Literal[4, 5] = 4,
         norm: Norm = "none",
         init: Literal["default", "dcgan"] = "default",
         prior: Prior = "normal",

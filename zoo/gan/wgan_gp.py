@@ -3,9 +3,10 @@
 Paper      Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville. Improved Training of Wasserstein GANs.
            NIPS 2017. arXiv:1704.00028.
 Model      x = G(z); a critic f kept near 1-Lipschitz by a penalty instead of clipping.
-Objective  critic:  E f(x̃) - E f(x) + λ E (‖∇_x̂ f(x̂)‖₂ - 1)² (equation 3), where x̃ = G(z_D) is
-           detached, x̂ = ε x + (1 - ε) x̃ with one ε ~ U(0, 1) for each example, and the norm is
-           over all dimensions of an example.
+Objective  critic:  E f(x̃) - E f(x) + λ E (‖∇_x̂ f(x̂)‖₂ - 1)² (equation 3), where
+                    x̃ = G(z_D) is detached,
+                    x̂ = ε x + (1 - ε) x̃ with one ε ~ U(0, 1) for each example,
+                    and the norm is over all dimensions of an example.
            G:       -E f(G(z_G)).
 Training   Algorithm 1: k critic steps for one of G; Adam with β = (0, 0.9).
 Logs       train/w_est and val/w_est = E f(x) - E f(G(z)); train/gp, the penalty with λ;
