@@ -169,7 +169,7 @@ class AdversarialModule(GenerativeModule):
                     if number == len(times) - 1 and j == repeat - 1:
                         clock.tick()  # only the last phase's last step is the trainer's
                     rows = next(minibatches) if real[number] else Batch({}, size)
-                    rows = Batch({**rows, **made}, size).only(phase.reads)
+                    rows = (Batch({**rows, **made}, size) if made else rows).only(phase.reads)
                     terms |= self._play(phase, rows, (number, j), made)
         self.after_cycle(terms)
         self.report(terms, step + 1)

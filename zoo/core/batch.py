@@ -23,12 +23,13 @@ class Batch(dict[str, Tensor]):
 
     def __init__(self, fields: Mapping[str, Tensor] = {}, n: int | None = None) -> None:
         super().__init__(fields)
-        sizes = {k: len(v) for k, v in self.items()}
-        if n is None:
-            n = next(iter(sizes.values()), 0)
-        if any(size != n for size in sizes.values()):
-            raise ValueError(f"the fields of a batch have equally many rows, got {sizes} for {n}")
-        self.n = n
+        sizes = {v.shape[0] for v in self.values()}
+        self.n = next(iter(sizes), 0) if n is None else n
+        if sizes - {self.n}:
+            had = {k: len(v) for k, v in self.items()}
+            raise ValueError(
+                f"the fields of a batch have equally many rows, got {had} for {self.n}"
+            )
 
     def only(self, names: Iterable[str]) -> Batch:
         """These fields, and the row numbers where there are any.
@@ -36,14 +37,17 @@ class Batch(dict[str, Tensor]):
         Raises:
             KeyError: a field is missing.
         """
-        missing = [k for k in names if k not in self]
-        if missing:
-            raise KeyError(f"the batch has no {', '.join(missing)}; it has {', '.join(self)}")
-        wanted = {*names, ROWS}
-        return Batch({k: v for k, v in self.items() if k in wanted}, self.n)
+        wanted = {*names}
+        if missing := wanted - self.keys():
+            raise KeyError(
+                f"the batch has no {', '.join(sorted(missing))}; it has {', '.join(self)}"
+            )
+        return Batch({k: v for k, v in self.items() if k in wanted or k == ROWS}, self.n)
 
     def chunk(self, parts: int) -> list[Batch]:
         """Equal parts, in order; ``parts`` divides n."""
+        if parts == 1:
+            return [self]
         size = self.n // parts
         return [self.rows(slice(i * size, (i + 1) * size), size) for i in range(parts)]
 

@@ -4,6 +4,8 @@ levels. No download.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 from zoo.core.batch import Batch
@@ -49,7 +51,7 @@ class Digits(ZooDataModule):
         check_binarise(binarize)
         self.size, self.binarize, self.shift = size, binarize, shift
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         binary = self.binarize != "none"
         name = f"digits {self.size}x{self.size}" + (

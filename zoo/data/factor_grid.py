@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import cached_property
 from itertools import product
 
 import numpy as np
@@ -102,7 +103,7 @@ class FactorGrid(ZooDataModule):
             )
         return int(room / (n - 1))
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         cells = "x".join(map(str, self.factor_sizes))
         classes = len(self.shapes) if len(self.shapes) > 1 else 0

@@ -7,6 +7,7 @@ import tarfile
 import threading
 import warnings
 import zipfile
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -92,7 +93,7 @@ class ImageFolder(ZooDataModule):
         )
         self.classes = sorted(set(folders)) if labelled else []
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         shape = (self.channels, self.size, self.size)
         return DataSpec(shape, 256, len(self.classes), f"{self.root.name} {self.size}x{self.size}")

@@ -5,6 +5,7 @@ split, binarisation, resizing.
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class TorchvisionImages(ZooDataModule):
             raise ValueError(f"size is a number of pixels, or 0 for the original, got {size}")
         self.root, self.size, self.binarize, self.flip = root, size, binarize, flip
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         c, h, w = self.shape
         h, w = (self.size, self.size) if self.size else (h, w)

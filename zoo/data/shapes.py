@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class Shapes(ZooDataModule):
             (low, high), background, transients, hats, stripes, outlines, pointer
         )
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         o = self.options
         low, high = o.objects

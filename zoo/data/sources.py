@@ -5,6 +5,7 @@ truth known.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class Sources(ZooDataModule):
             raise ValueError(f"dim is at least 2 and size at least 10, got dim={dim}, size={size}")
         self.kind, self.dim, self.size = kind, dim, size
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         return DataSpec((self.dim,), None, 0, f"{self.dim} mixed {self.kind} sources")
 

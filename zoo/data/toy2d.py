@@ -5,6 +5,7 @@ moons, checkerboard, 1-d mixture.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ class Toy2D(ZooDataModule):
             raise ValueError(f"the points of {kind} have no classes: labelled is for ring and grid")
         self.kind, self.std, self.size, self.labelled = kind, std, size, labelled
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         classes = len(self.centres) if self.labelled and self.centres is not None else 0
         return DataSpec(
