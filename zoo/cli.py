@@ -5,9 +5,8 @@ and the right strategy.
 from __future__ import annotations
 
 import importlib
-import inspect
+import json
 import os
-import re
 import subprocess
 import time
 from pathlib import Path
@@ -15,28 +14,18 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentError
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 
-from zoo import registry
-from zoo.config import Layered, UsageError
+from zoo import registry, runs
+from zoo.config import CALLBACKS, KEYS, SECTIONS, Layered, UsageError, label
 from zoo.core import GenerativeModule, checkpoint
 from zoo.core.module import check_same
 from zoo.core.options import ranges
+from zoo.refusals import TRAINER, check_trainer, one_line, parameters
 
-CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
-    "sample_grid": "callbacks.SampleGrid",
-    "fidelity": "callbacks.Fidelity",
-    "mode_coverage": "callbacks.ModeCoverage",
-    "bits_per_dim": "callbacks.BitsPerDim",
-    "memorisation": "callbacks.Memorisation",
-    "latent_space": "callbacks.LatentSpace",
-    "ema": "callbacks.EMA",
-    "nan_guard": "callbacks.NaNGuard",
-    "checkpoints": "callbacks.Checkpoints",
-}
+ELSEWHERE = ("num_workers", "root")  # of the data: how fast and where from, not what
 CSV, WANDB = "callbacks.loggers.CSVLogger", "callbacks.loggers.WandbLogger"
 
 
@@ -93,24 +82,30 @@ class ZooCLI(LightningCLI):
     """
 
     def __init__(self, layered: Layered) -> None:
-        self.layered = layered
-        super().__init__(
-            GenerativeModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            save_config_callback=None,
-            parser_class=Parser,
-            parser_kwargs={
-                "parser_mode": "omegaconf+",
-                "prog": "python -m zoo.fit",
-                "exit_on_error": False,
-                "allow_abbrev": False,
-            },
-        )
+        self.layered, self.ckpt_path = layered, layered.checkpoint
+        self.claim: runs.Claim | None = None
+        self.begun = False  # whether training has
+        try:
+            super().__init__(
+                GenerativeModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                run=False,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                save_config_callback=None,
+                parser_class=Parser,
+                parser_kwargs={
+                    "parser_mode": "omegaconf+",
+                    "prog": "python -m zoo.fit",
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                },
+            )
+        except BaseException:
+            self._leave_nothing()
+            raise
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -118,12 +113,6 @@ class ZooCLI(LightningCLI):
             type=str | None,
             default=None,
             help="folder of the run; runs/NAME-TIME by default",
-        )
-        parser.add_argument(
-            "--ckpt_path",
-            type=str | None,
-            default=None,
-            help='checkpoint to resume; "last" and "best" take the newest run',
         )
         parser.add_argument(
             "--threads",
@@ -147,24 +136,18 @@ class ZooCLI(LightningCLI):
             if threads < 1:
                 raise UsageError(f"--threads is at least 1, got {threads}")
             torch.set_num_threads(threads)
-        self.ckpt_path = self._checkpoint()
         self.run_dir = self._run_dir()
-        if self.ckpt_path is None and not _is_child() and (self.run_dir / "metrics.csv").is_file():
-            resume = self.run_dir / "checkpoints" / "last.ckpt"
-            raise UsageError(
-                f"{self.run_dir} already holds a run; resume it with --ckpt_path={resume}, or "
-                f"name another folder"
-            )
-        os.environ["ZOO_RUN_DIR"] = str(self.run_dir)  # read by the processes that Lightning starts
+        os.environ[runs.FOLDER] = str(self.run_dir)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self.config_init["trainer"]
-        self._check_trainer(options)
+        self._check_processes(options)
+        check_trainer(options, self.layered.model, not self.model.automatic_optimization)
+        self.model.settings, self.model.changes = self._settings(options), self.layered.changes
         if self.ckpt_path:
-            try:
-                check_same(checkpoint.read(self.ckpt_path), self.model)
-            except (ValueError, FileNotFoundError) as error:
-                raise UsageError(str(error)) from None
+            saved = checkpoint.read(self.ckpt_path)
+            check_same(saved, self.model)
+            self._said_done(saved, options)
         if options.get("strategy") == "auto" and _processes(options) > 1:
             # A game's backward passes each touch one player, which plain ddp takes for an error
             # (docs/adversarial_loop.md).
@@ -172,18 +155,19 @@ class ZooCLI(LightningCLI):
                 "ddp" if self.model.automatic_optimization else "ddp_find_unused_parameters_true"
             )
         kwargs["default_root_dir"] = str(self.run_dir)
-        if options.get("logger") in (None, True):
-            kwargs["logger"] = self._loggers()
+        given = options.get("callbacks") or []
+        first = [Begin(self), *(given if isinstance(given, list) else [given])]
         if options.get("enable_progress_bar") in (None, True):
-            progress = named("callbacks.Progress")()
-            options["callbacks"] = [*(options.get("callbacks") or []), progress]
+            first.append(named("callbacks.Progress")())
+        options["callbacks"] = first
+        if options.get("logger") in (None, True):
+            kwargs["logger"] = [named(CSV)(self.run_dir)]
         return super().instantiate_trainer(**kwargs)
 
     def fit(self) -> None:
-        """Train; the W&B run is ended whatever happens."""
+        """Train; the W&B run is ended whatever happens; a run that never began leaves nothing."""
         failed = True
         try:
-            self._record()
             self.trainer.fit(
                 self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True
             )
@@ -192,153 +176,128 @@ class ZooCLI(LightningCLI):
             for logger in self.trainer.loggers:
                 if isinstance(logger, named(WANDB)):
                     logger.close(failed)
+            if not self.begun or getattr(self.trainer, "fast_dev_run", False):
+                self._leave_nothing()
 
     # -- parts ------------------------------------------------------------------------------------
-    def _loggers(self) -> list[Any]:
-        options = dict(self.config["wandb"].items())
-        if (options["mode"] or os.environ.get("WANDB_MODE")) == "disabled":
-            return [named(CSV)(self.run_dir)]
-        return [named(CSV)(self.run_dir), named(WANDB)(self.run_dir, **options)]
-
-    def _check_trainer(self, options: Any) -> None:
-        name, started, nodes = (
-            self.layered.model,
-            int(os.environ.get("WORLD_SIZE", 1)),
-            int(options.get("num_nodes") or 1),
-        )
+    def _check_processes(self, options: Any) -> None:
+        started, nodes = int(os.environ.get("WORLD_SIZE", 1)), int(options.get("num_nodes") or 1)
         if "TORCHELASTIC_RUN_ID" in os.environ and started != _processes(options):
             raise UsageError(
                 f"torchrun started {started} processes on {nodes} node(s); say "
                 f"--trainer.devices={started // nodes}"
             )
-        if not self.model.automatic_optimization:
-            if options.get("gradient_clip_val"):
-                instead = "--model.loop.clip_d and --model.loop.clip_g"
-                raise UsageError(
-                    f"--trainer.gradient_clip_val does not apply to {name}, whose players are "
-                    f"stepped one by one; use {instead}"
-                )
-            if (options.get("accumulate_grad_batches") or 1) > 1:
-                raise UsageError(
-                    f"--trainer.accumulate_grad_batches does not apply to {name}; use "
-                    f"--model.loop.accumulate"
-                )
 
-    def _checkpoint(self) -> Path | None:
-        wanted = self.config.get("ckpt_path")
-        if not wanted:
-            return None
-        if wanted not in ("last", "best"):
-            return Path(wanted).expanduser()
-        given = os.environ.get("ZOO_RUN_DIR") if _is_child() else self.config.get("run_dir")
-        folders = (
-            [Path(given)] if given else [*Path("runs").glob(f"{_label(self.layered.model)}-*")]
-        )
-        found = sorted(
-            (f / "checkpoints" / f"{wanted}.ckpt" for f in folders),
-            key=lambda p: p.stat().st_mtime if p.is_file() else 0,
-        )
-        if not found or not found[-1].is_file():
-            raise UsageError(
-                f"there is no {wanted}.ckpt of {self.layered.model} under {given or 'runs/'}; "
-                f"give --ckpt_path a file"
+    def _settings(self, options: Any) -> dict[str, Any]:
+        """What a run's numbers depend on beside the model's parameters, by option."""
+        data = dict(self.config["data"].get("init_args") or {})
+        size = data.pop("batch_size", None)
+        said = {f"data.{k}": v for k, v in data.items() if k not in ELSEWHERE}
+        for key in ("precision", "accumulate_grad_batches", "gradient_clip_val"):
+            said[f"trainer.{key}"] = options.get(key)
+        if size is not None:
+            said["data.batch_size times processes"] = size * _processes(options)
+        return json.loads(json.dumps(said, default=str))
+
+    def _said_done(self, saved: dict[str, Any], options: Any) -> None:
+        done, wanted = saved.get("global_step", 0), options.get("max_steps") or -1
+        if 0 < wanted <= done:
+            rank_zero_info(
+                f"{self.ckpt_path} has done {done:,} of {wanted:,} steps; to train on, "
+                f"say --trainer.max_steps=N"
             )
-        return found[-1]
 
     def _run_dir(self) -> Path:
-        if _is_child() and os.environ.get("ZOO_RUN_DIR"):
-            return Path(os.environ["ZOO_RUN_DIR"])
-        if given := self.config.get("run_dir"):
-            return Path(given).expanduser()
-        if self.ckpt_path is not None and self.ckpt_path.parent.name == "checkpoints":
-            return self.ckpt_path.parent.parent
-        job = (
-            os.environ.get("SLURM_JOB_ID")
-            or os.environ.get("WANDB_RUN_ID")
-            or time.strftime("%Y%m%d-%H%M%S")
-        )
-        folder = Path("runs") / f"{_label(self.layered.model)}-{job}"
-        tries = 1
-        while folder.exists() and not os.environ.get("SLURM_JOB_ID"):
-            tries += 1
-            folder = folder.with_name(f"{_label(self.layered.model)}-{job}-{tries}")
-        return folder
+        """The run's folder; the first process makes it, exclusively where it chose the name."""
+        if runs.is_child() and os.environ.get(runs.FOLDER):
+            return Path(os.environ[runs.FOLDER])
+        resumed = runs.folder_of(self.ckpt_path) if self.ckpt_path else None
+        given = self.config.get("run_dir")
+        wanted = Path(given).expanduser() if given else resumed
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("WANDB_RUN_ID")
+        name = f"{label(self.layered.model)}-{job or time.strftime('%Y%m%d-%H%M%S')}"
+        if wanted is None and (job or runs.is_child()):
+            wanted = runs.RUNS / name
+        if runs.is_child():
+            return wanted or runs.RUNS / name
+        self.claim = runs.Claim(wanted, name, self.ckpt_path is not None)
+        if self.claim.note:
+            rank_zero_info(self.claim.note)
+        return self.claim.folder
 
-    @rank_zero_only
-    def _record(self) -> None:
-        """config.yaml in the run folder, and the same in W&B."""
-        text = self.parser.dump(self.config, skip_unset=False)
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "config.yaml").write_text(text)
-        for logger in self.trainer.loggers:
-            if isinstance(logger, named(WANDB)):
-                config = yaml.safe_load(text)
-                flat = {
-                    k: {**{"name": config[k]["class_path"]}, **(config[k].get("init_args") or {})}
-                    for k in ("model", "data")
-                }
-                flat["model"]["name"], flat["data"]["name"] = self.layered.model, self.layered.data
-                logger.log_config({**config, **flat, **_git()})
+    def _leave_nothing(self) -> None:
+        if self.claim is not None:
+            self.claim.undo()
+
+    def written(self) -> dict[str, Any]:
+        """The whole configuration as it was asked for: interpolations as they were written. Where
+        the run lies is not part of it."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        config.pop("run_dir", None)
+        for key, value in self.layered.asked().items():
+            *path, last = key.split(".")
+            inside = config
+            for part in path:
+                inside = inside.get(part) or {}
+            if last in inside:
+                inside[last] = value
+        return config
+
+
+class Begin(Callback):
+    """Where training begins, all data and weights being there: config.yaml, protocol.json, the W&B
+    run."""
+
+    def __init__(self, cli: ZooCLI) -> None:
+        self.cli = cli
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        cli, config = self.cli, self.cli.written()
+        cli.begun = True
+        if trainer.fast_dev_run:
+            return
+        if trainer.is_global_zero:
+            (cli.run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        if found := getattr(trainer.datamodule, "found", None):
+            named("callbacks.report.write_protocol")(trainer, {"data": found})
+        options = dict(cli.config["wandb"].items())
+        off = (options["mode"] or os.environ.get("WANDB_MODE")) == "disabled"
+        if off or cli.config["trainer"].get("logger") not in (None, True):
+            return
+        logger = named(WANDB)(cli.run_dir, **options)
+        trainer.loggers = [*trainer.loggers, logger]
+        flat = {
+            k: {"name": getattr(cli.layered, k), **(config[k].get("init_args") or {})}
+            for k in SECTIONS
+        }
+        logger.log_config({**config, **flat, "protocol": _protocol(cli.run_dir), **_git()})
 
 
 def build(layered: Layered) -> ZooCLI:
     """Everything up to the first step.
 
     Raises:
-        UsageError: whatever the parser or a constructor objects to, in one line.
+        UsageError: whatever the parser, the Trainer or a constructor objects to, in one line.
     """
     try:
         return ZooCLI(layered)
-    except (ArgumentError, ValueError, TypeError, FileNotFoundError, ImportError, OSError) as error:
+    except UsageError:
+        raise
+    except Exception as error:
         if os.environ.get("ZOO_DEBUG"):
             raise
-        raise UsageError(_one_line(error)) from None
+        raise UsageError(one_line(error, layered)) from None
 
 
-def _one_line(error: BaseException) -> str:
-    """What a parser's or constructor's nested error is about, with the nearest name for an unknown
-    option.
-    """
-    messages = [str(error)]
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-        messages.append(str(error))
-    outer, inner = messages[0], messages[-1]
-    if unknown := re.search(r"nrecognized arguments: --([\w.]+)", inner):
-        name = unknown.group(1)
-        section, _, rest = name.partition(".")
-        inside = {"trainer": Trainer, "wandb": WandbOptions}.get(section)
-        if section in CALLBACKS:
-            inside = named(CALLBACKS[section])
-        known = (
-            [f"{section}.{p}" for p in inspect.signature(inside).parameters]
-            if inside
-            else _top_level()
-        )
-        near = registry.suggest(name, known) or registry.suggest(section, known)
-        hint = (
-            f"did you mean --{near[0]}{'.' + rest if rest and '.' not in near[0] else ''}?"
-            if near
-            else "see python -m zoo.fit --help"
-        )
-        return f"unknown option --{name}; {hint}"
-    if typed := re.match(r"Expected an? (.+?)\. Got value: (.*)", inner):
-        keys = [k for m in messages for k in re.findall(r'Parser key "([\w.]+)"', m)]
-        path = ".".join(dict.fromkeys([keys[0], keys[-1]])) if keys else "a value"
-        if choices := re.match(r"typing\.Literal\[(.*)\]$", typed.group(1)):
-            words = ", ".join(re.findall(r"'([^']*)'", choices.group(1)))
-            return f"--{path} is one of {words}, got {typed.group(2)!r}"
-        wanted = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", typed.group(1))
-        return f"--{path}: expected {wanted}, got {typed.group(2)!r}"
-    return " ".join((inner or outer).split())[:600]
-
-
-def _top_level() -> list[str]:
-    return [
-        *"model data trainer config preset ckpt_path run_dir threads seed_everything print_config "
-        "wandb".split(),
-        *CALLBACKS,
-    ]
+def options_of(layered: Layered | None) -> list[str]:
+    """Every option of a command line, dotted: what a mistyped one may have meant."""
+    known = [*KEYS, *TRAINER, *parameters(WandbOptions, "wandb")]
+    for section, path in CALLBACKS.items():
+        known += parameters(named(path), section)
+    for section in SECTIONS if layered else ():
+        path = layered.document[section]["class_path"] if layered else ""
+        known += [f"{section}.{name}" for name in registry.parameters(named(path))]
+    return known
 
 
 def _git() -> dict[str, Any]:
@@ -368,6 +327,11 @@ def _git() -> dict[str, Any]:
         return {}
 
 
+def _protocol(folder: Path) -> dict[str, Any]:
+    path = folder / "protocol.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def _processes(options: Any) -> int:
     devices, accelerator = options.get("devices"), options.get("accelerator")
     if isinstance(devices, (list, tuple)):
@@ -379,11 +343,3 @@ def _processes(options: Any) -> int:
     else:
         here = len(str(devices).split(",")) if "," in str(devices) else int(devices)
     return here * int(options.get("num_nodes") or 1)
-
-
-def _is_child() -> bool:
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("NODE_RANK", 0)) > 0
-
-
-def _label(model: str) -> str:
-    return model.rsplit(".", 1)[-1]

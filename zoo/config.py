@@ -9,15 +9,30 @@ of the command line.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from zoo import registry
+from zoo import registry, runs, trust
 
 SECTIONS = ("model", "data")
+CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
+    "sample_grid": "callbacks.SampleGrid",
+    "fidelity": "callbacks.Fidelity",
+    "mode_coverage": "callbacks.ModeCoverage",
+    "bits_per_dim": "callbacks.BitsPerDim",
+    "memorisation": "callbacks.Memorisation",
+    "latent_space": "callbacks.LatentSpace",
+    "ema": "callbacks.EMA",
+    "nan_guard": "callbacks.NaNGuard",
+    "checkpoints": "callbacks.Checkpoints",
+}
+GROUPS = ("trainer", "wandb", *CALLBACKS)
+KEYS = (*SECTIONS, *GROUPS, "seed_everything", "threads", "run_dir", "ckpt_path")  # of a file
 _NEST = ("class_path", "init_args")
 
 
@@ -35,17 +50,32 @@ class Layered:
         model, data: registry names (or dotted class paths of a user's own classes).
         document: the merged configuration, interpolations unresolved.
         options: the command line's other options, names replaced by class paths.
+        checkpoint: what to resume from.
+        changes: whether a resumed run may be another one (``--allow_changes``).
     """
 
     model: str
     data: str
     document: dict[str, Any]
     options: list[str] = field(default_factory=list)
+    checkpoint: Path | None = None
+    changes: bool = False
 
     @property
     def arguments(self) -> list[str]:
         """For a jsonargparse parser."""
         return [f"--config={json.dumps(self.document)}", *self.options]
+
+    def asked(self) -> dict[str, Any]:
+        """Every interpolation, by dotted key, as it was written and not as it is resolved."""
+        out: dict[str, Any] = dict(_leaves(self.document))
+        for option in self.options:
+            key, _, value = option.removeprefix("--").partition("=")
+            section, _, rest = key.partition(".")
+            if section in SECTIONS and rest and rest.partition(".")[0] not in _NEST:
+                key = f"{section}.init_args.{rest}"
+            out[key] = value
+        return {key: value for key, value in out.items() if "${" in str(value)}
 
 
 def folder() -> Path:
@@ -59,42 +89,51 @@ def layer(arguments: list[str]) -> Layered:
 
     Raises:
         UsageError: unknown model or data, unknown parameter (with the nearest), missing or broken
-            file, no model.
+            file, a file that names what it may not, no model.
     """
-    options, configs, named = _split(arguments)
+    words = _split(arguments)
+    named = words.named
+    try:
+        trust.bring(words.modules)
+    except ImportError as error:
+        raise UsageError(str(error)) from None
     user: dict[str, Any] = {}
-    for path in configs:
-        user = merge(user, read(path))
-    model = named.get("model") or _name_in(user, "model")
-    if not model:
+    for path in words.configs:
+        user = merge(user, _checked(path, words.trusted))
+    name = named.get("model") or _name_in(user, "model")
+    wanted = named.get("ckpt_path") or user.get("ckpt_path")
+    checkpoint = _checkpoint(wanted, name, named.get("run_dir"))
+    run = _run_config(checkpoint, words.trusted)
+    name = name or _name_in(run, "model")
+    if not name:
         raise UsageError("which model? --model NAME; `python -m zoo.ls` lists them")
-    model_entry = _known(model, "model")
+    model = _known(name, "model")
 
     document = read(folder() / "base.yaml")
-    if model_entry is None or named.get("preset"):
+    if model is None or named.get("preset"):
         document["threads"] = None  # the one thread is for the zoo's small default runs
-    if model_entry is not None:
-        own = folder() / model_entry.family / f"{model_entry.name}.yaml"
-        layers = [own] if own.is_file() else []
+    if model is not None:
+        own = folder() / model.family / f"{model.name}.yaml"
+        if own.is_file() and not run:
+            document = _overlay(document, read(own))
+        document = _overlay(document, run)
         if preset := named.get("preset"):
-            layers.append(_preset(own, preset))
-        for file in layers:
-            document = _overlay(document, read(file))
+            document = _overlay(document, read(_preset(own, preset)))
+    else:
+        document = _overlay(document, run)
     document = _overlay(document, user)
     if "max_epochs" in user.get("trainer", {}) and "max_steps" not in user.get("trainer", {}):
         document["trainer"]["max_steps"] = -1
 
-    data = (
-        named.get("data") or _name_in(document, "data") or (model_entry.data if model_entry else "")
-    )
-    if not data:
+    data_name = named.get("data") or _name_in(document, "data") or (model.data if model else "")
+    if not data_name:
         raise UsageError(
-            f"which data for {model}? --data NAME, one of "
+            f"which data for {name}? --data NAME, one of "
             f"{', '.join(e.name for e in registry.data())}"
         )
-    data_entry = _known(data, "data")
-    for section, name, entry in (("model", model, model_entry), ("data", data, data_entry)):
-        path = entry.class_path if entry else name
+    data = _known(data_name, "data")
+    for section, said, entry in (("model", name, model), ("data", data_name, data)):
+        path = entry.class_path if entry else said
         here = document.get(section) or {}
         if _class_path(_name_in(document, section), section) not in ("", path):
             here = {
@@ -108,12 +147,60 @@ def layer(arguments: list[str]) -> Layered:
         }
         if entry is not None:
             _check_names(section, entry, [*here.get("init_args", {})])
-    if any(o.startswith("--trainer.max_epochs") for o in options) and not any(
-        o.startswith("--trainer.max_steps") for o in options
+    if any(o.startswith("--trainer.max_epochs") for o in words.options) and not any(
+        o.startswith("--trainer.max_steps") for o in words.options
     ):
         document["trainer"]["max_steps"] = -1
-    _check_options(options, {"model": model_entry, "data": data_entry})
-    return Layered(model, data, document, options)
+    _check_options(words.options, {"model": model, "data": data})
+    document.pop("ckpt_path", None)
+    return Layered(
+        model.name if model else name,
+        data.name if data else data_name,
+        document,
+        words.options,
+        checkpoint,
+        words.changes,
+    )
+
+
+def _checkpoint(given: str | None, model: str, run_dir: str | None) -> Path | None:
+    """The checkpoint that ``--ckpt_path`` means; in a process that another one started, of that
+    one's folder."""
+    if not given:
+        return None
+    if runs.is_child():
+        run_dir = os.environ.get(runs.FOLDER) or run_dir
+    try:
+        return runs.checkpoint_of(given, label(model), run_dir)
+    except runs.NoRun as error:
+        raise UsageError(f"--ckpt_path={given}: {error}") from None
+
+
+def _run_config(checkpoint: Path | None, trusted: list[str]) -> dict[str, Any]:
+    """The configuration of the run that is resumed, as its folder has it; where it lies and what it
+    was resumed from are no part of that."""
+    inside = runs.folder_of(checkpoint) if checkpoint else None
+    if inside is None or not (inside / "config.yaml").is_file():
+        return {}
+    said = _checked(inside / "config.yaml", trusted)
+    return {k: v for k, v in said.items() if k not in ("run_dir", "ckpt_path")}
+
+
+def _checked(path: str | Path, trusted: list[str]) -> dict[str, Any]:
+    """A file that the zoo did not write, or may not have written."""
+    content = read(path)
+    for key, value in content.items():
+        if key not in KEYS:
+            near = registry.suggest(str(key), KEYS)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(KEYS)}"
+            raise UsageError(f"{path}: there is no option {key!r}; {hint}")
+        if key in GROUPS and not isinstance(value, dict):
+            raise UsageError(f"{path}: {key} holds its options by name, got {value!r}")
+    try:
+        trust.check(content, trusted)
+    except trust.Untrusted as error:
+        raise UsageError(f"{path}: {error}") from None
+    return content
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -130,6 +217,9 @@ def read(path: str | Path) -> dict[str, Any]:
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        trust.count(content)
+    except trust.Untrusted as error:
+        raise UsageError(f"{path}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
@@ -174,36 +264,74 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merge(below, above)
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str], dict[str, str]]:
-    """Options kept for the parser, --config paths, and the names given to --model, --data and
-    --preset.
-    """
-    options: list[str] = []
-    configs: list[str] = []
-    named: dict[str, str] = {}
+@dataclass
+class _Words:
+    """A command line, sorted: what is for the parser, ``--config`` files, trusted modules, and what
+    was given by name."""
+
+    options: list[str] = field(default_factory=list)
+    configs: list[str] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
+    named: dict[str, str] = field(default_factory=dict)
+    changes: bool = False
+
+    @property
+    def trusted(self) -> list[str]:
+        """Modules whose classes a file may name: those of ``--import``, and of the classes that the
+        command line itself names."""
+        spoken = (self.named.get(section, "") for section in SECTIONS)
+        return [*self.modules, *(name.rpartition(".")[0] for name in spoken if "." in name)]
+
+
+def _split(arguments: list[str]) -> _Words:
+    words = _Words()
     rest = [*arguments]
+    taken = ("--model", "--data", "--preset", "--config", "-c", "--import", "--ckpt_path")
     while rest:
         word = rest.pop(0)
         key, eq, value = word.partition("=")
-        if key in ("--model", "--data", "--preset", "--config", "-c"):
+        if key in taken:
             if not eq:
                 if not rest or rest[0].startswith("--"):
                     raise UsageError(f"{key} needs a value")
                 value = rest.pop(0)
             if key in ("--config", "-c"):
-                configs.append(value)
+                words.configs.append(value)
+            elif key == "--import":
+                words.modules.append(value)
             else:
-                named[key[2:]] = value
+                words.named[key[2:]] = value
+        elif key == "--allow_changes":
+            words.changes = value.lower() not in ("false", "0", "no")
         elif key in ("--model.help", "--data.help"):
             name = value if eq else rest.pop(0) if rest and not rest[0].startswith("--") else ""
             section = key[2:-5]
-            options += [key, _class_path(name, section)] if name else [key]
-            named.setdefault(section, name) if name else None
+            words.options += [key, _class_path(name, section)] if name else [key]
+            words.named.setdefault(section, name) if name else None
         else:
-            options.append(word)
             if not eq and word.startswith("--") and rest and not rest[0].startswith("--"):
-                options[-1] = f"{word}={rest.pop(0)}" if word not in ("--help", "-h") else word
-    return options, configs, named
+                word = f"{word}={rest.pop(0)}" if word not in ("--help", "-h") else word
+            words.options.append(word)
+            if key == "--run_dir":
+                words.named["run_dir"] = word.partition("=")[2]
+            elif key.removeprefix("--") in GROUPS and "=" in word:
+                raise UsageError(f"{key} is a group; say {key}.OPTION=VALUE, or --config FILE")
+    return words
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """What is no mapping in a document, by dotted key."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+def label(model: str) -> str:
+    """What a run's folder is named after: the registry name, or the class."""
+    entry = _known(model, "model") if model else None
+    return entry.name if entry else model.rsplit(".", 1)[-1]
 
 
 def _known(name: str, kind: str) -> registry.Entry | None:

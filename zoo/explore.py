@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo.looking import checkpoint_of, data_of, look, model_of
+from zoo.looking import data_of, folder_of, look, model_of
 
 TOOLS = ("all", "interpolate", "arithmetic", "manifold", "traverse", "reconstruct", "neighbours")
 
@@ -61,9 +61,9 @@ def _explore(args: argparse.Namespace) -> None:
         raise ValueError(
             f"zoo.explore shows models of images, this {model.model_name} has {model.spec}"
         )
-    folder = args.out or checkpoint_of(args.ckpt).parent.parent / "explore"
+    folder = args.out or folder_of(args) / "explore"
     folder.mkdir(parents=True, exist_ok=True)
-    data, drawn = data_of(args.ckpt), 0
+    data, drawn = data_of(args), 0
     for name, picture in _pictures(args, model, data):
         picture.save(folder / f"{name}.png")
         drawn += 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import time
 import warnings
@@ -22,6 +23,7 @@ from typing import Any
 
 from zoo import registry
 from zoo.config import Layered, UsageError, layer
+from zoo.runs import latest
 
 HELP = """usage: python -m zoo.fit --model NAME [options]
 
@@ -30,7 +32,10 @@ HELP = """usage: python -m zoo.fit --model NAME [options]
   --preset paper          the paper's own setting instead of the small one
   --config FILE           a YAML file under the command line; may be repeated
   --trainer.OPTION=VALUE  anything of the Trainer: --trainer.devices=4, --trainer.max_steps=5000
-  --ckpt_path PATH        resume from a checkpoint; "last" takes this model's newest run
+  --ckpt_path PATH        resume from a checkpoint or a run folder, with the run's own options;
+                          "last" takes this model's newest run
+  --allow_changes         resume although the data's or the trainer's options differ
+  --import MODULE         a module of your own whose classes config files may name
   --run_dir FOLDER        where everything of the run goes (default runs/NAME-TIME)
   --threads N             CPU threads of each process
   --wandb.OPTION=VALUE    project, name, entity, group, tags, mode
@@ -78,22 +83,18 @@ def run(layered: Layered) -> int:
         logging.getLogger(f"lightning.pytorch.{source}").addFilter(_worth_reading)
 
     from zoo.cli import build
-    from zoo.core.module import NonFiniteLoss
     from zoo.core.processes import leave_group
+    from zoo.refusals import WHERE, mistakes, one_line
 
     cli = build(layered)
     started = time.time()
     try:
         cli.fit()
-    except (
-        NonFiniteLoss,
-        ValueError,
-        FileNotFoundError,
-    ) as error:  # of the model, its data or a callback; each says what to do
-        if os.environ.get("ZOO_DEBUG"):
+    except Exception as error:  # of the model, its data, a callback: each says what to do
+        if os.environ.get("ZOO_DEBUG") or (cli.begun and not isinstance(error, mistakes())):
             raise
         leave_group(together=False)
-        return _fail(f"{error} (ZOO_DEBUG=1 shows where)")
+        return _fail(f"{one_line(error, layered)} {WHERE}")
     leave_group()
     if cli.trainer.is_global_zero:
         print(_farewell(cli, time.time() - started))
@@ -107,21 +108,21 @@ def _worth_reading(record: logging.LogRecord) -> bool:
 
 
 def _farewell(cli: Any, seconds: float) -> str:
+    """What there is now, by files that exist, and commands that can be pasted."""
     trainer, folder = cli.trainer, Path(cli.trainer.default_root_dir)
-    pictures = sorted((folder / "samples").glob("step_*.png"))
+    last = folder / "checkpoints" / "last.ckpt"
+    picture = latest([*(folder / "samples").glob("step_*.png")])
     values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    lines = [
-        f"\n{cli.layered.model}: {trainer.global_step:,} steps, {seconds / 60:.1f} minutes",
-        f"  run folder   {folder}",
-    ]
-    if pictures:
-        lines.append(f"  samples      {pictures[-1]}")
-    lines.append(f"  metrics      {folder / 'metrics.csv'}")
+    lines = [f"\n{cli.layered.model}: {trainer.global_step:,} steps, {seconds / 60:.1f} minutes"]
+    files = {"run folder": folder, "samples": picture, "metrics": folder / "metrics.csv"}
+    lines += [f"  {what:<12} {path}" for what, path in files.items() if path and path.exists()]
     lines += [f"               {k} {v:.4g}" for k, v in sorted(values.items())]
-    lines.append(f"  checkpoint   {folder / 'checkpoints' / 'last.ckpt'}")
+    if not last.is_file():
+        return "\n".join([*lines, "  no checkpoint was written"])
+    lines.append(f"  checkpoint   {last}")
     kind = type(cli.model)
-    if kind.entry is not None:  # a class without a name of its own is not found again by one
-        more = f"--ckpt {folder / 'checkpoints' / 'last.ckpt'} --n 64 --out samples.png"
+    if kind.entry is not None and "sample" in kind.entry.can:
+        more = f"--ckpt {shlex.quote(str(last))} --n 64 --out samples.png"
         if not kind.__module__.startswith("zoo."):
             more += f" --import {kind.__module__}"
         lines.append(f"  draw more    python -m zoo.sample {more}")

@@ -5,13 +5,15 @@ folder.
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from zoo import runs, trust
 from zoo.config import UsageError, layer
 
 MISTAKES = (
@@ -43,7 +45,7 @@ def look(
         "--ckpt",
         required=True,
         type=Path,
-        help="a checkpoint that zoo.fit wrote, or its run folder",
+        help="a checkpoint that zoo.fit wrote, its run folder, or last: the newest run",
     )
     options(parser)
     parser.add_argument(
@@ -62,10 +64,8 @@ def look(
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
     args = parser.parse_args(arguments)
     try:
-        if args.modules:
-            sys.path.insert(0, os.getcwd())
-        for module in args.modules:
-            importlib.import_module(module)
+        trust.bring(args.modules)
+        args.ckpt = runs.checkpoint_of(args.ckpt)
         work(args)
     except MISTAKES as error:
         if os.environ.get("ZOO_DEBUG"):
@@ -76,37 +76,35 @@ def look(
     return 0
 
 
-def checkpoint_of(given: Path) -> Path:
-    """The checkpoint itself, or the last one of a run folder."""
-    return given / "checkpoints" / "last.ckpt" if given.is_dir() else given
-
-
 def model_of(args: argparse.Namespace) -> Any:
     """The model of a checkpoint or run folder, with its averaged weights if it has any and they are
     wanted (not ``--raw``), on ``--device``.
     """
     from zoo.core import checkpoint
 
-    return checkpoint.load(checkpoint_of(args.ckpt), ema=not args.raw).to(args.device)
+    return checkpoint.load(args.ckpt, ema=not args.raw).to(args.device)
 
 
-def data_of(given: Path) -> Any:
-    """The data module of the run that wrote this checkpoint (or of this run folder), as its
-    config.yaml has it.
+def folder_of(args: argparse.Namespace) -> Path:
+    """The run folder of the checkpoint, or the folder that a lone one lies in."""
+    return runs.folder_of(args.ckpt) or args.ckpt.parent
+
+
+def data_of(args: argparse.Namespace) -> Any:
+    """The data module of the run that wrote the checkpoint, as its config.yaml has it.
 
     Raises:
-        ValueError: there is no config.yaml beside it.
+        ValueError: there is no config.yaml beside it, or it names a class that is neither the zoo's
+            nor of an ``--import``.
     """
-    folder = given if given.is_dir() else given.parent.parent
-    path = folder / "config.yaml"
+    path = folder_of(args) / "config.yaml"
     if not path.is_file():
         raise ValueError(
             f"{path} does not exist, so the run's data are unknown; keep checkpoints in their run "
             "folder"
         )
-    try:
-        data = layer(["--config", str(path)]).document["data"]
-    except UsageError as error:
-        raise ValueError(str(error)) from error
-    module, _, name = data["class_path"].rpartition(".")
-    return getattr(importlib.import_module(module), name)(**data.get("init_args", {}))
+    options = [f"--import={module}" for module in args.modules]
+    document = layer(["--config", str(path), *options]).document
+    data: Any = OmegaConf.to_container(OmegaConf.create(document).data, resolve=True)
+    kind = trust.class_of(data["class_path"], "data", args.modules)
+    return kind(**data.get("init_args", {}))

@@ -106,7 +106,7 @@ def _told(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
                 raise ValueError(f"--label is one of 0..{last}, got {label}")
         rows = torch.tensor(args.label).repeat(-(-args.n // len(args.label)))[: args.n]
         return Batch({classes[0]: rows}, args.n), None
-    data = None if len(classes) == len(model.told) else data_of(args.ckpt)
+    data = None if len(classes) == len(model.told) else data_of(args)
     return tell(model, args.n, data, "test"), data
 
 
@@ -129,7 +129,7 @@ def _complete(args: argparse.Namespace, model: Any) -> None:
     known = outside(args.inpaint, *spec.shape[1:])
     if args.out.suffix == "":
         raise ValueError(f"--inpaint writes a .png or a .npz, got {args.out}")
-    batch = data_of(args.ckpt).examples(args.n, split="test")
+    batch = data_of(args).examples(args.n, split="test")
     x = batch["x"]
     drawn = [complete(model, x, known, args.seed + i, batch).cpu() for i in range(4)]
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -40,10 +40,14 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} was not written by this zoo: it does not say which model it holds"
         )
+    said = content["zoo"]
     try:
-        check_format(content["zoo"])
+        check_format(said if isinstance(said, dict) else {})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    for key, kind in (("model", str), ("params", dict), ("spec", dict)):
+        if not isinstance(said.get(key), kind):
+            raise ValueError(f"{path} is damaged: it does not say its {key}; use another")
     return content
 
 
@@ -64,8 +68,12 @@ def load(path: str | Path, *, ema: bool = True) -> Any:
             f"{path} holds {said['model']!r}, which is no model of the zoo; import the module that "
             "registers it first (--import MODULE)"
         ) from None
-    model = registry.create(said["model"], Spec.of(said["spec"]), **said["params"])
-    model.load_state_dict(content["state_dict"])
-    if ema and content.get("ema"):
-        model.load_state_dict(content["ema"], strict=False)
+    try:
+        model = registry.create(said["model"], Spec.of(said["spec"]), **said["params"])
+        model.load_state_dict(content["state_dict"])
+        if ema and content.get("ema"):
+            model.load_state_dict(content["ema"], strict=False)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        about = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} holds no whole {said['model']}: {about}") from error
     return model.eval()

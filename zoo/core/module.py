@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from zoo.core.batch import Batch
@@ -39,6 +40,8 @@ class GenerativeModule(LightningModule):
         terms: the last training step's named scalars, detached; what is logged as ``train/NAME``.
         accepts: the fields that the data must have, by name, each of one of these kinds.
         first_examples: how many training examples ``initialise_from`` asks for; None is all.
+        settings: what else the run's numbers depend on, by option; set by the command, kept in
+            checkpoints. changes: whether a resumed run may differ in them.
     """
 
     entry: ClassVar[Any] = None  # set by @register
@@ -47,13 +50,15 @@ class GenerativeModule(LightningModule):
     first_examples: ClassVar[int | None] = None
     params: dict[str, Any]
     noise_seed: Tensor
+    settings: Mapping[str, Any] = {}
+    changes = False
 
     def __new__(cls, *args: Any, **kwargs: Any):
         module = super().__new__(cls)
         if args or kwargs:  # copy and pickle call without arguments
             given = {k: v for k, v in bound(cls, module, args, kwargs).items() if k != "spec"}
             check_options(cls.entry.name if cls.entry else cls.__name__, cls.__init__, given)
-            module.__dict__["params"] = {k: _plain(v) for k, v in given.items()}
+            module.__dict__["params"] = {k: plain(v) for k, v in given.items()}
         return module
 
     def __init__(self, spec: Spec) -> None:
@@ -248,10 +253,27 @@ class GenerativeModule(LightningModule):
             "model": self.model_name,
             "params": self.params,
             "spec": self.spec.asdict(),
+            "settings": self._conditions(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same(checkpoint, self)
+        was, now = checkpoint["zoo"].get("settings", {}), self._conditions()
+        for key in was.keys() & now.keys():
+            if was[key] != now[key]:
+                said = f"the checkpoint has {key}={was[key]!r}, this run {now[key]!r}"
+                if not self.changes:
+                    raise ValueError(
+                        f"{said}; repeat the original options, or go on as another run with "
+                        "--allow_changes"
+                    )
+                rank_zero_info(f"{said}: another run from here on")
+
+    def _conditions(self) -> dict[str, Any]:
+        """The settings, and a mark of the data's files where they have one."""
+        data = self.trainer.datamodule if attached(self) else None  # type: ignore[attr-defined]
+        mark = (getattr(data, "found", None) or {}).get("fingerprint")
+        return {**self.settings, **({"the data's files": mark} if mark else {})}
 
 
 def defines(cls: type, capability: str) -> bool:
@@ -285,7 +307,7 @@ def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
             f"the checkpoint holds {saved['model']!r}, this run trains {module.model_name!r}"
         )
     young = {
-        k: _plain(p.default)
+        k: plain(p.default)
         for k, p in inspect.signature(type(module)).parameters.items()
         if p.default is not p.empty
     }
@@ -312,9 +334,10 @@ def check_same(checkpoint: dict[str, Any], module: GenerativeModule) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Dataclasses as dicts, tuples as lists: what a checkpoint may hold."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

@@ -1,0 +1,292 @@
+"""Run folders and configs that a stranger made: they choose among classes, and execute nothing."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from zoo import explore, fit, probe, sample
+from zoo.config import UsageError, layer
+from zoo.core import checkpoint
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "--model=vae",
+    "--model.width=8",
+    "--trainer.max_steps=2",
+    "--trainer.enable_progress_bar=false",
+    "--fidelity.n_fake=64",
+    "--fidelity.extractor=pixels",
+    "--wandb.mode=disabled",
+]
+COMMANDS = {
+    "explore": (explore.main, ["reconstruct"]),
+    "probe": (probe.main, ["--tune_seeds=0"]),
+    "sample": (sample.main, ["--inpaint", "bottom"]),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared") / "run"
+    options = ["--model=made", *SMALL[2:], "--data.binarize=fixed", f"--run_dir={folder}"]
+    assert fit.main(options) == 0
+    return folder
+
+
+@pytest.fixture
+def shared(run, tmp_path, monkeypatch):
+    """A copy of a run, and what a payload would leave: the file ``touched``, or a module that says
+    it was imported."""
+    (tmp_path / "payload.py").write_text("open('touched', 'w').close()\nclass Data: ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "payload", raising=False)
+    subprocess.run(["cp", "-r", str(run), str(tmp_path / "run")], check=True)
+    return tmp_path / "run"
+
+
+def changed(folder: Path, **sections) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **sections}))
+    return path
+
+
+HOSTILE_DATA = [
+    {"class_path": "os.system", "init_args": {"command": "touch touched"}},
+    {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "touched"]}},
+    {"class_path": "payload.Data"},
+    {"class_path": "builtins.exec", "init_args": {"source": "open('touched', 'w')"}},
+    {"class_path": "zoo.data.digits.os"},
+    "payload.Data",
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("data", HOSTILE_DATA, ids=str)
+def test_no_command_calls_what_a_run_folder_names(shared, capsys, name, data):
+    changed(shared, data=data)
+    main, options = COMMANDS[name]
+    assert main(["--ckpt", str(shared), *options]) == 2
+    said = capsys.readouterr().err
+    assert "a config may not name" in said
+    assert "Traceback" not in said
+    assert not Path("touched").exists()
+    assert "payload" not in sys.modules
+
+
+HOSTILE_SECTIONS = [
+    {"model": {"class_path": "payload.Data"}},
+    {"data": {"class_path": "os.system", "init_args": {"command": "touch touched"}}},
+    {"trainer": {"callbacks": [{"class_path": "payload.Data"}]}},
+    {"trainer": {"callbacks": ["payload.Data"]}},
+    {"trainer": {"callbacks": "payload.Data"}},
+    {"trainer": {"logger": {"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}}},
+    {"trainer": {"strategy": "payload.Data"}},
+    {"trainer": {"strategy": "${wandb.project}"}, "wandb": {"project": "payload.Data"}},
+    {
+        "trainer": {
+            "callbacks": [
+                {
+                    "class_path": "lightning.pytorch.callbacks.LambdaCallback",
+                    "init_args": {"on_fit_start": "payload.Data"},
+                }
+            ]
+        }
+    },
+    {
+        "trainer": {
+            "callbacks": [
+                {
+                    "class_path": "lightning.pytorch.callbacks.LambdaCallback",
+                    "init_args": {"on_fit_start": "${wandb.project}"},
+                }
+            ]
+        },
+        "wandb": {"project": "payload.Data"},
+    },
+    {
+        "trainer": {
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.WandbLogger",
+                "init_args": {"experiment": {"class_path": "payload.Data"}},
+            }
+        }
+    },
+    {"model": {"class_path": "dcgan", "init_args": {"loop": "payload.Data"}}},
+    {"model": {"class_path": "dcgan", "init_args": {"loop": {"class_path": "payload.Data"}}}},
+    {"model": {"class_path": "dcgan", "init_args": {"loop": "${wandb.project}"}}},
+]
+
+
+@pytest.mark.parametrize("sections", HOSTILE_SECTIONS, ids=str)
+@pytest.mark.parametrize("way", ["--config", "--ckpt_path"])
+def test_no_config_makes_training_call_or_import_anything(shared, capsys, sections, way):
+    path = changed(shared, **sections)
+    given = path if way == "--config" else shared
+    named = [] if "model" in sections else ["--model=made"]
+    assert fit.main([*named, f"{way}={given}", "--run_dir=elsewhere"]) == 2
+    said = capsys.readouterr().err
+    assert "a config may not name" in said
+    assert "Traceback" not in said
+    assert not Path("touched").exists()
+    assert "payload" not in sys.modules
+    assert not Path("elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{"ema": "other.yaml"}, {"trainer": "other.yaml"}, {"config": "other.yaml"}],
+    ids=str,
+)
+def test_a_config_brings_in_no_other_file(shared, sections):
+    Path("other.yaml").write_text("callbacks: payload.Data\n")
+    with pytest.raises(UsageError, match=r"by name|no option"):
+        layer(["--model=made", f"--config={changed(shared, **sections)}"])
+
+
+def test_ordinary_objects_pass():
+    callbacks = [
+        {
+            "class_path": "lightning.pytorch.callbacks.LearningRateMonitor",
+            "init_args": {"logging_interval": "step"},
+        },
+        {
+            "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+            "init_args": {"dirpath": "${oc.env:HOME}/x", "monitor": "val.loss"},
+        },
+        "LearningRateMonitor",
+    ]
+    document = {"model": "dcgan", "trainer": {"callbacks": callbacks, "strategy": "auto"}}
+    from zoo import trust
+
+    assert trust.check({**document, "model": {"class_path": "dcgan"}}) is None
+
+
+def test_the_users_own_data_are_called_with_the_flag_only(shared, capsys):
+    Path("mine.py").write_text(
+        "from zoo.data.digits import Digits\nclass Mine(Digits):\n    pass\nclass Other: ...\n"
+    )
+    config = yaml.safe_load((shared / "config.yaml").read_text())
+    changed(shared, data={**config["data"], "class_path": "mine.Mine"})
+    command = ["--ckpt", str(shared), "--inpaint", "bottom", "--n=2", "--out=x.png"]
+    assert sample.main(command) == 2
+    assert "add --import mine" in capsys.readouterr().err
+    assert sample.main([*command, "--import", "mine"]) == 0
+    changed(shared, data={"class_path": "mine.Other"})
+    assert sample.main([*command, "--import", "mine"]) == 2
+    assert "mine.Other is no LightningDataModule" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: made\nx: !!python/object/apply:os.system ['touch touched']\n",
+        "model: made\nx: !!python/name:os.system\n",
+        "model: !!python/module:payload\n",
+    ],
+)
+def test_yaml_tags_are_refused(shared, text):
+    (shared / "config.yaml").write_text(text)
+    with pytest.raises(UsageError, match="not valid YAML"):
+        layer([f"--config={shared / 'config.yaml'}"])
+    assert not Path("touched").exists()
+
+
+def test_aliases_do_not_expand_without_bound(tmp_path):
+    lines = ["model: made", "a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    for text in ("\n".join(lines), "model: made\nwandb: &a\n  tags: *a\n"):
+        (tmp_path / "bomb.yaml").write_text(text)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(UsageError, match="aliases"):
+            layer([f"--config={tmp_path / 'bomb.yaml'}"])
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch touched",)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "fit"])
+def test_a_pickle_in_a_checkpoint_is_not_run(shared, capsys, name):
+    path = shared / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "callbacks": {"x": Payload()}}, path)
+    if name == "fit":
+        assert fit.main([f"--ckpt_path={shared}"]) == 2
+    else:
+        main, options = COMMANDS[name]
+        assert main(["--ckpt", str(shared), *options]) == 2
+    said = capsys.readouterr().err
+    assert "is not a readable checkpoint" in said
+    assert "Traceback" not in said
+    assert not Path("touched").exists()
+
+
+EDITS = {
+    "no parameters": lambda zoo: zoo.pop("params"),
+    "parameters of another kind": lambda zoo: zoo.update(params=3),
+    "an unknown parameter": lambda zoo: zoo["params"].update(widht=3),
+    "a parameter of another kind": lambda zoo: zoo["params"].update(width="wide"),
+    "another width": lambda zoo: zoo["params"].update(width=9),
+    "no model": lambda zoo: zoo.pop("model"),
+    "a list for a model": lambda zoo: zoo.update(model=["made"]),
+    "a class for a model": lambda zoo: zoo.update(model="os.system"),
+    "no data": lambda zoo: zoo.pop("spec"),
+    "other data": lambda zoo: zoo.update(spec={"name": "x", "fields": {"x": {"kind": "Popen"}}}),
+    "fields without kinds": lambda zoo: zoo.update(spec={"name": "x", "fields": {"x": {}}}),
+    "a number for all": None,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("command", ["sample", "fit"])
+def test_an_edited_checkpoint_is_one_line(shared, capsys, command, edit):
+    path = shared / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    if EDITS[edit] is None:
+        content["zoo"] = 7
+    else:
+        EDITS[edit](content["zoo"])
+    torch.save(content, path)
+    if command == "sample":
+        assert sample.main(["--ckpt", str(path), "--n=1", "--out=x.png"]) == 2
+    else:
+        assert fit.main([f"--ckpt_path={path}", "--trainer.max_steps=3"]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(said) == 1
+    assert len(said[0]) < 500
+    with pytest.raises(ValueError, match=r"last\.ckpt"):
+        checkpoint.load(path)
+
+
+def test_a_secret_of_the_environment_is_written_nowhere(tmp_path, monkeypatch, capsys):
+    secret = "k3y-of-the-house"
+    monkeypatch.setenv("HOUSE_KEY", secret)
+    monkeypatch.setenv("STEPS_OF_A_STRANGER", secret)
+    config = tmp_path / "shared.yaml"
+    config.write_text(
+        "wandb: {tags: ['${oc.env:HOUSE_KEY}'], mode: offline, project: '${oc.env:HOUSE_KEY}'}\n"
+        "checkpoints: {every_n_steps: '${model.init_args.width}'}\n"
+    )
+    options = [*SMALL[:-1], f"--config={config}", f"--run_dir={tmp_path / 'run'}"]
+    assert fit.main(options) == 0
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["wandb"]["project"] == "${oc.env:HOUSE_KEY}"
+    assert written["wandb"]["tags"] == ["${oc.env:HOUSE_KEY}"]
+    assert written["checkpoints"]["every_n_steps"] == "${model.init_args.width}"
+    plain = [p for p in (tmp_path / "run").glob("*") if p.is_file()]
+    assert plain and not any(secret in p.read_bytes().decode(errors="ignore") for p in plain)
+    capsys.readouterr()
+    asked = "--trainer.max_steps=${oc.env:STEPS_OF_A_STRANGER}"
+    assert fit.main([*SMALL, f"--run_dir={tmp_path / 'again'}", asked]) == 2
+    said = capsys.readouterr().err
+    assert secret not in said
+    assert "${oc.env:STEPS_OF_A_STRANGER}" in said
