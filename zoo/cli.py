@@ -17,13 +17,14 @@ import yaml
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from zoo import registry, runs
 from zoo.config import CALLBACKS, KEYS, SECTIONS, Layered, UsageError, label
 from zoo.core import GenerativeModule, checkpoint
 from zoo.core.module import check_same
 from zoo.core.options import ranges
-from zoo.refusals import TRAINER, check_trainer, one_line, parameters
+from zoo.refusals import TRAINER, check_trainer, one_line, parameters, refused
 
 ELSEWHERE = ("num_workers", "root")  # of the data: how fast and where from, not what
 CSV, WANDB = "callbacks.loggers.CSVLogger", "callbacks.loggers.WandbLogger"
@@ -162,7 +163,10 @@ class ZooCLI(LightningCLI):
         options["callbacks"] = first
         if options.get("logger") in (None, True):
             kwargs["logger"] = [named(CSV)(self.run_dir)]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise refused(dict(options.items()), error) from error
 
     def fit(self) -> None:
         """Train; the W&B run is ended whatever happens; a run that never began leaves nothing."""

@@ -8,6 +8,7 @@ of the command line.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -70,11 +71,7 @@ class Layered:
         """Every interpolation, by dotted key, as it was written and not as it is resolved."""
         out: dict[str, Any] = dict(_leaves(self.document))
         for option in self.options:
-            key, _, value = option.removeprefix("--").partition("=")
-            section, _, rest = key.partition(".")
-            if section in SECTIONS and rest and rest.partition(".")[0] not in _NEST:
-                key = f"{section}.init_args.{rest}"
-            out[key] = value
+            out[_dotted(option)] = option.partition("=")[2]
         return {key: value for key, value in out.items() if "${" in str(value)}
 
 
@@ -153,11 +150,18 @@ def layer(arguments: list[str]) -> Layered:
         document["trainer"]["max_steps"] = -1
     _check_options(words.options, {"model": model, "data": data})
     document.pop("ckpt_path", None)
+    options = [option for option in words.options if not _is_null(option)]
+    for option in words.options:  # a null below an option's dots does not survive the parser
+        if _is_null(option):
+            *path, last = _dotted(option).split(".")
+            document = merge(
+                document, functools.reduce(lambda d, k: {k: d}, path[::-1], {last: None})
+            )
     return Layered(
         model.name if model else name,
         data.name if data else data_name,
         document,
-        words.options,
+        options,
         checkpoint,
         words.changes,
     )
@@ -317,6 +321,20 @@ def _split(arguments: list[str]) -> _Words:
             elif key.removeprefix("--") in GROUPS and "=" in word:
                 raise UsageError(f"{key} is a group; say {key}.OPTION=VALUE, or --config FILE")
     return words
+
+
+def _dotted(option: str) -> str:
+    """Where an option stands in the document."""
+    key = option.removeprefix("--").partition("=")[0]
+    section, _, rest = key.partition(".")
+    if section in SECTIONS and rest and rest.partition(".")[0] not in _NEST:
+        return f"{section}.init_args.{rest}"
+    return key
+
+
+def _is_null(option: str) -> bool:
+    """``--option=null``, or a sweep's ``--option=None``."""
+    return option.partition("=")[2] in ("null", "None")
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.looking import data_of, folder_of, look, model_of
+from zoo.pipes import quietly
 
 TOOLS = ("all", "interpolate", "arithmetic", "manifold", "traverse", "reconstruct", "neighbours")
 
@@ -201,4 +202,4 @@ def _neighbours(args: argparse.Namespace, model: Any, data: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

@@ -23,6 +23,7 @@ from typing import Any
 
 from zoo import registry
 from zoo.config import Layered, UsageError, layer
+from zoo.pipes import quietly
 from zoo.runs import latest
 
 HELP = """usage: python -m zoo.fit --model NAME [options]
@@ -136,4 +137,4 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

@@ -20,7 +20,7 @@ MISTAKES = (
     ValueError,
     TypeError,
     KeyError,
-    FileNotFoundError,
+    OSError,
     NotImplementedError,
     ImportError,
     UsageError,
@@ -82,7 +82,12 @@ def model_of(args: argparse.Namespace) -> Any:
     """
     from zoo.core import checkpoint
 
-    return checkpoint.load(args.ckpt, ema=not args.raw).to(args.device)
+    model = checkpoint.load(args.ckpt, ema=not args.raw)
+    try:
+        return model.to(args.device)
+    except (RuntimeError, AssertionError) as error:  # torch has both for a device that is not there
+        said = " ".join(str(error).split())[:120]
+        raise ValueError(f"--device={args.device}: {said}; --device=cpu works anywhere") from None
 
 
 def folder_of(args: argparse.Namespace) -> Path:

@@ -13,6 +13,7 @@ import argparse
 import sys
 
 from zoo import registry
+from zoo.pipes import quietly
 from zoo.registry import Entry
 
 
@@ -101,4 +102,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.looking import data_of, look, model_of
+from zoo.pipes import quietly
 
 STRENGTHS = [10.0**k for k in range(-3, 4)]  # sklearn's C, the inverse of the L2 weight
 FOLDS = 5
@@ -423,4 +424,4 @@ def _write(args: argparse.Namespace, model: Any, data: Any, rows: Rows) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

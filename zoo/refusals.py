@@ -33,6 +33,7 @@ AT_LEAST = {  # options of the Trainer, and what else they take
     "log_every_n_steps": (1, ""),
     "num_nodes": (1, ""),
 }
+AUTOMATIC = ("accelerator", "strategy", "devices")
 PLAIN_DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 
 
@@ -89,6 +90,19 @@ def check_trainer(options: dict[str, Any], name: str, game: bool) -> None:
         )
 
 
+def refused(options: dict[str, Any], error: Exception) -> UsageError:
+    """What the Trainer's constructor objects to, with the option that its message speaks of."""
+    said = " ".join(str(error).split())[:300]
+    usual = {k: p.default for k, p in inspect.signature(Trainer).parameters.items()}
+    given = {k: v for k, v in options.items() if k in usual and v not in (None, usual[k])}
+    for key, value in given.items():
+        if key in said or str(value) in said:
+            auto = usual[key] == "auto" or key in AUTOMATIC
+            hint = f"; --trainer.{key}=auto takes what there is" if auto else ""
+            return UsageError(f"--trainer.{key}={value}: {said}{hint}")
+    return UsageError(f"the Trainer refuses its options: {said}")
+
+
 def one_line(error: BaseException, layered: Layered | None = None) -> str:
     """What an error is about, in one line. Of nested errors the innermost; for an unknown option
     the nearest one. Values that a config takes from the environment are not repeated.
@@ -119,11 +133,11 @@ def _said(chain: list[BaseException], layered: Layered | None) -> str:
             return typed.format(key=_key(messages))
         if option := re.search(r"Option '([\w.]+)' is not accepted", " ".join(messages)):
             return _unknown(f"{_key(messages)}.{option.group(1)}", layered)
+        if option := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", said):
+            return _unknown(".".join(option.groups()), layered)
     if isinstance(chain[0], OSError) and chain[0].strerror:
         path = chain[0].filename
         return f"{path}: {chain[0].strerror}" if path else chain[0].strerror
-    if isinstance(chain[0], MisconfigurationException) and "accelerator" in said:
-        return f"{' '.join(said.split())[:300]}; --trainer.accelerator=auto takes what there is"
     if type(chain[0]).__name__ == "OutOfMemoryError":
         short = " ".join(messages[0].split())[:120]
         return f"{short}; lower --data.batch_size, or the model's width"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.looking import data_of, look, model_of
+from zoo.pipes import quietly
 
 TABLE = 64  # rows of a picture of told, made and data
 
@@ -62,7 +63,12 @@ def _draw(args: argparse.Namespace) -> None:
         raise ValueError(f"--n is at least 1, got {args.n}")
     if args.out.suffix not in ("", ".png", ".npz"):
         raise ValueError(f"--out is a .png, a .npz or a folder, got {args.out}")
+    if args.out.is_dir() and (old := [*args.out.glob("**/*.png")]):
+        raise ValueError(
+            f"{args.out} holds {len(old)} images already; name another folder, or remove them first"
+        )
     model = model_of(args)
+    _check_memory(args.n, model)
     if args.inpaint:
         return _complete(args, model)
     if "sample" not in model.entry.can:
@@ -81,6 +87,21 @@ def _draw(args: argparse.Namespace) -> None:
     writers: dict[str, Any] = {".npz": _numbers, ".png": _picture, "": _files}
     writers[args.out.suffix](model, made, told, data, args.out)
     print(f"{args.n} samples in {args.out}")
+
+
+def _check_memory(n: int, model: Any) -> None:
+    """Raise a ``ValueError`` if n samples do not fit into the memory that is free."""
+    import math
+    import os
+
+    shapes = [getattr(model.spec[name], "shape", ()) for name in model.makes]
+    wanted = 8 * n * sum(math.prod(shape) for shape in shapes)  # floats, and once more to write
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if wanted > free:
+        raise ValueError(
+            f"{n:,} samples take {wanted / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} are "
+            "free; draw fewer, or several files of different --seed"
+        )
 
 
 def _can(model: Any) -> str:
@@ -221,4 +242,4 @@ def _class_rows(x: Any, labels: Any) -> tuple[Any, int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

@@ -1,6 +1,7 @@
 import sys
 
 from zoo.check import main
+from zoo.pipes import quietly
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))
