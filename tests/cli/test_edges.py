@@ -326,7 +326,7 @@ FOLLOWED = [  # a mistake, what its message names, and the command that follows 
     ([*VAE, "--trainer.accelerator=gpu"], "--trainer.accelerator=auto", ["auto"]),
     ([*VAE, "--seed=3"], "--seed_everything", None),
     ([*VAE, "--batch_size=3"], "--data.batch_size", None),
-    ([*VAE, "--fidelty.n_fake=70"], "--fidelity.n_fake", None),
+    ([*VAE, "--fidelty.n_fake=70"], "--fidelity.n_fake", ["--fidelity.n_fake=70"]),
     ([*VAE, "--trainer.max_step=3"], "--trainer.max_steps", None),
     ([*VAE, "--model.latnt=3"], "--model.latent", None),
     ([*VAE, "--threads=0"], "--threads is at least 1", ["--threads=1"]),
