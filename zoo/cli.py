@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from zoo import registry
 from zoo.config import Layered, UsageError
 from zoo.core import GenerativeModule, checkpoint
+from zoo.core.files import alone_in
 from zoo.core.module import check_same
 from zoo.core.options import ranges
 
@@ -183,10 +185,12 @@ class ZooCLI(LightningCLI):
         """Train; the W&B run is ended whatever happens."""
         failed = True
         try:
-            self._record()
-            self.trainer.fit(
-                self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True
-            )
+            first = getattr(rank_zero_only, "rank", 0) == 0
+            with alone_in(self.run_dir) if first else nullcontext():
+                self._record()
+                self.trainer.fit(
+                    self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True
+                )
             failed = False
         finally:
             for logger in self.trainer.loggers:
@@ -196,9 +200,8 @@ class ZooCLI(LightningCLI):
     # -- parts ------------------------------------------------------------------------------------
     def _loggers(self) -> list[Any]:
         options = dict(self.config["wandb"].items())
-        if (options["mode"] or os.environ.get("WANDB_MODE")) == "disabled":
-            return [named(CSV)(self.run_dir)]
-        return [named(CSV)(self.run_dir), named(WANDB)(self.run_dir, **options)]
+        wandb = [named(WANDB)] if named(WANDB).wanted(options["mode"]) else []
+        return [named(CSV)(self.run_dir), *(logger(self.run_dir, **options) for logger in wandb)]
 
     def _check_trainer(self, options: Any) -> None:
         name, started, nodes = (

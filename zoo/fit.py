@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 import warnings
@@ -88,7 +89,7 @@ def run(layered: Layered) -> int:
     except (
         NonFiniteLoss,
         ValueError,
-        FileNotFoundError,
+        OSError,
     ) as error:  # of the model, its data or a callback; each says what to do
         if os.environ.get("ZOO_DEBUG"):
             raise
@@ -135,4 +136,8 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # no traceback; callbacks.stop, while it trains
     sys.exit(main())
