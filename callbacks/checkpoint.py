@@ -197,13 +197,13 @@ class Checkpoints(Checkpoint):
 
     def _listen(self, trainer: Any, step: int) -> None:
         """Stop where this process, or any, was told to."""
-        told, device = self._stop.noted, trainer.strategy.root_device
-        if trainer.world_size > 1 and (device.type == "cpu" or step % LISTEN == 0):
-            word = torch.tensor(float(told), device=device)
-            told = self._stop.noted = int(trainer.strategy.reduce(word, reduce_op="max"))
-        elif trainer.world_size > 1:
-            return
-        if told:
+        if trainer.world_size > 1:
+            device = trainer.strategy.root_device
+            if device.type != "cpu" and step % LISTEN:
+                return
+            word = torch.tensor(float(self._stop.noted), device=device)
+            self._stop.noted = int(trainer.strategy.reduce(word, reduce_op="max"))
+        if self._stop.noted:
             stop_after_this_step(trainer)
 
     def _save(self, trainer: Any, name: str) -> None:

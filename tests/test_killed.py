@@ -2,6 +2,8 @@
 
 import csv
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import callbacks
 from tests.support import in_a_process
 from zoo import fit
 
+ROOT = Path(__file__).parents[1]
 RUN = [
     *("--model", "cvae", "--data", "digits"),
     *("--trainer.max_steps=8", "--trainer.val_check_interval=3", "--trainer.log_every_n_steps=1"),
@@ -143,3 +146,42 @@ def test_a_killed_run_leaves_all_that_an_uninterrupted_one_does(point, uninterru
     now = kept(folder)
     for what, value in uninterrupted.items():
         assert same(value, now[what]), what
+
+
+SCRIPT = """
+import os, sys
+import callbacks
+from zoo import fit
+
+scores = callbacks.Fidelity.scores
+
+def killed(self, trainer, module):
+    if trainer.global_step == int(os.environ["KILL_AT"]):
+        os._exit(9)
+    return scores(self, trainer, module)
+
+callbacks.Fidelity.scores = killed
+sys.exit(fit.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("step", [6, 8])
+def test_two_processes_make_up_for_it_too(tmp_path, step):
+    (tmp_path / "train.py").write_text(SCRIPT)
+
+    def train(folder, kill_at, *more):
+        two = ["--trainer.devices=2", "--data.batch_size=16", f"--run_dir={folder}"]
+        return subprocess.run(
+            [sys.executable, "train.py", *RUN, *two, *more],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "KILL_AT": str(kill_at)},
+            timeout=400,
+        ).returncode
+
+    assert train("straight", -1) == 0
+    assert train("halves", step) == 9
+    assert train("halves", -1, "--ckpt_path=halves/checkpoints/last.ckpt") == 0
+    straight, halves = kept(tmp_path / "straight"), kept(tmp_path / "halves")
+    for what, value in straight.items():
+        assert same(value, halves[what]), what

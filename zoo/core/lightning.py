@@ -46,9 +46,8 @@ def validation_follows(trainer: Any) -> bool:
     ``on_train_batch_end``.
     """
     loop = trainer.fit_loop
-    return trainer.enable_validation and (
-        last_step(trainer) or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
-    )
+    due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    return due or (last_step(trainer) and trainer.enable_validation)
 
 
 def last_step(trainer: Any) -> bool:
