@@ -197,13 +197,15 @@ class Checkpoints(Checkpoint):
 
     def _listen(self, trainer: Any, step: int) -> None:
         """Stop where this process, or any, was told to."""
+        told = self._stop.noted
         if trainer.world_size > 1:
             device = trainer.strategy.root_device
             if device.type != "cpu" and step % LISTEN:
                 return
-            word = torch.tensor(float(self._stop.noted), device=device)
-            self._stop.noted = int(trainer.strategy.reduce(word, reduce_op="max"))
-        if self._stop.noted:
+            word = torch.tensor(float(told), device=device)
+            told = int(trainer.strategy.reduce(word, reduce_op="max"))
+        if told:
+            self._stop.noted = told  # a signal may have come since it was read: only ever set it
             stop_after_this_step(trainer)
 
     def _save(self, trainer: Any, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -149,15 +150,15 @@ def test_a_killed_run_leaves_all_that_an_uninterrupted_one_does(point, uninterru
 
 
 SCRIPT = """
-import os, sys
+import os, signal, sys
 import callbacks
 from zoo import fit
 
 scores = callbacks.Fidelity.scores
 
 def killed(self, trainer, module):
-    if trainer.global_step == int(os.environ["KILL_AT"]):
-        os._exit(9)
+    if trainer.global_step == int(os.environ["KILL_AT"]) and trainer.is_global_zero:
+        os.killpg(0, signal.SIGKILL)
     return scores(self, trainer, module)
 
 callbacks.Fidelity.scores = killed
@@ -177,10 +178,11 @@ def test_two_processes_make_up_for_it_too(tmp_path, step):
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "KILL_AT": str(kill_at)},
             timeout=400,
+            start_new_session=True,
         ).returncode
 
     assert train("straight", -1) == 0
-    assert train("halves", step) == 9
+    assert train("halves", step) == -signal.SIGKILL
     assert train("halves", -1, "--ckpt_path=halves/checkpoints/last.ckpt") == 0
     straight, halves = kept(tmp_path / "straight"), kept(tmp_path / "halves")
     for what, value in straight.items():

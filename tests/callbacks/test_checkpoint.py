@@ -44,6 +44,7 @@ class Do(Callback):
 
 
 def train(folder, callbacks, steps=6, **options):
+    torch.manual_seed(0)
     data = Given(SPEC, torch.randint(0, 17, (40, 1, 8, 8)).float())
     return fit(
         BEGAN(SPEC, latent=4, code=4, width=8),
@@ -355,3 +356,22 @@ def test_the_last_validation_is_made_up_for(tmp_path, limit):
     for values in ([1.0], []):
         train(tmp_path, [Score("val/fid", values), Checkpoints()], ckpt_path=last, **options)
         assert saved(tmp_path) == {"last": 20, "best": 20}
+
+
+@pytest.mark.parametrize("every", [4, 10])  # within the second epoch; at the end of the first
+def test_a_run_of_epochs_resumes_bit_for_bit(tmp_path, every):
+    def crash(*_):
+        raise RuntimeError("killed")
+
+    options = {"max_epochs": 3, "limit_val_batches": 1}
+    scores = [Score("val/fid", [1.0]), Checkpoints(every_n_steps=every)]
+    straight = train(tmp_path / "a", scores, -1, **options).lightning_module.state_dict()
+    with pytest.raises(RuntimeError, match="killed"):
+        train(tmp_path / "b", [Do(at_13=crash), Checkpoints(every_n_steps=every)], -1, **options)
+    last = tmp_path / "b" / "checkpoints" / "last.ckpt"
+    assert saved(tmp_path / "b") == {"last": 13 // every * every}
+    scores = [Score("val/fid", [1.0]), Checkpoints(every_n_steps=every)]
+    resumed = train(tmp_path / "b", scores, -1, ckpt_path=last, **options)
+    assert saved(tmp_path / "b") == {"last": 30, "best": 30}
+    for name, value in resumed.lightning_module.state_dict().items():
+        assert torch.equal(value, straight[name]), name

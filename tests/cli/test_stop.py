@@ -23,16 +23,30 @@ RUN = [
 ]
 
 
+started: list[subprocess.Popen] = []
+
+
 def start(command, cwd, **options):
-    return subprocess.Popen(
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
+    process = subprocess.Popen(
         [sys.executable, "-m", "zoo.fit", *command],
         cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        **options,
+        **streams,
     )
+    started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left():
+    yield
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def wait_for(path, process=None):
@@ -90,13 +104,7 @@ def test_ctrl_c_during_start_up_is_quiet(tmp_path, delay):
 @pytest.mark.slow
 def test_a_hangup_saves_although_nobody_reads_any_more(tmp_path):
     read, write = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "zoo.fit", *RUN, "--run_dir=run"],
-        cwd=tmp_path,
-        stdout=write,
-        stderr=write,
-        start_new_session=True,
-    )
+    process = start([*RUN, "--run_dir=run"], tmp_path, stdout=write, stderr=write)
     os.close(write)
     wait_for(tmp_path / "run" / "metrics.csv", process)
     os.close(read)  # the terminal is gone, and writing to it fails
