@@ -85,7 +85,11 @@ class Best:
         if self.monitor in ("auto", *metrics):
             return ""
         scores = sorted(m for m in metrics if m.startswith("val/"))
-        near = difflib.get_close_matches(self.monitor, scores, 3, 0.4) or scores
+        stem = self.monitor.split("/")[-1].split("_")[0]
+        near = difflib.get_close_matches(self.monitor, scores, 3) or [
+            m for m in scores if stem in m
+        ]
+        near = near or scores
         hint = f"; it logged {', '.join(near)}" if near else "; it logged nothing"
         return (
             f"checkpoints.monitor={self.monitor} is not among what this validation logged, so "

@@ -90,7 +90,8 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != "fit":
             return
-        state, step = checkpoint["callbacks"].get(self.state_key, {}), checkpoint["global_step"]
+        state, step = checkpoint.get("callbacks", {}), checkpoint["global_step"]
+        state = state.get(self.state_key, {})
         done = 0 < trainer.max_steps <= step
         self._owed = state.get("owed", False) or (done and not state.get("ended", True))
         if done and self._owed:
@@ -110,7 +111,8 @@ class Checkpoints(Checkpoint):
                     part.unlink(missing_ok=True)
             for logger in trainer.loggers if self._step else []:
                 if hasattr(logger, "resume"):
-                    logger.resume(self._step, self._row, self._owed)
+                    again = self._owed and trainer.enable_validation
+                    logger.resume(self._step, self._row, again)
         if self._owed:
             self._do_what_is_owed(trainer)
 
@@ -136,11 +138,11 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: Any, module: LightningModule) -> None:
         self._owed, self._ended = False, True
         self._save(trainer, "last.ckpt")
-        if trouble := trainer.strategy.broadcast(self._trouble):  # all processes end alike
+        if self._trouble:
             last = self._folder(trainer) / "last.ckpt"
             raise OSError(
-                f"the end of the run, step {trainer.global_step}, could not be saved: {trouble}. "
-                f"Make room, or mend the disk"
+                f"the end of the run, step {trainer.global_step}, could not be saved: "
+                f"{self._trouble}. Make room, or mend the disk"
                 + (f", and go on from {last}: {going_on(last)}" if last.is_file() else "")
             )
 
@@ -164,10 +166,10 @@ class Checkpoints(Checkpoint):
             return
         if missing := self.best.missing(trainer.callback_metrics):
             rank_zero_warn(missing)
-        if self.best.beaten(trainer.callback_metrics):
-            self._save(trainer, "best.ckpt")
+        self._owed, former = False, (self.best.score, self.best.metric)
+        if self.best.beaten(trainer.callback_metrics) and not self._save(trainer, "best.ckpt"):
+            self.best.score, self.best.metric = former
         if self._saved_at == trainer.global_step and not trainer.should_stop:
-            self._owed = False
             self._save(trainer, "last.ckpt")  # what it knows of the best is new
 
     # -- state ------------------------------------------------------------------------------------
@@ -208,11 +210,12 @@ class Checkpoints(Checkpoint):
             self._stop.noted = told  # a signal may have come since it was read: only ever set it
             stop_after_this_step(trainer)
 
-    def _save(self, trainer: Any, name: str) -> None:
-        """All processes call it; the first one writes. A disk that fails is said once, and again
-        when it has changed its mind."""
+    def _save(self, trainer: Any, name: str) -> bool:
+        """Whether it is saved. All processes call it; the first one writes. A disk that fails is
+        said once, and again when it has changed its mind.
+        """
         if trainer.fast_dev_run:
-            return
+            return True
         self._look(trainer)
         if terms := getattr(trainer.lightning_module, "terms", {}):  # none before the first step
             logged = trainer.global_step % max(trainer.log_every_n_steps, 1) == 0
@@ -220,9 +223,10 @@ class Checkpoints(Checkpoint):
         path, failed = self._folder(trainer) / name, ""
         try:
             trainer.save_checkpoint(path, weights_only=False)
-        except OSError as error:  # of the first process, before the others are told that it is done
+        except OSError as error:  # of the first process; the others wait at the end of the save
             failed = f"{path}: {error.strerror or error}"
             trainer.strategy.barrier("failed save")
+        failed = trainer.strategy.broadcast(failed)
         if failed and not self._trouble and not self._ended:
             rank_zero_warn(
                 f"step {trainer.global_step} cannot be saved to {failed}; the former file is kept, "
@@ -233,6 +237,7 @@ class Checkpoints(Checkpoint):
         self._trouble = failed
         if name == "last.ckpt" and not failed:
             self._saved_at = trainer.global_step
+        return not failed
 
     def _look(self, trainer: Any) -> None:
         """Raise a ``NonFiniteLoss`` on all processes where one has a tensor that is not finite."""

@@ -174,7 +174,7 @@ def test_two_processes_make_up_for_it_too(tmp_path, step):
     def train(folder, kill_at, *more):
         two = ["--trainer.devices=2", "--data.batch_size=16", f"--run_dir={folder}"]
         return subprocess.run(
-            [sys.executable, "train.py", *RUN, *two, *more],
+            [sys.executable, "train.py", *RUN, "--model", "vae", *two, *more],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "KILL_AT": str(kill_at)},
             timeout=400,

@@ -158,6 +158,21 @@ def test_a_mistyped_metric_is_said_at_each_validation_with_the_nearest_names(tmp
     assert lines[0].endswith("it logged val/fid_pixels")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("val/fid_digitnet", "val/fid_digitsnet, val/fid_pixels"),
+        ("fid", "val/fid_digitsnet, val/fid_pixels"),
+        ("val/elbow", "val/elbo"),
+        ("val/xyz", "val/elbo, val/fid_digitsnet, val/fid_pixels"),
+    ],
+)
+def test_the_nearest_names_are_told(wrong, near):
+    logged = dict.fromkeys(["train/loss", "val/fid_pixels", "val/fid_digitsnet", "val/elbo"], 1.0)
+    assert Best(wrong, "min").missing(logged).endswith(f"; it logged {near}")
+    assert Best("val/elbo").missing(logged) == Best().missing(logged) == ""
+
+
 # -- the disk --------------------------------------------------------------------------------------
 def full_disk(*_):
     """From now on no file of this process grows beyond 4 kB: writes stop half way."""
@@ -200,6 +215,18 @@ def test_a_full_disk_at_the_end_is_an_error_that_says_what_there_is(tmp_path, sm
     room()
     assert saved(tmp_path) == {"last": 2}
     assert os.listdir(tmp_path / "checkpoints") == ["last.ckpt"]
+
+
+def test_a_best_that_could_not_be_saved_is_not_the_one_to_beat(tmp_path, small_disk):
+    class Full(Callback):
+        def on_validation_start(self, trainer, module):
+            full_disk() if trainer.global_step == 4 else room()
+
+    keeper = Checkpoints(every_n_steps=100)
+    watch = [Full(), Score("val/fid", [3.0, 1.0, 2.0]), keeper]
+    train(tmp_path, watch, limit_val_batches=1, val_check_interval=2)
+    assert keeper.best.score == 2.0
+    assert saved(tmp_path) == {"last": 6, "best": 6}
 
 
 def test_a_vanished_folder_is_made_again(tmp_path):

@@ -243,6 +243,8 @@ def test_epochs_are_passes_over_the_data(tmp_path):
         (["--threads=0"], "--threads is at least 1, got 0"),
         (["--sample_grid.every_n_steps=0"], "every_n_steps"),
         (["--wandb.mode=disabled", "--bits_per_dim.require=true"], "began assigns no likelihood"),
+        (["--wandb.mode=onlin"], "--wandb.mode is online, offline or disabled, got 'onlin'"),
+        (["--checkpoints.monitor=val/kl"], "--checkpoints.mode=min or --checkpoints.mode=max"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_training(capsys, tmp_path, arguments, words):
