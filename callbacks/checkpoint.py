@@ -1,155 +1,259 @@
-"""Checkpoints that can be trusted: last and best, written atomically, on the generator's clock."""
+"""Checkpoints that can be trusted: last and best, whole at every moment, and nothing left out."""
 
 from __future__ import annotations
 
+import io
 import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from zoo.core.lightning import stop_after_this_step
-
-# What "best" means, by the first of these that validation has logged; a name ending in _ is a
-# prefix.
-PREFERENCES = (
-    ("val/nll_nats", "min"),
-    ("val/elbo", "max"),
-    ("val/fid", "min"),
-    ("val/fid_", "min"),
-    ("val/hq", "max"),
-    ("val/loss", "min"),
+from callbacks.best import Best
+from callbacks.nan_guard import last_good, spoilt
+from callbacks.stop import Stop, going_on
+from zoo.core.files import PART, written_whole
+from zoo.core.lightning import (
+    last_step,
+    let_in,
+    stop_after_this_step,
+    validate_now,
+    validation_follows,
 )
+from zoo.core.module import NonFiniteLoss
 
 # steps between two looks at whether any process was told to stop, where a look waits for the GPU
 LISTEN = 20
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Writes beside the target and replaces it. (Lightning's writes in TMPDIR and moves, which is a
+    copy over the old file where that is another file system.)
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # an error of the disk cannot meet torch half way
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            file.write(content.getbuffer())
+
+
 class Checkpoints(Checkpoint):
     """Keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` of the run folder.
 
-    ``last`` is written every ``every_n_steps`` generator steps, at the end, and when the job is
-    told to stop (SIGTERM), never after a non-finite loss. ``best`` follows a validation metric.
-    (Lightning's ModelCheckpoint warns about and defers saves under manual optimisation, and would
-    save the state that a NaN has spoilt.)
+    ``last`` is written every ``every_n_steps`` generator steps, before each validation, at the end,
+    and when the run is told to stop (Ctrl-C, SIGTERM, a hangup); ``best`` follows a validation
+    metric. Neither is written with a parameter that is not finite: that ends the run.
+
+    A checkpoint says whether the validation of its step is still to be done, and whether the run
+    was at its end: a resumed run first does what is owed. (Lightning's ModelCheckpoint warns about
+    and defers saves under manual optimisation, and would save the state that a NaN has spoilt.)
 
     Args:
         every_n_steps: generator steps between saves of ``last``.
         monitor: a logged metric, or "auto": the likelihood, else the first Fréchet distance, else
             the share of good samples.
-        mode: "min" or "max" for an explicit ``monitor``.
+        mode: "min", "max", or "auto" for the metric's own direction.
+
+    Raises:
+        NonFiniteLoss: a parameter or buffer is not finite when it is to be saved.
+        OSError: the state at the end of the run cannot be written. During the run that is a
+            warning.
     """
 
-    def __init__(self, every_n_steps: int = 500, monitor: str = "auto", mode: str = "min") -> None:
+    def __init__(self, every_n_steps: int = 500, monitor: str = "auto", mode: str = "auto") -> None:
         super().__init__()
         if every_n_steps < 1:
             raise ValueError(f"checkpoints.every_n_steps is at least 1, got {every_n_steps}")
-        if mode not in ("min", "max"):
-            raise ValueError(f"checkpoints.mode is min or max, got {mode!r}")
-        self.every_n_steps, self.monitor, self.mode = every_n_steps, monitor, mode
-        self.best_score: float | None = None
-        self.best_metric = ""
-        self._saved_at = -1
-        self._told = False
+        self.every_n_steps, self.best = every_n_steps, Best(monitor, mode)
+        self._stop = Stop()
+        self._step = self._saved_at = -1
+        self._owed = self._ended = False  # of the step at hand: its validation; the run's end
+        self._row: dict[str, float] = {}  # of the step, which Lightning logs after it is saved
+        self._odd: set[str] = set()  # buffers that are not finite by design, such as masks
+        self._max_steps = -1  # where it was raised to let a run in that is done
+        self._trouble = ""
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        # Lightning broadcasts from inside its signal handler; a signal that finds the processes at
-        # different steps makes them wait
-        # for each other for ever. So with several, the handler only takes note, and they agree
-        # after a step.
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self._note(trainer))
+    # -- a run begins, and ends -------------------------------------------------------------------
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFiles()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step, device = trainer.global_step, trainer.strategy.root_device
-        if trainer.world_size > 1 and (device.type == "cpu" or step % LISTEN == 0):
-            told = trainer.strategy.reduce(
-                torch.tensor(float(self._told), device=device), reduce_op="sum"
+    def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":
+            return
+        state, step = checkpoint.get("callbacks", {}), checkpoint["global_step"]
+        state = state.get(self.state_key, {})
+        done = 0 < trainer.max_steps <= step
+        self._owed = state.get("owed", False) or (done and not state.get("ended", True))
+        if done and self._owed:
+            self._max_steps = trainer.max_steps
+            let_in(trainer, step + 1)
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._stop.listen(trainer)  # before loaders' workers are made, which take after it
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self._stop.listen(trainer)  # Lightning has set a handler of its own for SIGTERM
+        self._odd = {n for n, b in module.named_buffers() if spoilt({n: b})}
+        self._step, self._ended = trainer.global_step, False
+        if trainer.is_global_zero:
+            for folder in (self._folder(trainer), Path(trainer.default_root_dir)):
+                for part in folder.glob(PART):
+                    part.unlink(missing_ok=True)
+            for logger in trainer.loggers if self._step else []:
+                if hasattr(logger, "resume"):
+                    again = self._owed and trainer.enable_validation
+                    logger.resume(self._step, self._row, again)
+        if self._owed:
+            self._do_what_is_owed(trainer)
+
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        self._stop.leave()
+        if not isinstance(exception, SIGTERMException):
+            return
+        told = signal.Signals(self._stop.noted or signal.SIGTERM)
+        exception.code = 128 + told  # the exit status, as the shell would say it
+        if trainer.global_step != self._saved_at:
+            try:
+                self._save(trainer, "last.ckpt")
+            except NonFiniteLoss as error:
+                self._trouble = str(error)
+        last = self._folder(trainer) / "last.ckpt"
+        how = f"could not be saved ({self._trouble})" if self._trouble else f"saved {last}"
+        goes_on = f"; this goes on:\n    {going_on(last)}" if last.is_file() else ""
+        rank_zero_info(
+            f"{told.name} at step {trainer.global_step}: {how}; the run is in "
+            f"{trainer.default_root_dir}{goes_on}"
+        )
+
+    def on_train_end(self, trainer: Any, module: LightningModule) -> None:
+        self._owed, self._ended = False, True
+        self._save(trainer, "last.ckpt")
+        if self._trouble:
+            last = self._folder(trainer) / "last.ckpt"
+            raise OSError(
+                f"the end of the run, step {trainer.global_step}, could not be saved: "
+                f"{self._trouble}. Make room, or mend the disk"
+                + (f", and go on from {last}: {going_on(last)}" if last.is_file() else "")
             )
-            if told > 0:
-                stop_after_this_step(trainer)
-        if step != self._saved_at and (
-            step % self.every_n_steps == 0 or step >= trainer.max_steps > 0
-        ):
+
+    def teardown(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self._stop.leave()
+
+    # -- a step, a validation ---------------------------------------------------------------------
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        self._listen(trainer, step)
+        if step == self._step:  # a minibatch of an accumulated step
+            return
+        self._step, self._owed = step, validation_follows(trainer)
+        if self._owed or step % self.every_n_steps == 0 or last_step(trainer):
             self._save(trainer, "last.ckpt")
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        name, mode = self._monitored(trainer.callback_metrics)
-        if not name:
-            return
-        score = float(trainer.callback_metrics[name])
-        better = self.best_score is None or (
-            score < self.best_score if mode == "min" else score > self.best_score
-        )
-        if better and torch.isfinite(torch.tensor(score)):
-            self.best_score, self.best_metric = score, name
-            self._save(trainer, "best.ckpt")
-            if (
-                self._saved_at == trainer.global_step
-            ):  # this step's last.ckpt was written before the score was known
-                self._save(trainer, "last.ckpt")
+        if missing := self.best.missing(trainer.callback_metrics):
+            rank_zero_warn(missing)
+        self._owed, former = False, (self.best.score, self.best.metric)
+        if self.best.beaten(trainer.callback_metrics) and not self._save(trainer, "best.ckpt"):
+            self.best.score, self.best.metric = former
+        if self._saved_at == trainer.global_step and not trainer.should_stop:
+            self._save(trainer, "last.ckpt")  # what it knows of the best is new
 
-    def on_exception(
-        self, trainer: Trainer, module: LightningModule, exception: BaseException
-    ) -> None:
-        if isinstance(exception, SIGTERMException) and trainer.global_step != self._saved_at:
-            self._save(trainer, "last.ckpt")
-            rank_zero_info(
-                f"told to stop at step {trainer.global_step}: saved "
-                f"{self._folder(trainer) / 'last.ckpt'}"
-            )
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.global_step != self._saved_at:
-            self._save(trainer, "last.ckpt")
-
+    # -- state ------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_metric": self.best_metric}
+        return {
+            "best_score": self.best.score,
+            "best_metric": self.best.metric,
+            "owed": self._owed,
+            "ended": self._ended,
+            "row": self._row,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_score, self.best_metric = state["best_score"], state["best_metric"]
+        self.best.score, self.best.metric = state["best_score"], state["best_metric"]
+        self._row = state.get("row", {})
 
-    def _note(self, trainer: Trainer) -> None:
-        if trainer.strategy.launcher is not None and not self._told:
-            trainer.strategy.launcher.kill(
-                signal.SIGTERM
-            )  # pass it on to the processes that Lightning started
-        self._told = True
+    # -- parts ------------------------------------------------------------------------------------
+    def _do_what_is_owed(self, trainer: Any) -> None:
+        """The validation that belongs to the checkpoint's step."""
+        if 0 < self._max_steps <= trainer.global_step:
+            let_in(trainer, self._max_steps)
+        over = 0 < (trainer.max_epochs or -1) <= trainer.current_epoch
+        trainer.should_stop = over or 0 < trainer.max_steps <= trainer.global_step
+        self._saved_at = trainer.global_step
+        if trainer.enable_validation:
+            validate_now(trainer)
 
-    def _save(self, trainer: Any, name: str) -> None:
+    def _listen(self, trainer: Any, step: int) -> None:
+        """Stop where this process, or any, was told to."""
+        told = self._stop.noted
+        if trainer.world_size > 1:
+            device = trainer.strategy.root_device
+            if device.type != "cpu" and step % LISTEN:
+                return
+            word = torch.tensor(float(told), device=device)
+            told = int(trainer.strategy.reduce(word, reduce_op="max"))
+        if told:
+            self._stop.noted = told  # a signal may have come since it was read: only ever set it
+            stop_after_this_step(trainer)
+
+    def _save(self, trainer: Any, name: str) -> bool:
+        """Whether it is saved. All processes call it; the first one writes. A disk that fails is
+        said once, and again when it has changed its mind.
+        """
         if trainer.fast_dev_run:
-            return
-        trainer.save_checkpoint(self._folder(trainer) / name)
-        if name == "last.ckpt":
+            return True
+        self._look(trainer)
+        if terms := getattr(trainer.lightning_module, "terms", {}):  # none before the first step
+            logged = trainer.global_step % max(trainer.log_every_n_steps, 1) == 0
+            self._row = {f"train/{k}": float(v.float()) for k, v in terms.items() if logged}
+        path, failed = self._folder(trainer) / name, ""
+        try:
+            trainer.save_checkpoint(path, weights_only=False)
+        except OSError as error:  # of the first process; the others wait at the end of the save
+            failed = f"{path}: {error.strerror or error}"
+            trainer.strategy.barrier("failed save")
+        failed = trainer.strategy.broadcast(failed)
+        if failed and not self._trouble and not self._ended:
+            rank_zero_warn(
+                f"step {trainer.global_step} cannot be saved to {failed}; the former file is kept, "
+                f"and training goes on. Make room on the disk, or make it writable"
+            )
+        if self._trouble and not failed:
+            rank_zero_info(f"step {trainer.global_step} is saved to {path} again")
+        self._trouble = failed
+        if name == "last.ckpt" and not failed:
             self._saved_at = trainer.global_step
+        return not failed
 
-    def _folder(self, trainer: Trainer) -> Path:
+    def _look(self, trainer: Any) -> None:
+        """Raise a ``NonFiniteLoss`` on all processes where one has a tensor that is not finite."""
+        tensors = trainer.lightning_module.state_dict()
+        name = spoilt({k: v for k, v in tensors.items() if k not in self._odd})
+        bad = bool(name)
+        if trainer.world_size > 1:
+            word = torch.tensor(float(bad), device=trainer.strategy.root_device)
+            bad = bool(trainer.strategy.reduce(word, reduce_op="max"))
+        if bad:
+            raise NonFiniteLoss(
+                f"step {trainer.global_step}: {name or 'a tensor of another process'} is not "
+                f"finite, though the losses looked at are; this state is not saved. Lower the "
+                f"learning rate or clip gradients{last_good(trainer)}"
+            )
+
+    @staticmethod
+    def _folder(trainer: Trainer) -> Path:
         return Path(trainer.default_root_dir) / "checkpoints"
-
-    def _monitored(self, metrics: dict[str, Any]) -> tuple[str, str]:
-        if self.monitor != "auto":
-            return (self.monitor if self.monitor in metrics else "", self.mode)
-        if self.best_metric in metrics:
-            wanted = self.best_metric
-            return wanted, next(
-                m
-                for n, m in PREFERENCES
-                if wanted == n or (n.endswith("_") and wanted.startswith(n))
-            )
-        for wanted, mode in PREFERENCES:
-            found = sorted(
-                m for m in metrics if m == wanted or (wanted.endswith("_") and m.startswith(wanted))
-            )
-            found.sort(key=lambda m: m.endswith("_pixels"))  # a learned extractor before raw pixels
-            if found:
-                return found[0], mode
-        return "", ""

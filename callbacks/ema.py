@@ -80,6 +80,7 @@ class EMA(Callback):
         """
         if self.average is None and self._stored is not None:  # validation of a checkpoint
             self._begin(module)
+            self._step = trainer.global_step
         elif self.average is not None and trainer.training and trainer.global_step != self._step:
             began = getattr(
                 module, "began_at", 0

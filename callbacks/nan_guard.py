@@ -4,18 +4,22 @@ was.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
+from torch import Tensor
 
+from zoo.core import checkpoint
+from zoo.core.lightning import last_step
 from zoo.core.module import NonFiniteLoss
 
 
 class NaNGuard(Callback):
     """Looks at the scalars of the training step just done. Lightning runs checkpoint callbacks
-    after all others, so none saves it.
+    after all others, so none saves it; ``Checkpoints`` looks at the weights whenever it saves.
 
     Args:
         every_n_steps: generator steps between looks on a GPU, where each look waits for the device
@@ -31,8 +35,8 @@ class NaNGuard(Callback):
         self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         terms, step = getattr(module, "terms", {}), trainer.global_step
-        last = step >= trainer.max_steps > 0
-        if not terms or (module.device.type == "cuda" and step % self.every_n_steps and not last):
+        seldom = module.device.type == "cuda" and step % self.every_n_steps
+        if not terms or (seldom and not last_step(trainer)):
             return
         values = torch.stack([v.detach().float().sum() for v in terms.values()])
         bad = (~values.isfinite()).any().float()
@@ -45,11 +49,35 @@ class NaNGuard(Callback):
     def _message(trainer: Any, terms: dict[str, float]) -> str:
         odd = [f"{k}={v}" for k, v in terms.items() if not torch.isfinite(torch.tensor(v))]
         rest = [f"{k}={v:.4g}" for k, v in terms.items() if torch.isfinite(torch.tensor(v))]
-        good = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-        resume = f"; the last good state is {good} (--ckpt_path={good})" if good.is_file() else ""
         return (
             f"step {trainer.global_step}: {', '.join(odd) or 'a term of another process'} is not "
             f"finite"
             + (f" (the others: {', '.join(rest)})" if rest else "")
-            + f". Lower the learning rate or clip gradients{resume}"
+            + f". Lower the learning rate or clip gradients{last_good(trainer)}"
         )
+
+
+def spoilt(tensors: Mapping[str, Tensor]) -> str:
+    """The first name whose tensor has an entry that is not finite; "" if none has."""
+    floating = {
+        k: v.detach()
+        for k, v in tensors.items()
+        if isinstance(v, Tensor) and (v.is_floating_point() or v.is_complex())
+    }
+    if not floating:
+        return ""
+    device = next(iter(floating.values())).device  # it is asked once
+    finite = torch.stack([v.isfinite().all().to(device) for v in floating.values()]).tolist()
+    return next((k for k, good in zip(floating, finite, strict=True) if not good), "")
+
+
+def last_good(trainer: Any) -> str:
+    """Where to go on from: ``last.ckpt``, if it is there and its parameters are finite; else ""."""
+    path = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    try:
+        saved = checkpoint.read(path)["state_dict"]
+    except (ValueError, OSError):
+        return ""
+    if spoilt({k: saved[k] for k, _ in trainer.lightning_module.named_parameters() if k in saved}):
+        return ""
+    return f"; the last good state is {path} (--ckpt_path={path})"

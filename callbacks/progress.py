@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import sys
+from typing import Any, TextIO
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -26,6 +28,18 @@ class Progress(TQDMProgressBar):
             name if single else f"{name}, epoch {trainer.current_epoch}"
         )
 
+    def init_train_tqdm(self) -> Tqdm:
+        return Tqdm(
+            desc=self.train_description,
+            position=2 * self.process_position,
+            disable=self.is_disabled,
+            leave=True,
+            dynamic_ncols=True,
+            file=_Screen(sys.stdout),
+            smoothing=0,
+            bar_format=self.BAR_FORMAT,
+        )
+
     def init_validation_tqdm(self) -> Tqdm:
         return Tqdm(disable=True)
 
@@ -35,3 +49,21 @@ class Progress(TQDMProgressBar):
             for k, v in super().get_metrics(trainer, module).items()
             if k != "v_num"
         }
+
+
+class _Screen:
+    """A terminal or pipe that may be closed while the run goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

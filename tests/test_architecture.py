@@ -172,6 +172,10 @@ def test_the_private_names_of_lightning_are_those_of_this_version():
     assert callable(optimiser._on_before_step) and callable(optimiser._on_after_step)
     trainer = Trainer(logger=False, barebones=True, accelerator="cpu")
     assert trainer._signal_connector.received_sigterm is False
+    assert trainer.fit_loop._data_fetcher is None
+    assert callable(trainer.fit_loop.epoch_loop._should_check_val_fx)
+    assert callable(trainer.fit_loop.epoch_loop.val_loop.reset_restart_stage)
+    assert trainer.fit_loop.epoch_loop.max_steps == trainer.max_steps
     assert LightningModule()._trainer is None
 
 

@@ -182,6 +182,8 @@ class ZooCLI(LightningCLI):
                     logger.close(failed)
             if not self.begun or getattr(self.trainer, "fast_dev_run", False):
                 self._leave_nothing()
+            elif self.claim is not None:
+                self.claim.release()
 
     # -- parts ------------------------------------------------------------------------------------
     def _check_processes(self, options: Any) -> None:
@@ -265,8 +267,8 @@ class Begin(Callback):
         if found := getattr(trainer.datamodule, "found", None):
             named("callbacks.report.write_protocol")(trainer, {"data": found})
         options = dict(cli.config["wandb"].items())
-        off = (options["mode"] or os.environ.get("WANDB_MODE")) == "disabled"
-        if off or cli.config["trainer"].get("logger") not in (None, True):
+        ours = cli.config["trainer"].get("logger") in (None, True)
+        if not ours or not named(WANDB).wanted(options["mode"]):
             return
         logger = named(WANDB)(cli.run_dir, **options)
         trainer.loggers = [*trainer.loggers, logger]

@@ -8,7 +8,6 @@ of the command line.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Iterator
@@ -153,10 +152,7 @@ def layer(arguments: list[str]) -> Layered:
     options = [option for option in words.options if not _is_null(option)]
     for option in words.options:  # a null below an option's dots does not survive the parser
         if _is_null(option):
-            *path, last = _dotted(option).split(".")
-            document = merge(
-                document, functools.reduce(lambda d, k: {k: d}, path[::-1], {last: None})
-            )
+            document = merge(document, _nested(_dotted(option)))
     return Layered(
         model.name if model else name,
         data.name if data else data_name,
@@ -330,6 +326,12 @@ def _dotted(option: str) -> str:
     if section in SECTIONS and rest and rest.partition(".")[0] not in _NEST:
         return f"{section}.init_args.{rest}"
     return key
+
+
+def _nested(key: str) -> dict[str, Any]:
+    """A document with nothing but a null under this dotted key."""
+    first, _, rest = key.partition(".")
+    return {first: _nested(rest) if rest else None}
 
 
 def _is_null(option: str) -> bool:

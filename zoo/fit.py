@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 import warnings
@@ -87,6 +88,8 @@ def run(layered: Layered) -> int:
     from zoo.core.processes import leave_group
     from zoo.refusals import WHERE, mistakes, one_line
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     cli = build(layered)
     started = time.time()
     try:
@@ -137,4 +140,6 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # libraries are imported: no traceback of them
     sys.exit(quietly(main))

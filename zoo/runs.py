@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 RUNS = Path("runs")
@@ -64,38 +65,51 @@ def is_child() -> bool:
 
 
 class Claim:
-    """A run's folder, made by this process alone; left as it was found if the run comes to nothing.
+    """A run's folder, made by this process and its own until the end; left as it was found if the
+    run comes to nothing.
 
     Args:
         wanted: the folder, or None for ``runs/NAME``, ``runs/NAME-2`` ..., the first that is free.
         resumed: whether a run in it goes on.
 
     Raises:
-        ValueError: it holds a run already, or cannot be made.
+        ValueError: it holds a run already, is in use, or cannot be made.
     """
 
     def __init__(self, wanted: Path | None, name: str, resumed: bool) -> None:
+        from zoo.core.files import alone_in  # which brings torch
+
         self.folder, self.resumed, self.note = wanted or RUNS / name, resumed, ""
         self._parents = [p for p in self.folder.absolute().parents if not p.exists()]
         try:
             if wanted is None:
                 self._first_free(name)
             else:
-                if not resumed and wanted.is_dir():
-                    self._set_aside()
                 self._made = not wanted.exists()
                 wanted.mkdir(parents=True, exist_ok=True)
             self._before = {p.name for p in self.folder.iterdir()}
-            if not os.access(self.folder, os.W_OK):
-                raise PermissionError(13, "no permission to write there")
         except OSError as error:
             said = "it is a file" if isinstance(error, FileExistsError) else error.strerror
             raise ValueError(
                 f"{self.folder} cannot be the run's folder ({said}); name one with --run_dir=FOLDER"
             ) from None
+        self._alone = ExitStack()
+        self._alone.enter_context(alone_in(self.folder))
+        try:
+            if not resumed and not self._made:
+                self._set_aside()
+            self._before |= {p.name for p in self.folder.iterdir() if p.name != ".lock"}
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._alone.close()
 
     def undo(self) -> None:
         """Remove what came after the claim, and the folders that it made."""
+        self.release()
         if self.resumed:
             return
         for path in self.folder.iterdir() if self.folder.is_dir() else ():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from callbacks import Checkpoints, NaNGuard
 from tests.callbacks.fakes import SPEC, Pair, run, squares
@@ -37,6 +38,22 @@ def test_no_checkpoint_is_written_after_it_whatever_the_order_of_callbacks():
     assert torch.load("checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
 
 
+def test_a_spoilt_checkpoint_is_not_called_good():
+    def spoil(trainer, module):
+        if trainer.global_step == 2:
+            module.g.weight.data.fill_(float("nan"))
+            trainer.save_checkpoint("checkpoints/last.ckpt")  # by whoever does not look
+
+    model = Pair(SPEC)
+    model.spoil = {2: "nan"}
+    first = Callback()
+    first.on_train_batch_end = lambda trainer, module, *_: spoil(trainer, module)
+    with pytest.raises(NonFiniteLoss) as said:
+        run(model, squares(), 10, first, NaNGuard(), enable_checkpointing=True)
+    assert Path("checkpoints/last.ckpt").is_file()
+    assert "last.ckpt" not in str(said.value)
+
+
 def test_without_the_guard_the_spoilt_state_would_be_saved():
     model = Pair(SPEC)
     model.spoil = {4: "nan"}
@@ -61,6 +78,7 @@ def test_on_a_gpu_it_looks_every_few_steps_and_at_the_last(monkeypatch):
 
     class Trainer:
         max_steps, world_size = 8, 1
+        max_epochs, is_last_batch = -1, False
 
     class Model:
         device, terms = torch.device("cuda"), {"loss": torch.zeros(())}

@@ -41,5 +41,38 @@ def stop_after_this_step(trainer: Any) -> None:
     trainer._signal_connector.received_sigterm = True
 
 
+def validation_follows(trainer: Any) -> bool:
+    """Whether the training step just done is followed by a validation. Asked in
+    ``on_train_batch_end``.
+    """
+    loop = trainer.fit_loop
+    due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    return due or (last_step(trainer) and trainer.enable_validation)
+
+
+def last_step(trainer: Any) -> bool:
+    """Whether the training step just done is the last by ``max_steps`` or ``max_epochs``."""
+    by_steps = 0 < trainer.max_steps <= trainer.global_step
+    epochs = trainer.max_epochs or -1
+    return by_steps or (trainer.is_last_batch and 0 < epochs <= trainer.current_epoch + 1)
+
+
+def validate_now(trainer: Any) -> None:
+    """A validation within ``fit``, before its first step."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.restarting = False
+    loop.reset_restart_stage()
+    trainer.validating = True
+    loop.run()
+    trainer.training = True
+
+
+def let_in(trainer: Any, max_steps: int) -> None:
+    """Set ``max_steps``. A trainer whose steps are done calls no hook at all; with one step more,
+    until ``on_train_start``, it does what belongs to the end of a run.
+    """
+    trainer.fit_loop.epoch_loop.max_steps = max_steps
+
+
 def _silent() -> None:
     pass

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from zoo.core.batch import Batch
-from zoo.core.lightning import attached
+from zoo.core.lightning import attached, last_step
 from zoo.core.noise import Noise, mix
 from zoo.core.options import bound, check_options
 from zoo.core.spec import Image, Spec, Vector
@@ -25,7 +25,7 @@ FORMAT = 2  # of what a checkpoint says of itself; 1, of version 0.1.0 and befor
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss or one of its terms is NaN or infinite; the message names it."""
+    """A loss, one of its terms or a weight is NaN or infinite; the message names it."""
 
 
 class GenerativeModule(LightningModule):
@@ -205,8 +205,7 @@ class GenerativeModule(LightningModule):
             self.log("step", float(step), batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.trainer.global_step >= self.trainer.max_steps > 0:
-            # The last step is followed by a validation, whatever val_check_interval is.
+        if last_step(self.trainer):  # a validation follows it, whatever val_check_interval is
             self.trainer.should_stop = True
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,6 +1,8 @@
-"""Leaving a group of processes in good order."""
+"""Leaving processes in good order: those of a group, and loaders' workers."""
 
 from __future__ import annotations
+
+import os
 
 import torch.distributed as dist
 
@@ -16,3 +18,10 @@ def leave_group(together: bool = True) -> None:
         if together:
             dist.barrier()
         dist.destroy_process_group()
+
+
+def own_group(worker: int) -> None:
+    """Put a loader's worker in a process group of its own: a signal that ends a run and goes to all
+    of a group is for its parent, which needs it to finish the step at hand.
+    """
+    os.setpgid(0, 0)

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from zoo.core.batch import ROWS, Batch
 from zoo.core.noise import Noise, seeded
+from zoo.core.processes import own_group
 from zoo.core.spec import Spec, Tokens
 
 Split = dict[str, Tensor]  # one tensor a field, (N, ...), as it is stored
@@ -276,7 +277,13 @@ class TrainingLoader(DataLoader):
         sizes = [data.count("train", g) for g in range(len(data.groups))]
         sampler = TrainingRows(sizes, data.batch_size, per_step, data.seed, rank, world)
         rows = _Rows(data, "train", rank, world)
-        super().__init__(rows, batch_size=None, sampler=sampler, num_workers=data.num_workers)
+        super().__init__(
+            rows,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=data.num_workers,
+            worker_init_fn=own_group,
+        )
         self.clock = trainer
         wanted = sampler.wanted(0)
         if wanted > min(sizes):
