@@ -17,6 +17,7 @@ from zoo.core.ema import averaged
 from zoo.core.likelihood import bits_per_dim
 from zoo.core.module import GenerativeModule
 from zoo.core.noise import mix
+from zoo.core.options import Whole
 from zoo.core.spec import Image, Video, Volume
 
 PIXELS = (Image, Video, Volume)  # whose likelihood is also told in bits per dimension
@@ -43,7 +44,7 @@ class BitsPerDim(Observer):
 
     name = "bits_per_dim"
 
-    def __init__(self, require: bool = False, seed: int = 0) -> None:
+    def __init__(self, require: bool = False, seed: Whole = 0) -> None:
         self.require, self.seed = require, seed
         self._sums: dict[str, list[float]] = {}
 

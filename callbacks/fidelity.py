@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from zoo.core.column import column
 from zoo.core.draw import BLOCK, draw_fields
 from zoo.core.ema import averaged
 from zoo.core.noise import seeded
+from zoo.core.options import Count, Range, Whole
 from zoo.core.spec import Label
 from zoo.metrics import (
     PRDC,
@@ -31,6 +32,8 @@ from zoo.metrics import (
 )
 from zoo.metrics.parzen import GRID
 
+Named = Literal["auto", "inception", "datanet", "pixels"]
+Pair = Annotated[int, Range(2)]  # images, of which a covariance takes two
 PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
 MANY = 10_000  # samples from which on KID and IS are computed as in the papers; KID keeps no more
 
@@ -67,14 +70,14 @@ class Fidelity(Observer):
 
     def __init__(
         self,
-        extractor: str = "auto",
+        extractor: Named = "auto",
         pixels: bool = True,
-        n_fake: int = 1500,
-        n_real: int | None = None,
-        reference: str = "train",
-        precision_recall_n: int = 750,
-        k: int = 3,
-        seed: int = 0,
+        n_fake: Pair = 1500,
+        n_real: Pair | None = None,
+        reference: Literal["train", "val", "test"] = "train",
+        precision_recall_n: Pair = 750,
+        k: Count = 3,
+        seed: Whole = 0,
         inception_weights: str | None = None,
         parzen: bool = False,
     ) -> None:
@@ -83,16 +86,8 @@ class Fidelity(Observer):
             ("n_real", n_real),
             ("precision_recall_n", precision_recall_n),
         ):
-            if value is not None and value <= max(k, 1):
-                raise ValueError(
-                    f"fidelity.{name} must be more than k={k} and at least 2, got {value}"
-                )
-        if k < 1:
-            raise ValueError(f"fidelity.k is at least 1, got {k}")
-        if extractor not in ("auto", "inception", "datanet", "pixels"):
-            raise ValueError(
-                f"fidelity.extractor is auto, inception, datanet or pixels, got {extractor!r}"
-            )
+            if value is not None and value <= k:
+                raise ValueError(f"fidelity: {name} is more than k={k}, got {value}")
         self.extractor, self.pixels, self.parzen = extractor, pixels, parzen
         self.n_fake, self.n_real, self.reference = n_fake, n_real, reference
         self.precision_recall_n, self.k = precision_recall_n, k

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from callbacks.report import Observer, save_picture
 from zoo.core.ema import averaged
 from zoo.core.latent import Codes
+from zoo.core.options import Whole
 from zoo.core.spec import Image
 from zoo.show.codes import every_picture
 
@@ -25,7 +26,7 @@ class LatentSpace(Observer):
 
     name = "latent_space"
 
-    def __init__(self, enabled: bool = True, seed: int = 0) -> None:
+    def __init__(self, enabled: bool = True, seed: Whole = 0) -> None:
         self.enabled, self.seed = enabled, seed
 
     def unserved(self, trainer: Any, module: Any) -> str:

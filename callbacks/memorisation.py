@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from callbacks.fidelity import Fidelity
+from callbacks.fidelity import Fidelity, Named
 from callbacks.report import Observer, log_scalars, save_picture, score_field, write_protocol
 from zoo.core.column import column
 from zoo.core.draw import draw_fields, tell
 from zoo.core.ema import averaged
+from zoo.core.options import Count, Whole
 from zoo.show.neighbours import panel, spaces
 
 
@@ -36,21 +37,14 @@ class Memorisation(Observer):
     def __init__(
         self,
         enabled: bool = True,
-        n: int = 10,
-        k: int = 5,
-        n_fake: int = 256,
-        extractor: str | None = None,
-        seed: int = 0,
+        n: Count = 10,
+        k: Count = 5,
+        n_fake: Count = 256,
+        extractor: Named | None = None,
+        seed: Whole = 0,
     ) -> None:
-        if min(n, k) < 1 or n_fake < n:
-            raise ValueError(
-                f"memorisation takes n and k of at least 1 and n_fake of at least n, got {n}, "
-                f"{k}, {n_fake}"
-            )
-        if extractor not in (None, "auto", "inception", "datanet", "pixels"):
-            raise ValueError(
-                f"memorisation.extractor is auto, inception, datanet or pixels, got {extractor!r}"
-            )
+        if n_fake < n:
+            raise ValueError(f"memorisation: n_fake is at least n={n}, got {n_fake}")
         self.enabled, self.n, self.k, self.n_fake, self.extractor, self.seed = (
             enabled,
             n,

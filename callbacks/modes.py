@@ -9,6 +9,7 @@ import torch
 from callbacks.report import Observer, can, log_scalars
 from zoo.core.draw import draw, tell
 from zoo.core.ema import averaged
+from zoo.core.options import Count, Positive, Whole
 from zoo.core.spec import Vector
 from zoo.metrics.modes import mode_coverage
 
@@ -29,7 +30,9 @@ class ModeCoverage(Observer):
 
     name = "mode_coverage"
 
-    def __init__(self, n: int = 2500, radius: float = 0.3, least: int = 20, seed: int = 0) -> None:
+    def __init__(
+        self, n: Count = 2500, radius: Positive = 0.3, least: Count = 20, seed: Whole = 0
+    ) -> None:
         self.n, self.radius, self.least, self.seed = n, radius, least, seed
 
     def unserved(self, trainer: Any, module: Any) -> str:

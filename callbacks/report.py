@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from PIL import Image as Picture
 
 from zoo.core.module import defines
+from zoo.core.options import bound, check_options
 from zoo.core.spec import Image
 
 
@@ -37,15 +38,30 @@ def name_of(module: Any) -> str:
     return entry.name if entry is not None else type(module).__name__
 
 
-class Observer(Callback):
+class Optioned(Callback):
+    """A callback whose options are what their types say.
+
+    Attributes:
+        name: its options' prefix on the command line.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        made = super().__new__(cls)
+        if args or kwargs:  # copy and pickle call without arguments
+            check_options(cls.name, cls.__init__, bound(cls, made, args, kwargs))
+        return made
+
+
+class Observer(Optioned):
     """Base of the callbacks that look at a model: one that cannot serve a model says so once, in
     one line, and leaves it alone.
 
     Attributes:
-        name: its options' prefix on the command line. enabled: whether it is wanted.
+        enabled: whether it is wanted.
     """
 
-    name: ClassVar[str] = ""
     enabled: bool = True
 
     def unserved(self, trainer: Any, module: Any) -> str:

@@ -9,6 +9,7 @@ from PIL import Image as Picture
 
 from callbacks.report import Observer, can, save_picture
 from zoo.core.ema import averaged
+from zoo.core.options import Count, Whole
 from zoo.core.spec import Image
 from zoo.show.samples import completion_sheet, reconstruction_sheet, sample_sheet
 
@@ -34,17 +35,12 @@ class SampleGrid(Observer):
 
     def __init__(
         self,
-        every_n_steps: int = 500,
-        n: int = 64,
-        seed: int = 0,
+        every_n_steps: Count = 500,
+        n: Count = 64,
+        seed: Whole = 0,
         real: bool = True,
-        points: int = 2000,
+        points: Count = 2000,
     ) -> None:
-        if every_n_steps < 1 or n < 1 or points < 1:
-            raise ValueError(
-                f"sample_grid takes every_n_steps, n and points of at least 1, got "
-                f"{every_n_steps}, {n}, {points}"
-            )
         self.every_n_steps, self.n, self.seed = every_n_steps, n, seed
         self.real, self.points = real, points
         self._done, self._failed = -1, False

@@ -40,7 +40,7 @@ from zoo.bases.flow import standard_normal
 from zoo.core import Batch, Image, Label, Spec
 from zoo.core.likelihood import bits_per_dim, dequantise, row_noise
 from zoo.core.noise import seeded
-from zoo.core.options import Count, NonNegative, Whole
+from zoo.core.options import Count, NonNegative, Positive, Whole
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
@@ -266,7 +266,7 @@ class Glow(FlowModule):
         classifier_weight: NonNegative = 0.0,
         draws: Count = 4,
         optimiser: Literal["adam", "adamax"] = "adam",
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
         warmup: Whole = 0,
     ) -> None:
         super().__init__(spec)

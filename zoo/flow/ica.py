@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from zoo.bases import FlowModule
 from zoo.bases.flow import standard_normal
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, Whole
+from zoo.core.options import Count, Positive, Whole
 from zoo.nn.prior import Source
 from zoo.registry import Paper, register
 
@@ -134,7 +134,7 @@ class ICA(FlowModule):
         adaptive_prior: bool = False,
         optimiser: Literal["adam", "sgd", "natural_gradient"] = "adam",
         draws: Count = 4,
-        lr: float = 1e-2,
+        lr: Positive = 1e-2,
     ) -> None:
         super().__init__(spec)
         self.need_levels_of_images()
