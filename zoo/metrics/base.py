@@ -110,6 +110,16 @@ class KeptRows(TwoSets):
         return features[order[first]][: self.keep]
 
 
+def rounding(features: Tensor) -> Tensor:
+    """The distance below which rows of features, (n, d), are the same: one image's differ in their
+    last float32 digits from batch to batch.
+
+    >>> bool(0 < rounding(torch.ones(1, 1)) < 1e-6)
+    True
+    """
+    return 4 * torch.finfo(torch.float32).eps * features.norm(dim=1).max()
+
+
 def from_rank_zero(build: Callable[[], T]) -> T:
     """What ``build`` returns on the first process, on every process; an error there is an error
     everywhere.
