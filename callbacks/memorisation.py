@@ -61,16 +61,18 @@ class Memorisation(Observer):
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
         if last and not trainer.sanity_checking and self.serves(trainer, module):
-            log_scalars(trainer, module, self._search(trainer, module))
+            with self.spared(trainer, "the nearest training images"):
+                log_scalars(trainer, module, self._search(trainer, module))
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """For runs that end without a validation, such as those of ``--trainer.max_time``."""
         if self._done != trainer.global_step and self.serves(trainer, module):
-            values = self._search(trainer, module)
-            for logger in trainer.loggers:
-                logger.log_metrics(
-                    {**values, "step": float(trainer.global_step)}, step=trainer.global_step
-                )
+            with self.spared(trainer, "the nearest training images"):
+                values = self._search(trainer, module)
+                for logger in trainer.loggers:
+                    logger.log_metrics(
+                        {**values, "step": float(trainer.global_step)}, step=trainer.global_step
+                    )
 
     # -- parts ------------------------------------------------------------------------------------
     def unserved(self, trainer: Any, module: Any) -> str:
@@ -86,16 +88,25 @@ class Memorisation(Observer):
         fidelity = next((c for c in trainer.callbacks if isinstance(c, Fidelity)), None)
         name = self.extractor or (fidelity.extractor if fidelity else "auto")
         weights = fidelity.inception_weights if fidelity else None
-        found = spaces(name, data, weights, trainer.is_global_zero)
+        try:
+            found = spaces(name, data, weights, trainer.is_global_zero)
+        except ValueError as error:
+            self.say(f"the search by features ({name}) left out: {error}")
+            found = spaces("pixels", data)
+        k, size = self.k, data.count("train")
+        if k > size:
+            k = size
+            self.say(f"{k} neighbours of each sample, which are all of the training images")
         with averaged(trainer, module):
             x = samples(module, self.n_fake, self.seed, trainer.datamodule, field)
         rank, world = trainer.global_rank, trainer.world_size
-        values, picture = panel(x, found, data, self.n, self.k, rank, world)
+        values, picture = panel(x, found, data, self.n, k, rank, world)
         about = {"spaces": [*found], "n_fake": self.n_fake, "seed": self.seed, "held_out": "val"}
         write_protocol(trainer, {"memorisation": about})
         file = f"neighbours_{trainer.global_step:06d}.png"
         save_picture(trainer, "neighbours", file, picture.copy)
-        return {f"val/nn_{k}_{space}": v for space, of in values.items() for k, v in of.items()}
+        named = {f"val/nn_{k}_{space}": v for space, of in values.items() for k, v in of.items()}
+        return self.numbers(named, "most of the held-out images are in the training set themselves")
 
 
 def samples(module: Any, n: int, seed: int, data: Any = None, field: str = "x") -> Tensor:

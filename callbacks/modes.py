@@ -43,8 +43,11 @@ class ModeCoverage(Observer):
         return "" if can(module, "sample") else "it cannot sample"
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        if trainer.sanity_checking or not self.serves(trainer, module):
-            return
+        if not trainer.sanity_checking and self.serves(trainer, module):
+            with self.spared(trainer, "the modes"):
+                self._count(trainer, module)
+
+    def _count(self, trainer: Any, module: Any) -> None:
         data = trainer.datamodule
         told = tell(module, self.n, data)
         with torch.inference_mode(False), averaged(trainer, module):

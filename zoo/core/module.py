@@ -197,7 +197,7 @@ class GenerativeModule(LightningModule):
                 {f"train/{k}": v.float() for k, v in self.terms.items() if k not in losses},
                 batch_size=1,
             )
-            self.log("step", float(step), batch_size=1)
+            self.log("step", exactly(step, self), batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.global_step >= self.trainer.max_steps > 0:
@@ -252,6 +252,14 @@ class GenerativeModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same(checkpoint, self)
+
+
+def exactly(step: int, module: LightningModule) -> Tensor:
+    """A step as a value to log: ``self.log`` keeps a float64 tensor, and rounds plain numbers to
+    float32, which has no odd ones above 2²⁴.
+    """
+    dtype = torch.float32 if module.device.type == "mps" else torch.float64
+    return torch.tensor(step, dtype=dtype, device=module.device)
 
 
 def defines(cls: type, capability: str) -> bool:
