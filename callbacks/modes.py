@@ -54,6 +54,6 @@ class ModeCoverage(Observer):
             x = draw(module, self.n, self.seed, told=told)
         values = mode_coverage(x, data.centres, data.std, self.radius, self.least)
         if "y" in told:
-            nearest = torch.cdist(x, data.centres.to(x)).argmin(1).cpu()
+            nearest = torch.cdist(x.double(), data.centres.to(x.device).double()).argmin(1).cpu()
             values["own_mode"] = (nearest == told["y"]).double().mean()
         log_scalars(trainer, module, {f"val/{k}": float(v) for k, v in values.items()})

@@ -221,6 +221,10 @@ class CGAN(GeneratorModule):
         seen = [shape, (classes,)]
         self.d = Adversary(self, d, LOSSES[g_loss], inputs=seen, watch=divergence)
 
+    def told_faults(self, name: str, value: Tensor) -> str:
+        mixed = value.is_floating_point() and value.shape[1:] == (self.spec.num_classes,)
+        return "" if mixed else super().told_faults(name, value)
+
     # -- losses -----------------------------------------------------------------------------------
     def one_hot(self, y: Tensor) -> Tensor:
         """Labels, (B,), or mixed ones as they are, (B, classes)."""

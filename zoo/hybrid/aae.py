@@ -49,6 +49,7 @@ from zoo.core.options import Count, Positive, Whole
 from zoo.nn.coders import mlp
 from zoo.nn.gaussian import reparameterise, soft_clamp
 from zoo.nn.prior import Draw, Source, path
+from zoo.nn.small import full
 from zoo.registry import Paper, register
 
 COMPONENTS = 10
@@ -79,7 +80,7 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
     """Squared maximum mean discrepancy, unbiased, of two samples of equal size; gaussian kernel
     with the median distance as bandwidth.
     """
-    n, both = len(a), torch.cat([a, b])
+    n, both = len(a), full(torch.cat([a, b]))
     distance = torch.cdist(both, both).square()
     kernel = (-distance / (2 * distance[distance > 0].median())).exp()
     aa, bb, ab = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]

@@ -158,7 +158,7 @@ class CVAEGAN(AdversarialModule):
 
     def generate(self, z: Tensor, c: Tensor) -> Tensor:
         """G(z, c) in [-1, 1]; c one-hot."""
-        return self.g(torch.cat([z, c], 1))
+        return self.g(torch.cat([z.to(c.dtype), c], 1))
 
     def f_d(self, v: Tensor) -> Tensor:
         """f_D of what D sees in training, (B, F)."""
