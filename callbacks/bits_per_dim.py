@@ -17,6 +17,7 @@ from zoo.core.ema import averaged
 from zoo.core.likelihood import bits_per_dim
 from zoo.core.module import GenerativeModule
 from zoo.core.noise import mix
+from zoo.core.options import Whole
 from zoo.core.spec import Image, Video, Volume
 
 PIXELS = (Image, Video, Volume)  # whose likelihood is also told in bits per dimension
@@ -43,9 +44,10 @@ class BitsPerDim(Observer):
 
     name = "bits_per_dim"
 
-    def __init__(self, require: bool = False, seed: int = 0) -> None:
+    def __init__(self, require: bool = False, seed: Whole = 0) -> None:
         self.require, self.seed = require, seed
         self._sums: dict[str, list[float]] = {}
+        self._whole = True
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         if self.require and self._kind(module) == "none":
@@ -64,7 +66,7 @@ class BitsPerDim(Observer):
         return ""
 
     def on_validation_epoch_start(self, trainer: Any, module: Any) -> None:
-        self._sums = {}
+        self._sums, self._whole = {}, True
 
     def on_validation_batch_end(
         self,
@@ -75,17 +77,12 @@ class BitsPerDim(Observer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not self._whole:
             return
-        with torch.inference_mode(False), averaged(trainer, module), undisturbed(module):
-            # A model may differentiate with respect to its input.
-            batch = Batch({k: v.clone() for k, v in batch.items()})
-            rows = batch["index"].tolist() if "index" in batch else [batch_idx, trainer.global_rank]
-            torch.manual_seed(mix(self.seed, "likelihood", *rows))
-            for name, values in self._terms(module, batch).items():
-                total = self._sums.setdefault(name, [0.0, 0.0])
-                total[0] += float(values.detach().cpu().double().sum())
-                total[1] += len(values)
+        self._whole = False  # a mean of some of the rows would be another number
+        with self.spared(trainer, "the likelihood"):
+            self._add(trainer, module, batch, batch_idx)
+            self._whole = True
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         self._log(trainer, module, "val")
@@ -114,6 +111,18 @@ class BitsPerDim(Observer):
             return "none"
         return getattr(module, "likelihood_kind", module.entry.likelihood)
 
+    def _add(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        """Add a batch's terms to the sums."""
+        with torch.inference_mode(False), averaged(trainer, module), undisturbed(module):
+            # A model may differentiate with respect to its input.
+            batch = Batch({k: v.clone() for k, v in batch.items()})
+            rows = batch["index"].tolist() if "index" in batch else [batch_idx, trainer.global_rank]
+            torch.manual_seed(mix(self.seed, "likelihood", *rows))
+            for name, values in self._terms(module, batch).items():
+                total = self._sums.setdefault(name, [0.0, 0.0])
+                total[0] += float(values.detach().cpu().double().sum())
+                total[1] += len(values)
+
     @staticmethod
     def _terms(module: Any, batch: Batch) -> dict[str, Tensor]:
         """Values of each row by name."""
@@ -134,7 +143,7 @@ class BitsPerDim(Observer):
         return terms
 
     def _log(self, trainer: Any, module: Any, stage: str) -> None:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not self._whole:
             return
         shares: list[Any] = [self._sums]
         if trainer.world_size > 1:  # all processes, those without rows included
@@ -148,6 +157,8 @@ class BitsPerDim(Observer):
             log_prob = -means["nll_nats"] if "nll_nats" in means else means["elbo"]
             nats = torch.tensor(log_prob, dtype=torch.float64)
             means["bits_per_dim"] = float(bits_per_dim(nats, module.spec.dim))
-        log_scalars(trainer, module, {f"{stage}/{k}": v for k, v in means.items()})
+        values = {f"{stage}/{k}": v for k, v in means.items()}
+        why = "not a number for some of the rows"
+        log_scalars(trainer, module, self.numbers(values, why))
         if self._kind(module) != "none":
             write_protocol(trainer, {"likelihood_kind": self._kind(module)})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback
 from torch import nn
 
+from callbacks.report import Optioned
 from zoo.core.ema import Average
+from zoo.core.options import Decay, Positive, Whole
 
 
-class EMA(Callback):
+class EMA(Optioned):
     """Exponential moving average of one player's parameters, updated once per generator step.
 
     The other callbacks evaluate with it (``zoo.core.ema.averaged``); training never sees it. A
@@ -30,18 +31,16 @@ class EMA(Callback):
             num_updates), so that a short run is not judged by its initial weights.
     """
 
+    name = "ema"
+
     def __init__(
         self,
-        decay: float = 0.999,
+        decay: Decay = 0.999,
         player: str | None = None,
-        start: int = 0,
-        halflife_images: float | None = None,
+        start: Whole = 0,
+        halflife_images: Positive | None = None,
         ramp: bool = True,
     ) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"ema.decay is in [0, 1), got {decay}; 0 turns averaging off")
-        if halflife_images is not None and not halflife_images > 0:
-            raise ValueError(f"ema.halflife_images is positive or null, got {halflife_images}")
         self.decay, self.player, self.start, self.halflife_images, self.ramp = (
             decay,
             player,

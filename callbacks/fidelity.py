@@ -5,8 +5,9 @@ comparable.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from zoo.core.column import column
 from zoo.core.draw import BLOCK, draw_fields
 from zoo.core.ema import averaged
 from zoo.core.noise import seeded
+from zoo.core.options import Count, Range, Whole
 from zoo.core.spec import Label
 from zoo.metrics import (
     PRDC,
@@ -29,8 +31,11 @@ from zoo.metrics import (
     ParzenWindow,
     choose,
 )
+from zoo.metrics.inception import inception_file
 from zoo.metrics.parzen import GRID
 
+Named = Literal["auto", "inception", "datanet", "pixels"]
+Pair = Annotated[int, Range(2)]  # images, of which a covariance takes two
 PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
 MANY = 10_000  # samples from which on KID and IS are computed as in the papers; KID keeps no more
 
@@ -44,7 +49,9 @@ class Fidelity(Observer):
     models conditioned on the class ``val/cond_acc_X``, the share of samples that the extractor's
     classifier, which never saw one, gives their label. With ``parzen``, ``val/parzen_nats`` of
     held-out images and its window's ``val/parzen_sigma``. Only numbers of the Inception network
-    stand without X. How they were measured is written to protocol.json and the W&B config.
+    stand without X. A score that these data or samples do not allow (too few rows, images all
+    alike) is left out, with a line that says why. How they were measured is written to
+    protocol.json and the W&B config.
 
     Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed:
     the values do not depend on the number of processes. Real features are computed once a run. A
@@ -67,14 +74,14 @@ class Fidelity(Observer):
 
     def __init__(
         self,
-        extractor: str = "auto",
+        extractor: Named = "auto",
         pixels: bool = True,
-        n_fake: int = 1500,
-        n_real: int | None = None,
-        reference: str = "train",
-        precision_recall_n: int = 750,
-        k: int = 3,
-        seed: int = 0,
+        n_fake: Pair = 1500,
+        n_real: Pair | None = None,
+        reference: Literal["train", "val", "test"] = "train",
+        precision_recall_n: Pair = 750,
+        k: Count = 3,
+        seed: Whole = 0,
         inception_weights: str | None = None,
         parzen: bool = False,
     ) -> None:
@@ -83,16 +90,8 @@ class Fidelity(Observer):
             ("n_real", n_real),
             ("precision_recall_n", precision_recall_n),
         ):
-            if value is not None and value <= max(k, 1):
-                raise ValueError(
-                    f"fidelity.{name} must be more than k={k} and at least 2, got {value}"
-                )
-        if k < 1:
-            raise ValueError(f"fidelity.k is at least 1, got {k}")
-        if extractor not in ("auto", "inception", "datanet", "pixels"):
-            raise ValueError(
-                f"fidelity.extractor is auto, inception, datanet or pixels, got {extractor!r}"
-            )
+            if value is not None and value <= k:
+                raise ValueError(f"fidelity: {name} is more than k={k}, got {value}")
         self.extractor, self.pixels, self.parzen = extractor, pixels, parzen
         self.n_fake, self.n_real, self.reference = n_fake, n_real, reference
         self.precision_recall_n, self.k = precision_recall_n, k
@@ -101,12 +100,17 @@ class Fidelity(Observer):
         self._window: ParzenWindow | None = None
         self._data: Any = None
 
+    def setup(self, trainer: Any, module: Any, stage: str) -> None:
+        if self.extractor == "inception" and str(self.inception_weights) != "download":
+            inception_file(self.inception_weights)  # a missing one fails before the first step
+
     def unserved(self, trainer: Any, module: Any) -> str:
         return score_field(trainer, module)[1]
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         if not trainer.sanity_checking and self.serves(trainer, module):
-            log_scalars(trainer, module, self.scores(trainer, module))
+            with self.spared(trainer, "the scores"):
+                log_scalars(trainer, module, self.scores(trainer, module))
 
     def scores(self, trainer: Any, module: Any) -> dict[str, float]:
         """All values by name, equal on all processes; all processes call it together."""
@@ -133,10 +137,11 @@ class Fidelity(Observer):
                         scorer.update(x, spec, start, real=False)
                     if self._window:
                         self._window.update(spec.to_unit(x).flatten(1), start, real=False)
-            window = self._window.compute() if self._window else {}
-            values = {f"val/parzen_{k}": float(v) for k, v in window.items()}
+            values: dict[str, float] = {}
+            if self._window:
+                values |= self._taken("parzen_{}", {"nats, sigma": self._window.compute})
             for scorer in self._scorers:
-                values |= {f"val/{k}{scorer.suffix}": v for k, v in scorer.compute(labels).items()}
+                values |= self._taken(f"{{}}{scorer.suffix}", scorer.scores(labels))
         write_protocol(trainer, {"fidelity": self._protocol(trainer, module, ema)})
         return values
 
@@ -145,10 +150,14 @@ class Fidelity(Observer):
         """Choose the extractors and compute the real features, once a run."""
         names = dict.fromkeys([self.extractor, *(["pixels"] if self.pixels else [])])
         bar = trainer.is_global_zero
-        extractors = [
-            choose(name, data, inception_weights=self.inception_weights, progress=bar)
-            for name in names
-        ]
+        extractors = []
+        for name in names:
+            try:
+                extractors.append(
+                    choose(name, data, inception_weights=self.inception_weights, progress=bar)
+                )
+            except ValueError as error:
+                self.say(f"scores by {name} left out: {error}")
         size = data.count(self.reference)
         self._n_real = size if self.n_real is None else min(self.n_real, size)
         papers = min(self.n_fake, self._n_real) >= MANY
@@ -165,6 +174,21 @@ class Fidelity(Observer):
             for start, size in self._blocks(trainer, data.count("val"), "held-out images"):
                 held_out = data.spec.to_unit(data.examples(size, "val", start)["x"])
                 self._window.update(held_out.flatten(1).to(device), start, real=True)
+
+    def _taken(
+        self, named: str, scores: dict[str, Callable[[], dict[str, Tensor]]]
+    ) -> dict[str, float]:
+        """The values of scores that these rows allow; one line says of each other why not."""
+        values: dict[str, float] = {}
+        for group, take in scores.items():
+            try:
+                found = take()
+            except (ValueError, torch.linalg.LinAlgError) as error:
+                missing = ", ".join(f"val/{named.format(k)}" for k in group.split(", "))
+                self.say(f"{missing} left out: {error}")
+            else:
+                values |= {f"val/{named.format(k)}": float(v) for k, v in found.items()}
+        return self.numbers(values, "not a number for these samples")
 
     def _blocks(self, trainer: Any, n: int, what: str) -> Any:
         """(start, size) of this process's blocks; a bar on the first process once it is clear that
@@ -201,7 +225,7 @@ class Fidelity(Observer):
         return Batch(fields, self.n_fake)
 
     def _protocol(self, trainer: Any, module: Any, ema: bool) -> dict[str, Any]:
-        spec, first = module.spec, self._scorers[0]
+        spec, first = module.spec, self._scorers[0] if self._scorers else None
         averages = next(
             (
                 c.describe(module)
@@ -220,13 +244,7 @@ class Fidelity(Observer):
             "seed": self.seed,
             "labels": "drawn from the reference split's" if module.told else None,
             "extractors": {scorer.extractor.name: scorer.about for scorer in self._scorers},
-            "precision_recall": {"n": first.prdc.keep, "k": self.k},
-            "kid": {
-                "subsets": first.kid.subsets,
-                "subset_size": min(first.kid.subset_size, self._n_real, self.n_fake),
-                "of_first": MANY,
-            },
-            "is_splits": 10 if first.papers else 1,
+            **(first.protocol(self._n_real, self.n_fake) if first else {}),
             "parzen": {"held_out": "val", "sigmas": [*GRID]} if self.parzen else None,
             "versions": versions(),
         }
@@ -284,13 +302,36 @@ class _Scorer:
         if self.am is not None and p is not None:
             self.am.update(p, start, real=real)
 
-    def compute(self, labels: Tensor | None) -> dict[str, float]:
-        values = {"fid": self.fid.compute(), "kid": self.kid.compute()[0], **self.prdc.compute()}
-        if self.score is not None:
-            values["is"], _, present = self.score.compute()
-            if self.am is not None:
-                values["classes"], values["am"] = present, self.am.compute()[0]
+    def scores(self, labels: Tensor | None) -> dict[str, Callable[[], dict[str, Tensor]]]:
+        """How to take each score, or those that come together, by their names."""
+        taken: dict[str, Callable[[], dict[str, Tensor]]] = {
+            "fid": lambda: {"fid": self.fid.compute()},
+            "kid": lambda: {"kid": self.kid.compute()[0]},
+            "precision, recall, density, coverage": self.prdc.compute,
+        }
+        score, am = self.score, self.am
+        if score is not None:
+            taken["is"] = lambda: {"is": score.compute()[0]}
+            if am is not None:
+                taken["classes"] = lambda: {"classes": score.compute()[2]}
+                taken["am"] = lambda: {"am": am.compute()[0]}
                 if labels is not None:
-                    said = self.score.kept("fake").argmax(1)
-                    values["cond_acc"] = (said == labels.to(said)).double().mean()
-        return {k: float(v) for k, v in values.items()}
+                    taken["cond_acc"] = lambda: {"cond_acc": self._right(score, labels)}
+        return taken
+
+    @staticmethod
+    def _right(score: InceptionScore, labels: Tensor) -> Tensor:
+        said = score.kept("fake").argmax(1)
+        return (said == labels.to(said)).double().mean()
+
+    def protocol(self, n_real: int, n_fake: int) -> dict[str, Any]:
+        """What a protocol says about the scores."""
+        return {
+            "precision_recall": {"n": self.prdc.keep, "k": self.prdc.k},
+            "kid": {
+                "subsets": self.kid.subsets,
+                "subset_size": min(self.kid.subset_size, n_real, n_fake),
+                "of_first": MANY,
+            },
+            "is_splits": 10 if self.papers else 1,
+        }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
-
 from callbacks.report import Observer, save_picture
 from zoo.core.ema import averaged
 from zoo.core.latent import Codes
+from zoo.core.options import Whole
 from zoo.core.spec import Image
 from zoo.show.codes import every_picture
 
@@ -25,7 +24,7 @@ class LatentSpace(Observer):
 
     name = "latent_space"
 
-    def __init__(self, enabled: bool = True, seed: int = 0) -> None:
+    def __init__(self, enabled: bool = True, seed: Whole = 0) -> None:
         self.enabled, self.seed = enabled, seed
 
     def unserved(self, trainer: Any, module: Any) -> str:
@@ -43,12 +42,8 @@ class LatentSpace(Observer):
         if not self.serves(trainer, module):
             return
         failed = False
-        with averaged(trainer, module):
-            try:
-                for name, picture in every_picture(module, trainer.datamodule, seed=self.seed):
-                    file = f"{name}_{trainer.global_step:06d}.png"
-                    saved = save_picture(trainer, name, file, picture.copy, quiet=failed)
-                    failed = failed or not saved
-            except (ValueError, TypeError, NotImplementedError) as error:
-                # No reason to lose a run that is done.
-                rank_zero_warn(f"the latent space cannot be shown ({error}); zoo.explore says more")
+        with self.spared(trainer, "pictures of the latent space"), averaged(trainer, module):
+            for name, picture in every_picture(module, trainer.datamodule, seed=self.seed):
+                file = f"{name}_{trainer.global_step:06d}.png"
+                saved = save_picture(trainer, name, file, picture.copy, quiet=failed)
+                failed = failed or not saved

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from callbacks.fidelity import Fidelity
+from callbacks.fidelity import Fidelity, Named
 from callbacks.report import Observer, log_scalars, save_picture, score_field, write_protocol
 from zoo.core.column import column
 from zoo.core.draw import draw_fields, tell
 from zoo.core.ema import averaged
+from zoo.core.options import Count, Whole
 from zoo.show.neighbours import panel, spaces
 
 
@@ -36,21 +37,14 @@ class Memorisation(Observer):
     def __init__(
         self,
         enabled: bool = True,
-        n: int = 10,
-        k: int = 5,
-        n_fake: int = 256,
-        extractor: str | None = None,
-        seed: int = 0,
+        n: Count = 10,
+        k: Count = 5,
+        n_fake: Count = 256,
+        extractor: Named | None = None,
+        seed: Whole = 0,
     ) -> None:
-        if min(n, k) < 1 or n_fake < n:
-            raise ValueError(
-                f"memorisation takes n and k of at least 1 and n_fake of at least n, got {n}, "
-                f"{k}, {n_fake}"
-            )
-        if extractor not in (None, "auto", "inception", "datanet", "pixels"):
-            raise ValueError(
-                f"memorisation.extractor is auto, inception, datanet or pixels, got {extractor!r}"
-            )
+        if n_fake < n:
+            raise ValueError(f"memorisation: n_fake is at least n={n}, got {n_fake}")
         self.enabled, self.n, self.k, self.n_fake, self.extractor, self.seed = (
             enabled,
             n,
@@ -67,16 +61,18 @@ class Memorisation(Observer):
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
         last = trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
         if last and not trainer.sanity_checking and self.serves(trainer, module):
-            log_scalars(trainer, module, self._search(trainer, module))
+            with self.spared(trainer, "the nearest training images"):
+                log_scalars(trainer, module, self._search(trainer, module))
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """For runs that end without a validation, such as those of ``--trainer.max_time``."""
         if self._done != trainer.global_step and self.serves(trainer, module):
-            values = self._search(trainer, module)
-            for logger in trainer.loggers:
-                logger.log_metrics(
-                    {**values, "step": float(trainer.global_step)}, step=trainer.global_step
-                )
+            with self.spared(trainer, "the nearest training images"):
+                values = self._search(trainer, module)
+                for logger in trainer.loggers:
+                    logger.log_metrics(
+                        {**values, "step": float(trainer.global_step)}, step=trainer.global_step
+                    )
 
     # -- parts ------------------------------------------------------------------------------------
     def unserved(self, trainer: Any, module: Any) -> str:
@@ -92,16 +88,25 @@ class Memorisation(Observer):
         fidelity = next((c for c in trainer.callbacks if isinstance(c, Fidelity)), None)
         name = self.extractor or (fidelity.extractor if fidelity else "auto")
         weights = fidelity.inception_weights if fidelity else None
-        found = spaces(name, data, weights, trainer.is_global_zero)
+        try:
+            found = spaces(name, data, weights, trainer.is_global_zero)
+        except ValueError as error:
+            self.say(f"the search by features ({name}) left out: {error}")
+            found = spaces("pixels", data)
+        k, size = self.k, data.count("train")
+        if k > size:
+            k = size
+            self.say(f"{k} neighbours of each sample, which are all of the training images")
         with averaged(trainer, module):
             x = samples(module, self.n_fake, self.seed, trainer.datamodule, field)
         rank, world = trainer.global_rank, trainer.world_size
-        values, picture = panel(x, found, data, self.n, self.k, rank, world)
+        values, picture = panel(x, found, data, self.n, k, rank, world)
         about = {"spaces": [*found], "n_fake": self.n_fake, "seed": self.seed, "held_out": "val"}
         write_protocol(trainer, {"memorisation": about})
         file = f"neighbours_{trainer.global_step:06d}.png"
         save_picture(trainer, "neighbours", file, picture.copy)
-        return {f"val/nn_{k}_{space}": v for space, of in values.items() for k, v in of.items()}
+        named = {f"val/nn_{k}_{space}": v for space, of in values.items() for k, v in of.items()}
+        return self.numbers(named, "most of the held-out images are in the training set themselves")
 
 
 def samples(module: Any, n: int, seed: int, data: Any = None, field: str = "x") -> Tensor:

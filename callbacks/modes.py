@@ -9,6 +9,7 @@ import torch
 from callbacks.report import Observer, can, log_scalars
 from zoo.core.draw import draw, tell
 from zoo.core.ema import averaged
+from zoo.core.options import Count, Positive, Whole
 from zoo.core.spec import Vector
 from zoo.metrics.modes import mode_coverage
 
@@ -29,7 +30,9 @@ class ModeCoverage(Observer):
 
     name = "mode_coverage"
 
-    def __init__(self, n: int = 2500, radius: float = 0.3, least: int = 20, seed: int = 0) -> None:
+    def __init__(
+        self, n: Count = 2500, radius: Positive = 0.3, least: Count = 20, seed: Whole = 0
+    ) -> None:
         self.n, self.radius, self.least, self.seed = n, radius, least, seed
 
     def unserved(self, trainer: Any, module: Any) -> str:
@@ -40,14 +43,17 @@ class ModeCoverage(Observer):
         return "" if can(module, "sample") else "it cannot sample"
 
     def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        if trainer.sanity_checking or not self.serves(trainer, module):
-            return
+        if not trainer.sanity_checking and self.serves(trainer, module):
+            with self.spared(trainer, "the modes"):
+                self._count(trainer, module)
+
+    def _count(self, trainer: Any, module: Any) -> None:
         data = trainer.datamodule
         told = tell(module, self.n, data)
         with torch.inference_mode(False), averaged(trainer, module):
             x = draw(module, self.n, self.seed, told=told)
         values = mode_coverage(x, data.centres, data.std, self.radius, self.least)
         if "y" in told:
-            nearest = torch.cdist(x, data.centres.to(x)).argmin(1).cpu()
+            nearest = torch.cdist(x.double(), data.centres.to(x.device).double()).argmin(1).cpu()
             values["own_mode"] = (nearest == told["y"]).double().mean()
         log_scalars(trainer, module, {f"val/{k}": float(v) for k, v in values.items()})

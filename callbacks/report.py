@@ -5,19 +5,24 @@ protocol of the run's numbers.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from PIL import Image as Picture
 
-from zoo.core.module import defines
+from zoo.core.module import defines, exactly
+from zoo.core.options import bound, check_options
 from zoo.core.spec import Image
 
 
@@ -37,15 +42,38 @@ def name_of(module: Any) -> str:
     return entry.name if entry is not None else type(module).__name__
 
 
-class Observer(Callback):
-    """Base of the callbacks that look at a model: one that cannot serve a model says so once, in
-    one line, and leaves it alone.
+class Optioned(Callback):
+    """A callback whose options are what their types say.
 
     Attributes:
-        name: its options' prefix on the command line. enabled: whether it is wanted.
+        name: its options' prefix on the command line.
     """
 
     name: ClassVar[str] = ""
+    _said: set[str]
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        made = super().__new__(cls)
+        made._said = set()
+        if args or kwargs:  # copy and pickle call without arguments
+            check_options(cls.name, cls.__init__, bound(cls, made, args, kwargs))
+        return made
+
+    def say(self, text: str) -> None:
+        """One line, once."""
+        if text not in self._said:
+            self._said.add(text)
+            rank_zero_info(f"{self.name}: {text}")
+
+
+class Observer(Optioned):
+    """Base of the callbacks that look at a model: one that cannot serve a model says so once, in
+    one line, and leaves it alone; one that fails says so and lets the training go on.
+
+    Attributes:
+        enabled: whether it is wanted.
+    """
+
     enabled: bool = True
 
     def unserved(self, trainer: Any, module: Any) -> str:
@@ -59,6 +87,35 @@ class Observer(Callback):
     def on_fit_start(self, trainer: Any, module: Any) -> None:
         if self.enabled and (why := self.unserved(trainer, module)):
             rank_zero_info(f"{self.name}: nothing here for {name_of(module)}: {why}")
+
+    @contextmanager
+    def spared(self, trainer: Any, what: str) -> Iterator[None]:
+        """What fails inside costs a run in training this one evaluation, and a line that says so.
+
+        An error is an error outside of training, and on several processes, of which the others
+        would wait for the one that failed.
+        """
+        try:
+            yield
+        except Exception as error:
+            if trainer.state.fn != TrainerFn.FITTING or trainer.world_size > 1:
+                raise
+            if os.environ.get("ZOO_DEBUG"):
+                traceback.print_exc()
+            self.say(
+                f"{what} left out, {because(error)}; training goes on (ZOO_DEBUG=1 shows where)"
+            )
+
+    def numbers(self, values: dict[str, float], why: str) -> dict[str, float]:
+        """Those values that are numbers; one line says which are not."""
+        if missing := [k for k, v in values.items() if math.isnan(v)]:
+            self.say(f"{', '.join(missing)} left out: {why}")
+        return {k: v for k, v in values.items() if k not in missing}
+
+
+def because(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def score_field(trainer: Any, module: Any) -> tuple[str, str]:
@@ -82,7 +139,7 @@ def log_scalars(trainer: Trainer, module: LightningModule, values: dict[str, flo
     """
     if values:
         module.log_dict({k: float(v) for k, v in values.items()}, batch_size=1, sync_dist=True)
-        module.log("step", float(trainer.global_step), batch_size=1, sync_dist=True)
+        module.log("step", exactly(trainer.global_step, module), batch_size=1, sync_dist=True)
 
 
 def log_image(trainer: Trainer, key: str, path: Path) -> None:
@@ -98,19 +155,35 @@ def save_picture(
     trainer: Trainer, key: str, name: str, picture: Callable[[], Picture.Image], quiet: bool = False
 ) -> bool:
     """On the first process, draw the picture, write it to RUN/samples/NAME and log it. A full disk
-    is no reason to lose a run: a warning, unless ``quiet``, and False."""
+    or a logger that takes no picture is no reason to lose a run: a warning, unless ``quiet``, and
+    False."""
     if not trainer.is_global_zero:
         return True
     path = Path(trainer.default_root_dir) / "samples" / name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture().save(path)
+        replace_file(path, lambda part: picture().save(part, format="png"))
         log_image(trainer, key, path)
-    except OSError as error:
+    except Exception as error:  # a logger's may be of any type
         if not quiet:
-            rank_zero_warn(f"{path} cannot be written ({error}); training goes on without pictures")
+            rank_zero_warn(
+                f"{path} cannot be written or logged ({because(error)}); training goes on without "
+                f"pictures"
+            )
         return False
     return True
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file beside its place and put it there, so that no one ever sees half of it; what a
+    full disk cut off is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_protocol(trainer: Trainer, said: dict[str, Any]) -> None:
@@ -126,17 +199,14 @@ def write_protocol(trainer: Trainer, said: dict[str, Any]) -> None:
         known = json.loads(path.read_text()) if path.is_file() else {}
     except (OSError, ValueError):
         known = {}
-    known = {**known, **said}
+    known = {**(known if isinstance(known, dict) else {}), **said}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}")
-        part.write_text(json.dumps(known, indent=2) + "\n")
-        os.replace(part, path)
-    except OSError as error:
-        rank_zero_warn(f"the protocol cannot be written to {path}: {error}")
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.config.update({"protocol": known}, allow_val_change=True)
+        replace_file(path, lambda part: part.write_text(json.dumps(known, indent=2) + "\n"))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.config.update({"protocol": known}, allow_val_change=True)
+    except Exception as error:  # a logger's may be of any type
+        rank_zero_warn(f"the protocol cannot be written to {path} or logged ({because(error)})")
 
 
 def versions() -> dict[str, str]:

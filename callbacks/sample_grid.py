@@ -9,6 +9,7 @@ from PIL import Image as Picture
 
 from callbacks.report import Observer, can, save_picture
 from zoo.core.ema import averaged
+from zoo.core.options import Count, Whole
 from zoo.core.spec import Image
 from zoo.show.samples import completion_sheet, reconstruction_sheet, sample_sheet
 
@@ -34,17 +35,12 @@ class SampleGrid(Observer):
 
     def __init__(
         self,
-        every_n_steps: int = 500,
-        n: int = 64,
-        seed: int = 0,
+        every_n_steps: Count = 500,
+        n: Count = 64,
+        seed: Whole = 0,
         real: bool = True,
-        points: int = 2000,
+        points: Count = 2000,
     ) -> None:
-        if every_n_steps < 1 or n < 1 or points < 1:
-            raise ValueError(
-                f"sample_grid takes every_n_steps, n and points of at least 1, got "
-                f"{every_n_steps}, {n}, {points}"
-            )
         self.every_n_steps, self.n, self.seed = every_n_steps, n, seed
         self.real, self.points = real, points
         self._done, self._failed = -1, False
@@ -78,22 +74,25 @@ class SampleGrid(Observer):
         self._done = trainer.global_step
         data: Any = trainer.datamodule if hasattr(trainer.datamodule, "examples") else None
         images = data is not None and module.spec.has(x=Image)
-        with averaged(trainer, module):
-            if can(module, "sample"):
-                self._write(trainer, "samples", "step", self._samples(module, data))
-            if can(module, "reconstruct") and images:
-                batch = data.examples(min(self.n, 32), split="val")
-                picture = reconstruction_sheet(module, batch, self.seed)
-                self._write(trainer, "reconstructions", "reconstructions", picture)
-            if can(module, "inpaint") and images:
-                picture = completion_sheet(module, data, min(self.n, 8), self.seed)
-                self._write(trainer, "completions", "completions", picture)
+        sheets: dict[str, Callable[[], Picture.Image]] = {}
+        if can(module, "sample"):
+            sheets["samples"] = lambda: self._samples(module, data)
+        if can(module, "reconstruct") and images:
+            sheets["reconstructions"] = lambda: reconstruction_sheet(
+                module, data.examples(min(self.n, 32), split="val"), self.seed
+            )
+        if can(module, "inpaint") and images:
+            sheets["completions"] = lambda: completion_sheet(
+                module, data, min(self.n, 8), self.seed
+            )
+        for key, sheet in sheets.items():
+            with self.spared(trainer, f"the picture of {key}"), averaged(trainer, module):
+                self._write(trainer, key, sheet())
 
     def _samples(self, module: Any, data: Any) -> Picture.Image:
         return sample_sheet(module, data, self.n, self.seed, self.real, self.points)
 
-    def _write(self, trainer: Any, key: str, prefix: str, picture: Picture.Image) -> None:
-        draw: Callable[[], Picture.Image] = picture.copy
-        name = f"{prefix}_{self._done:06d}.png"
-        if not save_picture(trainer, key, name, draw, quiet=self._failed):
+    def _write(self, trainer: Any, key: str, picture: Picture.Image) -> None:
+        name = f"{'step' if key == 'samples' else key}_{self._done:06d}.png"
+        if not save_picture(trainer, key, name, picture.copy, quiet=self._failed):
             self._failed = True

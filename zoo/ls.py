@@ -86,7 +86,13 @@ def main(argv: list[str] | None = None) -> int:
     if args.data:
         print("\n".join(f"{e.name:<14} {e.about}" for e in registry.data()))
         return 0
-    names = registry.list(args.pattern, family=args.family, taxonomy=args.taxonomy, can=args.can)
+    try:
+        names = registry.list(
+            args.pattern, family=args.family, taxonomy=args.taxonomy, can=args.can
+        )
+    except ValueError as error:
+        print(f"zoo.ls: error: {error}", file=sys.stderr)
+        return 2
     entries = [e for e in registry.entries() if e.name in names]
     if not entries:
         near = registry.suggest(args.pattern, registry.list())

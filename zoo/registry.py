@@ -40,6 +40,9 @@ TAXONOMY = (
     "baseline",
     "hybrid",
 )
+CAPABILITIES = (
+    "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate".split()
+)
 LIKELIHOODS = (
     "exact_mass",
     "exact_density",
@@ -148,8 +151,24 @@ def list(
     Args:
         family: folder name, e.g. ``"gan"``. taxonomy: a node or its beginning, e.g. ``"explicit"``.
             can: capabilities, all required.
+
+    Raises:
+        ValueError: there is no such family, node or capability; with the nearest.
     """
     wanted = {can} if isinstance(can, str) else set(can)
+    families = {*FAMILIES, *(e.family for e, _ in _added.values())}
+    abilities = {*CAPABILITIES, *(c for e in entries() for c in e.can)}
+    for kind, asked, known in (
+        ("family", {family} if family is not None else (), families),
+        ("taxonomy", {taxonomy} if taxonomy is not None else (), TAXONOMY),
+        ("can", wanted, abilities),
+    ):
+        for name in sorted(asked):
+            begun = kind == "taxonomy" and any(node.startswith(name) for node in known)
+            if name not in known and not begun:
+                near = suggest(name, known, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{kind}={name!r} is none of {', '.join(sorted(known))}{hint}")
     return sorted(
         e.name
         for e in entries()

@@ -14,6 +14,10 @@ from tests.callbacks.fakes import POINTS, SPEC, Bound, Gauss, Pair, Recorder, Wi
 from tests.support import Given
 
 
+def values(trainer):
+    return {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+
+
 def still(model):
     """Training that moves nothing."""
     model.configure_optimizers = lambda: torch.optim.SGD(model.parameters(), 0.0)
@@ -125,8 +129,40 @@ def test_models_without_likelihood_are_left_alone_or_refused():
         run(Pair(SPEC), squares(), 1, BitsPerDim(require=True), every=1)
 
 
-def test_terms_of_another_shape_than_the_rows_are_refused():
+def test_terms_of_another_shape_than_the_rows_are_refused(caplog):
     model = Gauss()
     model.log_prob = lambda x, generator=None: x.sum()
+    trainer = run(model, squares(), 2, BitsPerDim(), every=1)
+    assert trainer.global_step == 2 and not values(trainer)
+    assert sum("one value for each of 8 rows" in r for r in caplog.messages) == 1
     with pytest.raises(ValueError, match="one value for each of 8 rows"):
-        run(model, squares(), 1, BitsPerDim(), every=1)
+        trainer.validate(model, squares())
+
+
+def test_a_likelihood_that_fails_on_some_rows_is_left_out_and_training_goes_on(caplog):
+    class Picky(Gauss):
+        calls = 0
+
+        def log_prob(self, x, *, generator=None):
+            self.calls += 1
+            if self.calls == 3:  # of the seven batches of the first validation
+                raise torch.linalg.LinAlgError("singular")
+            return super().log_prob(x)
+
+    logger, data = Recorder(), squares()
+    trainer = run(Picky(), data, 2, BitsPerDim(), every=1, logger=logger)
+    assert logger.steps("val/nll_nats") == [2] and trainer.global_step == 2
+    assert [r for r in caplog.messages if r.startswith("bits_per_dim: the likelihood left out")]
+
+
+def test_a_likelihood_that_is_no_number_is_left_out_with_a_line(caplog):
+    class Lost(Gauss):
+        def log_prob(self, x, *, generator=None):
+            return super().log_prob(x) * math.nan
+
+    found = values(run(Lost(), squares(), 2, BitsPerDim(), every=1))
+    assert {*found} == {"val/first", "val/random"}
+    said = [r for r in caplog.messages if "left out" in r]
+    assert said == [
+        "bits_per_dim: val/nll_nats, val/bits_per_dim left out: not a number for some of the rows"
+    ]

@@ -3,12 +3,13 @@ protocol down.
 """
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from callbacks import EMA, BitsPerDim, Fidelity
+from callbacks import EMA, BitsPerDim, Fidelity, Memorisation
 from tests.callbacks.fakes import (
     POINTS,
     SPEC,
@@ -162,6 +163,8 @@ def test_only_inception_has_the_plain_names(monkeypatch):
             return torch.cat([x.flatten(1), torch.zeros(len(x), 2032)], 1), p
 
     monkeypatch.setattr(extractors, "Inception", Stub)
+    Path("weights.pth").touch()
+    monkeypatch.setenv("ZOO_INCEPTION", "weights.pth")
     found = values(run(Free(), squares(), 1, small(extractor="inception", pixels=False), every=1))
     assert set(found) == {
         f"val/{k}" for k in ("fid", "kid", "is", "precision", "recall", "density", "coverage")
@@ -221,6 +224,63 @@ def test_a_long_evaluation_has_a_bar_and_a_short_one_has_none(monkeypatch, capfd
     monkeypatch.setattr("callbacks.fidelity.PATIENCE", 0.0)
     run(Free(), squares(), 1, small(), every=1)
     assert "fidelity, samples" in capfd.readouterr().err
+
+
+def test_missing_inception_weights_end_a_run_before_its_first_step(tmp_path):
+    model = Free()
+    with pytest.raises(FileNotFoundError, match=r"put weights-.* choose extractor=auto"):
+        run(model, squares(), 3, small(extractor="inception"), every=3)
+    assert not model.terms
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+def test_few_images_are_scored_by_what_so_few_allow(n, caplog):
+    x = torch.arange(n)[:, None, None, None].expand(n, *SPEC.shape) * 0.5
+    data = Given(type(SPEC)((1, 4, 4), None, 0, "few"), x.clone(), batch_size=1)
+    fidelity = small(n_fake=30, parzen=True)
+    trainer = run(Pair(data.spec), data, 2, fidelity, every=1)
+    found = values(trainer)
+    assert trainer.global_step == 2 and all(math.isfinite(v) for v in found.values())
+    for names, least in (("fid kid", 2), ("precision recall density coverage", 4)):
+        for name in names.split():
+            assert (f"val/{name}_pixels" in found) == (n >= least), name
+            said = [r for r in caplog.messages if f"val/{name}_pixels" in r]
+            assert len(said) == (n < least), said  # once, in two validations
+            assert all("left out: " in r and "\n" not in r for r in said)
+    assert ("val/fid_fewnet" in found) == (n >= 2)
+    assert ("val/parzen_nats" in found) == (n >= 2)
+    assert any("scores by auto left out" in r for r in caplog.messages) == (n == 1)
+
+
+def test_images_all_alike_give_no_score_that_is_not_a_number_and_no_network(caplog, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(Path("kept").resolve()))
+    data = Given(SPEC, torch.zeros(40, *SPEC.shape), torch.arange(40) % 3, batch_size=8)
+
+    class Black(Free):
+        def sample(self, n, *, generator=None):
+            return torch.zeros(n, *self.spec.shape)
+
+    found = values(run(Black(), data, 2, small(), Memorisation(n=4, n_fake=20), every=1))
+    assert all(math.isfinite(v) for v in found.values())
+    assert found["val/fid_pixels"] == pytest.approx(0) and found["val/precision_pixels"] == 1
+    assert found["val/nn_ratio_pixels"] == 1 and found["val/nn_auc_pixels"] == 0.5
+    assert not [*Path("kept").glob("*")] and not any("squaresnet" in k for k in found)
+    assert sum("the training images (40) are all alike" in r for r in caplog.messages) == 2
+
+
+def test_images_that_repeat_make_a_perfect_model_perfect():
+    class Perfect(Free):
+        def sample(self, n, *, generator=None):
+            level = torch.randint(1, 4, (n, 1, 1, 1), generator=generator)
+            return level.expand(n, *self.spec.shape).float()
+
+    # 150 squares of three kinds, and blocks of 64, 64 and 22 samples
+    options = {"n_fake": 150, "precision_recall_n": 150}
+    found = values(run(Perfect(), squares(150), 1, small(**options), every=1))
+    for space in ("pixels", "squaresnet"):
+        for name in ("precision", "recall", "coverage"):
+            assert found[f"val/{name}_{space}"] == 1, (name, space)
+        assert found[f"val/density_{space}"] == pytest.approx(1, abs=0.2)
 
 
 def test_impossible_options_are_refused():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo import registry
+from zoo import ls, registry
 from zoo.core import DataSpec, GenerativeModule
 from zoo.registry import Paper, register
 
@@ -21,6 +21,31 @@ def test_listing_filters_by_glob_family_taxonomy_and_capability():
     assert "gan" not in registry.list(can={"sample", "encode"})
     assert registry.list("nothing*") == []
     assert "began" in registry.search("boundary equilibrium")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"can": "smaple"}, "can='smaple' is none of .*; did you mean sample"),
+        ({"can": ["sample", "encod"]}, "can='encod' is none of .*; did you mean encode"),
+        ({"family": "gna"}, "family='gna' is none of .*; did you mean gan"),
+        ({"taxonomy": "implicit dirct"}, "taxonomy='implicit dirct' .*mean implicit direct"),
+    ],
+)
+def test_a_mistyped_filter_is_no_empty_list(asked, said, capsys):
+    with pytest.raises(ValueError, match=said):
+        registry.list(**asked)
+    if isinstance(asked.get("can", ""), str):
+        ((key, value),) = asked.items()
+        assert ls.main([f"--{key}", value]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("spec", [(1, 8, 8), [2], None, 784, {"x": (1, 8, 8)}])
+def test_create_takes_a_spec_and_nothing_else(spec):
+    for name in registry.list():
+        with pytest.raises(TypeError, match=rf"^{name}: spec is a Spec such as DataSpec\("):
+            registry.create(name, spec)
 
 
 def test_entry_read_from_the_source_equals_the_decorators():

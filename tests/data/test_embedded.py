@@ -125,7 +125,7 @@ def test_the_line_mixture_has_its_stated_mean_and_variance():
         (lambda: Digits(size=9), "8, 16, 32, got 9"),
         (lambda: Digits(binarize="soft"), "got 'soft'"),
         (lambda: Toy2D("rings"), "got 'rings'"),
-        (lambda: Toy2D(std=0), "got std=0"),
+        (lambda: Toy2D(std=0), "toy2d: std is positive, got 0"),
     ],
 )
 def test_bad_values_are_refused_with_the_choices(build, words):

@@ -126,7 +126,7 @@ def test_splits_share_out_the_grid_whatever_the_seed():
         ({"shapes": ("circle",)}, "leave them out or set rotations=1, got rotations=4"),
         ({"scales": (0.2, 0.2)}, "different radii"),
         ({"x": 20}, "20 positions a pixel apart need 19 pixels"),
-        ({"x": 0}, "at least 1, got 4, 0 and 8"),
+        ({"x": 0}, "factor_grid: x is at least 1, got 0"),
         ({**SQUARES, "x": 1, "y": 3}, "at least 10 cells"),
     ],
 )

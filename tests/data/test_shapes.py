@@ -275,7 +275,7 @@ def test_the_data_module_serves_what_its_spec_says():
     ("build", "words"),
     [
         (lambda: Shapes(size=24), "16, 32, 64, 128, got 24"),
-        (lambda: Shapes(n=0), "at least 1 scene, got n=0"),
+        (lambda: Shapes(n=0), "shapes: n is at least 1, got 0"),
         (lambda: Shapes(objects=(2, 1)), r"got \[2, 1\]"),
         (lambda: Shapes(background="sea"), "got 'sea'"),
         (lambda: ShapesDataset(3, fields=["voxel"]), "got 'voxel'"),

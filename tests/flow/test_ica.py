@@ -148,7 +148,7 @@ def test_adaptive_prior_knows_the_sign_of_each_kurtosis():
         [data.draw(4000, torch.Generator().manual_seed(i))[:, 0] for i, data in enumerate(sources)],
         1,
     )
-    model = ICA(DataSpec((2,)), adaptive_prior=True, lr=0.0)
+    model = ICA(DataSpec((2,)), adaptive_prior=True, lr=1e-30)
     assert not model.kurtosis.any()
     fit(model, Given(DataSpec((2,)), x, batch_size=500), 20)
     assert (model.kurtosis < 0).tolist() == [False, True]

@@ -296,8 +296,9 @@ def test_the_discriminators_layers_start_scaled_by_the_data():
 def test_the_last_layer_starts_scaled_by_minibatches_as_large_as_trainings():
     x = batch(96)["x"].float()
     for accumulate in (1, 2):
-        model = make(kernels=8, lr_d=0.0, lr_g=0.0, loop=LoopOptions(accumulate=accumulate)).float()
-        fit(model, Given(SPEC, x, batch(96)["y"], batch_size=16), 1)  # a step that moves nothing
+        rates = {"lr_d": 1e-30, "lr_g": 1e-30}  # a step that moves nothing
+        model = make(kernels=8, **rates, loop=LoopOptions(accumulate=accumulate)).float()
+        fit(model, Given(SPEC, x, batch(96)["y"], batch_size=16), 1)
         logits = torch.cat(
             [model.eval().d(SPEC.to_signed(rows)) for rows in x.split(16 // accumulate)]
         )

@@ -2,7 +2,10 @@
 network.
 """
 
+import hashlib
+import pickle
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch
 from tests.support import Given
 from zoo.core.spec import DataSpec
 from zoo.data.digits import Digits
-from zoo.metrics import DataNet, Inception, Pixels, choose, extractors
+from zoo.metrics import DataNet, Inception, Pixels, choose, extractors, inception
 
 SPEC = DataSpec((1, 6, 5), 4, 3, "shapes (small)")
 
@@ -164,7 +167,7 @@ def test_pixel_probabilities_are_scikit_learns_also_with_two_or_missing_classes(
 
 def test_missing_inception_weights_say_which_file_goes_where(tmp_path, monkeypatch):
     with pytest.raises(
-        FileNotFoundError, match=rf"{extractors.INCEPTION_FILE}.*{tmp_path}.*ZOO_INCEPTION"
+        FileNotFoundError, match=rf"{inception.INCEPTION_FILE}.*{tmp_path}.*ZOO_INCEPTION"
     ):
         choose("inception", Digits())
     monkeypatch.setenv("ZOO_INCEPTION", str(tmp_path / "nowhere.pth"))
@@ -182,33 +185,105 @@ def test_nothing_is_downloaded_unless_asked(monkeypatch):
     with pytest.raises(FileNotFoundError):
         choose("inception", Digits())
     assert not asked
-    with pytest.raises(RuntimeError, match="Missing key"):  # the stub's empty weights
+    with pytest.raises(ValueError, match="Missing key"):  # the stub's empty weights
         choose("inception", Digits(), inception_weights="download")
-    assert asked == [extractors.INCEPTION_URL]
+    assert asked == [inception.INCEPTION_URL]
 
 
-def test_inception_files_with_code_inside_are_not_run(tmp_path):
-    import pickle
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("ran"),))
 
-    class Evil:
-        def __reduce__(self):
-            return (print, ("ran",))
 
-    torch.save({"fc.bias": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(pickle.UnpicklingError):
-        Inception(tmp_path / "evil.pth")
+HOSTILE = {
+    "code": lambda file: torch.save({"fc.bias": Evil(), "state": Evil()}, file),
+    "a pickle": lambda file: file.write_bytes(pickle.dumps(Evil(), protocol=2)),
+    "other tensors": lambda file: torch.save({"fc.bias": torch.zeros(3)}, file),
+    "no dict": lambda file: torch.save([torch.zeros(3)], file),
+    "half a file": lambda file: file.write_bytes(b"PK\x03\x04" + bytes(40)),
+    "nothing": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("<html>not found</html>"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_file_that_is_not_inceptions_is_refused_in_one_line_and_runs_nothing(what, tmp_path):
+    HOSTILE[what](tmp_path / "odd.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=r"odd\.pth does not hold .*; fetch https") as caught:
+            Inception(tmp_path / "odd.pth")
+    assert "\n" not in str(caught.value) and not Path("ran").exists()
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_cache_is_refused_in_one_line_and_runs_nothing(what, brief, tmp_path):
+    x, y = shapes()
+    first = DataNet(SPEC, x, y, cache=tmp_path, progress=False)
+    (file,) = tmp_path.glob("*.pt")
+    HOSTILE[what](file)
+    with pytest.warns(UserWarning, match="trained again") as caught:
+        again = DataNet(SPEC, x, y, cache=tmp_path, progress=False)
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+    assert again.weights_hash == first.weights_hash and not Path("ran").exists()
+
+
+def test_a_cache_with_one_changed_weight_is_not_believed(brief, tmp_path):
+    x, y = shapes()
+    first = DataNet(SPEC, x, y, cache=tmp_path, progress=False)
+    (file,) = tmp_path.glob("*.pt")
+    whole = torch.load(file, weights_only=True)
+    changed = {**whole["state"], "scale": whole["state"]["scale"] * 2}
+    other = DataNet(SPEC, x.flip(3), y, cache=tmp_path / "b", progress=False)
+    (others,) = (tmp_path / "b").glob("*.pt")
+    for content in (
+        {**whole, "state": changed},
+        changed,  # without a checksum, as before there was one
+        torch.load(others, weights_only=True),  # right, but of other data
+    ):
+        torch.save(content, file)
+        with pytest.warns(UserWarning, match="was changed.*trained again"):
+            again = DataNet(SPEC, x, y, cache=tmp_path, progress=False)
+        assert again.weights_hash == first.weights_hash != other.weights_hash
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # and what was trained again is kept
+        DataNet(SPEC, x, y, cache=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("n", [1, 20])
+def test_images_all_alike_teach_no_network_and_leave_no_cache(n, labelled, brief, tmp_path):
+    spec = DataSpec((1, 6, 5), 4, 3 if labelled else 0, "black")
+    y = torch.arange(n) % 3 if labelled else None
+    with pytest.raises(ValueError, match=rf"the training images \({n}\) are all alike"):
+        DataNet(spec, torch.zeros(n, 1, 6, 5), y, cache=tmp_path, progress=False)
+    assert not [*tmp_path.iterdir()]
+    features, p = Pixels(spec, torch.zeros(n, 1, 6, 5), y)(torch.zeros(4, 1, 6, 5), spec)
+    assert features.isfinite().all() and (p is None or p.isfinite().all())
+
+
+def test_inception_weights_that_are_not_the_papers_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(inception.Inception, "__init__", lambda self: None)
+    torch.save({"fc.bias": torch.zeros(3)}, tmp_path / "mine.pth")
+    with pytest.warns(UserWarning, match=r"mine\.pth is not the file of the papers \(sha256"):
+        Inception._read(tmp_path / "mine.pth", False)
+    sha = hashlib.sha256((tmp_path / "mine.pth").read_bytes()).hexdigest()
+    monkeypatch.setattr(inception, "INCEPTION_HASH", sha[:8])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Inception._read(tmp_path / "mine.pth", False)
 
 
 def test_auto_takes_inception_where_its_weights_are_found(tmp_path, monkeypatch):
-    file = tmp_path / "hub" / "checkpoints" / extractors.INCEPTION_FILE
+    file = tmp_path / "hub" / "checkpoints" / inception.INCEPTION_FILE
     file.parent.mkdir(parents=True)
     file.write_bytes(b"")
     monkeypatch.setattr(extractors, "Inception", lambda path, download: ("inception", path))
     assert choose("auto", Digits()) == ("inception", None)
-    assert extractors.find_inception() == file
+    assert inception.find_inception() == file
     monkeypatch.setenv("ZOO_INCEPTION", str(tmp_path / "hub"))  # a folder is no file
     with pytest.raises(FileNotFoundError, match="ZOO_INCEPTION"):
-        extractors.find_inception()
+        inception.find_inception()
 
 
 def test_unknown_extractors_are_refused():

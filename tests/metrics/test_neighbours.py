@@ -1,10 +1,14 @@
 """Nearest neighbours are the nearest, whatever the blocks, and copies are told from fresh data."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from tests.support import Given
+from zoo.core.spec import DataSpec
 from zoo.data.digits import Digits
 from zoo.metrics.neighbours import TrainingSet, copying, nearest, pixel_features
 from zoo.show.neighbours import neighbours
@@ -76,6 +80,29 @@ def test_scores_by_hand():
         and found["rate"] == pytest.approx(2 / 3)
         and found["auc"] == pytest.approx(0.5)
     )
+
+
+def test_data_whose_images_repeat_make_no_copyist_and_hide_none():
+    images = torch.randint(17, (30, 1, 8, 8), generator=torch.Generator().manual_seed(0)).float()
+    x = images.repeat(12, 1, 1, 1)  # in every split: fresh images are copies too
+    spec = DataSpec((1, 8, 8), 17)
+    training = TrainingSet(Given(spec, x), pixel_features)
+    assert training.search(x[:50])[0] == {"ratio": 1.0, "rate": 1.0, "auc": 0.5}
+    new = training.search((x[:50] + 1) % 17)[0]
+    assert math.isnan(new["ratio"]) and new["rate"] == 0
+
+
+def test_a_copy_by_features_of_other_batches_is_at_distance_zero():
+    references = rows(1, 100) * 30
+    queries = references[:20] * (1 + torch.finfo(torch.float32).eps)
+    far, index = nearest(queries, [(0, references)], 2)
+    assert (far[:, 0] == 0).all() and (far[:, 1] > 0).all()
+    assert index[:, 0].tolist() == [*range(20)]
+
+
+def test_the_scores_of_copies_are_finite_where_all_is_alike():
+    alike = torch.zeros(30, dtype=torch.float64)
+    assert copying(alike, alike, alike, alike) == {"ratio": 1.0, "rate": 1.0, "auc": 0.5}
 
 
 def test_more_neighbours_than_images_are_refused():

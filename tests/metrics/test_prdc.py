@@ -1,25 +1,27 @@
 """Precision, recall, density and coverage: the expectations of the papers, loops over all pairs,
-strict balls without oneself.
+closed balls without oneself.
 """
 
 import math
+import operator
 
 import pytest
 import torch
 
-from zoo.metrics.prdc import PRDC, prdc, radii
+from zoo.metrics.prdc import PRDC, prdc
 
 
 def rows(n, d=8, seed=0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_agrees_with_loops_over_all_pairs():
+@pytest.mark.parametrize("within", [operator.le, operator.lt], ids=["closed", "open"])
+def test_agrees_with_loops_over_all_pairs_whose_ends_do_not_matter_without_ties(within):
     real, fake, k = rows(12, 2), rows(9, 2, seed=1) * 1.3, 2
     dist = lambda a, b: math.dist(a, b)  # noqa: E731
     r, f = real.tolist(), fake.tolist()
     ball = lambda s, i: sorted(dist(s[i], s[j]) for j in range(len(s)) if j != i)[k - 1]  # noqa: E731
-    inside = [[dist(y, x) < ball(r, i) for i, x in enumerate(r)] for y in f]
+    inside = [[within(dist(y, x), ball(r, i)) for i, x in enumerate(r)] for y in f]
     found = prdc(real, fake, k)
     assert found["precision"].item() == pytest.approx(sum(map(any, inside)) / 9)
     assert found["density"].item() == pytest.approx(sum(map(sum, inside)) / (k * 9))
@@ -27,7 +29,7 @@ def test_agrees_with_loops_over_all_pairs():
         sum(any(row[i] for row in inside) for i in range(12)) / 12
     )
     assert found["recall"].item() == pytest.approx(
-        sum(any(dist(x, y) < ball(f, j) for j, y in enumerate(f)) for x in r) / 12
+        sum(any(within(dist(x, y), ball(f, j)) for j, y in enumerate(f)) for x in r) / 12
     )
 
 
@@ -44,16 +46,50 @@ def test_equal_distributions_have_density_one_and_the_coverage_of_the_formula():
         assert (found.mean() - value).abs() < 3 * found.std() / 60**0.5, name
 
 
-def test_a_copy_of_the_data_is_perfect_except_where_duplicates_leave_no_ball():
-    x = rows(40)
-    found = prdc(x, x.clone())
-    assert [found[k].item() for k in ("precision", "recall", "coverage")] == [1, 1, 1]
-    same = torch.cat(
-        [x[:1].expand(4, -1), x[4:] + 100]
-    )  # four equal points: their third neighbour is at distance 0
-    assert radii(same, 3)[:4].tolist() == [0, 0, 0, 0]
-    found = prdc(same, same.clone())
-    assert found["precision"] == found["recall"] == found["coverage"] == 36 / 40
+SHARES = ("precision", "recall", "coverage")
+
+
+@pytest.mark.parametrize("times", [1, 2, 4, 5, 20])
+def test_a_copy_of_the_data_is_perfect_however_often_points_repeat(times):
+    x = rows(40).repeat(times, 1)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+    found = prdc(x, x[order], k=3)
+    assert [found[k].item() for k in SHARES] == [1, 1, 1]
+
+
+def test_the_closed_ball_is_kynkaanniemis():
+    # equation 1: f(φ, Φ) = 1 where ‖φ - φ'‖ <= ‖φ' - NN_k(φ')‖ for one φ' of Φ
+    real, rim, out = torch.tensor([[0.0], [1.0]]), 2.0, 2.001
+    for at, precision in ((rim, 1), (out, 0)):
+        found = prdc(real, torch.tensor([[at], [at + 50]]), k=1)
+        assert found["precision"] == precision / 2, at
+
+
+def test_a_perfect_model_of_few_points_has_density_one_on_average_and_misses_none():
+    # 30 values drawn 400 times: every ball of radius 0 holds its value's share of both sets
+    values, g = rows(30), torch.Generator().manual_seed(0)
+    runs = [
+        prdc(*(values[torch.randint(30, (400,), generator=g)] for _ in range(2)), k=3)
+        for _ in range(20)
+    ]
+    density = torch.stack([r["density"] for r in runs])
+    assert (density.mean() - 1).abs() < 0.1
+    assert all(r[k] == 1 for r in runs for k in SHARES)
+    half = prdc(values[torch.randint(30, (400,), generator=g)], values[:15].repeat(20, 1), k=3)
+    assert half["precision"] == 1 and half["recall"].item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_equal_images_with_other_last_digits_are_equal():
+    x = (rows(10) * 20).float().repeat(8, 1)
+    digits = 1 + torch.finfo(torch.float32).eps * torch.randint(-1, 2, x.shape).float()
+    found = prdc(x, x * digits, k=3)
+    assert [found[k].item() for k in SHARES] == [1, 1, 1]
+
+
+def test_all_points_alike_give_finite_numbers():
+    found = prdc(torch.zeros(9, 2), torch.zeros(9, 2))
+    assert [found[k].item() for k in SHARES] == [1, 1, 1] and found["density"].isfinite()
+    assert prdc(torch.zeros(9, 2), torch.ones(9, 2))["precision"] == 0
 
 
 def test_a_far_outlier_inflates_precision_but_hardly_density():

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from zoo.bases import AutoregressiveModule
 from zoo.bases.autoregressive import Stream
 from zoo.core import Batch, Label, Spec
-from zoo.core.options import NonNegative
+from zoo.core.options import NonNegative, Positive
 from zoo.registry import Paper, register
 
 MAX_WEIGHTS = 2**26  # beyond, another model is the better choice
@@ -66,7 +66,7 @@ class FVSBN(AutoregressiveModule):
         conditional: bool = False,
         l2: NonNegative = 1e-4,
         solver: Literal["adam", "lbfgs"] = "adam",
-        lr: float = 5e-3,
+        lr: Positive = 5e-3,
     ) -> None:
         super().__init__(spec)
         spec.require("fvsbn", levels=True)

@@ -33,7 +33,7 @@ from torch import Tensor
 from zoo.bases import AutoregressiveModule
 from zoo.bases.autoregressive import Stream
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count
+from zoo.core.options import Count, Positive
 from zoo.nn.gated_conv import GatedStacks
 from zoo.nn.masked_conv import by_dimension, check_width
 from zoo.registry import Paper, register
@@ -78,7 +78,7 @@ class GatedPixelCNN(AutoregressiveModule):
         head: Count = 64,
         conditional: bool = True,
         optimiser: Literal["adam", "rmsprop"] = "adam",
-        lr: float = 2e-3,
+        lr: Positive = 2e-3,
     ) -> None:
         super().__init__(spec)
         spec.require("gated_pixelcnn", levels=True)

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from zoo.bases.autoregressive import MixtureOfOrders, Stream
 from zoo.core import Batch, Label, Spec
-from zoo.core.options import Count
+from zoo.core.options import Count, Positive
 from zoo.registry import Paper, register
 
 MAX_WEIGHTS = 2**26  # of the output layer; beyond, another model is the better choice
@@ -103,7 +103,7 @@ class MADE(MixtureOfOrders):
         connectivity_weights: bool = False,
         conditional: bool = False,
         optimiser: Literal["adam", "adagrad"] = "adam",
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         self.need_levels_of_images()

@@ -30,7 +30,7 @@ from zoo.bases import AutoregressiveModule
 from zoo.bases.autoregressive import Stream, Told
 from zoo.core import Batch, Image, Spec
 from zoo.core.likelihood import bits_per_dim
-from zoo.core.options import Count, Range
+from zoo.core.options import Count, Positive, Range
 from zoo.nn.masked_conv import by_dimension, check_width
 from zoo.nn.pixel_lstm import PixelLSTM, Variant
 from zoo.registry import Paper, register
@@ -96,7 +96,7 @@ class MultiScalePixelRNN(AutoregressiveModule):
         head: Count = 48,
         e: Count = 16,
         optimiser: Literal["adam", "rmsprop"] = "adam",
-        lr: float = 3e-3,
+        lr: Positive = 3e-3,
     ) -> None:
         super().__init__(spec)
         spec.require("multiscale_pixelrnn", levels=True)

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from zoo.bases.autoregressive import MixtureOfOrders, Stream
 from zoo.core import Batch, Spec
-from zoo.core.options import Count
+from zoo.core.options import Count, NonNegative, Positive
 from zoo.nn.gaussian import log_normal
 from zoo.registry import Paper, register
 
@@ -81,10 +81,10 @@ class NADE(MixtureOfOrders):
         shuffled: bool = False,
         orders: Count = 8,
         components: Count = 8,
-        init: float = 0.05,
+        init: NonNegative = 0.05,
         chunk: Count = 16,
         optimiser: Literal["adam", "sgd"] = "adam",
-        lr: float = 3e-3,
+        lr: Positive = 3e-3,
     ) -> None:
         super().__init__(spec)
         self.need_levels_of_images()

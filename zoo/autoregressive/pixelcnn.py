@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from zoo.bases import AutoregressiveModule
 from zoo.bases.autoregressive import Stream
 from zoo.core import Image, Label, Spec
-from zoo.core.options import Count, Whole
+from zoo.core.options import Count, Positive, Whole
 from zoo.nn.masked_conv import ColumnConv, MaskedConv2d, by_dimension, check_width
 from zoo.registry import Paper, register
 
@@ -90,7 +90,7 @@ class PixelCNN(AutoregressiveModule):
         head: Count = 64,
         conditional: bool = False,
         optimiser: Literal["adam", "rmsprop"] = "adam",
-        lr: float = 2e-3,
+        lr: Positive = 2e-3,
     ) -> None:
         super().__init__(spec)
         spec.require("pixelcnn", levels=True)

@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from zoo.bases import AutoregressiveModule
 from zoo.bases.autoregressive import Stream
 from zoo.core import Batch, Image, Label, Spec
-from zoo.core.options import Count, Dropped
+from zoo.core.options import Count, Decay, Dropped, Factor, Positive
 from zoo.nn.likelihood_heads import DiscretisedLogistic
 from zoo.nn.shifted_conv import Conv, PixelConv, Pointwise, RowConv, down_shift, right_shift
 from zoo.nn.weight_norm import measuring
@@ -292,9 +292,9 @@ class PixelCNNpp(AutoregressiveModule):
         components: Count = 5,
         dropout: Dropped = 0.0,
         conditional: bool = False,
-        lr: float = 3e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        decay: float = 1.0,
+        lr: Positive = 3e-3,
+        betas: tuple[Decay, Decay] = (0.9, 0.999),
+        decay: Factor = 1.0,
     ) -> None:
         super().__init__(spec)
         spec.require("pixelcnn_pp", levels=True)

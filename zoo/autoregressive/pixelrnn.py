@@ -32,7 +32,7 @@ from torch import Tensor
 from zoo.bases import AutoregressiveModule
 from zoo.bases.autoregressive import Stream
 from zoo.core import Image, Label, Spec
-from zoo.core.options import Count, Whole
+from zoo.core.options import Count, Positive, Whole
 from zoo.nn.masked_conv import by_dimension, check_width
 from zoo.nn.pixel_lstm import PixelLSTM, Variant
 from zoo.registry import Paper, register
@@ -77,7 +77,7 @@ class PixelRNN(AutoregressiveModule):
         head: Count = 48,
         conditional: bool = False,
         optimiser: Literal["adam", "rmsprop"] = "adam",
-        lr: float = 3e-3,
+        lr: Positive = 3e-3,
     ) -> None:
         super().__init__(spec)
         spec.require("pixelrnn", levels=True)

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from zoo.bases import LossModule
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, NonNegative, Share
+from zoo.core.options import Count, NonNegative, Positive, Share
 from zoo.core.transfer import Classifier
 from zoo.nn.coders import conv_coders
 from zoo.nn.prior import path
@@ -99,7 +99,7 @@ class Autoencoder(LossModule):
         tied: bool = False,
         objective: Literal["l2", "bce"] = "l2",
         denoise: Share = 0.0,
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
         weight_decay: NonNegative = 0.0,
     ) -> None:
         super().__init__(spec)

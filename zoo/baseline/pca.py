@@ -29,6 +29,7 @@ from zoo.core import Batch, Spec
 from zoo.core.options import Count
 from zoo.nn.gaussian import given_known
 from zoo.nn.prior import Source, path
+from zoo.nn.small import full
 from zoo.registry import Paper, register
 
 
@@ -128,18 +129,23 @@ class PCA(DensityEstimator):
 
     # -- likelihood -------------------------------------------------------------------------------
     def log_density(self, y: Tensor) -> Tensor:
-        r = y.flatten(1) - self.mu
-        d, q = self.W.shape
+        mu, W, sigma2 = self._exact()
+        r = full(y.flatten(1)) - mu
+        d, q = W.shape
         m = self._m()
-        wr = r @ self.W
-        maha = (r.square().sum(1) - (wr * torch.linalg.solve(m, wr.T).T).sum(1)) / self.sigma2
-        log_det = torch.linalg.slogdet(m)[1] + (d - q) * self.sigma2.log()  # |C| = |M| σ^2(D-q)
+        wr = r @ W
+        maha = (r.square().sum(1) - (wr * torch.linalg.solve(m, wr.T).T).sum(1)) / sigma2
+        log_det = torch.linalg.slogdet(m)[1] + (d - q) * sigma2.log()  # |C| = |M| σ^2(D-q)
         return -0.5 * (d * math.log(2 * math.pi) + log_det + maha)
 
     def _m(self) -> Tensor:
         """M = WᵀW + σ² I, (q, q)."""
-        eye = torch.eye(self.W.shape[1], dtype=self.W.dtype, device=self.W.device)
-        return self.W.T @ self.W + self.sigma2 * eye
+        _, W, sigma2 = self._exact()
+        return W.T @ W + sigma2 * torch.eye(W.shape[1], dtype=W.dtype, device=W.device)
+
+    def _exact(self) -> tuple[Tensor, Tensor, Tensor]:
+        """μ, W and σ² in single precision or better, as linear algebra needs them."""
+        return full(self.mu), full(self.W), full(self.sigma2)
 
     @property
     def covariance(self) -> Tensor:
@@ -171,7 +177,8 @@ class PCA(DensityEstimator):
 
     def encode(self, x: Tensor) -> Tensor:
         """E[z | y] = M⁻¹ Wᵀ(y - μ), (B, q)."""
-        return torch.linalg.solve(self._m(), self.W.T @ (self.middle(x) - self.mu).T).T
+        mu, W, _ = self._exact()
+        return torch.linalg.solve(self._m(), W.T @ (full(self.middle(x)) - mu).T).T.to(self.W.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
         """μ + W z in the units of ``spec``."""

@@ -10,6 +10,7 @@ import copy
 import functools
 import hashlib
 import inspect
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -160,19 +161,18 @@ def check_options_are_tested(subject: Subject) -> None:
 
 
 def _wrong_values(cls: Any) -> list[tuple[str, Any, Any]]:
-    """A value outside for each option whose type has an outside."""
+    """Values outside for each option whose type has an outside."""
     import typing
 
     from zoo.core.options import fault
 
-    out = []
     hints = typing.get_type_hints(cls.__init__, include_extras=True)
-    for name in registry.parameters(cls):
-        for value in ("no such choice", -1, 0, 2.0):
-            if name in hints and fault(hints[name], value):
-                out.append((name, hints[name], value))
-                break
-    return out
+    return [
+        (name, hints[name], value)
+        for name in registry.parameters(cls)
+        for value in ("no such choice", -1, 0, 2.0, math.nan)
+        if name in hints and fault(hints[name], value)
+    ]
 
 
 @check()

@@ -16,10 +16,7 @@ from zoo.config import layer, merge
 from zoo.core import Batch, GenerativeModule, Spec
 from zoo.core.module import defines
 from zoo.data.base import Split, ZooDataModule
-
-CAPABILITIES = (
-    "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate".split()
-)
+from zoo.registry import CAPABILITIES
 
 
 @dataclass

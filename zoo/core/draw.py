@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.core.asked import check_rows, number
 from zoo.core.batch import Batch
 from zoo.core.module import GenerativeModule
 from zoo.core.noise import seeded
@@ -75,7 +76,7 @@ def draw_fields(
     of ``spec``, by field.
 
     Rows are drawn in blocks of 64, each from its own generator, so row i is the same whatever n and
-    start are.
+    start are. Floating values of 16 bits come in float32, as pictures and metrics need them.
 
     Args:
         told: what the model is told of these n rows, (n, ...) by name, of any type; for labels it
@@ -85,8 +86,7 @@ def draw_fields(
         ValueError: n is not positive, or a field that the model is told is missing or of other
             rows.
     """
-    if n < 1:
-        raise ValueError(f"n is at least 1, got {n}")
+    n = number(model, n)
     given = _told(model, n, start, told)
     parts: list[Any] = []
     with undisturbed(model):
@@ -103,7 +103,7 @@ def draw_fields(
             rows = Batch(rows, BLOCK).to(model.device, model.float_dtype)
             made: Any = model.sample(BLOCK, generator=source, **rows)
             made = {model.makes[0]: made} if isinstance(made, Tensor) else made
-            parts.append({name: v[lo:hi] for name, v in made.items()})
+            parts.append({name: readable(v[lo:hi]) for name, v in made.items()})
     return Batch({name: torch.cat([p[name] for p in parts]) for name in parts[0]}, n)
 
 
@@ -142,7 +142,12 @@ def complete(
         source = seeded(seed, "complete", device=model.device)
         x = x.to(model.device, model.float_dtype)
         rows = given(model, model.inpaint, told or {})
-        return model.inpaint(x, known.to(model.device), generator=source, **rows)
+        return readable(model.inpaint(x, known.to(model.device), generator=source, **rows))
+
+
+def readable(values: Tensor) -> Tensor:
+    """Floating values of 16 bits in float32; all others as they are."""
+    return values.float() if values.is_floating_point() and values.itemsize == 2 else values
 
 
 def _told(model: GenerativeModule, n: int, start: int, told: Told | None) -> dict[str, Tensor]:
@@ -159,9 +164,6 @@ def _told(model: GenerativeModule, n: int, start: int, told: Told | None) -> dic
                 f"{model.model_name} is told {name} ({field}); give "
                 f"told={{{name!r}: (n, ...) rows}}"
             )
-        if len(value) != n:
-            raise ValueError(f"{name} is told of {n} rows, got {len(value)}")
-        if said := field.faults(value.cpu()):
-            raise ValueError(f"{model.model_name} is told {name} ({field}), got {said}")
+        check_rows(model, name, value, n)
         found[name] = value
     return found

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from zoo.core.asked import ASKED, checked
 from zoo.core.batch import Batch
 from zoo.core.lightning import attached, last_step
 from zoo.core.noise import Noise, mix
@@ -56,10 +57,20 @@ class GenerativeModule(LightningModule):
     def __new__(cls, *args: Any, **kwargs: Any):
         module = super().__new__(cls)
         if args or kwargs:  # copy and pickle call without arguments
-            given = {k: v for k, v in bound(cls, module, args, kwargs).items() if k != "spec"}
-            check_options(cls.entry.name if cls.entry else cls.__name__, cls.__init__, given)
+            name = cls.entry.name if cls.entry else cls.__name__
+            given = bound(cls, module, args, kwargs)
+            if not isinstance(spec := given.pop("spec", None), Spec):
+                raise TypeError(
+                    f"{name}: spec is a Spec such as DataSpec((1, 8, 8), 17), got {spec!r:.60}"
+                )
+            check_options(name, cls.__init__, given)
             module.__dict__["params"] = {k: plain(v) for k, v in given.items()}
         return module
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in {*ASKED} & vars(cls).keys():
+            setattr(cls, name, checked(vars(cls)[name]))
 
     def __init__(self, spec: Spec) -> None:
         spec.require(self.model_name, **self.accepts)
@@ -70,6 +81,18 @@ class GenerativeModule(LightningModule):
         # One seed for the whole run, the same on every process, saved with the weights: resuming
         # continues the same noise.
         self.register_buffer("noise_seed", torch.tensor(mix(torch.initial_seed())))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As torch's; buffers in float64 are the state of controllers, whose small steps half
+        precision would lose, and stay what they are in a model that is cast to 16 bits.
+        """
+        exact = {k: b for k, b in self.named_buffers() if b.dtype == torch.float64}
+        super()._apply(fn, recurse)
+        for name, value in exact.items():
+            if (cast := self.get_buffer(name)).itemsize == 2:
+                owner, _, own = name.rpartition(".")
+                setattr(self.get_submodule(owner), own, value.to(cast.device))
+        return self
 
     @property
     def model_name(self) -> str:
@@ -92,6 +115,10 @@ class GenerativeModule(LightningModule):
     def told_in(self, batch: Batch) -> dict[str, Any]:
         """Those fields of a batch: ``self.log_prob(x, **self.told_in(batch))``."""
         return {name: batch[name] for name in self.told}
+
+    def told_faults(self, name: str, value: Tensor) -> str:
+        """What is wrong with rows of a field that it is told; "" if nothing is."""
+        return self.spec[name].faults(value)
 
     def check_told(self) -> None:
         """Raise a ``ValueError`` unless the data have every field that the model is told."""
@@ -202,7 +229,7 @@ class GenerativeModule(LightningModule):
                 {f"train/{k}": v.float() for k, v in self.terms.items() if k not in losses},
                 batch_size=1,
             )
-            self.log("step", float(step), batch_size=1)
+            self.log("step", exactly(step, self), batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if last_step(self.trainer):  # a validation follows it, whatever val_check_interval is
@@ -273,6 +300,14 @@ class GenerativeModule(LightningModule):
         data = self.trainer.datamodule if attached(self) else None  # type: ignore[attr-defined]
         mark = (getattr(data, "found", None) or {}).get("fingerprint")
         return {**self.settings, **({"the data's files": mark} if mark else {})}
+
+
+def exactly(step: int, module: LightningModule) -> Tensor:
+    """A step as a value to log: ``self.log`` keeps a float64 tensor, and rounds plain numbers to
+    float32, which has no odd ones above 2²⁴.
+    """
+    dtype = torch.float32 if module.device.type == "mps" else torch.float64
+    return torch.tensor(step, dtype=dtype, device=module.device)
 
 
 def defines(cls: type, capability: str) -> bool:

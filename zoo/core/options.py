@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, with or without the ends."""
+    """Finite numbers from ``low`` to ``high``, with or without the ends."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -32,12 +32,14 @@ class Range:
     def __contains__(self, value: float) -> bool:
         over = value > self.low if self.above else value >= self.low
         under = value < self.high if self.below else value <= self.high
-        return over and under
+        return math.isfinite(value) and over and under
 
     def __str__(self) -> str:
         if self.high < math.inf:
             left, right = "(" if self.above else "[", ")" if self.below else "]"
             return f"in {left}{self.low:g}, {self.high:g}{right}"
+        if self.low == -math.inf:
+            return "a number"
         if self.above:
             return "positive" if self.low == 0 else f"above {self.low:g}"
         return "not negative" if self.low == 0 else f"at least {self.low:g}"
@@ -50,7 +52,10 @@ Whole = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
-Dropped = Annotated[float, Range(0, 1, below=True)]  # a share of what is dropped, forgotten, kept
+Dropped = Annotated[float, Range(0, 1, below=True)]  # a share of what is dropped, forgotten
+Decay = Annotated[float, Range(0, 1, below=True)]  # of a moving average, a momentum: what is kept
+Factor = Annotated[float, Range(0, 1, above=True)]  # of a rate, at each step
+Real = Annotated[float, Range()]  # any number, negative ones and 0 too
 Prior = Literal["normal", "uniform", "sphere"]
 Norm = Literal["none", "batch", "layer"]
 
@@ -74,6 +79,8 @@ def check_options(owner: str, function: Any, arguments: typing.Mapping[str, Any]
 def fault(hint: Any, value: Any) -> str:
     """What a value should be and is not, by its annotation; "" if nothing is wrong."""
     origin, inside = get_origin(hint), get_args(hint)
+    if hint is bool:
+        return "" if isinstance(value, bool) else "true or false"
     if origin is Literal:
         return "" if value in inside else f"one of {', '.join(map(str, inside))}"
     if origin is Annotated:
@@ -81,9 +88,10 @@ def fault(hint: Any, value: Any) -> str:
         wanted = next((m for m in inside[1:] if isinstance(m, Range)), None)
         if wanted is None:
             return fault(inside[0], value)
-        if inside[0] is int and number and value != int(value):
-            return f"a whole number, {wanted}"
-        return "" if number and value in wanted else str(wanted)
+        if not number or value not in wanted:
+            return str(wanted)
+        whole = inside[0] is not int or value == int(value)
+        return "" if whole else f"a whole number, {wanted}"
     if origin in (typing.Union, types.UnionType):
         said = [fault(h, value) for h in inside if h is not type(None)]
         if (value is None and type(None) in inside) or not all(said):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from zoo.core.batch import ROWS, Batch
 from zoo.core.noise import Noise, seeded
+from zoo.core.options import Count, Whole, bound, check_options
 from zoo.core.processes import own_group
 from zoo.core.spec import Spec, Tokens
 
@@ -38,10 +39,17 @@ class ZooDataModule(LightningDataModule):
         seed: of the order, the splits and the augmentation.
     """
 
-    def __init__(self, batch_size: int = 64, num_workers: int = 0, seed: int = 0) -> None:
+    entry: ClassVar[Any] = None  # set by @register
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        module = super().__new__(cls)
+        if args or kwargs:  # copy and pickle call without arguments
+            name = cls.entry.name if cls.entry else cls.__name__
+            check_options(name, cls.__init__, bound(cls, module, args, kwargs))
+        return module
+
+    def __init__(self, batch_size: Count = 64, num_workers: Whole = 0, seed: Whole = 0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size is at least 1, got {batch_size}")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self._splits: dict[str, Split] | None = None
 

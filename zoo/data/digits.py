@@ -10,6 +10,7 @@ import torch
 
 from zoo.core.batch import Batch
 from zoo.core.noise import Noise
+from zoo.core.options import Count, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule, split_rows
 from zoo.data.transforms import binarise, check_binarise, resize_levels, shift
@@ -38,17 +39,19 @@ class Digits(ZooDataModule):
 
     def __init__(
         self,
-        size: int = 8,
+        size: Count = 8,
         binarize: str = "none",
-        shift: int = 0,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
+        shift: Whole = 0,
+        batch_size: Count = 64,
+        num_workers: Whole = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if size not in SIZES:
             raise ValueError(f"digits come in sizes {', '.join(map(str, SIZES))}, got {size}")
         check_binarise(binarize)
+        if shift >= size:
+            raise ValueError(f"digits of {size} pixels are shifted by fewer, got shift={shift}")
         self.size, self.binarize, self.shift = size, binarize, shift
 
     @cached_property

@@ -8,17 +8,20 @@ import math
 import warnings
 from functools import cached_property
 from itertools import product
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from zoo.core.options import Count, Range, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule, split_rows
 from zoo.data.scene import REACH, SHAPES, SUB, centres, inside
 from zoo.registry import register
 
 SIZES = (16, 32, 64)
+Radius = Annotated[float, Range(0, 0.5, above=True)]
 TURNS = {
     "square": 4,
     "cross": 4,
@@ -56,25 +59,23 @@ class FactorGrid(ZooDataModule):
 
     def __init__(
         self,
-        size: int = 32,
+        size: Count = 32,
         shapes: tuple[str, ...] = ("square", "triangle", "cross"),
-        scales: tuple[float, ...] = (0.15, 0.2, 0.26),
-        rotations: int = 4,
-        x: int = 8,
-        y: int = 8,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
+        scales: tuple[Radius, ...] = (0.15, 0.2, 0.26),
+        rotations: Count = 4,
+        x: Count = 8,
+        y: Count = 8,
+        batch_size: Count = 64,
+        num_workers: Whole = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if size not in SIZES:
             raise ValueError(f"factor_grid comes in sizes {', '.join(map(str, SIZES))}, got {size}")
         if not shapes or len({*shapes}) < len(shapes) or not {*shapes} <= {*SHAPES}:
             raise ValueError(f"shapes are different ones of {', '.join(SHAPES)}, got {[*shapes]}")
-        if not scales or len({*scales}) < len(scales) or not all(0 < r <= 0.5 for r in scales):
+        if not scales or len({*scales}) < len(scales):
             raise ValueError(f"scales are different radii in (0, 0.5], got {[*scales]}")
-        if min(rotations, x, y) < 1:
-            raise ValueError(f"rotations, x and y are at least 1, got {rotations}, {x} and {y}")
         if rotations > 1 and {*shapes} & {"circle", "ring"}:
             raise ValueError(
                 f"a turned circle or ring is the same image: leave them out or set rotations=1, "

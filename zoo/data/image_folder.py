@@ -9,6 +9,7 @@ import warnings
 import zipfile
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,11 +19,13 @@ from tqdm.auto import tqdm
 
 from zoo.core.batch import Batch
 from zoo.core.noise import Noise
+from zoo.core.options import Count, Range, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule, split_rows
 from zoo.data.transforms import flipped
 from zoo.registry import register
 
+Part = Annotated[float, Range(0, 1, above=True, below=True)]  # of all images
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 IN_MEMORY = 1 << 30  # bytes of decoded images that are kept in memory
 
@@ -53,27 +56,21 @@ class ImageFolder(ZooDataModule):
     def __init__(
         self,
         root: str,
-        size: int = 32,
-        channels: int = 3,
+        size: Count = 32,
+        channels: Literal[1, 3] = 3,
         crop: str = "centre",
         flip: bool = False,
-        val: float = 0.1,
-        test: float = 0.1,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
+        val: Part = 0.1,
+        test: Part = 0.1,
+        batch_size: Count = 64,
+        num_workers: Whole = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
-        if size < 1 or channels not in (1, 3):
-            raise ValueError(
-                f"size is positive and channels 1 or 3, got size={size}, channels={channels}"
-            )
         if crop not in ("centre", "none"):
             raise ValueError(f"crop is centre or none, got {crop!r}")
-        if not (val > 0 and test > 0 and val + test < 1):
-            raise ValueError(
-                f"val and test are positive shares below 1 together, got {val} and {test}"
-            )
+        if val + test >= 1:
+            raise ValueError(f"val and test are shares below 1 together, got {val} and {test}")
         self.root, self.size, self.channels, self.crop, self.flip, self.shares = (
             Path(root).expanduser(),
             size,

@@ -13,6 +13,7 @@ import torch
 
 from zoo.core.batch import Batch
 from zoo.core.noise import Noise
+from zoo.core.options import Count, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
 from zoo.data.transforms import binarise, check_binarise, flipped, resize_levels
@@ -44,17 +45,15 @@ class TorchvisionImages(ZooDataModule):
     def __init__(
         self,
         root: str | None = None,
-        size: int = 0,
+        size: Whole = 0,
         binarize: str = "none",
         flip: bool = False,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
+        batch_size: Count = 64,
+        num_workers: Whole = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         check_binarise(binarize)
-        if size < 0:
-            raise ValueError(f"size is a number of pixels, or 0 for the original, got {size}")
         self.root, self.size, self.binarize, self.flip = root, size, binarize, flip
 
     @cached_property

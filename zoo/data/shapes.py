@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from zoo.core.options import Count, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
 from zoo.data.scene import SHAPES, SIZES, Options, ShapesDataset, class_id, render
@@ -42,28 +43,24 @@ class Shapes(ZooDataModule):
 
     def __init__(
         self,
-        size: int = 32,
-        n: int = 4096,
-        n_val: int = 512,
-        n_test: int = 512,
-        objects: tuple[int, int] = (1, 1),
+        size: Count = 32,
+        n: Count = 4096,
+        n_val: Count = 512,
+        n_test: Count = 512,
+        objects: tuple[Count, Count] = (1, 1),
         background: str = "plain",
         transients: bool = False,
         hats: bool = True,
         stripes: bool = True,
         outlines: bool = True,
         pointer: bool = False,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
+        batch_size: Count = 64,
+        num_workers: Whole = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if size not in SIZES:
             raise ValueError(f"shapes come in sizes {', '.join(map(str, SIZES))}, got {size}")
-        if min(n, n_val, n_test) < 1:
-            raise ValueError(
-                f"every split has at least 1 scene, got n={n}, n_val={n_val}, n_test={n_test}"
-            )
         self.size, self.sizes = size, {"train": n, "val": n_val, "test": n_test}
         low, high = objects
         self.options = Options(

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from zoo.core.noise import seeded
+from zoo.core.options import Count, Range, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
 from zoo.registry import register
@@ -42,17 +44,15 @@ class Sources(ZooDataModule):
     def __init__(
         self,
         kind: str = "laplace",
-        dim: int = 4,
-        size: int = 50_000,
-        batch_size: int = 256,
-        num_workers: int = 0,
-        seed: int = 0,
+        dim: Annotated[int, Range(2)] = 4,
+        size: Annotated[int, Range(10)] = 50_000,
+        batch_size: Count = 256,
+        num_workers: Whole = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if kind not in KINDS:
             raise ValueError(f"kind is one of {', '.join(KINDS)}, got {kind!r}")
-        if dim < 2 or size < 10:
-            raise ValueError(f"dim is at least 2 and size at least 10, got dim={dim}, size={size}")
         self.kind, self.dim, self.size = kind, dim, size
 
     @cached_property

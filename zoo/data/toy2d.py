@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from zoo.core.noise import seeded
+from zoo.core.options import Count, Positive, Range, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
 from zoo.registry import register
@@ -44,18 +46,16 @@ class Toy2D(ZooDataModule):
     def __init__(
         self,
         kind: str = "ring",
-        std: float = 0.05,
-        size: int = 50_000,
+        std: Positive = 0.05,
+        size: Annotated[int, Range(10)] = 50_000,
         labelled: bool = False,
-        batch_size: int = 256,
-        num_workers: int = 0,
-        seed: int = 0,
+        batch_size: Count = 256,
+        num_workers: Whole = 0,
+        seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         if kind not in KINDS:
             raise ValueError(f"toy2d's kind is one of {', '.join(KINDS)}, got {kind!r}")
-        if not std > 0 or size < 10:
-            raise ValueError(f"std is positive and size at least 10, got std={std}, size={size}")
         if labelled and kind not in ("ring", "grid"):
             raise ValueError(f"the points of {kind} have no classes: labelled is for ring and grid")
         self.kind, self.std, self.size, self.labelled = kind, std, size, labelled

@@ -187,7 +187,7 @@ class FFJORD(FlowModule):
         jacobian: NonNegative = 0.0,
         alpha: Annotated[float, Range(0, 0.5, above=True, below=True)] = 0.05,
         draws: Count = 4,
-        lr: float = 3e-3,
+        lr: Positive = 3e-3,
         warmup: Whole = 0,
     ) -> None:
         super().__init__(spec)

@@ -40,8 +40,9 @@ from zoo.bases.flow import standard_normal
 from zoo.core import Batch, Image, Label, Spec
 from zoo.core.likelihood import bits_per_dim, dequantise, row_noise
 from zoo.core.noise import seeded
-from zoo.core.options import Count, NonNegative, Whole
+from zoo.core.options import Count, NonNegative, Positive, Whole
 from zoo.nn.prior import Draw
+from zoo.nn.small import full
 from zoo.registry import Paper, register
 
 
@@ -128,7 +129,7 @@ class Mixing(nn.Module):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """W, and the sum of ln|det W|."""
-        return self.w, torch.linalg.slogdet(self.w)[1].sum()
+        return self.w, torch.linalg.slogdet(full(self.w))[1].sum()
 
 
 class LUMixing(nn.Module):
@@ -208,7 +209,7 @@ class Level(nn.Module):
 
     def inverse(self, h: Tensor) -> tuple[Tensor, Tensor]:
         w, log_det = self.mixing()
-        w = torch.linalg.inv(w) * (-self.s).exp()[:, :, None]
+        w = torch.linalg.inv(full(w)).to(w.dtype) * (-self.s).exp()[:, :, None]
         total = -(h.shape[2] * h.shape[3] * (log_det + self.s.sum())).expand(len(h))
         for k in reversed(range(len(self.couplings))):
             h, term = self.couplings[k].inverse(h)
@@ -266,7 +267,7 @@ class Glow(FlowModule):
         classifier_weight: NonNegative = 0.0,
         draws: Count = 4,
         optimiser: Literal["adam", "adamax"] = "adam",
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
         warmup: Whole = 0,
     ) -> None:
         super().__init__(spec)

@@ -32,8 +32,9 @@ from torch.nn import functional as F
 from zoo.bases import FlowModule
 from zoo.bases.flow import standard_normal
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, Whole
+from zoo.core.options import Count, Positive, Whole
 from zoo.nn.prior import Source
+from zoo.nn.small import full
 from zoo.registry import Paper, register
 
 
@@ -134,7 +135,7 @@ class ICA(FlowModule):
         adaptive_prior: bool = False,
         optimiser: Literal["adam", "sgd", "natural_gradient"] = "adam",
         draws: Count = 4,
-        lr: float = 1e-2,
+        lr: Positive = 1e-2,
     ) -> None:
         super().__init__(spec)
         self.need_levels_of_images()
@@ -177,7 +178,7 @@ class ICA(FlowModule):
         """s, (B, D), and log|det ds/dv|, (B,)."""
         h, log_det = v.flatten(1) - self.mu, v.new_zeros(len(v))
         for i, w in enumerate(self.matrices):
-            h, log_det = h @ w.T, log_det + torch.linalg.slogdet(w)[1]
+            h, log_det = h @ w.T, log_det + torch.linalg.slogdet(full(w))[1]
             if i < len(self.eps):
                 h, term = sinh_arcsinh(h, self.log_delta[i].exp(), self.eps[i])
                 log_det = log_det + term.sum(1)
@@ -190,7 +191,8 @@ class ICA(FlowModule):
             if i < len(self.eps):
                 h = sinh_arcsinh_inverse(h, self.log_delta[i].exp(), self.eps[i])
                 log_det = log_det - sinh_arcsinh(h, self.log_delta[i].exp(), self.eps[i])[1].sum(1)
-            h, log_det = torch.linalg.solve(w, h.T).T, log_det - torch.linalg.slogdet(w)[1]
+            h, w = torch.linalg.solve(full(w), full(h).T).T, full(w)
+            log_det = log_det - torch.linalg.slogdet(w)[1]
         return (h + self.mu).view(-1, *self.spec.shape), log_det
 
     # -- the prior --------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ class ICA(FlowModule):
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         terms = super().evaluate(batch, generator)
         if len(self.matrices) == 1:
-            terms["cond_number"] = torch.linalg.cond(self.matrices[0]).expand(len(batch["x"]))
+            terms["cond_number"] = torch.linalg.cond(full(self.matrices[0])).expand(len(batch["x"]))
         return terms
 
     # -- optimisers -------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from zoo.bases import FlowModule
 from zoo.core import Batch, Spec
 from zoo.core.likelihood import quantise
-from zoo.core.options import Count, Positive
+from zoo.core.options import Count, Decay, Positive
 from zoo.nn.prior import Source
 from zoo.registry import Paper, register
 
@@ -97,9 +97,9 @@ class NICE(FlowModule):
         inpaint_steps: Count = 500,
         inpaint_step: Positive = 0.01,
         draws: Count = 4,
-        lr: float = 1e-3,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
+        lr: Positive = 1e-3,
+        beta2: Decay = 0.999,
+        eps: Positive = 1e-8,
     ) -> None:
         super().__init__(spec)
         self.need_levels_of_images()

@@ -36,7 +36,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from zoo.bases import FlowModule
 from zoo.core import Batch, Image, Spec
 from zoo.core.likelihood import inverse_logit_transform, logit_transform
-from zoo.core.options import Count, Range, Whole
+from zoo.core.options import Count, NonNegative, Positive, Range, Whole
 from zoo.registry import Paper, register
 
 
@@ -263,9 +263,9 @@ class RealNVP(FlowModule):
         blocks: Whole = 0,
         batch_norm: bool = False,
         alpha: Annotated[float, Range(0, 0.5, above=True, below=True)] = 0.05,
-        l2: float = 0.0,
+        l2: NonNegative = 0.0,
         draws: Count = 4,
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         self.need_levels_of_images()

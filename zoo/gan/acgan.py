@@ -37,7 +37,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Label, Spec, Vector
-from zoo.core.options import Count, Dropped, NonNegative, Norm, Prior
+from zoo.core.options import Count, Decay, Dropped, NonNegative, Norm, Positive, Prior
 from zoo.nn import small
 from zoo.nn.adversarial_losses import divergence
 from zoo.nn.prior import Draw, path
@@ -175,9 +175,9 @@ class ACGAN(GeneratorModule):
         k: Count = 1,
         w_d: NonNegative = 1.0,
         w_g: NonNegative = 1.0,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         if arch == "paper":

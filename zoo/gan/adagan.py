@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from zoo.bases import Adversary, LoopOptions, Loss, Phase, StagedModule, Terms
 from zoo.core import Batch, Spec
 from zoo.core.noise import mix, seeded
-from zoo.core.options import Count, Prior, Range
+from zoo.core.options import Count, Decay, Positive, Prior, Range
 from zoo.core.transfer import fresh
 from zoo.nn import small
 from zoo.nn.adversarial_losses import divergence
@@ -151,11 +151,11 @@ class AdaGAN(StagedModule):
         beta: Literal["uniform", "constant"] = "uniform",
         beta_constant: Annotated[float, Range(0, 1, above=True, below=True)] = 0.5,
         mix_steps: Count = 300,
-        lr_mix: float = 1e-3,
+        lr_mix: Positive = 1e-3,
         k: Count = 1,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(

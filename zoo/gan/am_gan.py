@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Label, Spec, Vector
-from zoo.core.options import Count, Norm, Prior
+from zoo.core.options import Count, Decay, Norm, Positive, Prior
 from zoo.nn import small
 from zoo.nn.prior import Draw, path
 from zoo.registry import Paper, register
@@ -119,9 +119,9 @@ class AMGAN(GeneratorModule):
         norm_d: Norm = "none",
         prior: Prior = "normal",
         k: Count = 1,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(

@@ -44,7 +44,7 @@ from torch.nn import functional as F
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, Dropped, Norm, Prior, Range
+from zoo.core.options import Count, Decay, Dropped, Norm, Positive, Prior, Range
 from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
@@ -129,9 +129,9 @@ class BGAN(GeneratorModule):
         norm: Norm = "none",
         prior: Prior = "normal",
         k: Count = 2,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(

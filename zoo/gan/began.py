@@ -39,7 +39,7 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Range, Whole
+from zoo.core.options import Count, Decay, NonNegative, Positive, Range, Whole
 from zoo.nn.prior import path
 from zoo.registry import Paper, register
 
@@ -219,13 +219,13 @@ class BEGAN(GeneratorModule):
         width: Count = 256,
         base: Count = 4,
         gamma: Annotated[float, Range(0, 1, above=True)] = 1.0,
-        lambda_k: float = 0.05,
+        lambda_k: NonNegative = 0.05,
         k: Count = 1,
         eta: Literal[1, 2] = 1,
-        lr_d: float = 1.5e-4,
-        lr_g: float = 1.5e-3,
-        beta1: float = 0.0,
-        beta2: float = 0.999,
+        lr_d: Positive = 1.5e-4,
+        lr_g: Positive = 1.5e-3,
+        beta1: Decay = 0.0,
+        beta2: Decay = 0.999,
         halve_every: Whole = 1500,
         interval: Whole = 0,
         skip: bool = False,

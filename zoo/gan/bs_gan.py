@@ -43,7 +43,7 @@ from torch.optim import Optimizer
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Prior, Range
+from zoo.core.options import Count, Decay, Positive, Prior, Range
 from zoo.nn import small
 from zoo.nn.adversarial_losses import divergence
 from zoo.nn.prior import Draw
@@ -184,9 +184,9 @@ class BSGAN(GeneratorModule):
         prior: Prior = "normal",
         k: Count = 1,
         optimiser: Literal["adam", "rmsprop"] = "adam",
-        lr_d: float = 1e-3,
-        lr_g: float = 1e-3,
-        beta1: float = 0.5,
+        lr_d: Positive = 1e-3,
+        lr_g: Positive = 1e-3,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         if mode == "continuous" and arch == "conv":

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from zoo.bases import Adversary, FewLabels, GeneratorModule, LoopOptions, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, NonNegative, Norm, Prior, Whole
+from zoo.core.options import Count, Decay, NonNegative, Norm, Positive, Prior, Whole
 from zoo.nn import small
 from zoo.nn.prior import Source
 from zoo.nn.votes import Votes
@@ -149,7 +149,7 @@ class CatGAN(FewLabels, GeneratorModule):
         mode: Literal["unsup", "semi"] = "unsup",
         classes: Whole = 0,
         labels: Count | None = None,
-        lam: float = 1.0,
+        lam: NonNegative = 1.0,
         arch: Literal["mlp", "conv"] = "mlp",
         hidden_d: Sequence[Count] = (128, 128),
         hidden_g: Sequence[Count] = (128, 128),
@@ -161,9 +161,9 @@ class CatGAN(FewLabels, GeneratorModule):
         prior: Prior = "normal",
         k: Count = 1,
         cross_rank: Literal["gather", "local"] = "gather",
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         if mode == "semi" and not spec.num_classes:

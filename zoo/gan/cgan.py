@@ -25,7 +25,7 @@ Notes      ``arch="mlp"`` has the paper's shape: in G the code and the class eac
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Label, Spec, Vector
-from zoo.core.options import Count, Dropped, Prior
+from zoo.core.options import Count, Decay, Dropped, Positive, Prior, Range
 from zoo.nn.adversarial_losses import divergence
 from zoo.nn.maxout import Maxout
 from zoo.nn.prior import Draw, path
@@ -186,11 +186,11 @@ class CGAN(GeneratorModule):
         mismatch: bool = False,
         k: Count = 1,
         optimiser: Literal["adam", "sgd"] = "adam",
-        lr_d: float = 1e-3,
-        lr_g: float = 1e-3,
-        beta1: float = 0.5,
-        lr_decay: float = 1.00004,
-        momentum_end: float = 0.7,
+        lr_d: Positive = 1e-3,
+        lr_g: Positive = 1e-3,
+        beta1: Decay = 0.5,
+        lr_decay: Annotated[float, Range(1)] = 1.00004,
+        momentum_end: Decay = 0.7,
         momentum_steps: Count = 125_000,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
@@ -220,6 +220,10 @@ class CGAN(GeneratorModule):
             d = Joined(ConvDiscriminator((shape[0] + classes, *shape[1:]), width))
         seen = [shape, (classes,)]
         self.d = Adversary(self, d, LOSSES[g_loss], inputs=seen, watch=divergence)
+
+    def told_faults(self, name: str, value: Tensor) -> str:
+        mixed = value.is_floating_point() and value.shape[1:] == (self.spec.num_classes,)
+        return "" if mixed else super().told_faults(name, value)
 
     # -- losses -----------------------------------------------------------------------------------
     def one_hot(self, y: Tensor) -> Tensor:

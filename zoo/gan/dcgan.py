@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Prior
+from zoo.core.options import Count, Decay, Positive, Prior
 from zoo.nn.adversarial_losses import divergence
 from zoo.nn.small import ConvDiscriminator, ConvGenerator, initialise
 from zoo.registry import Paper, register
@@ -92,9 +92,9 @@ class DCGAN(GeneratorModule):
         prior: Prior = "uniform",
         g_loss: Literal["nonsat", "minimax"] = "nonsat",
         k: Count = 1,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, NonNegative, Norm, Positive, Prior, Whole
+from zoo.core.options import Count, Decay, NonNegative, Norm, Positive, Prior, Whole
 from zoo.nn import small
 from zoo.registry import Paper, register
 
@@ -180,9 +180,9 @@ class EBGAN(GeneratorModule):
         cross_rank: Literal["gather", "local"] = "gather",
         prior: Prior = "normal",
         k: Count = 1,
-        lr_d: float = 1e-3,
-        lr_g: float = 1e-3,
-        beta1: float = 0.5,
+        lr_d: Positive = 1e-3,
+        lr_g: Positive = 1e-3,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(

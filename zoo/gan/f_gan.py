@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Prior
+from zoo.core.options import Count, Decay, Positive, Prior, Real
 from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
@@ -264,7 +264,7 @@ class FGAN(GeneratorModule):
         self,
         spec: Spec,
         divergence: Name = "js",
-        alpha: float = 1.5,
+        alpha: Real = 1.5,
         arch: Literal["small", "paper", "line"] = "small",
         latent: Count | None = None,
         width: Count | None = None,
@@ -272,9 +272,9 @@ class FGAN(GeneratorModule):
         g_loss: Literal["nonsat", "minimax"] = "nonsat",
         simultaneous: bool = True,
         k: Count = 1,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         if simultaneous and k > 1:

@@ -24,7 +24,7 @@ Notes      The default is Adam on MLPs for vectors, and on small convolutional n
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Prior
+from zoo.core.options import Count, Decay, Positive, Prior, Range
 from zoo.nn import small
 from zoo.nn.adversarial_losses import divergence
 from zoo.nn.maxout import Maxout
@@ -128,11 +128,11 @@ class GAN(GeneratorModule):
         g_loss: Literal["nonsat", "minimax"] = "nonsat",
         k: Count = 1,
         optimiser: Literal["adam", "sgd"] = "adam",
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
-        lr_decay: float = 1.000004,
-        momentum_end: float = 0.7,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
+        lr_decay: Annotated[float, Range(1)] = 1.000004,
+        momentum_end: Decay = 0.7,
         momentum_steps: Count = 125_000,
         loop: LoopOptions = LoopOptions(),
     ) -> None:

@@ -32,7 +32,7 @@ from torch.optim import Optimizer
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, Norm, Positive, Prior
+from zoo.core.options import Count, Decay, Norm, Positive, Prior, Share
 from zoo.nn import small
 from zoo.nn.adversarial_losses import accuracy
 from zoo.registry import Paper, register
@@ -76,7 +76,7 @@ class GeometricGAN(GeneratorModule):
         spec: Spec,
         c: Positive | None = 1000.0,
         g_loss: Literal["linear", "leaky"] = "linear",
-        leak: float = 0.1,
+        leak: Share = 0.1,
         latent: Count | None = None,
         width: Count | None = None,
         kernel: Literal[4, 5] = 4,
@@ -85,10 +85,10 @@ class GeometricGAN(GeneratorModule):
         prior: Prior = "normal",
         k: Count = 1,
         optimiser: Literal["adam", "rmsprop"] = "adam",
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.0,
-        beta2: float = 0.9,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.0,
+        beta2: Decay = 0.9,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(

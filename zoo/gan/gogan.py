@@ -40,7 +40,7 @@ from torch.optim import Optimizer
 
 from zoo.bases import Adversary, LoopOptions, Loss, Phase, StagedModule, Terms
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, NonNegative, Norm, Positive, Prior
+from zoo.core.options import Count, Decay, NonNegative, Norm, Positive, Prior
 from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
@@ -114,9 +114,9 @@ class GoGAN(StagedModule):
         rank_scorer: Literal["new", "old"] = "new",
         c: Positive = 0.3,
         k: Count = 5,
-        lr_d: float = 5e-4,
-        lr_g: float = 2e-4,
-        alpha: float = 0.99,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 2e-4,
+        alpha: Decay = 0.99,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g)
@@ -211,7 +211,7 @@ class GoGAN(StagedModule):
         *,
         generator: torch.Generator | None = None,
         steps: int = 500,
-        lr: float = 0.05,
+        lr: Positive = 0.05,
         realism: float = 0.1,
     ) -> Tensor:
         """x completed where ``known`` is False, by a search of ``steps`` Adam steps for its code,

@@ -46,7 +46,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from zoo.bases import Adversary, FewLabels, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Dropped, NonNegative, Prior, Whole
+from zoo.core.options import Count, Decay, Dropped, NonNegative, Positive, Prior, Whole
 from zoo.nn import small
 from zoo.nn.adversarial_losses import divergence
 from zoo.nn.minibatch import MinibatchDiscrimination
@@ -262,11 +262,11 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         cross_rank: Literal["gather", "local"] = "gather",
         prior: Prior = "normal",
         k: Count = 1,
-        lr_d: float = 1e-3,
-        lr_g: float = 1e-3,
+        lr_d: Positive = 1e-3,
+        lr_g: Positive = 1e-3,
         decay_start: Whole = 0,
         decay_end: Whole = 0,
-        beta1: float = 0.5,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         if (decay_start or decay_end) and not decay_start < decay_end:

@@ -42,7 +42,7 @@ from torch.nn import functional as F
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, NonNegative, Prior, Whole
+from zoo.core.options import Count, Decay, NonNegative, Positive, Prior, Whole
 from zoo.nn import small
 from zoo.nn.adversarial_losses import divergence
 from zoo.nn.gaussian import log_normal, soft_clamp
@@ -180,9 +180,9 @@ class InfoGAN(GeneratorModule):
         prior: Prior = "normal",
         g_loss: Literal["nonsat", "minimax"] = "nonsat",
         k: Count = 1,
-        lr_d: float = 5e-4,
-        lr_g: float = 1e-3,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 1e-3,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         categories = categories or spec.num_classes or 10

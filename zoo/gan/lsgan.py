@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Prior
+from zoo.core.options import Count, Decay, Positive, Prior, Real
 from zoo.nn import small
 from zoo.nn.adversarial_losses import accuracy
 from zoo.registry import Paper, register
@@ -118,13 +118,13 @@ class LSGAN(GeneratorModule):
         latent: Count | None = None,
         width: Count | None = None,
         prior: Prior = "normal",
-        a: float = 0.0,
-        b: float = 1.0,
-        c: float = 1.0,
+        a: Real = 0.0,
+        b: Real = 1.0,
+        c: Real = 1.0,
         k: Count = 1,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.5,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         if a == b:

@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, Norm, Positive, Prior
+from zoo.core.options import Count, Decay, Norm, Positive, Prior
 from zoo.nn import small
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
@@ -77,9 +77,9 @@ class WGAN(GeneratorModule):
         c: Positive = 0.1,
         k: Count = 5,
         bursts: bool = False,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        alpha: float = 0.99,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        alpha: Decay = 0.99,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(spec, loop, latent=latent, prior=prior, k=k, lr_d=lr_d, lr_g=lr_g)

@@ -33,7 +33,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, NonNegative, Norm, Prior, Whole
+from zoo.core.options import Count, Decay, NonNegative, Norm, Positive, Prior, Whole
 from zoo.nn import small
 from zoo.nn.penalties import squared_gradient_norm
 from zoo.nn.prior import Draw
@@ -189,10 +189,10 @@ class WGANGP(GeneratorModule):
         prior: Prior = "normal",
         lam: NonNegative = 1.0,
         k: Count = 5,
-        lr_d: float = 5e-4,
-        lr_g: float = 5e-4,
-        beta1: float = 0.0,
-        beta2: float = 0.9,
+        lr_d: Positive = 5e-4,
+        lr_g: Positive = 5e-4,
+        beta1: Decay = 0.0,
+        beta2: Decay = 0.9,
         decay_steps: Whole = 0,
         loop: LoopOptions = LoopOptions(),
     ) -> None:

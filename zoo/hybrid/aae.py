@@ -45,10 +45,11 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from zoo.bases import AdversarialModule, Adversary, FewLabels, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, Whole
+from zoo.core.options import Count, Positive, Whole
 from zoo.nn.coders import mlp
 from zoo.nn.gaussian import reparameterise, soft_clamp
 from zoo.nn.prior import Draw, Source, path
+from zoo.nn.small import full
 from zoo.registry import Paper, register
 
 COMPONENTS = 10
@@ -79,7 +80,7 @@ def mmd(a: Tensor, b: Tensor) -> Tensor:
     """Squared maximum mean discrepancy, unbiased, of two samples of equal size; gaussian kernel
     with the median distance as bandwidth.
     """
-    n, both = len(a), torch.cat([a, b])
+    n, both = len(a), full(torch.cat([a, b]))
     distance = torch.cdist(both, both).square()
     kernel = (-distance / (2 * distance[distance > 0].median())).exp()
     aa, bb, ab = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
@@ -143,7 +144,7 @@ class AAE(FewLabels, AdversarialModule):
         spec: Spec,
         mode: Literal["unsup", "label_reg", "sup", "semi", "cluster"] = "unsup",
         prior: Literal["gaussian", "mixture", "swiss_roll"] = "gaussian",
-        std: float = 1.0,
+        std: Positive = 1.0,
         latent: Count = 8,
         q: Literal["point", "gaussian", "noise"] = "point",
         classes: Whole = 0,
@@ -152,9 +153,9 @@ class AAE(FewLabels, AdversarialModule):
         layers: Count = 2,
         recon: Literal["l2", "bce"] = "l2",
         optimiser: Literal["adam", "sgd"] = "adam",
-        lr: float = 1e-3,
-        lr_adv: float = 2e-4,
-        lr_label: float = 1e-3,
+        lr: Positive = 1e-3,
+        lr_adv: Positive = 2e-4,
+        lr_label: Positive = 1e-3,
         decay_every: Whole = 1500,
         loop: LoopOptions = LoopOptions(),
     ) -> None:

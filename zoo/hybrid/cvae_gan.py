@@ -42,7 +42,7 @@ from torch.optim import Optimizer
 
 from zoo.bases import AdversarialModule, Adversary, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Label, Spec
-from zoo.core.options import Count, Dropped, Norm
+from zoo.core.options import Count, Decay, NonNegative, Norm, Positive
 from zoo.nn.gaussian import kl_standard, reparameterise, soft_clamp
 from zoo.nn.prior import Draw, Source, path
 from zoo.nn.small import ConvDiscriminator, ConvGenerator
@@ -115,13 +115,13 @@ class CVAEGAN(AdversarialModule):
         width: Count = 16,
         kernel: Literal[4, 5] = 4,
         norm: Norm = "layer",
-        lambda_kl: float = 3.0,
-        lambda_g: float = 1.0,
-        lambda_gd: float = 0.03,
-        lambda_gc: float = 0.03,
-        momentum: Dropped = 0.9,
-        lr: float = 5e-4,
-        beta1: float = 0.5,
+        lambda_kl: NonNegative = 3.0,
+        lambda_g: NonNegative = 1.0,
+        lambda_gd: NonNegative = 0.03,
+        lambda_gc: NonNegative = 0.03,
+        momentum: Decay = 0.9,
+        lr: Positive = 5e-4,
+        beta1: Decay = 0.5,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(spec, loop)
@@ -158,7 +158,7 @@ class CVAEGAN(AdversarialModule):
 
     def generate(self, z: Tensor, c: Tensor) -> Tensor:
         """G(z, c) in [-1, 1]; c one-hot."""
-        return self.g(torch.cat([z, c], 1))
+        return self.g(torch.cat([z.to(c.dtype), c], 1))
 
     def f_d(self, v: Tensor) -> Tensor:
         """f_D of what D sees in training, (B, F)."""

@@ -43,7 +43,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LRScheduler
 
 from zoo.bases import AdversarialModule, Adversary, LoopOptions, Loss, Phase, Terms
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Norm, Positive, Whole
+from zoo.core.options import Count, Decay, Factor, NonNegative, Norm, Positive, Whole
 from zoo.nn.gaussian import kl_standard, reparameterise, soft_clamp
 from zoo.nn.prior import Draw, Source, path
 from zoo.nn.small import logits
@@ -217,15 +217,15 @@ class VAEGAN(AdversarialModule):
         enc_hidden: Count = 128,
         dis_hidden: Count = 128,
         norm: Norm = "layer",
-        gamma: float = 0.1,
-        real_weight: float = 1.0,
+        gamma: NonNegative = 0.1,
+        real_weight: NonNegative = 1.0,
         g_loss: Literal["nonsat", "minimax"] = "minimax",
         margin: Positive | None = None,
-        equilibrium: float = 0.68,
-        lr: float = 5e-4,
+        equilibrium: NonNegative = 0.68,
+        lr: Positive = 5e-4,
         optimiser: Literal["adam", "rmsprop"] = "adam",
-        beta1: float = 0.5,
-        decay: float = 0.75,
+        beta1: Decay = 0.5,
+        decay: Factor = 0.75,
         decay_every: Whole = 0,
         loop: LoopOptions = LoopOptions(),
     ) -> None:

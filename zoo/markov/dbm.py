@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from zoo.bases import LikelihoodModule
 from zoo.core import Batch, Spec
 from zoo.core.noise import seeded
-from zoo.core.options import Count, Whole
+from zoo.core.options import Count, Positive, Whole
 from zoo.core.remember import Remembered
 from zoo.nn.boltzmann import all_states, bernoulli, enumerable, free_energy, log_z_bounds
 from zoo.registry import Paper, register
@@ -88,8 +88,8 @@ class DBM(LikelihoodModule):
         hidden1: Count = 64,
         hidden2: Count = 32,
         pretrain_steps: Whole = 1100,
-        pretrain_lr: float = 0.05,
-        lr: float = 0.02,
+        pretrain_lr: Positive = 0.05,
+        lr: Positive = 0.02,
         decay_steps: Whole = 1700,
         particles: Count = 100,
         k: Count = 5,

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from zoo.bases import LossModule
 from zoo.core import Batch, Image, Spec
 from zoo.core.noise import Noise, seeded
-from zoo.core.options import Count, Dropped, NonNegative, Positive, Whole
+from zoo.core.options import Count, Decay, Dropped, Factor, NonNegative, Positive, Whole
 from zoo.core.remember import Remembered
 from zoo.registry import Paper, register
 
@@ -124,10 +124,10 @@ class GSN(LossModule):
         score_chains: Count = 100,
         parzen_sigma: Positive = 0.2,
         optimiser: Literal["adam", "sgd"] = "adam",
-        lr: float = 2e-3,
-        momentum: float = 0.5,
+        lr: Positive = 2e-3,
+        momentum: Decay = 0.5,
         decay_steps: Whole = 4200,
-        gamma: float = 1.0,
+        gamma: Factor = 1.0,
     ) -> None:
         super().__init__(spec)
         spec.require("gsn", levels=True)

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from zoo.bases import LikelihoodModule
 from zoo.core import Batch, Image, Spec
 from zoo.core.noise import seeded
-from zoo.core.options import Count, Whole
+from zoo.core.options import Count, Decay, NonNegative, Positive, Whole
 from zoo.core.remember import Remembered
 from zoo.nn.boltzmann import bernoulli, enumerable, free_energy, log_z_bounds
 from zoo.registry import Paper, register
@@ -83,10 +83,10 @@ class RBM(LikelihoodModule):
         algorithm: Literal["pcd", "cd"] = "pcd",
         k: Count = 1,
         particles: Count = 100,
-        lr: float = 0.05,
+        lr: Positive = 0.05,
         decay_steps: Whole = 4200,
-        momentum: float = 0.0,
-        weight_decay: float = 1e-4,
+        momentum: Decay = 0.0,
+        weight_decay: NonNegative = 1e-4,
         temperatures: Count = 1000,
         chains: Count = 200,
         gibbs_steps: Count = 1000,

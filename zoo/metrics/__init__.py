@@ -1,8 +1,10 @@
 """Metrics of generated samples: pure, the same on one process and on many, without logging."""
 
 from zoo.metrics.am_score import AMScore
-from zoo.metrics.extractors import DataNet, Extractor, Inception, Pixels, choose
+from zoo.metrics.base import Extractor
+from zoo.metrics.extractors import DataNet, Pixels, choose
 from zoo.metrics.frechet import FrechetDistance, frechet_distance
+from zoo.metrics.inception import Inception
 from zoo.metrics.inception_score import InceptionScore
 from zoo.metrics.kid import KernelDistance, squared_mmd
 from zoo.metrics.modes import mode_coverage

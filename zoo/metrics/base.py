@@ -1,19 +1,69 @@
-"""What the metrics share: two sets of features, of which the real one survives ``reset``, and kept
-rows in a fixed order.
+"""What the metrics share: what an extractor is; two sets of features, of which the real one
+survives ``reset``; kept rows in a fixed order.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from zoo.core.spec import Spec
+
 T = TypeVar("T")
+
+
+class Extractor(nn.Module):
+    """Images in levels to features, (B, dim), and class probabilities, (B, num_classes), or None.
+
+    Attributes:
+        name: stands in the name of every number. resize: what happens to the image before the
+            network, in words.
+        dim: length of a feature. num_classes: columns of the probabilities, None without a
+            classifier.
+        about_data: whether these classes are the data's own.
+    """
+
+    name: str
+    resize: str
+    dim: int
+    num_classes: int | None = None
+    about_data: bool = True
+
+    def forward(self, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+    @property
+    def weights_hash(self) -> str:
+        return digest(*self.state_dict().values())
+
+    def describe(self) -> dict[str, Any]:
+        """What a protocol says about the extractor."""
+        return {
+            "extractor": self.name,
+            "weights": self.weights_hash,
+            "dim": self.dim,
+            "classes": self.num_classes,
+            "resize": self.resize,
+        }
+
+
+def digest(*parts: Tensor | str) -> str:
+    """16 hexadecimal digits that name these tensors and strings."""
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(
+            part.encode()
+            if isinstance(part, str)
+            else part.detach().cpu().contiguous().numpy().tobytes()
+        )
+    return h.hexdigest()[:16]
 
 
 class TwoSets(Metric):
@@ -108,6 +158,16 @@ class KeptRows(TwoSets):
         first = torch.ones_like(rows, dtype=torch.bool)
         first[1:] = rows[1:] != rows[:-1]
         return features[order[first]][: self.keep]
+
+
+def rounding(features: Tensor) -> Tensor:
+    """The distance below which rows of features, (n, d), are the same: one image's differ in their
+    last float32 digits from batch to batch.
+
+    >>> bool(0 < rounding(torch.ones(1, 1)) < 1e-6)
+    True
+    """
+    return 4 * torch.finfo(torch.float32).eps * features.norm(dim=1).max()
 
 
 def from_rank_zero(build: Callable[[], T]) -> T:

@@ -8,10 +8,7 @@ the Inception network of the papers.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import pickle
 import re
 import warnings
 from pathlib import Path
@@ -22,148 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.spec import Spec
-from zoo.metrics.base import from_rank_zero
+from zoo.metrics.base import Extractor, digest, from_rank_zero
+from zoo.metrics.inception import Inception, find_inception
 
 LIMIT = 10_000  # training images that DataNet and Pixels look at, at most
 
 
-class Extractor(nn.Module):
-    """Images in levels to features, (B, dim), and class probabilities, (B, num_classes), or None.
-
-    Attributes:
-        name: stands in the name of every number. resize: what happens to the image before the
-            network, in words.
-        dim: length of a feature. num_classes: columns of the probabilities, None without a
-            classifier.
-        about_data: whether these classes are the data's own.
-    """
-
-    name: str
-    resize: str
-    dim: int
-    num_classes: int | None = None
-    about_data: bool = True
-
-    def forward(self, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None]:
-        raise NotImplementedError
-
-    @property
-    def weights_hash(self) -> str:
-        return digest(*self.state_dict().values())
-
-    def describe(self) -> dict[str, Any]:
-        """What a protocol says about the extractor."""
-        return {
-            "extractor": self.name,
-            "weights": self.weights_hash,
-            "dim": self.dim,
-            "classes": self.num_classes,
-            "resize": self.resize,
-        }
-
-
-def digest(*parts: Tensor | str) -> str:
-    """16 hexadecimal digits that name these tensors and strings."""
-    h = hashlib.sha256()
-    for part in parts:
-        h.update(
-            part.encode()
-            if isinstance(part, str)
-            else part.detach().cpu().contiguous().numpy().tobytes()
-        )
-    return h.hexdigest()[:16]
-
-
-# -- Inception -----------------------------------------------------------------------------------
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_URL = (
-    f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
-)
-
-
-def find_inception(path: str | os.PathLike | None = None) -> Path | None:
-    """The weight file: the path given, else $ZOO_INCEPTION, else the cache that torch-fidelity and
-    torchmetrics share.
-
-    Raises:
-        FileNotFoundError: a path or $ZOO_INCEPTION was given and there is no such file.
-    """
-    for said, where in (
-        (path, "inception_weights"),
-        (os.environ.get("ZOO_INCEPTION"), "ZOO_INCEPTION"),
-    ):
-        if said:
-            if not Path(said).is_file():
-                raise FileNotFoundError(
-                    f"{where}={said} does not exist; it should be {INCEPTION_FILE}, from "
-                    f"{INCEPTION_URL}"
-                )
-            return Path(said)
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    return cached if cached.is_file() else None
-
-
-class Inception(Extractor):
-    """The Inception network of the papers' FID, KID and IS (TensorFlow, 2015), as torch-fidelity
-    has it.
-
-    Levels become uint8 by rounding, grey images are repeated to three channels, and the resize is
-    TensorFlow 1's bilinear one without anti-aliasing. Features are the 2048 of the last pooling;
-    probabilities come from the logits without their bias.
-
-    Args:
-        weights: the file; None looks where ``find_inception`` says. download: fetch the file into
-            the shared cache if it is missing.
-    """
-
-    name, resize, dim, num_classes, about_data = (
-        "inception",
-        "uint8, bilinear 299x299 as in TensorFlow 1, no anti-aliasing",
-        2048,
-        1008,
-        False,
-    )
-
-    def __init__(self, weights: str | os.PathLike | None = None, download: bool = False) -> None:
-        super().__init__()
-        state = from_rank_zero(lambda: self._read(weights, download))
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-        safe = (
-            io.BytesIO()
-        )  # torch-fidelity unpickles whatever its file holds: hand it the tensors we have read
-        torch.save(state, safe)
-        safe.seek(0)
-        self.net = FeatureExtractorInceptionV3(
-            "inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=safe
-        )
-
-    @staticmethod
-    def _read(weights: str | os.PathLike | None, download: bool) -> dict[str, Tensor]:
-        path = find_inception(weights)
-        if path is None and download:
-            return torch.hub.load_state_dict_from_url(
-                INCEPTION_URL, map_location="cpu", weights_only=True
-            )
-        if path is None:
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
-            raise FileNotFoundError(
-                f"no Inception weights here: put {INCEPTION_FILE} (from {INCEPTION_URL}) in "
-                f"{folder}, or point ZOO_INCEPTION at it, or "
-                "choose extractor=auto, which falls back on a small network trained on the data"
-            )
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-    @torch.no_grad()
-    def forward(self, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None]:
-        if spec.shape[0] not in (1, 3):
-            raise ValueError(
-                f"the Inception network takes grey or RGB images, got {spec}; choose "
-                f"extractor=datanet"
-            )
-        pixels = (spec.to_unit(x).clamp(0, 1) * 255).round().to(torch.uint8)
-        features, logits = self.net(pixels.expand(-1, 3, -1, -1))
-        return features, logits.double().softmax(1)
+def checksum(of: str, state: dict[str, Tensor]) -> str:
+    """Names weights, by name, type and shape, and what they are of."""
+    return digest(of, *(p for k, v in state.items() for p in (f"{k} {v.dtype} {[*v.shape]}", v)))
 
 
 # -- pixels --------------------------------------------------------------------------------------
@@ -233,12 +97,16 @@ class DataNet(Extractor):
 
     Labelled data train a classifier, unlabelled data a denoising auto-encoder, whose bottleneck
     serves. The name is the data's: ``digitsnet``. The trained weights are kept in ``cache`` under a
-    name that says data and recipe.
+    name that says data and recipe, with a checksum: a file that does not match is refused, with a
+    warning, and the network trained again.
 
     Args:
         spec: image data. x, y: training images in levels, and labels.
         cache: folder; None is $ZOO_CACHE, else ~/.cache/generative-zoo. progress: show a bar while
             training.
+
+    Raises:
+        ValueError: the training images are all alike, so that there is nothing to learn.
     """
 
     dim = WIDTH
@@ -304,27 +172,21 @@ class DataNet(Extractor):
     ) -> dict[str, Tensor]:
         """The weights, from the cache or from training."""
         x = self._pixels(x.detach().cpu().clone(), spec)
+        if (x == x[:1]).all():
+            raise ValueError(
+                f"the training images ({len(x)}) are all alike: no network learns features of them"
+            )
         y = None if y is None else y.detach().cpu().clone()
         of = digest(RECIPE, str(STEPS), str(spec), x, *([] if y is None else [y]))
         path = folder / f"{self.name}-{of}.pt"
         if path.is_file():
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-                self.load_state_dict(state)
-                return state
-            except (
-                pickle.UnpicklingError,
-                RuntimeError,
-                EOFError,
-                KeyError,
-                ValueError,
-                TypeError,
-                AttributeError,
-                OSError,
-            ) as error:
+                return self._kept(path, of)
+            except Exception as error:  # what a file of any content may raise
+                said = (str(error).splitlines() or [""])[0]
                 warnings.warn(
-                    f"{path} is damaged ({type(error).__name__}): the feature network is trained "
-                    f"again",
+                    f"{path} is damaged or was changed ({type(error).__name__}: {said}): the "
+                    f"feature network is trained again",
                     stacklevel=2,
                 )
         with torch.enable_grad():
@@ -333,7 +195,7 @@ class DataNet(Extractor):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f"{path.name}.{os.getpid()}")
-            torch.save(state, part)
+            torch.save({"state": state, "checksum": checksum(of, state)}, part)
             os.replace(part, path)  # another run never sees half a file
         except OSError as error:
             warnings.warn(
@@ -341,6 +203,19 @@ class DataNet(Extractor):
                 f"folder",
                 stacklevel=2,
             )
+        return state
+
+    def _kept(self, path: Path, of: str) -> dict[str, Tensor]:
+        """The weights of a cached file.
+
+        Raises:
+            Exception: it is not what ``_trained`` wrote for these data and this recipe.
+        """
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content["state"]
+        if content["checksum"] != checksum(of, state):
+            raise ValueError("the checksum is another")
+        self.load_state_dict(state)
         return state
 
     def _train(self, x: Tensor, y: Tensor | None, progress: bool) -> None:

@@ -7,6 +7,7 @@ the data; processes share the blocks and merge what they found.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from zoo.core.spec import Spec
+from zoo.metrics.base import rounding
 
 BLOCK = 512  # references compared at a time
 SPARE = 4  # candidates beyond k, whose order rounding may have changed
@@ -23,7 +25,7 @@ SPARE = 4  # candidates beyond k, whose order rounding may have changed
 
 def nearest(queries: Tensor, blocks: Iterable[tuple[int, Tensor]], k: int) -> tuple[Tensor, Tensor]:
     """The k nearest references of each query: distances and row numbers, (Q, k), nearest first,
-    equal distances in row order.
+    equal distances in row order. A copy is at distance 0.
 
     Args:
         queries: (Q, F). blocks: (number of the first row, rows (B, F)) of the references, those of
@@ -56,7 +58,8 @@ def nearest(queries: Tensor, blocks: Iterable[tuple[int, Tensor]], k: int) -> tu
         best = _smallest(
             torch.cat([p[0] for p in parts], 1), torch.cat([p[1] for p in parts], 1), k
         )
-    return best
+    far, index = best
+    return torch.where(far <= rounding(queries).cpu(), 0.0, far), index
 
 
 def _smallest(far: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -78,19 +81,23 @@ def copying(
         fake_to_as_many: sample to as many training images as there are validation images.
 
     Returns:
-        ratio: of the medians of ``fake`` and ``held_out``; 1 for fresh data. rate: share of samples
-            nearer than the 1st percentile of
-        ``held_out``; .01 for fresh data, 1 for copies. auc: how often a sample is nearer to the
-        training than to the validation images (a tie counts one half); .5 without memory.
+        ratio: of the medians of ``fake`` and ``held_out``; 1 for fresh data, 0 for copies. Where
+            most held-out images are themselves in the training set it is 1 for samples that are,
+            and not a number for others. rate: share of samples at least as near as the 1st
+            percentile of ``held_out``; .01 for fresh data (or the share of held-out images that are
+            in the training set, where that is more), 1 for copies. auc: how often a sample is
+            nearer to the training than to the validation images (a tie counts one half); .5 without
+            memory.
 
     >>> copies, fresh = torch.zeros(100), torch.linspace(1, 2, 100)
     >>> copying(copies, fresh, fresh, copies)
     {'ratio': 0.0, 'rate': 1.0, 'auc': 1.0}
     """
     closer, tie = fake_to_as_many < fake_to_held_out, fake_to_as_many == fake_to_held_out
+    near, usual = float(fake.median()), float(held_out.median())
     return {
-        "ratio": float(fake.median() / held_out.median().clamp(min=1e-12)),
-        "rate": float((fake < held_out.quantile(0.01)).double().mean()),
+        "ratio": near / usual if usual else math.nan if near else 1.0,
+        "rate": float((fake <= held_out.quantile(0.01)).double().mean()),
         "auc": float(closer.double().mean() + tie.double().mean() / 2),
     }
 

@@ -57,6 +57,10 @@ class ParzenWindow(KeptRows):
 
     def compute(self) -> dict[str, Tensor]:
         held_out, samples = self.kept("real"), self.kept("fake")
+        if len(held_out) < 2:
+            raise ValueError(
+                f"the Parzen window takes at least two held-out rows, got {len(held_out)}"
+            )
         sigma = choose_sigma(held_out[::2], samples, GRID)
         return {
             "nats": parzen_log_density(held_out[1::2], samples, sigma).mean(),

@@ -4,11 +4,15 @@ Kynkäänniemi et al. Improved Precision and Recall Metric for Assessing Generat
 arXiv:1904.06991. Naeem et al. Reliable Fidelity and Diversity Metrics for Generative Models. 2020.
 arXiv:2002.09797.
 
-With B_r(i) the open ball around real i of radius its distance to its k-th nearest other real, and
-B_g(j) likewise:
+With B_r(i) the closed ball (2019, equation 1) around real i of radius its distance to its k-th
+nearest other real, k_i the number of other reals in it, and B_g(j) likewise:
 
     precision = mean_j 1[∃i: y_j ∈ B_r(i)]           recall   = mean_i 1[∃j: x_i ∈ B_g(j)]
-    density   = Σ_ij 1[y_j ∈ B_r(i)] / (k M)         coverage = mean_i 1[∃j: y_j ∈ B_r(i)]
+    density   = Σ_ij 1[y_j ∈ B_r(i)] / k_i / M       coverage = mean_i 1[∃j: y_j ∈ B_r(i)]
+
+k_i is k, as in the papers, but where reals are equally far: images that repeat more than k times
+have balls of radius 0 that hold all of their repeats. (Open balls, as in the package ``prdc``, are
+empty there, and a perfect model scores 0.)
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.metrics.base import KeptRows
+from zoo.metrics.base import KeptRows, rounding
 
 CHUNK = 8_000_000  # distances held at once, 64 MB
 
@@ -34,38 +38,43 @@ def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield part, torch.cdist(a[part], b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def radii(x: Tensor, k: int) -> Tensor:
-    """Distance of each row to its k-th nearest other row, (n,).
+def balls(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Distance of each row to its k-th nearest other row, and how many other rows are no farther,
+    (n,) each.
 
-    >>> radii(torch.tensor([[0.0], [1.0], [3.0]]), k=1).tolist()
-    [1.0, 1.0, 2.0]
+    >>> [v.tolist() for v in balls(torch.tensor([[0.0], [1.0], [3.0], [2.0]]), k=1)]
+    [[1.0, 1.0, 1.0, 1.0], [1, 2, 1, 2]]
     """
     if not 1 <= k < len(x):
         raise ValueError(f"k nearest neighbours take 1 <= k < n, got k={k} for {len(x)} rows")
-    return torch.cat(
-        [d.kthvalue(k + 1, dim=1).values for _, d in _distances(x, x)]
-    )  # the smallest is the row itself
+    least = rounding(x)  # no ball is smaller
+    radii, others = [], []
+    for _, d in _distances(x, x):
+        radius = d.kthvalue(k + 1, dim=1).values.clamp(min=least)  # the smallest is the row itself
+        radii.append(radius)
+        others.append((d <= radius[:, None]).sum(1) - 1)
+    return torch.cat(radii), torch.cat(others)
 
 
 def prdc(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Tensor]:
     """The four numbers of (N, d) real and (M, d) generated features, float64 scalars. Only equal N
     and M compare.
 
-    >>> real, fake = torch.arange(4.0)[:, None], torch.tensor([[0.1], [0.2], [50.0], [60.0]])
+    >>> real, fake = (torch.tensor(v)[:, None] for v in ([0.0, 1, 3, 6], [0.2, 0.3, 50, 60]))
     >>> {k: float(v) for k, v in prdc(real, fake, k=1).items()}
     {'precision': 0.5, 'recall': 0.0, 'density': 1.0, 'coverage': 0.5}
     """
     real, fake = real.double(), fake.double()
-    ball_r, ball_g = radii(real, k), radii(fake, k)
+    (ball_r, others), (ball_g, _) = balls(real, k), balls(fake, k)
     precise = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
     recalled, covered = torch.zeros(2, len(real), dtype=torch.bool, device=real.device)
     hits = torch.zeros((), dtype=torch.float64, device=real.device)
     for part, d in _distances(fake, real):
-        inside = d < ball_r
+        inside = d <= ball_r
         precise[part] = inside.any(1)
         covered |= inside.any(0)
-        hits += inside.sum()
-        recalled |= (d < ball_g[part, None]).any(0)
+        hits += (inside * (k / others)).sum()
+        recalled |= (d <= ball_g[part, None]).any(0)
     return {
         "precision": precise.double().mean(),
         "recall": recalled.double().mean(),

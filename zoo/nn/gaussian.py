@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from zoo.nn.small import full
+
 
 def log_normal(x: Tensor, mu: Tensor | float = 0.0, log_var: Tensor | None = None) -> Tensor:
     """log N(x; μ, σ²) in nats, elementwise with all constants; ``log_var`` None is σ = 1.
@@ -94,7 +96,7 @@ def log_marginal(y: Tensor, known: Tensor, mu: Tensor, cov: Tensor) -> Tensor:
     >>> log_marginal(y, known, torch.zeros(2), torch.eye(2)).exp()  # N(0; 0, 1), whatever y_2 is
     tensor([0.3989])
     """
-    root, rest = _known_block(known, cov), known * (y - mu)
+    root, rest = _known_block(known, cov), known * (full(y) - full(mu))
     maha = (rest[..., None] * torch.cholesky_solve(rest[..., None], root)).sum((1, 2))
     log_det = 2 * root.diagonal(dim1=1, dim2=2).log().sum(1)
     return -0.5 * (maha + log_det + known.sum(1) * math.log(2 * math.pi))
@@ -108,13 +110,15 @@ def given_known(draw: Tensor, y: Tensor, known: Tensor, cov: Tensor) -> Tensor:
     >>> given_known(torch.zeros(1, 2), torch.tensor([[2.0, 0.0]]), known, cov)
     tensor([[2., 1.]])
     """
-    rest = torch.cholesky_solve((known * (y - draw))[..., None], _known_block(known, cov))
-    return torch.where(known, y, draw + (known * rest[..., 0]) @ cov)
+    root = _known_block(known, cov)
+    rest = torch.cholesky_solve((known * (full(y) - full(draw)))[..., None], root)
+    return torch.where(known, y, (draw + (known * rest[..., 0]) @ full(cov)).to(y.dtype))
 
 
 def _known_block(known: Tensor, cov: Tensor) -> Tensor:
     """Cholesky factor of Σ with the rows and columns of the unknown dimensions replaced by the
-    identity's, (B or 1, D, D).
+    identity's, (B or 1, D, D), in single precision or better, as all linear algebra needs it.
     """
+    cov = full(cov)
     m = known.to(cov.dtype)
     return torch.linalg.cholesky(m[:, :, None] * cov * m[:, None] + torch.diag_embed(1 - m))

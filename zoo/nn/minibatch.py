@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.small import full
+
 
 class MinibatchDiscrimination(nn.Module):
     """f, (B, A) -> o, (B, kernels): o_b(x_i) = Σ_{j≠i} exp(-‖M_{i,b} - M_{j,b}‖₁), M_i = f_i T, T
@@ -37,4 +39,5 @@ class MinibatchDiscrimination(nn.Module):
             v.unflatten(1, self.t.shape[1:]).transpose(0, 1)
             for v in (own, own if gather is None else gather(own))
         )
-        return (-torch.cdist(m, rows, p=1)).exp().sum(2).T - 1
+        apart = torch.cdist(full(m), full(rows), p=1)
+        return ((-apart).exp().sum(2).T - 1).to(self.t.dtype)

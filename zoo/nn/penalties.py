@@ -1,5 +1,5 @@
 """What gradient penalties share: the gradient of a critic with respect to its input,
-differentiable, in single precision or better.
+differentiable, in single precision or better where the critic's weights are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def squared_gradient_norm(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tens
     >>> squared_gradient_norm(lambda v: v.square().sum(1), torch.tensor([[3.0, 4.0]]))  # |2v|²
     tensor([100.], grad_fn=<SumBackward1>)
     """
+    mixed = torch.is_autocast_enabled(x.device.type)  # the weights are in single precision
     with torch.autocast(x.device.type, enabled=False), torch.enable_grad():
-        x = full(x.detach()).requires_grad_()
+        x = (full(x.detach()) if mixed else x.detach()).requires_grad_()
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-    return gradient.flatten(1).square().sum(1)
+    return full(gradient).flatten(1).square().sum(1)

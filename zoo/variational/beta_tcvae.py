@@ -31,7 +31,7 @@ from torch import Tensor
 from zoo.bases import VariationalModule
 from zoo.core import Batch, Spec
 from zoo.core.likelihood import RowNoise
-from zoo.core.options import Count, NonNegative, Whole
+from zoo.core.options import Count, NonNegative, Positive, Whole
 from zoo.nn.coders import Activation, Net
 from zoo.nn.gaussian import log_normal, reparameterise, split_kl
 from zoo.nn.likelihood_heads import Likelihood
@@ -100,7 +100,7 @@ class BetaTCVAE(VariationalModule):
         estimator: Literal["mss", "mws"] = "mss",
         warmup_steps: Whole = 0,
         draws: Count = 50,
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         self.build(net, latent, width, layers, activation, likelihood, draws)

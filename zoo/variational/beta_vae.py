@@ -27,7 +27,7 @@ from torch import Tensor
 
 from zoo.bases import VariationalModule
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, NonNegative
+from zoo.core.options import Count, NonNegative, Positive
 from zoo.nn.coders import Activation, Net
 from zoo.nn.likelihood_heads import Likelihood
 from zoo.registry import Paper, register
@@ -84,7 +84,7 @@ class BetaVAE(VariationalModule):
         capacity_steps: Count = 1400,
         draws: Count = 50,
         optimiser: Literal["adam", "adagrad"] = "adam",
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         self.build(net, latent, width, layers, activation, likelihood, draws)

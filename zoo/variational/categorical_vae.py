@@ -120,11 +120,11 @@ class CategoricalVAE(VariationalModule):
         tau_min: Positive = 0.5,
         tau_rate: NonNegative = 5e-4,
         tau_prior: Positive = 0.5,
-        gamma: float = 30.0,
-        capacity: float = 5.0,
+        gamma: NonNegative = 30.0,
+        capacity: NonNegative = 5.0,
         capacity_steps: Count = 1500,
         draws: Count = 50,
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         if kl == "concrete" and (continuous or straight_through):

@@ -41,7 +41,7 @@ from torch.nn import functional as F
 from zoo.bases import VariationalModule
 from zoo.core import Batch, Image, Label, Spec
 from zoo.core.likelihood import RowNoise
-from zoo.core.options import Count, Share
+from zoo.core.options import Count, Positive, Share
 from zoo.nn.coders import Activation, mlp
 from zoo.nn.gaussian import kl_normal, log_normal, reparameterise, soft_clamp
 from zoo.nn.likelihood_heads import Likelihood, make_head
@@ -109,7 +109,7 @@ class CVAE(VariationalModule):
         alpha: Share = 1.0,
         baseline_steps: Count = 450,
         draws: Count = 50,
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         if task == "label":

@@ -35,7 +35,7 @@ from zoo.bases import (
 )
 from zoo.core import Batch, Spec
 from zoo.core.likelihood import RowNoise
-from zoo.core.options import Count, NonNegative
+from zoo.core.options import Count, NonNegative, Positive
 from zoo.nn.coders import Activation, Net, mlp
 from zoo.nn.gaussian import reparameterise
 from zoo.nn.likelihood_heads import Likelihood
@@ -94,8 +94,8 @@ class FactorVAE(Variational, AdversarialModule):
         width_d: Count = 256,
         layers_d: Count = 3,
         draws: Count = 50,
-        lr: float = 1e-3,
-        lr_d: float = 1e-3,
+        lr: Positive = 1e-3,
+        lr_d: Positive = 1e-3,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(spec, loop)

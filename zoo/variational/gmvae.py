@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from zoo.bases import VariationalModule
 from zoo.core import Batch, Spec
 from zoo.core.noise import seeded
-from zoo.core.options import Count, NonNegative, Whole
+from zoo.core.options import Count, NonNegative, Positive, Whole
 from zoo.nn.coders import Activation, Net, mlp
 from zoo.nn.gaussian import kl_normal, kl_standard, log_normal, reparameterise, soft_clamp
 from zoo.nn.likelihood_heads import Likelihood
@@ -88,7 +88,7 @@ class GMVAE(VariationalModule):
         lam: NonNegative = 0.5,
         warmup_steps: Whole = 0,
         draws: Count = 50,
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         if prior == "vamp" and objective == "split":

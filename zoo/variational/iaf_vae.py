@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from zoo.bases import VariationalModule
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, NonNegative, Whole
+from zoo.core.options import Count, NonNegative, Positive, Whole
 from zoo.nn.gaussian import log_normal, reparameterise, soft_clamp
 from zoo.nn.likelihood_heads import Likelihood, make_head
 from zoo.nn.masked_conv import MaskedConv2d
@@ -306,7 +306,7 @@ class IAFVAE(VariationalModule):
         likelihood: Likelihood = "auto",
         draws: Count = 50,
         optimiser: Literal["adam", "adamax"] = "adam",
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         self.net, self.free_bits, self.context = net, free_bits, context

@@ -46,7 +46,7 @@ from torch.nn import functional as F
 from zoo.bases import AutoregressiveModule, VariationalModule
 from zoo.bases.autoregressive import Stream
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Whole
+from zoo.core.options import Count, Positive, Whole
 from zoo.nn.coders import Net, mlp
 from zoo.nn.gated_conv import GatedStacks
 from zoo.nn.masked_conv import ColumnConv, MaskedConv2d, by_dimension, check_width
@@ -203,7 +203,7 @@ class PixelVAE(VariationalModule):
         kernel: Count = 3,
         warmup_steps: Whole = 500,
         draws: Count = 50,
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         spec.require("pixelvae", levels=True)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from zoo.bases import VariationalModule
 from zoo.core import Batch, Spec
-from zoo.core.options import Count, NonNegative, Whole
+from zoo.core.options import Count, NonNegative, Positive, Whole
 from zoo.nn.coders import Activation, Net
 from zoo.nn.likelihood_heads import Bernoulli, Likelihood
 from zoo.registry import Paper, register
@@ -86,7 +86,7 @@ class VAE(VariationalModule):
         draws: Count = 50,
         init: Literal["default", "xavier"] = "default",
         optimiser: Literal["adam", "adagrad"] = "adam",
-        lr: float = 1e-3,
+        lr: Positive = 1e-3,
     ) -> None:
         super().__init__(spec)
         if init == "xavier" and net != "mlp":
