@@ -59,7 +59,7 @@ class CSVLogger(loggers.CSVLogger):
 
     @rank_zero_only
     def resume(self, step: int, row: Mapping[str, float], validate: bool = False) -> None:
-        """Rows behind ``step``, where a resumed run begins, are its own to write again.
+        """Drop the rows after ``step``, where a resumed run begins and writes them again.
 
         Args:
             row: of that step, for a run that was killed before it was logged. validate: its
@@ -108,7 +108,7 @@ class _Table(ExperimentWriter):
         self.metrics, self._failed = [], False
 
     def cut(self, step: int, validate: bool) -> None:
-        """Drop rows behind a step, and its validation."""
+        """Drop the rows after a step, and its validation."""
         if not self.path.is_file():
             return
         _, rows, _ = _read(self.path)

@@ -205,7 +205,7 @@ def test_an_empty_file_is_begun_again(tmp_path):
     assert table(tmp_path) == [{"step": "1", "a": "0.5"}]
 
 
-def test_steps_behind_the_checkpoint_do_not_stand_twice(tmp_path):
+def test_steps_after_the_checkpoint_do_not_stand_twice(tmp_path):
     rows = [(s, {"train/loss": float(s)}) for s in range(1, 8)]
     log(tmp_path, *rows, (4, {"val/fid": 1.0}), (6, {"val/fid": 2.0}))
     loggers.CSVLogger(tmp_path).resume(4, {"train/loss": 4.0})

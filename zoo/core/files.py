@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,7 +71,12 @@ def alone_in(folder: str | Path) -> Iterator[None]:
                 f"{folder} is in use by {file.read().strip() or 'another process'}; wait for its "
                 f"end or stop it, or name another folder with --run_dir"
             ) from None
-        except OSError:  # a file system without locks
+        except OSError as error:
+            warnings.warn(
+                f"{folder} cannot be locked ({error.strerror}); see to it that one run at a time "
+                f"uses it",
+                stacklevel=3,
+            )
             yield
             return
         file.truncate(0)
