@@ -202,7 +202,7 @@ def entry(name: str, kind: str = "model") -> Entry:
         return known[name]
     if name in _broken():
         raise ImportError(f"{kind} {name!r} exists but its file is broken: {_broken()[name]}")
-    near = suggest(name, known)
+    near = suggest(str(name), known)
     hint = (
         f"did you mean: {', '.join(near)}?"
         if near

@@ -72,6 +72,9 @@ def test_unknown_names_suggest_the_nearest():
         registry.entry("bgan")
     with pytest.raises(registry.UnknownName, match="unknown data 'digit'; did you mean: digits"):
         registry.entry("digit", "data")
+    for odd in (None, 3, ("gan",)):
+        with pytest.raises(registry.UnknownName, match="unknown model"):
+            registry.create(odd, DataSpec((2,)))
 
 
 def test_create_checks_parameter_names():

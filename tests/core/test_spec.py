@@ -1,5 +1,6 @@
 """DataSpec: units there and back, and refusals that say what to do."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -226,3 +227,26 @@ def test_a_batch_stays_one_through_lightnings_transfer():
     batch = SCENES.example(6)
     moved = apply_to_collection(batch, torch.Tensor, lambda t: t.clone())
     assert isinstance(moved, Batch) and moved.n == 6 and set(moved) == set(batch)
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: DataSpec(5), "a data shape is a tuple of whole sizes, got 5"),
+        (lambda: DataSpec((1.5, 8, 8)), r"whole sizes, got \(1.5, 8, 8\)"),
+        (lambda: DataSpec("abc"), "whole sizes, got 'abc'"),
+        (lambda: Image(None), "the shape of images is a tuple of whole sizes, got None"),
+        (lambda: DataSpec((1, 8, 8), 2.5), "levels is at least 2, .* got 2.5"),
+        (lambda: DataSpec((1, 8, 8), 2, -1), "labels have at least 1 word, got -1"),
+        (lambda: DataSpec((1, 8, 8), 2, 2.5), "labels have at least 1 word, got 2.5"),
+    ],
+)
+def test_sizes_levels_and_classes_are_whole_numbers(build, said):
+    with pytest.raises(ValueError, match=said):
+        build()
+
+
+def test_whole_numbers_of_any_type_are_kept_as_plain_ones():
+    spec = DataSpec(torch.Size([1, 8, 8]), np.int64(17), np.int64(10))
+    plain = [*spec.shape, spec.levels, spec.num_classes]
+    assert {type(v) for v in plain} == {int} and Spec.of(spec.asdict()) == spec

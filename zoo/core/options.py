@@ -16,6 +16,7 @@ import inspect
 import math
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -97,14 +98,16 @@ def fault(hint: Any, value: Any) -> str:
         if (value is None and type(None) in inside) or not all(said):
             return ""
         return " or ".join([*said, *(["null"] if type(None) in inside else [])])
-    if origin is tuple and isinstance(value, (tuple, list)):
+    if origin in (tuple, list, Sequence) and not isinstance(value, (tuple, list)):
+        return "a list"
+    if origin is tuple:
         kinds = inside[:1] * len(value) if inside[-1:] == (...,) else inside
         if len(kinds) != len(value):
             return f"{len(kinds)} values"
         return next(
             (f"each {s}" for h, v in zip(kinds, value, strict=True) if (s := fault(h, v))), ""
         )
-    if inside and isinstance(value, (tuple, list)) and not isinstance(hint, type):
+    if origin in (list, Sequence):
         return next((f"each {s}" for v in value if (s := fault(inside[0], v))), "")
     return ""
 

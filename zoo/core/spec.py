@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -42,7 +43,7 @@ class Field:
 
     def __post_init__(self) -> None:
         shape = (self.shape,) if isinstance(self.shape, int) else self.shape
-        object.__setattr__(self, "shape", tuple(int(s) for s in shape))
+        object.__setattr__(self, "shape", _sizes(shape, f"the shape of {self.what}"))
         wanted = self.form.count(",") + (not self.form.endswith(",)")) if self.form else None
         if wanted not in (None, len(self.shape)) or any(s < 1 for s in self.shape):
             raise ValueError(
@@ -86,10 +87,12 @@ class Levels(Field):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.levels is not None and self.levels < 2:
+        if self.levels is not None and (self.levels != int(self.levels) or self.levels < 2):
             raise ValueError(
                 f"levels is at least 2, or None for real-valued data, got {self.levels}"
             )
+        if self.levels is not None:
+            object.__setattr__(self, "levels", int(self.levels))
 
     def to_unit(self, x: Tensor) -> Tensor:
         """Levels to [0, 1]; real values unchanged."""
@@ -191,8 +194,9 @@ class Tokens(Field):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.words < 1:
+        if self.words < 1 or self.words != int(self.words):
             raise ValueError(f"{self.what} have at least 1 word, got {self.words}")
+        object.__setattr__(self, "words", int(self.words))
 
     def example(self, n: int, g: torch.Generator) -> Tensor:
         first = min(1, self.words - 1) if self.shape else 0
@@ -219,7 +223,7 @@ class Label(Tokens):
 
     def __init__(self, words: int, shape: tuple[int, ...] = ()) -> None:
         object.__setattr__(self, "shape", tuple(shape))
-        object.__setattr__(self, "words", int(words))
+        object.__setattr__(self, "words", words)
         self.__post_init__()
 
     def __str__(self) -> str:
@@ -310,6 +314,14 @@ class Quantity(Field):
 
     def __str__(self) -> str:
         return f"{super().__str__()} in {self.unit or 'no unit'}"
+
+
+def _sizes(shape: Any, what: str) -> tuple[int, ...]:
+    """A shape as plain whole numbers."""
+    try:
+        return tuple(map(operator.index, shape))
+    except TypeError:
+        raise ValueError(f"{what} is a tuple of whole sizes, got {shape!r:.60}") from None
 
 
 class Spec(Mapping[str, Field]):
@@ -497,7 +509,7 @@ class DataSpec(Spec):
         num_classes: int = 0,
         name: str = "data",
     ) -> None:
-        shape = tuple(int(s) for s in shape)
+        shape = _sizes(shape, "a data shape")
         if len(shape) not in (1, 3) or min(shape) < 1:
             raise ValueError(
                 f"a data shape is (C, H, W) or (D,) with positive sizes, got {shape}; "
