@@ -52,6 +52,7 @@ class ZooDataModule(LightningDataModule):
         super().__init__()
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self._splits: dict[str, Split] | None = None
+        self._told = False
 
     # -- what a subclass defines ------------------------------------------------------------------
     @property
@@ -103,8 +104,26 @@ class ZooDataModule(LightningDataModule):
         sizes = [len(data[fields[0]]) for fields in self.groups]
         return max(sizes) if group is None else sizes[group]
 
-    def setup(self, stage: str | None = None) -> None:
+    @property
+    def found(self) -> dict[str, Any]:
+        """What was loaded, as plain values: ``name``, ``spec``, ``rows`` of each split. Data from
+        files add what they skipped and a ``fingerprint`` by which a changed file is noticed.
+        """
         self.split("train")
+        rows = {split: self.count(split) for split in self._splits or {}}
+        return {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the process that prints for all."""
+        return self.trainer is None or self.trainer.is_global_zero
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the data, and print once what was found."""
+        self.split("train")
+        if not self._told and self.speaks:
+            print(told(self.found), flush=True)
+        self._told = True
 
     def examples(self, n: int | None = None, split: str = "train", start: int = 0) -> Batch:
         """Rows start..start+n-1 of a split (all of them for None), as an evaluation batch."""
@@ -179,10 +198,15 @@ class _Rows(Dataset):
     def __init__(self, data: ZooDataModule, split: str, rank: int = 0, world: int = 1) -> None:
         self.data, self.split, self.rank, self.world = data, split, rank, world
 
-    def __getitem__(self, rows: Any) -> Batch:
+    def __getitem__(self, rows: Any) -> Batch | Exception:
         if self.split != "train":
             return self.data.evaluation_batch(self.split, rows)
-        step, numbers = rows
+        try:
+            return self._training_batch(*rows)
+        except (ValueError, OSError) as error:
+            return error  # a loader would wrap its message in the worker's traceback
+
+    def _training_batch(self, step: int, numbers: Sequence[Tensor]) -> Batch:
         batch = self.data.rows_of("train", numbers, numbers[0])
         dtype = torch.get_default_dtype()
         noise = Noise(
@@ -311,7 +335,7 @@ class TrainingLoader(DataLoader):
 
     def __iter__(self) -> Any:
         self.sampler.start = self._position()
-        return super().__iter__()
+        return _raised(super().__iter__())
 
     def _position(self) -> int:
         """Batches consumed so far, from the clock alone."""
@@ -322,6 +346,16 @@ class TrainingLoader(DataLoader):
             return step * accumulate
         epoch, within = divmod(step, -(-self.per_epoch // accumulate))
         return epoch * self.per_epoch + within * accumulate
+
+
+def _raised(batches: Iterator[Any]) -> Iterator[Any]:
+    """Batches; what went wrong with the data in a loader's worker is raised here, as it was said
+    there.
+    """
+    for batch in batches:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 class _RowNoise(Noise):
@@ -337,6 +371,20 @@ class _RowNoise(Noise):
         g = seeded(*self.key, self.draws)
         self.draws += 1
         return draw((self._size, *shape), g)[self._wanted]
+
+
+def told(found: dict[str, Any]) -> str:
+    """What a data module found, one line each."""
+    rows = ", ".join(f"{split} {n:,}" for split, n in found["rows"].items())
+    lines = [f"data: {found['spec']}; {rows}"]
+    if classes := found.get("classes"):
+        counts = [f"{name} {n:,}" for name, n in classes.items()]
+        more = f" ... ({len(counts)} classes)" if len(counts) > 10 else ""
+        lines.append(f"  classes: {', '.join(counts[:10])}{more}")
+    for reason, names in found.get("skipped", {}).items():
+        lines.append(f"  skipped {names['number']:,}: {reason}: {', '.join(names['first'])}")
+    lines += [f"  {note}" for note in found.get("notes", ())]
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
 
 
 def split_rows(size: int, seed: int, val: int, test: int) -> dict[str, Tensor]:

@@ -16,9 +16,7 @@ from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
-from zoo.data.transforms import binarise, check_binarise, flipped, resize_levels
-
-LEVELS = 256
+from zoo.data.transforms import LEVELS, binarise, check_binarise, resize_levels, visited
 
 
 class TorchvisionImages(ZooDataModule):
@@ -87,6 +85,12 @@ class TorchvisionImages(ZooDataModule):
         build: Any = getattr(torchvision.datasets, self.dataset)
         try:
             source = build(root, train=train, download=False)
+        except (AssertionError, EOFError, OSError, ValueError) as error:
+            raise ValueError(
+                f"the files of {self.name} under {root} are damaged "
+                f"({type(error).__name__}: {str(error)[:120]}); delete them and they are "
+                "downloaded again"
+            ) from None
         except RuntimeError:
             try:
                 source = build(root, train=train, download=True)
@@ -112,8 +116,4 @@ class TorchvisionImages(ZooDataModule):
         return {"x": x.to(torch.uint8), "y": torch.as_tensor(source.targets).long()}
 
     def transform(self, batch: Batch, noise: Noise, training: bool) -> Batch:
-        if training and self.flip:
-            batch = flipped(batch, noise, "x")
-        if self.binarize == "stochastic":
-            batch["x"] = binarise(batch["x"], LEVELS, "stochastic", noise)
-        return batch
+        return visited(batch, noise, training and self.flip, self.binarize)

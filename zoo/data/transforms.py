@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from zoo.core.batch import Batch
 from zoo.core.noise import Noise
 
+LEVELS = 256  # of 8-bit images
 BINARISATIONS = ("none", "threshold", "stochastic", "fixed")
 
 
@@ -27,6 +28,17 @@ def binarise(x: Tensor, levels: int, how: str, noise: Noise | None = None) -> Te
         return (x >= levels // 2).to(x.dtype)
     assert noise is not None
     return noise.bernoulli(x / (levels - 1))
+
+
+def visited(batch: Batch, noise: Noise, flip: bool, binarize: str) -> Batch:
+    """8-bit images x as one visit sees them: mirrored at random if ``flip``, drawn anew where
+    ``binarize`` is "stochastic".
+    """
+    if flip:
+        batch = flipped(batch, noise, "x")
+    if binarize == "stochastic":
+        batch["x"] = binarise(batch["x"], LEVELS, "stochastic", noise)
+    return batch
 
 
 def shift(x: Tensor, pixels: int, noise: Noise) -> Tensor:
