@@ -361,6 +361,28 @@ def test_a_signal_in_the_middle_of_a_validation_lets_it_finish(tmp_path):
     assert saved(tmp_path) == {"last": 3, "best": 2}  # it stops after the step that follows
 
 
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost():
+    keeper = Checkpoints()
+
+    class Strategy:
+        root_device = torch.device("cpu")
+
+        def reduce(self, word, reduce_op):
+            agreed = word.clone()
+            keeper._stop.noted = signal.SIGINT  # it has been read already
+            return agreed
+
+    class Trainer:
+        world_size, strategy = 2, Strategy()
+        _signal_connector = type("Connector", (), {"received_sigterm": False})()
+
+    trainer = Trainer()
+    keeper._listen(trainer, 1)
+    assert not trainer._signal_connector.received_sigterm
+    keeper._listen(trainer, 2)
+    assert trainer._signal_connector.received_sigterm
+
+
 # -- epochs ----------------------------------------------------------------------------------------
 def test_a_run_of_epochs_ends_with_a_validation_too(tmp_path):
     options = {"max_epochs": 2, "limit_val_batches": 1}
