@@ -1,6 +1,7 @@
 """Own images in a run: what was found is said, and what vanishes ends it in one line."""
 
 import json
+import logging
 import os
 import re
 import warnings
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning_utilities.core import rank_zero
 from PIL import Image
 
 from zoo import fit, registry
@@ -33,6 +35,18 @@ def photos(tmp_path) -> Path:
 
 
 @pytest.fixture
+def said(caplog):
+    """What the first process tells the user."""
+    lines: list[str] = []
+    keep = logging.Handler()
+    keep.emit = lambda record: lines.append(record.getMessage())
+    caplog.set_level(logging.INFO, logger=rank_zero.log.name)
+    rank_zero.log.addHandler(keep)
+    yield lines
+    rank_zero.log.removeHandler(keep)
+
+
+@pytest.fixture
 def on_demand(monkeypatch):
     monkeypatch.setattr("zoo.data.image_folder.IN_MEMORY", 0)
 
@@ -46,15 +60,15 @@ def quiet(root: Path, **options) -> ImageFolder:
 
 
 # -- what was found --------------------------------------------------------------------------------
-def test_what_was_found_is_printed_once_and_is_plain_values(photos, capsys):
+def test_what_was_found_is_printed_once_and_is_plain_values(photos, said):
     data = quiet(photos)
     data.setup()
     data.setup("fit")
-    said = capsys.readouterr().out
-    assert said.count("data: photos 8x8: 3x8x8 images, 256 levels") == 1
+    (text,) = said
+    assert text.startswith("data: photos 8x8: 3x8x8 images, 256 levels")
     for words in ("train 24, val 3, test 3", "cat 15, dog 15", "skipped 1: cannot be read", "torn"):
-        assert words in said
-    assert "1 files are no images by their names: 1 .txt" in said
+        assert words in text
+    assert "1 files are no images by their names: 1 .txt" in text
     found = data.found
     assert json.loads(json.dumps(found)) == found
     assert found["rows"] == {"train": 24, "val": 3, "test": 3} and found["images"] == 30
@@ -62,21 +76,19 @@ def test_what_was_found_is_printed_once_and_is_plain_values(photos, capsys):
 
 
 @pytest.mark.parametrize("data", [Digits(), Toy2D(size=100)], ids=["digits", "toy2d"])
-def test_every_data_module_says_what_it_serves(data, capsys):
+def test_every_data_module_says_what_it_serves(data, said):
     data.setup()
     rows = {s: len(data.split(s)["x"]) for s in ("train", "val", "test")}
     assert data.found == {"name": data.spec.name, "spec": str(data.spec), "rows": rows}
-    assert f"data: {data.spec}; train {rows['train']:,}, val" in capsys.readouterr().out
+    assert said == [f"data: {data.spec}; " + ", ".join(f"{s} {n:,}" for s, n in rows.items())]
 
 
-def test_processes_other_than_the_first_say_nothing(photos, capsys):
-    class Second:
-        is_global_zero = False
-
-    data = quiet(photos)
-    data.trainer = Second()
-    data.setup()
-    assert capsys.readouterr().out == ""
+def test_processes_other_than_the_first_say_nothing(photos, said, monkeypatch):
+    monkeypatch.setattr(rank_zero.rank_zero_only, "rank", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ImageFolder(str(photos), size=8).setup()
+    assert said == []
 
 
 def test_the_fingerprint_follows_names_sizes_and_splits_alone(photos, tmp_path, on_demand):
@@ -217,10 +229,10 @@ def test_damaged_files_of_a_known_dataset_are_one_line(tmp_path, name):
         assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_names_that_no_terminal_can_show_are_said_all_the_same(photos, capsys):
+def test_names_that_no_terminal_can_show_are_said_all_the_same(photos, said):
     os.rename(bytes(photos / "cat" / "torn.png"), bytes(photos / "cat") + b"/t\xe9\x1b\n.png")
     quiet(photos).setup()
-    assert "cat/t???.png" in capsys.readouterr().out
+    assert "cat/t???.png" in said[0]
     assert len(quiet(photos).found["fingerprint"]) == 16
 
 

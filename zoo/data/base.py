@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -113,16 +114,11 @@ class ZooDataModule(LightningDataModule):
         rows = {split: self.count(split) for split in self._splits or {}}
         return {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
 
-    @property
-    def speaks(self) -> bool:
-        """Whether this is the process that prints for all."""
-        return self.trainer is None or self.trainer.is_global_zero
-
     def setup(self, stage: str | None = None) -> None:
         """Load the data, and print once what was found."""
         self.split("train")
-        if not self._told and self.speaks:
-            print(told(self.found), flush=True)
+        if not self._told:
+            rank_zero_info(told(self.found))
         self._told = True
 
     def examples(self, n: int | None = None, split: str = "train", start: int = 0) -> Batch:

@@ -5,13 +5,13 @@ modes.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter, defaultdict
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -183,11 +183,9 @@ class ImageFolder(ZooDataModule):
             raise ValueError(
                 f"none of the {len(bad)} images under {self.root} can be read: {first}"
             )
-        if self.speaks:
-            warnings.warn(
-                f"{len(bad)} of {len(self.names)} images cannot be read and are skipped: {first}",
-                stacklevel=2,
-            )
+        rank_zero_warn(
+            f"{len(bad)} of {len(self.names)} images cannot be read and are skipped: {first}"
+        )
 
     def _rows(self, good: list[int]) -> dict[str, Tensor]:
         """The rows of each split among the readable images."""
