@@ -248,3 +248,10 @@ def test_options_that_do_not_apply_are_refused_or_said(photos):
     assert not any("--data.val" in note for note in quiet(photos).found["notes"])
     notes = quiet(photos, val=0.2).found["notes"]
     assert "--data.val and --data.test are not used: the data have splits" in notes
+
+
+def test_each_image_has_a_fixed_draw_of_its_own(tmp_path):
+    for i in range(6):
+        Image.fromarray(np.full((8, 8), 128, np.uint8)).save(tmp_path / f"{i}.png")
+    x = quiet(tmp_path, channels=1, binarize="fixed").examples()["x"].flatten(1)
+    assert len(x.unique(dim=0)) == len(x) == 4
