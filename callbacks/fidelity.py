@@ -321,7 +321,8 @@ class _Scorer:
 
     @staticmethod
     def _right(score: InceptionScore, labels: Tensor) -> Tensor:
-        said = score.kept("fake").argmax(1)
+        with score.sync_context():  # the rows of all processes
+            said = score.kept("fake").argmax(1)
         return (said == labels.to(said)).double().mean()
 
     def protocol(self, n_real: int, n_fake: int) -> dict[str, Any]:

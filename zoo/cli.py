@@ -142,8 +142,9 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self.config_init["trainer"]
-        self._check_processes(options)
         check_trainer(options, self.layered.model, not self.model.automatic_optimization)
+        self._check_processes(options)
+        self.with_wandb = named(WANDB).wanted(self.config["wandb"]["mode"])
         self.model.settings, self.model.changes = self._settings(options), self.layered.changes
         if self.ckpt_path:
             saved = checkpoint.read(self.ckpt_path)
@@ -259,7 +260,6 @@ class Begin(Callback):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         cli, config = self.cli, self.cli.written()
-        cli.begun = True
         if trainer.fast_dev_run:
             return
         if trainer.is_global_zero:
@@ -268,15 +268,15 @@ class Begin(Callback):
             named("callbacks.report.write_protocol")(trainer, {"data": found})
         options = dict(cli.config["wandb"].items())
         ours = cli.config["trainer"].get("logger") in (None, True)
-        if not ours or not named(WANDB).wanted(options["mode"]):
-            return
-        logger = named(WANDB)(cli.run_dir, **options)
-        trainer.loggers = [*trainer.loggers, logger]
-        flat = {
-            k: {"name": getattr(cli.layered, k), **(config[k].get("init_args") or {})}
-            for k in SECTIONS
-        }
-        logger.log_config({**config, **flat, "protocol": _protocol(cli.run_dir), **_git()})
+        if ours and cli.with_wandb:
+            logger = named(WANDB)(cli.run_dir, **options)
+            trainer.loggers = [*trainer.loggers, logger]
+            flat = {
+                k: {"name": getattr(cli.layered, k), **(config[k].get("init_args") or {})}
+                for k in SECTIONS
+            }
+            logger.log_config({**config, **flat, "protocol": _protocol(cli.run_dir), **_git()})
+        cli.begun = True
 
 
 def build(layered: Layered) -> ZooCLI:

@@ -33,6 +33,7 @@ AT_LEAST = {  # options of the Trainer, and what else they take
     "log_every_n_steps": (1, ""),
     "num_nodes": (1, ""),
 }
+NOT_ANY = "Does not validate against any"
 AUTOMATIC = ("accelerator", "strategy", "devices")
 PLAIN_DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
 
@@ -61,7 +62,8 @@ def check_trainer(options: dict[str, Any], name: str, game: bool) -> None:
             f"--trainer.val_check_interval is a number of steps, at least 1, got {interval}"
         )
     devices = options.get("devices")
-    if devices in (0, "0", []):
+    numbered = isinstance(devices, str) and re.fullmatch(r"auto|-?\d+(,\d+)*,?", devices)
+    if devices in (0, "0", []) or (isinstance(devices, str) and not numbered):
         raise UsageError(f"--trainer.devices is at least 1, or auto, got {devices}")
     if options.get("overfit_batches"):
         raise UsageError(
@@ -123,25 +125,32 @@ def _cause(error: BaseException) -> BaseException | None:
 
 
 def _said(chain: list[BaseException], layered: Layered | None) -> str:
-    messages = [str(e) for e in chain]
-    said = messages[0]
-    if isinstance(chain[0], ArgumentError):
-        said = messages[-1] or said
-        if unknown := re.search(r"nrecognized arguments: --([\w.]+)", " ".join(messages)):
+    first, messages = chain[0], [str(e) for e in chain]
+    every = " ".join(messages)
+    if isinstance(first, ArgumentError):
+        if unknown := re.search(r"nrecognized arguments: --([\w.]+)", every):
             return _unknown(unknown.group(1), layered)
         if typed := next(filter(None, map(_typed, messages[::-1])), ""):
             return typed.format(key=_key(messages))
-        if option := re.search(r"Option '([\w.]+)' is not accepted", " ".join(messages)):
+        if option := re.search(r"Option '([\w.]+)' is not accepted", every):
             return _unknown(f"{_key(messages)}.{option.group(1)}", layered)
-        if option := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", said):
+        if option := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", every):
             return _unknown(".".join(option.groups()), layered)
-    if isinstance(chain[0], OSError) and chain[0].strerror:
-        path = chain[0].filename
-        return f"{path}: {chain[0].strerror}" if path else chain[0].strerror
-    if type(chain[0]).__name__ == "OutOfMemoryError":
+        return f"--{_key(messages)}: {_innermost(messages)}"
+    if isinstance(first, OSError) and first.strerror:
+        return f"{first.filename}: {first.strerror}" if first.filename else first.strerror
+    if type(first).__name__ == "OutOfMemoryError":
         short = " ".join(messages[0].split())[:120]
         return f"{short}; lower --data.batch_size, or the model's width"
-    return " ".join(said.split())[:600] or type(chain[0]).__name__
+    said = _innermost(messages) if messages[0].startswith(NOT_ANY) else messages[0]
+    return " ".join(said.split())[:600] or type(first).__name__
+
+
+def _innermost(messages: list[str]) -> str:
+    """What the parser's nested messages come down to: not that a value is of none of several types,
+    nor that the document, taken for a path, is no file."""
+    last = [m for m in messages if m and not m.startswith((NOT_ANY, "File does not exist"))]
+    return " ".join((last or messages)[-1].split())[:300]
 
 
 def _unknown(name: str, layered: Layered | None) -> str:
@@ -167,7 +176,7 @@ def _unknown(name: str, layered: Layered | None) -> str:
 def _typed(message: str) -> str:
     """A refused value, with {key} for the option's name; "" for other messages."""
     typed = re.search(r"Expected an? (.+?)\. Got value: (.*)", message)
-    if not typed or "Does not validate against any" in message:
+    if not typed or NOT_ANY in message:
         return ""
     got = repr(typed.group(2)).replace("{", "{{").replace("}", "}}")
     if choices := re.match(r"typing\.Literal\[(.*)\]$", typed.group(1)):

@@ -18,6 +18,7 @@ from zoo.core.likelihood import row_noise
 from zoo.core.module import NonFiniteLoss
 from zoo.data.digits import Digits
 from zoo.gan.began import BEGAN
+from zoo.gan.cgan import CGAN
 from zoo.metrics import extractors
 from zoo.registry import Entry
 
@@ -67,7 +68,7 @@ def evaluate(world, folder):
         options["strategy"] = "ddp_find_unused_parameters_true"
     data, found = Digits(), {}
     torch.manual_seed(0)
-    for model in (BEGAN(data.spec, width=16), Gauss(data.spec)):
+    for model in (CGAN(data.spec), BEGAN(data.spec, width=16), Gauss(data.spec)):
         callbacks = [Fidelity(n_fake=150, n_real=300, precision_recall_n=100), BitsPerDim()]
         trainer = Trainer(callbacks=callbacks, **options)
         trainer.validate(model, data, verbose=False)
@@ -113,6 +114,7 @@ def test_every_value_is_that_of_one_process(two, tmp_path):
     assert (
         first.keys() == one.keys()
         and {"val/fid_digitsnet", "val/kid_pixels", "val/nll_nats", "val/estimate"} <= one.keys()
+        and "val/cond_acc_digitsnet" in one
     )
     for name in one.keys() - {"stopped"}:
         assert first[name] == second[name] == pytest.approx(one[name], rel=1e-6, abs=1e-7), name

@@ -1,6 +1,7 @@
 """The edges of the command line: mistakes, options that mean nothing, folders, resuming; each one
 line with a remedy, and every remedy works when followed."""
 
+import json
 import os
 import re
 import shlex
@@ -73,6 +74,19 @@ def done(finished, tmp_path):
         (["--trainer.limit_val_batches=-1"], "limit_val_batches"),
         (["--trainer.max_time=soon"], "max_time"),
         (["--trainer.callbacks=Nonsense"], "--trainer.callbacks"),
+        (["--trainer.devices=two"], "--trainer.devices is at least 1, or auto, got two"),
+        (["--trainer.plugins=nosuch"], "--trainer.plugins: "),
+        (["--trainer.profiler=nosuch"], "--trainer.profiler=nosuch"),
+        (["--model=no_models.Foo", "--data=toy2d"], "No module named 'no_models'"),
+        (["--model=os.system", "--data=toy2d"], "os.system does not correspond to a subclass"),
+        (["--data=os.system"], "os.system does not correspond to a subclass"),
+        (["--model.lr=0"], "vae: lr is positive, got 0"),
+        (["--model.latent=0"], "vae: latent is at least 1, got 0"),
+        (["--model.width=-3"], "vae: width is at least 1, got -3"),
+        (["--data.batch_size=0"], "digits: batch_size is at least 1, got 0"),
+        (["--fidelity.n_fake=0"], "fidelity: n_fake is at least 2, got 0"),
+        (["--wandb.mode=onlin"], "--wandb.mode is online, offline or disabled, got 'onlin'"),
+        (["--checkpoints.monitor=val/fidd"], "--checkpoints.mode=min or --checkpoints.mode=max"),
         (["--trainer={}"], "--trainer is a group; say --trainer.OPTION=VALUE, or --config FILE"),
         (["--seed=3"], "unknown option --seed; did you mean --seed_everything?"),
         (["--batch_size=3"], "did you mean --data.batch_size?"),
@@ -251,6 +265,25 @@ def test_changes_that_are_allowed_are_said(done, caplog):
     content = checkpoint.read(done / "checkpoints" / "last.ckpt")
     assert content["zoo"]["settings"]["data.seed"] == 1
     assert content["global_step"] == 6
+
+
+def test_images_that_are_gone_make_another_run(capsys, caplog):
+    from PIL import Image
+
+    Path("photos").mkdir()
+    for i in range(30):
+        Image.new("L", (8, 8), 8 * i).save(f"photos/{i}.png")
+    options = ["--data=image_folder", "--data.root=photos", "--data.size=8", "--data.batch_size=4"]
+    assert fit.main([*VAE, *options, "--run_dir=x"]) == 0
+    assert checkpoint.read("x/checkpoints/last.ckpt")["zoo"]["settings"]["the data's files"]
+    for i in range(15):
+        Path(f"photos/{i}.png").unlink()
+    assert "the data's files" in error_of(capsys, "--ckpt_path=x", "--trainer.max_steps=6")
+    allowed = ["--ckpt_path=x", "--trainer.max_steps=6", "--allow_changes"]
+    assert fit.main(allowed) == 0
+    assert "another run from here on" in caplog.text
+    written = json.loads(Path("x/protocol.json").read_text())
+    assert written["data"]["images"] == 15
 
 
 def test_what_changes_no_number_may_change(done):
