@@ -26,7 +26,7 @@ from zoo.nn.minibatch import MinibatchDiscrimination
 from zoo.nn.penalties import squared_gradient_norm
 
 OPTIONS = {  # of models whose options meet other linear algebra, penalties or controllers
-    "glow": ["--model.lu=true", "--model.affine=false"],
+    "glow": ["--model.lu=true", "--model.coupling=additive"],
     "ica": ["--model.layers=1", "--model.optimiser=natural_gradient"],
     "bs_gan": ["--model.g_loss=reinforce --model.log_z=true"],
     "improved_gan": ["--model.kernels=3"],

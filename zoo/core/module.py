@@ -59,7 +59,8 @@ class GenerativeModule(LightningModule):
         if args or kwargs:  # copy and pickle call without arguments
             name = cls.entry.name if cls.entry else cls.__name__
             given = bound(cls, module, args, kwargs)
-            if not isinstance(spec := given.pop("spec", None), Spec):
+            # A class of one's own may make its spec itself.
+            if "spec" in given and not isinstance(spec := given.pop("spec"), Spec):
                 raise TypeError(
                     f"{name}: spec is a Spec such as DataSpec((1, 8, 8), 17), got {spec!r:.60}"
                 )
