@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.best import Best
 from callbacks.nan_guard import last_good, spoilt
+from callbacks.report import Optioned
 from callbacks.stop import Stop, going_on
 from zoo.core.files import PART, written_whole
 from zoo.core.lightning import (
@@ -26,6 +27,7 @@ from zoo.core.lightning import (
     validation_follows,
 )
 from zoo.core.module import NonFiniteLoss
+from zoo.core.options import Count
 
 # steps between two looks at whether any process was told to stop, where a look waits for the GPU
 LISTEN = 20
@@ -46,7 +48,7 @@ class WholeFiles(TorchCheckpointIO):
             file.write(content.getbuffer())
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(Optioned, Checkpoint):
     """Keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` of the run folder.
 
     ``last`` is written every ``every_n_steps`` generator steps, before each validation, at the end,
@@ -69,10 +71,12 @@ class Checkpoints(Checkpoint):
             warning.
     """
 
-    def __init__(self, every_n_steps: int = 500, monitor: str = "auto", mode: str = "auto") -> None:
+    name = "checkpoints"
+
+    def __init__(
+        self, every_n_steps: Count = 500, monitor: str = "auto", mode: str = "auto"
+    ) -> None:
         super().__init__()
-        if every_n_steps < 1:
-            raise ValueError(f"checkpoints.every_n_steps is at least 1, got {every_n_steps}")
         self.every_n_steps, self.best = every_n_steps, Best(monitor, mode)
         self._stop = Stop()
         self._step = self._saved_at = -1

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 from torch import Tensor
 
+from callbacks.report import Optioned
 from zoo.core import checkpoint
 from zoo.core.lightning import last_step
 from zoo.core.module import NonFiniteLoss
+from zoo.core.options import Count
 
 
-class NaNGuard(Callback):
+class NaNGuard(Optioned):
     """Looks at the scalars of the training step just done. Lightning runs checkpoint callbacks
     after all others, so none saves it; ``Checkpoints`` looks at the weights whenever it saves.
 
@@ -26,9 +27,9 @@ class NaNGuard(Callback):
             (the run's last step is always looked at). Elsewhere every step.
     """
 
-    def __init__(self, every_n_steps: int = 10) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"nan_guard.every_n_steps is at least 1, got {every_n_steps}")
+    name = "nan_guard"
+
+    def __init__(self, every_n_steps: Count = 10) -> None:
         self.every_n_steps = every_n_steps
 
     def on_train_batch_end(
