@@ -38,7 +38,12 @@ def test_the_readme_is_short():
 
 
 @pytest.mark.parametrize("command", re.findall(r"python -m zoo\.fit (--[^#\n`]+)", README))
-def test_every_fit_command_parses(command):
+def test_every_fit_command_parses(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "began-before"  # what --ckpt_path last is about
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").touch()
+    (folder / "config.yaml").write_text("model: began\n")
     layered = layer(shlex.split(command.strip()))
     assert registry.entry(layered.model)
 

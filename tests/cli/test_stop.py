@@ -187,7 +187,8 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
     assert fit.main([*RUN, f"--run_dir={tmp_path}/file/run"]) == 2
     error = capsys.readouterr().err
-    assert f"{tmp_path}/file/run cannot be written to (Not a directory)" in error
+    assert f"{tmp_path}/file/run cannot be the run's folder (Not a directory)" in error
+    assert "name one with --run_dir=FOLDER" in error
     assert "Traceback" not in error
 
 

@@ -32,7 +32,7 @@ def resumed(model, path, steps, *callbacks, **options):
 def test_training_and_validation_log_every_step_as_it_is():
     for model, evaluation in (
         (Gauss(SPEC), BitsPerDim()),
-        (Pair(SPEC), Memorisation(n=2, n_fake=4)),
+        (Pair(SPEC), Memorisation(n=2, n_fake=4, extractor="pixels")),
     ):
         logger = Recorder()
         trainer = resumed(model, "late.ckpt", 5, evaluation, logger=logger, every=1)

@@ -260,26 +260,29 @@ class TrainingRows(_Dealt):
 
     def __iter__(self) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         sequences = [self._sequence(g) for g in range(len(self.sizes))]
-        for step, rows in enumerate(zip(*sequences, strict=True)):
-            if step >= self.start:
-                yield step, tuple(r[self.rank :: self.world] for r in rows if r is not None)
+        for step, rows in enumerate(zip(*sequences, strict=True), self.start):
+            yield step, tuple(r[self.rank :: self.world] for r in rows)
 
-    def _sequence(self, group: int) -> Iterator[Tensor | None]:
-        """Each step's global batch of rows; None before ``start``, whose rows are only counted."""
+    def _sequence(self, group: int) -> Iterator[Tensor]:
+        """Each step's global batch of rows, from ``start`` on."""
         size, epoch, offset = self.sizes[group], 0, 0
+        for step in range(self.start):  # whose rows are only counted
+            wanted = self.wanted(step)
+            if offset and offset + wanted > size:
+                epoch, offset = epoch + 1, 0
+            offset += wanted
+            if offset > size:
+                epoch, offset = epoch - (-offset // size), 0
         orders: dict[int, Tensor] = {}
-        for step in itertools.count():
+        for step in itertools.count(self.start):
             wanted = self.wanted(step)
             if offset and offset + wanted > size:
                 epoch, offset = epoch + 1, 0
             passes = -(-(offset + wanted) // size)
-            rows = None
-            if step >= self.start:
-                epochs = range(epoch, epoch + passes)
-                orders = {e: orders[e] if e in orders else self._order(group, e) for e in epochs}
-                every = torch.cat([*orders.values()]) if passes > 1 else orders[epoch]
-                rows = every[offset : offset + wanted]
-            yield rows
+            epochs = range(epoch, epoch + passes)
+            orders = {e: orders[e] if e in orders else self._order(group, e) for e in epochs}
+            every = torch.cat([*orders.values()]) if passes > 1 else orders[epoch]
+            yield every[offset : offset + wanted]
             epoch, offset = (epoch + passes, 0) if passes > 1 else (epoch, offset + wanted)
 
     def _order(self, group: int, epoch: int) -> Tensor:
