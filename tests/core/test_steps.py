@@ -2,6 +2,7 @@
 float32 has no odd ones.
 """
 
+import pytest
 import torch
 from lightning.pytorch import Trainer
 
@@ -29,6 +30,7 @@ def resumed(model, path, steps, *callbacks, **options):
     )
 
 
+@pytest.mark.slow  # the rows of all steps before are counted
 def test_training_and_validation_log_every_step_as_it_is():
     for model, evaluation in (
         (Gauss(SPEC), BitsPerDim()),

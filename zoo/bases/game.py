@@ -28,7 +28,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from zoo.bases.adversary import Terms
 from zoo.bases.loop_options import LoopOptions
 from zoo.core.batch import Batch
-from zoo.core.lightning import Clock
+from zoo.core.lightning import Clock, attached
 from zoo.core.module import GenerativeModule
 from zoo.core.spec import Spec
 
@@ -76,6 +76,7 @@ class AdversarialModule(GenerativeModule):
         super().__init__(spec)
         self.automatic_optimization = False
         self.loop = LoopOptions(**loop) if isinstance(loop, dict) else loop
+        self._fed: list[Phase] = []  # of the run at hand
 
     # -- what a model defines ---------------------------------------------------------------------
     def players(self) -> Mapping[str, nn.Module | Sequence[nn.Module]]:
@@ -116,7 +117,8 @@ class AdversarialModule(GenerativeModule):
             yield from net.parameters()
 
     def batches_per_step(self, step: int = 0) -> int:
-        return max(sum(p.times(step) for p in fed(self.phases())), 1)
+        phases = self._fed if attached(self) and self._fed else fed(self.phases())
+        return max(sum([p.times(step) for p in phases]), 1)
 
     def steps_of(self, player: str) -> int:
         """Optimiser steps of a player in the first cycle: for schedules that count them."""
