@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import signal
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from callbacks.best import Best
 from callbacks.nan_guard import last_good, spoilt
 from callbacks.report import Optioned
 from callbacks.stop import Stop, going_on
-from zoo.core.files import PART, written_whole
+from zoo.core.files import PART, save_whole
 from zoo.core.lightning import (
     last_step,
     let_in,
@@ -41,11 +40,7 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)  # an error of the disk cannot meet torch half way
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
-            file.write(content.getbuffer())
+        save_whole(checkpoint, path)
 
 
 class Checkpoints(Optioned, Checkpoint):
@@ -110,7 +105,8 @@ class Checkpoints(Optioned, Checkpoint):
         self._odd = {n for n, b in module.named_buffers() if spoilt({n: b})}
         self._step, self._ended = trainer.global_step, False
         if trainer.is_global_zero:
-            for folder in (self._folder(trainer), Path(trainer.default_root_dir)):
+            run = Path(trainer.default_root_dir)
+            for folder in (run, run / "checkpoints", run / "samples"):
                 for part in folder.glob(PART):
                     part.unlink(missing_ok=True)
             for logger in trainer.loggers if self._step else []:

@@ -21,6 +21,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from PIL import Image as Picture
 
+from zoo.core.because import because
+from zoo.core.files import written_whole
 from zoo.core.module import defines, exactly
 from zoo.core.options import bound, check_options
 from zoo.core.spec import Image
@@ -113,11 +115,6 @@ class Observer(Optioned):
         return {k: v for k, v in values.items() if k not in missing}
 
 
-def because(error: Exception) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
 def score_field(trainer: Any, module: Any) -> tuple[str, str]:
     """The field of images by which a model's samples are scored and searched, and why there is
     none.
@@ -161,7 +158,9 @@ def save_picture(
         return True
     path = Path(trainer.default_root_dir) / "samples" / name
     try:
-        replace_file(path, lambda part: picture().save(part, format="png"))
+        drawn = picture()
+        with written_whole(path) as file:
+            drawn.save(file, format="png")
         log_image(trainer, key, path)
     except Exception as error:  # a logger's may be of any type
         if not quiet:
@@ -171,19 +170,6 @@ def save_picture(
             )
         return False
     return True
-
-
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file beside its place and put it there, so that no one ever sees half of it; what a
-    full disk cut off is removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_protocol(trainer: Trainer, said: dict[str, Any]) -> None:
@@ -200,8 +186,11 @@ def write_protocol(trainer: Trainer, said: dict[str, Any]) -> None:
     except (OSError, ValueError):
         known = {}
     known = {**(known if isinstance(known, dict) else {}), **said}
+    if not known:
+        return
     try:
-        replace_file(path, lambda part: part.write_text(json.dumps(known, indent=2) + "\n"))
+        with written_whole(path) as file:
+            file.write((json.dumps(known, indent=2) + "\n").encode())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"protocol": known}, allow_val_change=True)

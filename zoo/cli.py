@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from zoo import registry, runs
 from zoo.config import CALLBACKS, KEYS, SECTIONS, Layered, UsageError, label
 from zoo.core import GenerativeModule, checkpoint
+from zoo.core.files import written_whole
 from zoo.core.module import check_same
 from zoo.core.options import ranges
 from zoo.refusals import TRAINER, check_trainer, one_line, parameters, refused
@@ -263,9 +264,8 @@ class Begin(Callback):
         if trainer.fast_dev_run:
             return
         if trainer.is_global_zero:
-            (cli.run_dir / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        if found := getattr(trainer.datamodule, "found", None):
-            named("callbacks.report.write_protocol")(trainer, {"data": found})
+            with written_whole(cli.run_dir / "config.yaml") as file:
+                file.write(yaml.safe_dump(config, sort_keys=False).encode())
         options = dict(cli.config["wandb"].items())
         ours = cli.config["trainer"].get("logger") in (None, True)
         if ours and cli.with_wandb:
@@ -275,7 +275,9 @@ class Begin(Callback):
                 k: {"name": getattr(cli.layered, k), **(config[k].get("init_args") or {})}
                 for k in SECTIONS
             }
-            logger.log_config({**config, **flat, "protocol": _protocol(cli.run_dir), **_git()})
+            logger.log_config({**config, **flat, **_git()})
+        found = getattr(trainer.datamodule, "found", None)  # and what W&B has not heard yet
+        named("callbacks.report.write_protocol")(trainer, {"data": found} if found else {})
         cli.begun = True
 
 
@@ -331,11 +333,6 @@ def _git() -> dict[str, Any]:
         }
     except (OSError, subprocess.SubprocessError):
         return {}
-
-
-def _protocol(folder: Path) -> dict[str, Any]:
-    path = folder / "protocol.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _processes(options: Any) -> int:

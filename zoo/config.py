@@ -108,15 +108,13 @@ def layer(arguments: list[str]) -> Layered:
     document = read(folder() / "base.yaml")
     if model is None or named.get("preset"):
         document["threads"] = None  # the one thread is for the zoo's small default runs
-    if model is not None:
-        own = folder() / model.family / f"{model.name}.yaml"
-        if own.is_file() and not run:
-            document = _overlay(document, read(own))
+    own = folder() / model.family / f"{model.name}.yaml" if model else None
+    if run:
         document = _overlay(document, run)
-        if preset := named.get("preset"):
-            document = _overlay(document, read(_preset(own, preset)))
-    else:
-        document = _overlay(document, run)
+    elif own is not None and own.is_file():
+        document = _overlay(document, read(own))
+    if own is not None and (preset := named.get("preset")):
+        document = _overlay(document, read(_preset(own, preset)))
     document = _overlay(document, user)
     if "max_epochs" in user.get("trainer", {}) and "max_steps" not in user.get("trainer", {}):
         document["trainer"]["max_steps"] = -1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import torch
 
 PART = ".*.part"  # what a process that was killed while it wrote leaves behind
 
@@ -24,6 +27,7 @@ def written_whole(path: str | Path) -> Iterator[IO[bytes]]:
         OSError: of the disk or the folder; ``path`` is as it was, and no part is left.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
@@ -41,6 +45,14 @@ def written_whole(path: str | Path) -> Iterator[IO[bytes]]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def save_whole(content: Any, path: str | Path) -> None:
+    """As ``torch.save``, by ``written_whole``; an error of the disk cannot meet torch half way."""
+    held = io.BytesIO()
+    torch.save(content, held)
+    with written_whole(path) as file:
+        file.write(held.getbuffer())
 
 
 @contextmanager

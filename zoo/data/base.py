@@ -266,23 +266,17 @@ class TrainingRows(_Dealt):
     def _sequence(self, group: int) -> Iterator[Tensor]:
         """Each step's global batch of rows, from ``start`` on."""
         size, epoch, offset = self.sizes[group], 0, 0
-        for step in range(self.start):  # whose rows are only counted
-            wanted = self.wanted(step)
-            if offset and offset + wanted > size:
-                epoch, offset = epoch + 1, 0
-            offset += wanted
-            if offset > size:
-                epoch, offset = epoch - (-offset // size), 0
         orders: dict[int, Tensor] = {}
-        for step in itertools.count(self.start):
+        for step in itertools.count():
             wanted = self.wanted(step)
             if offset and offset + wanted > size:
                 epoch, offset = epoch + 1, 0
             passes = -(-(offset + wanted) // size)
-            epochs = range(epoch, epoch + passes)
-            orders = {e: orders[e] if e in orders else self._order(group, e) for e in epochs}
-            every = torch.cat([*orders.values()]) if passes > 1 else orders[epoch]
-            yield every[offset : offset + wanted]
+            if step >= self.start:  # the rows before are only counted
+                epochs = range(epoch, epoch + passes)
+                orders = {e: orders[e] if e in orders else self._order(group, e) for e in epochs}
+                every = torch.cat([*orders.values()]) if passes > 1 else orders[epoch]
+                yield every[offset : offset + wanted]
             epoch, offset = (epoch + passes, 0) if passes > 1 else (epoch, offset + wanted)
 
     def _order(self, group: int, epoch: int) -> Tensor:

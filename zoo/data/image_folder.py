@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from zoo.core.batch import Batch
+from zoo.core.because import because
 from zoo.core.noise import Noise
 from zoo.core.options import Count, Range, Whole
 from zoo.core.spec import DataSpec, Spec
@@ -174,7 +175,7 @@ class ImageFolder(ZooDataModule):
         reasons: dict[str, list[str]] = defaultdict(list)
         for j, error in bad.items():
             large = isinstance(error, TooLarge)
-            said = f"{self.names[j]} ({type(error).__name__}: {_first_line(error)})"
+            said = f"{self.names[j]} ({because(error)})"
             limit = f"larger than --data.max_pixels={self.max_pixels}"
             reasons[limit if large else "cannot be read"].append(said)
         self._skipped.update(reasons)
@@ -262,10 +263,6 @@ class ImageFolder(ZooDataModule):
         except Exception as error:
             raise ValueError(
                 f"{self.root}: {self.source.items[i].name} could be read when the run began and "
-                f"cannot be now ({type(error).__name__}: {_first_line(error)}); put it back and "
+                f"cannot be now ({because(error)}); put it back and "
                 "resume the run"
             ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:160]

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core.because import because
+from zoo.core.files import save_whole
 from zoo.core.spec import Spec
 from zoo.metrics.base import Extractor, digest, from_rank_zero
 from zoo.metrics.inception import Inception, find_inception
@@ -183,9 +185,8 @@ class DataNet(Extractor):
             try:
                 return self._kept(path, of)
             except Exception as error:  # what a file of any content may raise
-                said = (str(error).splitlines() or [""])[0]
                 warnings.warn(
-                    f"{path} is damaged or was changed ({type(error).__name__}: {said}): the "
+                    f"{path} is damaged or was changed ({because(error)}): the "
                     f"feature network is trained again",
                     stacklevel=2,
                 )
@@ -193,10 +194,7 @@ class DataNet(Extractor):
             self._train(x, y, progress)
         state = {k: v.detach().clone() for k, v in self.state_dict().items()}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.{os.getpid()}")
-            torch.save({"state": state, "checksum": checksum(of, state)}, part)
-            os.replace(part, path)  # another run never sees half a file
+            save_whole({"state": state, "checksum": checksum(of, state)}, path)
         except OSError as error:
             warnings.warn(
                 f"the feature network cannot be kept in {folder} ({error}); set ZOO_CACHE to a "
