@@ -13,6 +13,16 @@ from zoo import registry
 collect_ignore = ["toys"]  # models and data, imported by their names
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """No file of tests sees the models that another registered, not even while it is collected."""
+    before = dict(registry._added)
+    try:
+        return (yield)
+    finally:
+        registry._added = before
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
     """Tests that start several processes run one after another, in one worker of ``pytest -n``:

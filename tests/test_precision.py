@@ -52,6 +52,10 @@ def evaluations():
     ]
 
 
+def test_the_cases_are_the_models_of_the_zoo():
+    assert {case.split()[0] for case in CASES} == {*registry.list()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
 @pytest.mark.parametrize("case", CASES)

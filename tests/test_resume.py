@@ -8,8 +8,7 @@ import pytest
 from tests.support import TOYS
 from zoo import check, registry
 
-ZOO = [e.name for e in registry.entries() if e.module.startswith("zoo.")]
-NAMES = [*ZOO, *TOYS]
+NAMES = [*registry.list(), *TOYS]
 
 
 @pytest.mark.slow
