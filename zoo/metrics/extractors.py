@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core import threads
 from zoo.core.because import because
 from zoo.core.files import save_whole
 from zoo.core.spec import Spec
@@ -61,9 +62,9 @@ class Pixels(Extractor):
     def _regression(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         from sklearn.linear_model import LogisticRegression
 
-        fitted = LogisticRegression(max_iter=2000).fit(
-            features.cpu().double().numpy(), y.cpu().numpy()
-        )
+        rows = features.cpu().double().numpy()
+        with threads.as_torch():
+            fitted = LogisticRegression(max_iter=2000).fit(rows, y.cpu().numpy())
         rows, shifts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
         if len(fitted.classes_) == 2:  # one row, the log-odds of the second class
             rows, shifts = (
