@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zoo.data.keyed import numbers
+
 Array = NDArray[Any]
 
 SPLITS = ("train", "val", "test")
@@ -72,13 +74,6 @@ POSES = {
     "free": Pose((0.72, 0.92), 1.2, (0.25, 0.45), (0.08, 0.14), (0.20, 0.45), 0.05, 0.17),
 }
 HAIRLINE, NOSE, BROW = (0.35, 0.75), (0.15, 0.34), (0.02, 0.05)
-
-
-# -- numbers --------------------------------------------------------------------------------------
-def numbers(seed: int, key: tuple[int, ...], n: int) -> Array:
-    """The first n uniform numbers of a key."""
-    sequence = np.random.SeedSequence(entropy=seed, spawn_key=key)
-    return np.random.Generator(np.random.PCG64(sequence)).random(n)
 
 
 @dataclass(frozen=True)

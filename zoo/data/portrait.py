@@ -66,6 +66,11 @@ def grid(n: int, axes: tuple[float, float], scale: float = 1.0) -> Grid:
     return Grid(**{k: a.astype(np.float32) for k, a in points.items()}, inside=inside)
 
 
+def painted_longitude(yaw: Array, g: Grid) -> Array:
+    """u of the texture at each point, (N, R, C)."""
+    return g.u - _each(yaw)
+
+
 def visible(heads: Factors, size: int) -> Array:
     """(N, 1, S, S) of {0, 1}: which pixels of the head's frontal view can be seen at its yaw,
     h_z cos ψ > h_x sin ψ for the direction h of the pixel's centre.
@@ -132,7 +137,7 @@ class _Painter:
 
     def __init__(self, heads: Factors, g: Grid) -> None:
         self.h, self.g, self.pose = heads, g, heads.pose
-        self.u = g.u - _each(heads.yaw)
+        self.u = painted_longitude(heads.yaw, g)
         self.a = abs(self.u)
         self.size = _each(heads.within("eye_size", heads.pose.eye_size))
         self.apart = _each(heads.within("eye_spacing", heads.pose.eye_spacing))
