@@ -313,6 +313,6 @@ def test_other_libraries_take_as_many_threads_as_torch(monkeypatch):
         lambda self, x, y: seen.extend(i["num_threads"] for i in threadpool_info()) or 1 / 0,
     )
     x, y = torch.randint(17, (20, 1, 8, 8)).float(), torch.arange(20) % 2
-    with threadpool_limits(2), pytest.raises(ZeroDivisionError):
+    with threadpool_limits(2, user_api="blas"), pytest.raises(ZeroDivisionError):
         Pixels(DataSpec((1, 8, 8), 17, 2), x, y)
     assert {*seen} == {torch.get_num_threads()} == {1}

@@ -62,9 +62,9 @@ class Pixels(Extractor):
     def _regression(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         from sklearn.linear_model import LogisticRegression
 
-        rows = features.cpu().double().numpy()
+        pixels = features.cpu().double().numpy()
         with threads.as_torch():
-            fitted = LogisticRegression(max_iter=2000).fit(rows, y.cpu().numpy())
+            fitted = LogisticRegression(max_iter=2000).fit(pixels, y.cpu().numpy())
         rows, shifts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
         if len(fitted.classes_) == 2:  # one row, the log-odds of the second class
             rows, shifts = (
