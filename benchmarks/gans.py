@@ -23,7 +23,6 @@ import argparse
 import csv
 import functools
 import inspect
-import math
 import shutil
 import statistics
 import subprocess
@@ -45,7 +44,9 @@ from zoo.check.quiet import hush
 from zoo.core import checkpoint
 from zoo.core.draw import draw
 from zoo.looking import data_of
-from zoo.show.sheets import below, captioned, scatter
+from zoo.show.paint import DATA, DRAWN, Shades, rgb
+from zoo.show.points import scatter
+from zoo.show.sheets import Panel, save, sheet
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs") / "gans"
 QUIET = [
@@ -371,50 +372,38 @@ def read_speeds(task: str) -> dict[str, str]:
 
 
 # -- pictures ------------------------------------------------------------------------------------
-def sheet(seed: int = 0, columns: int = 16) -> None:
+def pictures(seed: int = 0, columns: int = 16) -> None:
     """results/gans_digits.png: a row of data, and one of samples for each model; gans_ring.png and
     gans_grid.png: its points over the data."""
-    rows = []
-
-    def row(x: torch.Tensor, spec: Any, name: str) -> None:
-        rows.append(captioned(x, spec, columns, [name, *[""] * (columns - 1)], cell=48))
-
+    rows: dict[tuple[str, str], torch.Tensor] = {}
     for name in registry.list(family="gan"):
         folder = RUNS / "digits" / f"{name}-{seed}"
         if not (folder / "seconds.txt").is_file():
             continue
         model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
         if not rows:
-            row(data_of(folder).examples(columns)["x"], model.spec, "data")
-        row(draw(model, columns, 0), model.spec, name)
+            data = data_of(folder).examples(columns)["x"]
+            spec, shades = model.spec, Shades(model.spec["x"], data)
+            rows["data", DATA] = rgb(data, shades)
+        rows[name, DRAWN] = rgb(draw(model, columns, 0), shades)
+    said = f"{TASKS['digits'].steps:,} generator steps each, training seed {seed}"
     if rows:
-        below(*rows, gap=2).save(RESULTS / "gans_digits.png")
+        cells = torch.cat([*rows.values()])
+        panel = Panel(cells, columns, "a row of the data, then one a model", DRAWN, [*rows])
+        title = f"Every GAN on {spec.name}"
+        save(sheet(title, said, [[panel]], size=(1600, 4000)), RESULTS / "gans_digits.png")
     for task in ("ring", "grid"):
-        tiles = []
+        plots = {}
         for name in registry.list(family="gan"):
             folder = RUNS / task / f"{name}-{seed}"
             if (folder / "seconds.txt").is_file():
-                model, data = (
-                    checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True),
-                    data_of(folder),
-                )
-                tiles.append((name, scatter(draw(model, 1000, 0), data.examples(1000)["x"])))
-        if tiles:
-            _mosaic(tiles).save(RESULTS / f"gans_{task}.png")
-
-
-def _mosaic(tiles: list[tuple[str, Any]], size: int = 220, across: int = 5) -> Any:
-    from PIL import Image, ImageDraw, ImageFont
-
-    picture = Image.new(
-        "RGB", (size * across, (size + 18) * math.ceil(len(tiles) / across)), "white"
-    )
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    for i, (name, tile) in enumerate(tiles):
-        left, top = i % across * size, i // across * (size + 18)
-        picture.paste(tile.resize((size, size)), (left, top + 18))
-        pen.text((left + size / 2, top + 9), name, "black", font, anchor="mm")
-    return picture
+                model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
+                data = data_of(folder).examples(1000)["x"]
+                plots[name] = scatter(draw(model, 1000, 0), data, side=320)
+        if plots:
+            panel = Panel([*plots.values()], 4, "drawn, over the data", captions=[*plots])
+            title, said = f"Every GAN on the {task}", f"training seed {seed}"
+            save(sheet(title, said, [[panel]], size=(1600, 4000)), RESULTS / f"gans_{task}.png")
 
 
 # -- the sweep over k ----------------------------------------------------------------------------
@@ -500,7 +489,7 @@ def main() -> None:
     if args.what == "speed":
         speed(["ring", "digits"], args.models)
     elif args.what == "sheet":
-        sheet()
+        pictures()
     elif args.what == "k":
         sweep_over_k(args.folder)
     else:

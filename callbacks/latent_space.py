@@ -7,6 +7,7 @@ from typing import Any
 from callbacks.report import Observer, save_picture
 from zoo.core.ema import averaged
 from zoo.core.latent import Codes
+from zoo.core.moment import Moment
 from zoo.core.options import Whole
 from zoo.core.spec import Image
 from zoo.show.codes import every_picture
@@ -42,8 +43,10 @@ class LatentSpace(Observer):
         if not self.serves(trainer, module):
             return
         failed = False
-        with self.spared(trainer, "pictures of the latent space"), averaged(trainer, module):
-            for name, picture in every_picture(module, trainer.datamodule, seed=self.seed):
+        what, data = "pictures of the latent space", trainer.datamodule
+        with self.spared(trainer, what), averaged(trainer, module) as smooth:
+            moment = Moment(trainer.global_step, smooth)
+            for name, picture in every_picture(module, data, seed=self.seed, moment=moment):
                 file = f"{name}_{trainer.global_step:06d}.png"
                 saved = save_picture(trainer, name, file, picture.copy, quiet=failed)
                 failed = failed or not saved

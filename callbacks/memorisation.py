@@ -14,6 +14,7 @@ from callbacks.report import Observer, log_scalars, save_picture, score_field, w
 from zoo.core.column import column
 from zoo.core.draw import draw_fields, tell
 from zoo.core.ema import averaged
+from zoo.core.moment import Moment
 from zoo.core.options import Count, Whole
 from zoo.show.neighbours import panel, spaces
 
@@ -97,10 +98,11 @@ class Memorisation(Observer):
         if k > size:
             k = size
             self.say(f"{k} neighbours of each sample, which are all of the training images")
-        with averaged(trainer, module):
+        with averaged(trainer, module) as smooth:
             x = samples(module, self.n_fake, self.seed, trainer.datamodule, field)
         rank, world = trainer.global_rank, trainer.world_size
-        values, picture = panel(x, found, data, self.n, k, rank, world)
+        moment = Moment(trainer.global_step, smooth)
+        values, picture = panel(module, x, found, data, self.n, k, rank, world, moment)
         about = {"spaces": [*found], "n_fake": self.n_fake, "seed": self.seed, "held_out": "val"}
         write_protocol(trainer, {"memorisation": about})
         file = f"neighbours_{trainer.global_step:06d}.png"

@@ -4,6 +4,7 @@ protocol of the run's numbers.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from zoo.core.files import written_whole
 from zoo.core.module import defines, exactly
 from zoo.core.options import bound, check_options
 from zoo.core.spec import Image
+from zoo.show.sheets import save
 
 
 def can(module: Any, capability: str) -> bool:
@@ -139,13 +141,17 @@ def log_scalars(trainer: Trainer, module: LightningModule, values: dict[str, flo
         module.log("step", exactly(trainer.global_step, module), batch_size=1, sync_dist=True)
 
 
-def log_image(trainer: Trainer, key: str, path: Path) -> None:
-    """Send a picture to every logger that takes pictures, at the current generator step. Call it on
-    the first process only.
+def log_image(trainer: Trainer, key: str, path: Path, caption: str = "") -> None:
+    """Send a picture to every logger that takes pictures, at the current generator step, with its
+    caption to those that take one. Call it on the first process only.
     """
     for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):
-            logger.log_image(key=key, images=[str(path)], step=trainer.global_step)
+        if not hasattr(logger, "log_image"):
+            continue
+        taken = inspect.signature(logger.log_image).parameters.values()
+        captioned = any(p.name == "caption" or p.kind is p.VAR_KEYWORD for p in taken)
+        more = {"caption": [caption]} if captioned and caption else {}
+        logger.log_image(key=key, images=[str(path)], step=trainer.global_step, **more)
 
 
 def save_picture(
@@ -160,8 +166,8 @@ def save_picture(
     try:
         drawn = picture()
         with written_whole(path) as file:
-            drawn.save(file, format="png")
-        log_image(trainer, key, path)
+            save(drawn, file)
+        log_image(trainer, key, path, drawn.info.get("title", ""))
     except Exception as error:  # a logger's may be of any type
         if not quiet:
             rank_zero_warn(

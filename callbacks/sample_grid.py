@@ -9,6 +9,7 @@ from PIL import Image as Picture
 
 from callbacks.report import Observer, can, save_picture
 from zoo.core.ema import averaged
+from zoo.core.moment import Moment
 from zoo.core.options import Count, Whole
 from zoo.core.spec import Image
 from zoo.show.samples import completion_sheet, reconstruction_sheet, sample_sheet
@@ -74,23 +75,23 @@ class SampleGrid(Observer):
         self._done = trainer.global_step
         data: Any = trainer.datamodule if hasattr(trainer.datamodule, "examples") else None
         images = data is not None and module.spec.has(x=Image)
-        sheets: dict[str, Callable[[], Picture.Image]] = {}
+        sheets: dict[str, Callable[[Moment], Picture.Image]] = {}
         if can(module, "sample"):
-            sheets["samples"] = lambda: self._samples(module, data)
+            sheets["samples"] = lambda moment: sample_sheet(
+                module, data, self.n, self.seed, self.real, self.points, moment
+            )
         if can(module, "reconstruct") and images:
-            sheets["reconstructions"] = lambda: reconstruction_sheet(
-                module, data.examples(min(self.n, 32), split="val"), self.seed
+            sheets["reconstructions"] = lambda moment: reconstruction_sheet(
+                module, data.examples(min(self.n, 32), split="val"), self.seed, moment
             )
         if can(module, "inpaint") and images:
-            sheets["completions"] = lambda: completion_sheet(
-                module, data, min(self.n, 8), self.seed
+            sheets["completions"] = lambda moment: completion_sheet(
+                module, data, min(self.n, 8), self.seed, moment
             )
         for key, sheet in sheets.items():
-            with self.spared(trainer, f"the picture of {key}"), averaged(trainer, module):
-                self._write(trainer, key, sheet())
-
-    def _samples(self, module: Any, data: Any) -> Picture.Image:
-        return sample_sheet(module, data, self.n, self.seed, self.real, self.points)
+            what = f"the picture of {key}"
+            with self.spared(trainer, what), averaged(trainer, module) as smooth:
+                self._write(trainer, key, sheet(Moment(self._done, smooth)))
 
     def _write(self, trainer: Any, key: str, picture: Picture.Image) -> None:
         name = f"{'step' if key == 'samples' else key}_{self._done:06d}.png"

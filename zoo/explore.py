@@ -52,6 +52,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _explore(args: argparse.Namespace) -> None:
     from zoo.core import Image
+    from zoo.show.sheets import save
 
     if args.n < 1 or args.frames < 2:
         raise ValueError(
@@ -66,7 +67,7 @@ def _explore(args: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data, drawn = data_of(args), 0
     for name, picture in _pictures(args, model, data):
-        picture.save(folder / f"{name}.png")
+        save(picture, folder / f"{name}.png")
         drawn += 1
         print(f"{folder / name}.png  {picture.width}x{picture.height}")
     if not drawn:
@@ -97,7 +98,8 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
                 f"{model.entry.name} cannot reconstruct; it can "
                 f"{', '.join(sorted(model.entry.can))}"
             )
-        yield "reconstructions", reconstruction_sheet(model, data.examples(32, "test"))
+        batch = data.examples(32, "test")
+        yield "reconstructions", reconstruction_sheet(model, batch, split="test")
     if tool == "arithmetic" or (
         everything and has_codes and not model.told and (data.spec.num_classes >= 3 or args.a)
     ):
@@ -108,8 +110,8 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
 
 def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
     from zoo.core.latent import Codes
-    from zoo.show.codes import arithmetic_picture
-    from zoo.show.sheets import captioned
+    from zoo.show.codes import arithmetic_picture, numbered
+    from zoo.show.paint import DATA, DRAWN
 
     codes, given = Codes(model), [args.a, args.b, args.c]
     if model.told:
@@ -119,12 +121,7 @@ def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tup
         )
     if not codes.encodes:
         z = codes.draw(64, args.seed)
-        yield (
-            "samples",
-            captioned(
-                codes.decode(z), model.spec, 8, [str(i) for i in range(64)], "samples by number"
-            ),
-        )
+        yield "samples", numbered(model, codes.decode(z))
     if not any(given):
         if data.spec.num_classes < 3:
             raise ValueError(
@@ -134,10 +131,22 @@ def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tup
         given = ["class:0", "class:1", "class:2"]
     if not all(given):
         raise ValueError("arithmetic takes three groups of exemplars, --a, --b and --c")
-    groups = {text.replace("class:", ""): _group(text, args.seed, codes, data) for text in given}
+    named = [_named(text, data, codes) for text in given]
+    groups = {k: _group(v, args.seed, codes, data) for k, v in zip(named, given, strict=True)}
     if len(groups) < 3:
         raise ValueError(f"--a, --b and --c are three different groups, got {', '.join(given)}")
-    yield "arithmetic", arithmetic_picture(model, groups, args.seed)
+    ink = DATA if codes.encodes else DRAWN
+    yield "arithmetic", arithmetic_picture(model, groups, args.seed, ink=ink)
+
+
+def _named(text: str, data: Any, codes: Any) -> str:
+    """A group's name on the picture."""
+    from zoo.show.samples import class_name
+
+    kind, _, label = text.rpartition(":")
+    if kind == "class" and label.isdigit():
+        return class_name(data, int(label))
+    return f"{'image' if codes.encodes else 'sample'} {label}"
 
 
 def _group(text: str, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
@@ -187,6 +196,7 @@ def _neighbours(args: argparse.Namespace, model: Any, data: Any) -> Any:
     from zoo.show.neighbours import panel, spaces
 
     found, picture = panel(
+        model,
         draw(model, 256, args.seed, told=tell(model, 256, data)).cpu(),
         spaces("auto", data),
         data,

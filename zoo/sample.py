@@ -23,8 +23,6 @@ from typing import Any
 from zoo.looking import data_of, look, model_of
 from zoo.pipes import quietly
 
-TABLE = 64  # rows of a picture of told, made and data
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
@@ -85,7 +83,7 @@ def _draw(args: argparse.Namespace) -> None:
     made = Batch({k: torch.cat([part[k] for part in parts]) for k in parts[0]}, args.n)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     writers: dict[str, Any] = {".npz": _numbers, ".png": _picture, "": _files}
-    writers[args.out.suffix](model, made, told, data, args.out)
+    writers[args.out.suffix](model, made, told, data, args)
     print(f"{args.n} samples in {args.out}")
 
 
@@ -140,7 +138,8 @@ def _complete(args: argparse.Namespace, model: Any) -> None:
 
     from zoo.core import Image
     from zoo.core.draw import complete
-    from zoo.show.sheets import completions, outside
+    from zoo.show.samples import completions, outside
+    from zoo.show.sheets import save
 
     spec = model.spec
     if "inpaint" not in model.entry.can or not spec.has(x=Image):
@@ -158,11 +157,12 @@ def _complete(args: argparse.Namespace, model: Any) -> None:
         every = torch.stack(drawn, 1).numpy()
         np.savez_compressed(args.out, x=x.numpy(), known=known.numpy(), completions=every)
     else:
-        completions(x, known, drawn, spec, min(len(x), 16)).save(args.out)
+        picture = completions(model, x, known, drawn, args.inpaint, "test", args.seed)
+        save(picture, args.out)
     print(f"4 completions each of {len(x)} test images in {args.out}")
 
 
-def _numbers(model: Any, made: Any, told: Any, data: Any, out: Path) -> None:
+def _numbers(model: Any, made: Any, told: Any, data: Any, args: argparse.Namespace) -> None:
     """Every field by name; levels as the smallest integers that hold them."""
     import numpy as np
     import torch
@@ -173,46 +173,52 @@ def _numbers(model: Any, made: Any, told: Any, data: Any, out: Path) -> None:
         if levels:
             rows = rows.to(torch.uint8 if levels <= 256 else torch.int32)
         arrays[name] = rows.numpy()
-    np.savez_compressed(out, **arrays)
+    np.savez_compressed(args.out, **arrays)
 
 
-def _picture(model: Any, made: Any, told: Any, data: Any, out: Path) -> None:
+def _picture(model: Any, made: Any, told: Any, data: Any, args: argparse.Namespace) -> None:
     from zoo.core import Image, Label, Vector
-    from zoo.show.samples import tiles_table
-    from zoo.show.sheets import grid, scatter
+    from zoo.show.samples import ROWS, images_sheet, points_sheet, tiles_table
+    from zoo.show.sheets import about, save
 
-    spec = model.spec
+    spec, said = model.spec, about(model, None, f"seed {args.seed}")
     labelled = all(isinstance(spec[name], Label) for name in told)
     if set(made) == {"x"} and labelled and spec.has(x=Vector):
-        return scatter(made["x"]).save(out)
-    if set(made) == {"x"} and labelled and spec.has(x=Image):
-        rows, columns = made["x"], None
+        picture = points_sheet(model, made["x"], None, said)
+    elif set(made) == {"x"} and labelled and spec.has(x=Image):
+        order, columns, names = None, 0, None
         if told:
-            rows, columns = _class_rows(rows, next(iter(told.values())))
-        return grid(rows, spec, columns).save(out)
-    n = min(made.n, TABLE)
-    if n < made.n:
-        print(f"the picture shows the first {n} of {made.n} rows; a .npz has them all")
-    real = data.examples(n, "test") if data is not None else None
-    few = slice(n)
-    tiles_table(spec, told.rows(few, n), made.rows(few, n), real).save(out)
+            order, columns, classes = _class_rows(next(iter(told.values())))
+            names = _names(args, classes)
+        picture = images_sheet(model, made["x"], None, said, names, columns, order=order)
+    else:
+        n = min(made.n, ROWS)
+        if n < made.n:
+            print(f"the picture shows the first {n} of {made.n} rows; a .npz has them all")
+        real = data.examples(n, "test") if data is not None else None
+        few = slice(n)
+        told, made = told.rows(few, n), made.rows(few, n)
+        picture = tiles_table(model, told, made, real, said, "test")
+    save(picture, args.out)
+    for note in picture.info["cut"]:
+        print(f"{note}; a .npz has all rows")
 
 
-def _files(model: Any, made: Any, told: Any, data: Any, out: Path) -> None:
+def _files(model: Any, made: Any, told: Any, data: Any, args: argparse.Namespace) -> None:
     """One PNG a row: images at their own size, other kinds as they are drawn; of several fields a
     folder each.
     """
     from PIL import Image as Picture
 
     from zoo.core import Image, Vector
-    from zoo.show.sheets import to_bytes
+    from zoo.show.paint import to_bytes
     from zoo.show.tiles import tile
 
     for name, rows in made.items():
         field = model.spec[name]
         if isinstance(field, Vector):
             raise ValueError("a folder takes images; write these vectors to a .npz")
-        folder = out if len(made) == 1 else out / name
+        folder = args.out if len(made) == 1 else args.out / name
         folder.mkdir(parents=True, exist_ok=True)
         for i, row in enumerate(rows):
             if isinstance(field, Image) and len(row) in (1, 3):
@@ -224,21 +230,28 @@ def _files(model: Any, made: Any, told: Any, data: Any, out: Path) -> None:
             picture.save(folder / f"{i:06d}.png")
 
 
-def _class_rows(x: Any, labels: Any) -> tuple[Any, int]:
-    """Images in rows of one class each, in the order of the labels' first appearance, and the row's
-    length; black where a row is short.
+def _class_rows(labels: Any) -> tuple[list[int | None], int, list[int]]:
+    """Row numbers with one class a row, in the order of the labels' first appearance, None where a
+    row is short; the row's length; and the classes.
     """
-    import torch
+    rows: dict[int, list[int | None]] = {}
+    for i, label in enumerate(labels.tolist()):
+        rows.setdefault(label, []).append(i)
+    columns = max(map(len, rows.values()))
+    order = [i for row in rows.values() for i in (*row, *[None] * (columns - len(row)))]
+    return order, columns, [*rows]
 
-    groups = [x[labels == label] for label in dict.fromkeys(labels.tolist())]
-    columns = max(len(group) for group in groups)
-    blank = torch.zeros_like(x[:1])
-    rows = [
-        part
-        for group in groups
-        for part in (group, blank.expand(columns - len(group), *x.shape[1:]))
-    ]
-    return torch.cat(rows), columns
+
+def _names(args: argparse.Namespace, classes: list[int]) -> list[str]:
+    """The names that the run's data have for classes, or their numbers."""
+    from zoo.looking import MISTAKES
+    from zoo.show.samples import class_name
+
+    try:
+        data = data_of(args)
+    except MISTAKES:  # a lone checkpoint
+        data = None
+    return [class_name(data, label) for label in classes]
 
 
 if __name__ == "__main__":

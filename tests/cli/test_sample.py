@@ -99,22 +99,20 @@ def test_a_conditional_model_draws_the_classes_asked_for(conditional, tmp_path):
 
 
 def test_a_picture_of_a_conditional_model_has_one_class_a_row():
-    x, labels = (
-        torch.arange(7.0)[:, None, None, None].expand(7, 1, 2, 2),
-        torch.tensor([3, 5, 1, 3, 5, 1, 3]),
-    )
-    rows, columns = sample._class_rows(x, labels)
-    assert columns == 3 and rows[:, 0, 0, 0].tolist() == [
-        0,
-        3,
-        6,
-        1,
-        4,
-        0,
-        2,
-        5,
-        0,
-    ]  # of 3, of 5, of 1; a short row ends in black
+    order, columns, classes = sample._class_rows(torch.tensor([3, 5, 1, 3, 5, 1, 3]))
+    assert columns == 3 and classes == [3, 5, 1]
+    assert order == [0, 3, 6, 1, 4, None, 2, 5, None]
+
+
+def test_pictures_say_what_they_are_of(conditional, tmp_path, capsys):
+    out = tmp_path / "x.png"
+    assert sample.main(["--ckpt", str(conditional), "--label=7", "--n=5", f"--out={out}"]) == 0
+    words = Image.open(out).text["Description"].splitlines()
+    assert words[0] == "Samples of made" and "step 3 · raw weights · seed 0" in words[1]
+    assert "drawn by made" in words and any("7" in w for w in words[3:])
+    assert sample.main(["--ckpt", str(conditional), "--n=1500", f"--out={out}"]) == 0
+    cut = Image.open(out).text["Description"].splitlines()[-1]
+    assert "shown" in cut and f"{cut}; a .npz has all rows" in capsys.readouterr().out
 
 
 def test_the_run_drew_pictures_by_class_and_completions(conditional):

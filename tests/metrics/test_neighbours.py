@@ -115,5 +115,6 @@ def test_more_neighbours_than_images_are_refused():
 def test_the_picture_has_a_sample_and_its_neighbours_in_every_half_row():
     training = TrainingSet(DATA, pixel_features)
     x = DATA.examples(5, "test")["x"]
-    picture = neighbours(DATA, x, *training.nearest(x, 3), "by pixels")
-    assert picture.width > 2 * 4 * 72 and picture.height > 3 * 72
+    panels = neighbours("gan", DATA, x, *training.nearest(x, 3), "pixels")
+    assert [(p.columns, len(p.cells)) for p in panels] == [(4, 12), (4, 8)]
+    assert panels[1].rows == ["4", "5"]

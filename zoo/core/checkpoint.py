@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from zoo.core.module import check_format
+from zoo.core.moment import Moment
 from zoo.core.spec import Spec
 
 
@@ -52,7 +53,8 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def load(path: str | Path, *, ema: bool = True) -> Any:
-    """The model a checkpoint holds, in evaluation mode on the CPU.
+    """The model a checkpoint holds, in evaluation mode on the CPU; its ``moment`` says after how
+    many steps it was written, and which weights were taken.
 
     Args:
         ema: use the averaged weights where the checkpoint has them.
@@ -71,8 +73,10 @@ def load(path: str | Path, *, ema: bool = True) -> Any:
     try:
         model = registry.create(said["model"], Spec.of(said["spec"]), **said["params"])
         model.load_state_dict(content["state_dict"])
-        if ema and content.get("ema"):
+        averaged = bool(ema and content.get("ema"))
+        if averaged:
             model.load_state_dict(content["ema"], strict=False)
+        model.moment = Moment(int(content.get("global_step", 0)), averaged)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         about = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} holds no whole {said['model']}: {about}") from error
