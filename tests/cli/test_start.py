@@ -3,11 +3,13 @@ lost, and garbage is collected in training.
 """
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from zoo import start
 
@@ -83,6 +85,13 @@ def test_freed_memory_stays_with_the_process():
   return 0"""
     kept, given_back = (int(ended(body.format(kept=k))[1]) for k in (True, False))
     assert kept < 100 < 1000 < given_back
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, which the driver knows")
+def test_where_there_is_no_gpu_the_driver_is_not_asked_at_every_step():
+    import zoo.core.lightning  # noqa: F401
+
+    assert os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] == "0"
 
 
 def test_every_command_of_the_zoo_ends_this_way():
