@@ -17,6 +17,7 @@ from torch import Tensor
 
 from zoo.core.draw import tell
 from zoo.core.latent import Codes, arithmetic, between, manifold, traversal, used
+from zoo.show.filters import filters_picture
 from zoo.show.sheets import below, beside, captioned, grid
 
 COLLAPSED = 0.05  # nats: a dimension below carries nothing
@@ -190,3 +191,5 @@ def every_picture(
     yield "traversals", traversals(model, data, min(n, 3), seed=seed)
     if codes.draws and getattr(model, "latent", None) == 2:
         yield "manifold", manifold_picture(model)
+    if hasattr(model, "filters"):
+        yield "filters", filters_picture(model)

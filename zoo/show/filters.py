@@ -1,0 +1,48 @@
+"""What the units of a model look for in an image: of any model that has ``filters``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from PIL import Image as Picture
+from torch import Tensor
+
+from zoo.core.spec import Image
+from zoo.show.sheets import beside, captioned
+
+MOST = 144  # of each kind that are drawn
+
+
+def scaled(filters: Tensor) -> Tensor:
+    """Filters (K, C, H, W) as images in [0, 1]: 0 becomes ½, the largest absolute value of each 0
+    or 1.
+    """
+    largest = filters.abs().amax((1, 2, 3), keepdim=True)
+    return 0.5 + 0.5 * filters / largest.clamp(min=torch.finfo(filters.dtype).tiny)
+
+
+def filters_picture(model: Any, most: int = MOST) -> Picture.Image:
+    """The first ``most`` filters of each kind, kinds side by side, in the model's own order.
+
+    Args:
+        model: has ``filters() -> dict[str, Tensor]``: by what they are, (K, C, H, W) each.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not hasattr(model, "filters"):
+        raise ValueError(
+            f"{model.model_name} has no filters to show; ica and pca have: python -m zoo.fit "
+            "--model ica --preset patches"
+        )
+    kinds = []
+    for name, filters in model.filters().items():
+        shown = filters[:most].cpu()
+        cut = f", {len(shown)} of {len(filters)}" if len(shown) < len(filters) else ""
+        title = f"{model.model_name} on {model.spec.name}, {name}{cut}"
+        columns, captions = math.ceil(math.sqrt(len(shown))), [""] * len(shown)
+        pictures = scaled(shown), Image(model.spec.shape)
+        kinds.append(captioned(*pictures, columns, captions, title, cell=40))
+    return beside(*kinds)
