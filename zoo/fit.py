@@ -137,7 +137,6 @@ def _farewell(cli: Any, seconds: float) -> str:
 
 def _page(cli: Any, arguments: list[str], seconds: float) -> str:
     """Write the run's page; its path, or in one line why there is none."""
-    from callbacks.report import versions
     from zoo import page
     from zoo.core.because import because
 
@@ -146,7 +145,7 @@ def _page(cli: Any, arguments: list[str], seconds: float) -> str:
         return "  no page: nothing of this run was kept"
     try:
         command = shlex.join(["python", "-m", "zoo.fit", *arguments])
-        page.record(folder, command, seconds, versions())
+        page.record(folder, command, seconds)
         return f"  page         {page.write(folder)}"
     except Exception as error:  # a page is no reason to lose a run
         if os.environ.get("ZOO_DEBUG"):

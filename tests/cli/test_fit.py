@@ -122,6 +122,9 @@ def test_wandb_received_config_protocol_metrics_and_pictures(run_folder):
         row["trainer/global_step"] for row in history if any(k.startswith("samples") for k in row)
     ]
     assert shown == [2, 4]
+    words = [row["samples.captions"] for row in history if "samples.captions" in row]
+    title = "Samples of began beside the data · digits 8x8"
+    assert words == [[f"{title} · step {i} · raw weights · seed 0"] for i in (2, 4)]
 
 
 def test_the_checkpoint_is_plain_and_names_its_model(run_folder):

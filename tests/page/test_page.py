@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -79,7 +80,7 @@ def test_it_is_one_file_that_asks_nobody(run):
 
 
 def test_it_says_what_was_run_and_what_the_model_is(run):
-    page.record(run, "python -m zoo.fit --model began --model.gamma=0.7", 75.0, {"zoo": "0.2.0"})
+    page.record(run, "python -m zoo.fit --model began --model.gamma=0.7", 75.0)
     text = read(run).text
     for words in (
         "began on digits 8x8",
@@ -87,7 +88,7 @@ def test_it_says_what_was_run_and_what_the_model_is(run):
         "train 1437, val 180",
         "75 seconds",
         "python -m zoo.fit --model began --model.gamma=0.7",
-        "zoo 0.2.0",
+        f"torch {torch.__version__.split('+')[0]}",
         "Objective",
         "L(x) - k_t L(G(z_D)), G(z_D) detached",
         "Sampling",
@@ -206,8 +207,8 @@ def test_commands_name_the_folder_so_that_a_shell_takes_it(run):
 
 
 def test_a_resumed_run_adds_its_time_and_keeps_its_first_command(run):
-    page.record(run, "first", 60.0, {})
-    page.record(run, "second", 30.0, {})
+    page.record(run, "first", 60.0)
+    page.record(run, "second", 30.0)
     said = json.loads((run / "run.json").read_text())
     assert said["seconds"] == 90.0 and said["command"] == "first" and said["resumed"] is True
 

@@ -8,10 +8,13 @@ and the page itself can ask nobody for anything.
 from __future__ import annotations
 
 import json
+import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from zoo import __version__
 from zoo.core.files import written_whole
 from zoo.page.curves import charts
 from zoo.page.pictures import frames, others
@@ -20,6 +23,7 @@ from zoo.page.scores import cards
 from zoo.page.story import changed, commands, facts, sections
 
 PAGE, RECORD = "index.html", "run.json"
+PACKAGES = ("torch", "lightning", "numpy")
 
 
 def write(folder: Path) -> Path:
@@ -35,7 +39,7 @@ def write(folder: Path) -> Path:
     return path
 
 
-def record(folder: Path, command: str, seconds: float, versions: dict[str, str]) -> None:
+def record(folder: Path, command: str, seconds: float) -> None:
     """Keep in ``folder/run.json`` what no other file says: the command, how long it took, when it
     ended, and the versions; a resumed run adds to the seconds.
     """
@@ -47,7 +51,8 @@ def record(folder: Path, command: str, seconds: float, versions: dict[str, str])
         "resumed": bool(before),
         "seconds": round(seconds, 1),
         "ended": time.strftime("%Y-%m-%d %H:%M"),
-        "versions": versions,
+        "versions": {"zoo": __version__, "python": platform.python_version()}
+        | {package: version(package) for package in PACKAGES},
     }
     with written_whole(Path(folder) / RECORD) as file:
         file.write((json.dumps(said, indent=2) + "\n").encode())

@@ -134,7 +134,7 @@ def _signatures(run: Run) -> dict[str, Any]:
     """Defaults of the zoo's own constructors, by option."""
     from lightning.pytorch import Trainer
 
-    import callbacks
+    from zoo.cli import named
     from zoo.config import CALLBACKS
 
     found: dict[str, Any] = {}
@@ -142,7 +142,7 @@ def _signatures(run: Run) -> dict[str, Any]:
     if run.data is not None:
         classes["data.init_args"] = registry.get(run.data.name, "data")
     found["ema.decay"] = 0.0  # zoo.cli's: averaging is asked for
-    classes |= {key: getattr(callbacks, path.rpartition(".")[2]) for key, path in CALLBACKS.items()}
+    classes |= {key: named(path) for key, path in CALLBACKS.items()}
     classes["trainer"] = Trainer
     for prefix, kind in classes.items():
         for name, parameter in inspect.signature(kind).parameters.items():
