@@ -167,7 +167,8 @@ def save_picture(
         drawn = picture()
         with written_whole(path) as file:
             save(drawn, file)
-        log_image(trainer, key, path, drawn.info.get("title", ""))
+        words = (drawn.info.get("title"), drawn.info.get("said"))
+        log_image(trainer, key, path, " · ".join(text for text in words if text))
     except Exception as error:  # a logger's may be of any type
         if not quiet:
             rank_zero_warn(

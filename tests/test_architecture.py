@@ -46,6 +46,7 @@ ALLOWED = {  # what of ours a layer may import
     "show": {"zoo.core", "zoo.metrics", "zoo.show"},
     "callbacks": {"zoo.core", "zoo.metrics", "zoo.show", "callbacks"},
     "check": {"zoo"},
+    "page": {"zoo"},
     "command": {"zoo"},
 }
 FOREIGN = {  # libraries that stay out of a layer

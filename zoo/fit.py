@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(HELP + overview())
         return 0 if arguments else 2
     try:
-        return run(layer(arguments))
+        return run(layer(arguments), arguments)
     except UsageError as error:
         return _fail(str(error))
 
@@ -71,7 +71,7 @@ def overview() -> str:
     return "\n".join([*lines, "data", *(f"  {e.name:<15} {e.about}" for e in registry.data())])
 
 
-def run(layered: Layered) -> int:
+def run(layered: Layered, arguments: list[str]) -> int:
     """Parse, build and fit."""
     for hushed in (
         ".*treespec.*",
@@ -102,7 +102,9 @@ def run(layered: Layered) -> int:
         return _fail(f"{one_line(error, layered)} {WHERE}")
     leave_group()
     if cli.trainer.is_global_zero:
-        print(_farewell(cli, time.time() - started))
+        seconds = time.time() - started
+        print(_farewell(cli, seconds))
+        print(_page(cli, arguments, seconds))
     return 0
 
 
@@ -132,6 +134,24 @@ def _farewell(cli: Any, seconds: float) -> str:
             more += f" --import {kind.__module__}"
         lines.append(f"  draw more    python -m zoo.sample {more}")
     return "\n".join(lines)
+
+
+def _page(cli: Any, arguments: list[str], seconds: float) -> str:
+    """Write the run's page; its path, or in one line why there is none."""
+    from zoo import page
+    from zoo.core.because import because
+
+    folder = Path(cli.trainer.default_root_dir)
+    if not (folder / "config.yaml").is_file():
+        return "  no page: nothing of this run was kept"
+    try:
+        command = shlex.join(["python", "-m", "zoo.fit", *arguments])
+        page.record(folder, command, seconds)
+        return f"  page         {page.write(folder)}"
+    except Exception as error:  # a page is no reason to lose a run
+        if os.environ.get("ZOO_DEBUG"):
+            raise
+        return f"  no page was written ({because(error)}); python -m zoo.page --ckpt {folder}"
 
 
 def _fail(message: str) -> int:

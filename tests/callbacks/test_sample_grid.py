@@ -178,7 +178,8 @@ def test_loggers_that_take_captions_get_the_title():
 
     logger = Captioned()
     run(Pair(SPEC), squares(), 1, SampleGrid(n=4), logger=logger)
-    assert logger.captions == [["Samples of pair beside the data"]]
+    title = "Samples of pair beside the data"
+    assert logger.captions == [[f"{title} · squares 4x4 · step 1 · raw weights · seed 0"]]
     assert len(logger.images) == 1
 
 

@@ -79,6 +79,30 @@ def test_the_run_folder_holds_all_of_a_run(run_folder):
     assert len(list((run_folder / "wandb").glob("offline-run-*/*.wandb"))) == 1
 
 
+def test_a_run_ends_with_its_page(run_folder):
+    html = (run_folder / "index.html").read_text()
+    assert html.startswith("<!doctype html>") and html.count('data-step="') == 2
+    said = json.loads((run_folder / "run.json").read_text())
+    assert said["command"].startswith("python -m zoo.fit --model began --model.width=16")
+    assert (
+        0 < said["seconds"] < 600 and said["versions"]["torch"] == torch.__version__.split("+")[0]
+    )
+
+
+def test_a_page_that_cannot_be_written_costs_one_line(tmp_path, capsys, monkeypatch):
+    def broken(folder):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("zoo.page.write", broken)
+    assert fit.main([*BEGAN, f"--run_dir={tmp_path / 'run'}", "--wandb.mode=disabled"]) == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("  no page")]
+    folder = tmp_path / "run"
+    assert lines == [
+        f"  no page was written (OSError: the disk is full); python -m zoo.page --ckpt {folder}"
+    ]
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+
+
 def test_metrics_stand_on_the_generators_steps(run_folder):
     losses = {int(r["step"]): r["train/loss_g"] for r in rows(run_folder) if r["train/loss_g"]}
     assert sorted(losses) == [1, 2, 3, 4]
@@ -98,6 +122,9 @@ def test_wandb_received_config_protocol_metrics_and_pictures(run_folder):
         row["trainer/global_step"] for row in history if any(k.startswith("samples") for k in row)
     ]
     assert shown == [2, 4]
+    words = [row["samples.captions"] for row in history if "samples.captions" in row]
+    title = "Samples of began beside the data · digits 8x8"
+    assert words == [[f"{title} · step {i} · raw weights · seed 0"] for i in (2, 4)]
 
 
 def test_the_checkpoint_is_plain_and_names_its_model(run_folder):

@@ -94,8 +94,8 @@ def sheet(
             seen, then some are left out.
 
     Returns:
-        RGB; its ``info`` has "title", "description" (every text in order), which ``save`` writes
-        into the file, "cut": notes of what found no room, "texts": each with its box, and "cells":
+        RGB; its ``info`` has "title", "said", "description" (every text in order), which ``save``
+        writes into the file, "cut": notes of what found no room, "texts": each with its box, and "cells":
         boxes in the panels' order.
     """
     notes, said_below = [note for note in notes if note], max(width_of(title, 17, True), 320)
@@ -126,7 +126,7 @@ def sheet(
     picture = canvas.picture.crop((0, 0, canvas.picture.width, top + MARGIN))
     texts = canvas.texts
     described = "\n".join(text for text, _ in texts)
-    picture.info = {"title": title, "description": described, "cut": cut}
+    picture.info = {"title": title, "said": said, "description": described, "cut": cut}
     picture.info |= {"texts": texts, "cells": canvas.cells}
     return picture
 
