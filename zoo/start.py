@@ -42,9 +42,12 @@ def _leave(status: list[int]) -> None:
 
 
 def running() -> None:
-    """What there is stays; from here on garbage is collected as ever."""
-    gc.freeze()
-    gc.enable()
+    """What there is stays; from here on garbage is collected as ever. Nothing in a process that no
+    ``command`` began.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def keep_freed_memory() -> bool:
