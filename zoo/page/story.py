@@ -63,11 +63,12 @@ def sections(run: Run) -> list[tuple[str, list[tuple[str, bool]]]]:
 
 
 def changed(run: Run) -> list[Option] | None:
-    """The options that differ from the model's default run; None where that is not known."""
+    """The options that differ from the model's default run on these data; None where that is not known."""
     if run.model is None or run.model.module.split(".")[0] != "zoo":
         return None
     try:
-        base = layer(["--model", run.model.name]).document
+        data = ["--data", run.data.name] if run.data else []
+        base = layer(["--model", run.model.name, *data]).document
     except UsageError:
         return None
     usual = {**_signatures(run), **_flat(base)}
