@@ -22,6 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from PIL import Image as Picture
 
+from callbacks.patience import waiting
 from zoo.core.because import because
 from zoo.core.files import written_whole
 from zoo.core.module import defines, exactly
@@ -100,7 +101,8 @@ class Observer(Optioned):
         would wait for the one that failed.
         """
         try:
-            yield
+            with waiting(what):
+                yield
         except Exception as error:
             if trainer.state.fn != TrainerFn.FITTING or trainer.world_size > 1:
                 raise

@@ -167,7 +167,11 @@ class ZooCLI(LightningCLI):
             )
         kwargs["default_root_dir"] = str(self.run_dir)
         given = options.get("callbacks") or []
-        first = [Begin(self), *(given if isinstance(given, list) else [given])]
+        first = [
+            Begin(self),
+            named("callbacks.patience.Patience")(),
+            *(given if isinstance(given, list) else [given]),
+        ]
         if options.get("enable_progress_bar") in (None, True):
             first.append(named("callbacks.Progress")())
         options["callbacks"] = first

@@ -25,7 +25,6 @@ from typing import Any
 from zoo import registry
 from zoo.config import Layered, UsageError, layer
 from zoo.pipes import quietly
-from zoo.runs import latest
 
 HELP = """usage: python -m zoo.fit --model NAME [options]
 
@@ -80,6 +79,8 @@ def run(layered: Layered, arguments: list[str]) -> int:
         ".*does not have many workers.*",
         ".*srun.*",
         ".*barrier.*",
+        ".*overridden `on_before_batch_transfer`.*",
+        ".*number of training batches .* is smaller than the logging interval.*",
     ):
         warnings.filterwarnings("ignore", message=hushed)
     for source in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
@@ -103,8 +104,9 @@ def run(layered: Layered, arguments: list[str]) -> int:
     leave_group()
     if cli.trainer.is_global_zero:
         seconds = time.time() - started
-        print(_farewell(cli, seconds))
-        print(_page(cli, arguments, seconds))
+        said = _farewell(cli, seconds, _page(cli, arguments, seconds))
+        letters = sys.stdout.encoding or "utf-8"
+        print(said.encode(letters, "replace").decode(letters))
     return 0
 
 
@@ -114,26 +116,15 @@ def _worth_reading(record: logging.LogRecord) -> bool:
     )
 
 
-def _farewell(cli: Any, seconds: float) -> str:
-    """What there is now, by files that exist, and commands that can be pasted."""
-    trainer, folder = cli.trainer, Path(cli.trainer.default_root_dir)
-    last = folder / "checkpoints" / "last.ckpt"
-    picture = latest([*(folder / "samples").glob("step_*.png")])
+def _farewell(cli: Any, seconds: float, page: str) -> str:
+    from zoo.farewell import farewell
+
+    trainer = cli.trainer
     values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    lines = [f"\n{cli.layered.model}: {trainer.global_step:,} steps, {seconds / 60:.1f} minutes"]
-    files = {"run folder": folder, "samples": picture, "metrics": folder / "metrics.csv"}
-    lines += [f"  {what:<12} {path}" for what, path in files.items() if path and path.exists()]
-    lines += [f"               {k} {v:.4g}" for k, v in sorted(values.items())]
-    if not last.is_file():
-        return "\n".join([*lines, "  no checkpoint was written"])
-    lines.append(f"  checkpoint   {last}")
-    kind = type(cli.model)
-    if kind.entry is not None and "sample" in kind.entry.can:
-        more = f"--ckpt {shlex.quote(str(last))} --n 64 --out samples.png"
-        if not kind.__module__.startswith("zoo."):
-            more += f" --import {kind.__module__}"
-        lines.append(f"  draw more    python -m zoo.sample {more}")
-    return "\n".join(lines)
+    found = [c.best for c in trainer.callbacks if hasattr(c, "best")]
+    best = (found[0].metric, found[0].score) if found else ("", None)
+    folder, data = Path(trainer.default_root_dir), cli.model.spec.name
+    return farewell(cli.model, data, trainer.global_step, seconds, folder, values, best, page)
 
 
 def _page(cli: Any, arguments: list[str], seconds: float) -> str:
@@ -147,7 +138,7 @@ def _page(cli: Any, arguments: list[str], seconds: float) -> str:
     try:
         command = shlex.join(["python", "-m", "zoo.fit", *arguments])
         page.record(folder, command, seconds)
-        return f"  page         {page.write(folder)}"
+        return f"  page       {page.write(folder)}"
     except Exception as error:  # a page is no reason to lose a run
         if os.environ.get("ZOO_DEBUG"):
             raise

@@ -198,8 +198,8 @@ def test_two_runs_of_one_second_have_two_folders(monkeypatch):
 def test_the_farewell_names_what_exists_and_its_command_works(capsys):
     assert fit.main([*VAE, "--run_dir=a folder/run 1"]) == 0
     said = capsys.readouterr().out
-    for path in re.findall(r"^  (?:run folder|samples|metrics|checkpoint) +(.*)$", said, re.M):
-        assert Path(path).exists(), path
+    (path,) = re.findall(r"^  page +(.*)$", said, re.M)
+    assert Path(path) == Path("a folder/run 1/index.html") and Path(path).is_file()
     command = shlex.split(re.search(r"python -m zoo\.sample (.*)", said).group(1))
     assert sample.main(command) == 0
     assert Path("samples.png").is_file()

@@ -82,6 +82,7 @@ class Autoencoder(LossModule):
             weight_decay: its L2 penalty.
     """
 
+    watches = ("mse",)
     mean: Tensor
     components: Tensor
     pca_error: Tensor

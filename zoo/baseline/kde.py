@@ -67,6 +67,7 @@ class KDE(DensityEstimator):
         max_points: training examples kept; a random subset where there are more.
     """
 
+    watches = ("loo_nll_nats",)
     points: Tensor
     point_labels: Tensor
     std: Tensor

@@ -58,6 +58,7 @@ class KMeans(EstimatorModule):
         spread: samples carry their cluster's noise; without it they are bare centroids.
     """
 
+    watches = ("inertia_ratio",)
     counts: Tensor
     variance: Tensor
     label_counts: Tensor

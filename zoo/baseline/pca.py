@@ -75,6 +75,8 @@ class PCA(DensityEstimator):
         algorithm: "eigen" (closed form) or "em".
     """
 
+    watches = ("explained_variance_ratio",)
+
     def __init__(
         self,
         spec: Spec,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class LikelihoodModule(LossModule):
     """
 
     stubs = frozenset({"log_prob"})
+    watches: ClassVar[tuple[str, ...]] = ("nll_nats", "bits_per_dim")
 
     def log_prob(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Log-likelihood in nats, (B,), of data in the units of ``spec``; ``likelihood_kind`` says

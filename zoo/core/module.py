@@ -41,6 +41,7 @@ class GenerativeModule(LightningModule):
             them.
         noise: the random numbers of the current training step (``zoo.core.noise``).
         terms: the last training step's named scalars, detached; what is logged as ``train/NAME``.
+        watches: the terms that the progress bar shows, as far as they are logged; none: the losses.
         logs: whether the training step at hand is one that is logged; what is only looked at need
             not be computed in the others. Without a logger every step is one: whoever reads
             ``terms`` may want all.
@@ -51,6 +52,7 @@ class GenerativeModule(LightningModule):
     """
 
     entry: ClassVar[Any] = None  # set by @register
+    watches: ClassVar[tuple[str, ...]] = ()
     accepts: ClassVar[Mapping[str, Any]] = {"x": (Vector, Image)}
     stubs: ClassVar[frozenset[str]] = frozenset({"sample", "inpaint"})  # methods that only refuse
     first_examples: ClassVar[int | None] = None
@@ -238,12 +240,13 @@ class GenerativeModule(LightningModule):
         """
         self.terms = {k: v.detach() for k, v in terms.items()}
         if step % self._log_every == 0:
-            losses = {k: v.float() for k, v in self.terms.items() if k.startswith("loss")}
-            self.log_dict({f"train/{k}": v for k, v in losses.items()}, prog_bar=True, batch_size=1)
-            self.log_dict(
-                {f"train/{k}": v.float() for k, v in self.terms.items() if k not in losses},
-                batch_size=1,
-            )
+            values = {k: v.float() for k, v in self.terms.items()}
+            shown = [k for k in self.watches if k in values] or [
+                k for k in values if k[:4] == "loss"
+            ]
+            for bar in (True, False):
+                some = {f"train/{k}": v for k, v in values.items() if (k in shown) == bar}
+                self.log_dict(some, prog_bar=bar, batch_size=1)
             self.log("step", exactly(step, self), batch_size=1)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

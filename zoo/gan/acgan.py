@@ -157,6 +157,7 @@ class ACGAN(GeneratorModule):
             adversarial loop.
     """
 
+    watches = ("jsd_bound", "class_acc_fake")
     accepts = {"x": (Vector, Image), "y": Label}
 
     def __init__(

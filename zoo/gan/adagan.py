@@ -133,6 +133,7 @@ class AdaGAN(StagedModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("jsd_bound", "ess")
     kept = ("g",)
     anew = True
     w: Tensor

@@ -106,6 +106,7 @@ class AMGAN(GeneratorModule):
             adversarial loop.
     """
 
+    watches = ("acc",)
     accepts = {"x": (Vector, Image), "y": Label}
 
     def __init__(

@@ -115,6 +115,8 @@ class BGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("div_lb",)
+
     def __init__(
         self,
         spec: Spec,

@@ -204,6 +204,7 @@ class BEGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("k_t", "m_global")
     accepts = {"x": Image}
     k_t: Tensor
     m_ema: Tensor

@@ -168,6 +168,7 @@ class BSGAN(GeneratorModule):
             adversarial loop.
     """
 
+    watches = ("jsd_bound",)
     log_z: Tensor
     mean_image: Tensor
 

@@ -143,6 +143,8 @@ class CatGAN(FewLabels, GeneratorModule):
             adversarial loop.
     """
 
+    watches = ("nmi",)
+
     def __init__(
         self,
         spec: Spec,

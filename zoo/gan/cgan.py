@@ -169,6 +169,7 @@ class CGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("jsd_bound",)
     accepts = {"x": (Vector, Image), "y": Label}
 
     def __init__(

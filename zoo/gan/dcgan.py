@@ -81,6 +81,7 @@ class DCGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("jsd_bound",)
     accepts = {"x": Image}
 
     def __init__(

@@ -159,6 +159,7 @@ class EBGAN(GeneratorModule):
             adversarial loop.
     """
 
+    watches = ("energy_real", "energy_fake")
     accepts = {"x": Image}
     d: Energy
     mean_error: Tensor

@@ -260,6 +260,8 @@ class FGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("div_lb",)
+
     def __init__(
         self,
         spec: Spec,

@@ -118,6 +118,8 @@ class GAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("jsd_bound",)
+
     def __init__(
         self,
         spec: Spec,

@@ -71,6 +71,8 @@ class GeometricGAN(GeneratorModule):
             adversarial loop.
     """
 
+    watches = ("margin", "sv_frac_real")
+
     def __init__(
         self,
         spec: Spec,

@@ -97,6 +97,8 @@ class GoGAN(StagedModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("w_est",)
+
     def __init__(
         self,
         spec: Spec,

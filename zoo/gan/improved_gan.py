@@ -239,6 +239,8 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         beta1: Adam's first decay. loop: options of the adversarial loop.
     """
 
+    watches = ("jsd_bound", "fm")
+
     def __init__(
         self,
         spec: Spec,

@@ -166,6 +166,8 @@ class InfoGAN(GeneratorModule):
             adversarial loop.
     """
 
+    watches = ("mi_cat", "nmi")
+
     def __init__(
         self,
         spec: Spec,

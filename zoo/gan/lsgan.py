@@ -111,6 +111,8 @@ class LSGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("d_acc_real", "d_acc_fake")
+
     def __init__(
         self,
         spec: Spec,

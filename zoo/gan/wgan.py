@@ -65,6 +65,8 @@ class WGAN(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("w_est",)
+
     def __init__(
         self,
         spec: Spec,

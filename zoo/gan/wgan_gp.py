@@ -179,6 +179,8 @@ class WGANGP(GeneratorModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("w_est", "gp")
+
     def __init__(
         self,
         spec: Spec,

@@ -137,6 +137,7 @@ class AAE(FewLabels, AdversarialModule):
             the adversarial loop.
     """
 
+    watches = ("mse", "d_acc")
     mean_error: Tensor
 
     def __init__(

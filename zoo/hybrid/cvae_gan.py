@@ -103,6 +103,7 @@ class CVAEGAN(AdversarialModule):
             loop.
     """
 
+    watches = ("kl", "l_g")
     accepts = {"x": Image, "y": Label}
     fc_mean: Tensor
     fc_seen: Tensor

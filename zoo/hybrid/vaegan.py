@@ -202,6 +202,7 @@ class VAEGAN(AdversarialModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("llike", "kl")
     accepts = {"x": Image}
     mean_image: Tensor
     skips: Tensor

@@ -106,6 +106,7 @@ class GSN(LossModule):
         gamma: factor of lr at each step.
     """
 
+    watches = ("walkback_bce",)
     accepts = {"x": Image}
     means: Tensor
 

@@ -71,6 +71,7 @@ class RBM(LikelihoodModule):
         gibbs_steps: of ``sample`` and ``inpaint``.
     """
 
+    watches = ("free_energy_gap",)
     particles: Tensor
     base: Tensor
     shift: Tensor

@@ -349,6 +349,9 @@ OTHERS = {
         l_g=("G's pixel and feature loss", "", LOWER),
         l_gd=("feature matching in D", "", LOWER),
         l_gc=("feature matching in C", "", LOWER),
+    ),
+    **_all(
+        "codes",
         code_mmd=("codes against the prior", "maximum mean discrepancy", LOWER),
         code_mean_max=("largest mean of a code", "over dimensions; the prior's is 0", 0.0),
         code_std_min=("least spread of a code", "over dimensions; the prior's is 1", 1.0),
@@ -367,6 +370,7 @@ OTHERS = {
         epoch=("epoch", "passes over the data", None),
     ),
 }
+ORDER = {name: i for i, name in enumerate((*OF_SAMPLES, *OTHERS))}
 PLAYERS = {"d": "D", "g": "G", "e": "the encoder", "c": "the classifier", "ae": "the auto-encoder"}
 
 

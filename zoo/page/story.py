@@ -63,7 +63,7 @@ def sections(run: Run) -> list[tuple[str, list[tuple[str, bool]]]]:
 
 
 def changed(run: Run) -> list[Option] | None:
-    """The options that differ from the model's default run on these data; None where it has none."""
+    """The options that differ from the model's default run on these data; None for one without."""
     if run.model is None or run.model.module.split(".")[0] != "zoo":
         return None
     try:

@@ -83,6 +83,7 @@ class BetaTCVAE(VariationalModule):
         lr: learning rate.
     """
 
+    watches = ("nelbo", "tc")
     size: Tensor
 
     def __init__(

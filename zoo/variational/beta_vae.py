@@ -68,6 +68,8 @@ class BetaVAE(VariationalModule):
         lr: learning rate.
     """
 
+    watches = ("recon", "kl")
+
     def __init__(
         self,
         spec: Spec,

@@ -104,6 +104,8 @@ class CategoricalVAE(VariationalModule):
         draws: of z in the evaluated importance bound. lr: learning rate.
     """
 
+    watches = ("relaxed_nelbo", "kl")
+
     def __init__(
         self,
         spec: Spec,

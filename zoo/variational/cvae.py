@@ -95,6 +95,8 @@ class CVAE(VariationalModule):
         lr: learning rate.
     """
 
+    watches = ("nelbo", "kl")
+
     def __init__(
         self,
         spec: Spec,

@@ -81,6 +81,8 @@ class FactorVAE(Variational, AdversarialModule):
         loop: options of the adversarial loop.
     """
 
+    watches = ("nelbo", "tc")
+
     def __init__(
         self,
         spec: Spec,

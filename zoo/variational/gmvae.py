@@ -72,6 +72,8 @@ class GMVAE(VariationalModule):
         draws: of z in the evaluated importance bound. lr: learning rate.
     """
 
+    watches = ("nelbo", "kl")
+
     def __init__(
         self,
         spec: Spec,

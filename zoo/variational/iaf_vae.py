@@ -287,6 +287,7 @@ class IAFVAE(VariationalModule):
         optimiser: "adam" or "adamax". lr: learning rate.
     """
 
+    watches = ("nelbo", "kl")
     first_examples = 128
 
     def __init__(

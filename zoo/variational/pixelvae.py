@@ -184,6 +184,7 @@ class PixelVAE(VariationalModule):
         lr: learning rate.
     """
 
+    watches = ("nelbo", "kl")
     accepts = {"x": Image}
     decoder: PixelDecoder
 

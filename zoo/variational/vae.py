@@ -69,6 +69,8 @@ class VAE(VariationalModule):
         lr: learning rate.
     """
 
+    watches = ("nelbo", "kl")
+
     def __init__(
         self,
         spec: Spec,

@@ -1,0 +1,55 @@
+"""The progress bar shows what a model's paper watches: terms that the model logs."""
+
+import pytest
+import torch
+
+from tests.support import fit
+from zoo import registry
+from zoo.bases import LikelihoodModule
+from zoo.check import Subject
+from zoo.core import GenerativeModule
+
+
+class Both(GenerativeModule):
+    """It logs three terms, and nothing learns."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.w = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        self.start_noise("train")
+        one = self.w * 0 + 1
+        self.report({"loss": one, "kl": 2 * one, "other": 3 * one}, self.trainer.global_step + 1)
+        return one
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+class Kept(Both):
+    watches = ("kl", "not logged")
+
+
+@pytest.mark.parametrize(("kind", "shown"), [(Both, {"train/loss"}), (Kept, {"train/kl"})])
+def test_the_bar_shows_what_is_watched_or_else_the_losses(kind, shown):
+    data = Subject.of("gan").data()
+    trainer = fit(kind(data.spec), data, 3, log_every_n_steps=1)
+    assert {*trainer.progress_bar_metrics} - {"v_num"} == shown
+    logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+    assert logged == {"train/loss": 1, "train/kl": 2, "train/other": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.list())
+def test_a_model_logs_what_it_watches(name):
+    small = [f"--data.{n}=40" for n in ("n", "n_val", "n_test")] if name == "began" else []
+    subject = Subject.of(name, *small)
+    data = subject.data()
+    model = subject.model(data.spec)
+    subject.fit(model, 2, data)
+    watched = {*model.watches}
+    if type(model).watches is LikelihoodModule.watches:  # which it is, the data say
+        assert watched & model.terms.keys()
+    else:
+        assert watched and watched <= model.terms.keys()
