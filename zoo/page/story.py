@@ -63,11 +63,13 @@ def sections(run: Run) -> list[tuple[str, list[tuple[str, bool]]]]:
 
 
 def changed(run: Run) -> list[Option] | None:
-    """The options that differ from the model's default run; None where that is not known."""
+    """The options that differ from the default run of the model on these data; None where that is
+    not known.
+    """
     if run.model is None or run.model.module.split(".")[0] != "zoo":
         return None
     try:
-        base = layer(["--model", run.model.name]).document
+        base = layer(shlex.split(default(run))[3:]).document
     except UsageError:
         return None
     usual = {**_signatures(run), **_flat(base)}
@@ -76,6 +78,14 @@ def changed(run: Run) -> list[Option] | None:
         if key.split(".")[0] not in ELSEWHERE and _said(value) != _said(usual.get(key)):
             found.append(Option(key, _said(value), _said(usual.get(key))))
     return found
+
+
+def default(run: Run) -> str:
+    """The command of the default run of this model on these data."""
+    others = run.data is not None and run.data.name != run.model.data
+    return f"python -m zoo.fit --model {run.model.name}" + (
+        f" --data {run.data.name}" if others else ""
+    )
 
 
 def commands(run: Run) -> list[tuple[str, str]]:

@@ -95,8 +95,8 @@ def sheet(
 
     Returns:
         RGB; its ``info`` has "title", "said", "description" (every text in order), which ``save``
-        writes into the file, "cut": notes of what found no room, "texts": each with its box, and "cells":
-        boxes in the panels' order.
+        writes into the file, "cut": notes of what found no room, "texts": each with its box, and
+        "cells": boxes in the panels' order.
     """
     notes, said_below = [note for note in notes if note], max(width_of(title, 17, True), 320)
     least = min(max(said_below, width_of(said), *map(width_of, notes), 0), WORDS)
