@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # of the tests and the commands they start
+    os.environ.setdefault(name, "1")
+
 import pytest
 import torch
 from lightning.pytorch import seed_everything
@@ -35,9 +38,6 @@ def pytest_collection_modifyitems(items) -> None:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setenv(
-        "OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1")
-    )  # of the commands that tests start
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setattr(registry, "_added", {})  # no test sees another's models

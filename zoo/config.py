@@ -1,7 +1,8 @@
 """From a command line to layered configuration: names become classes, files become one document. No
 torch import here.
 
-Layers, each winning over those before it: configs/base.yaml, configs/FAMILY/NAME.yaml,
+Layers, each winning over those before it: configs/base.yaml, configs/FAMILY/NAME.yaml (or, for data
+of which there is one, configs/FAMILY/NAME.DATA.yaml in its place),
 configs/FAMILY/NAME.PRESET.yaml (``--preset``), every ``--config`` file in order, the other options
 of the command line.
 """
@@ -32,7 +33,7 @@ CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
     "checkpoints": "callbacks.Checkpoints",
 }
 GROUPS = ("trainer", "wandb", *CALLBACKS)
-KEYS = (*SECTIONS, *GROUPS, "seed_everything", "threads", "run_dir", "ckpt_path")  # of a file
+KEYS = (*SECTIONS, *GROUPS, "seed_everything", "threads", "reuse_memory", "run_dir", "ckpt_path")
 _NEST = ("class_path", "init_args")
 
 
@@ -112,7 +113,8 @@ def layer(arguments: list[str]) -> Layered:
     if run:
         document = _overlay(document, run)
     elif own is not None and own.is_file():
-        document = _overlay(document, read(own))
+        wanted_data = named.get("data") or _name_in(user, "data")
+        document = _overlay(document, read(_on(own, wanted_data)))
     if own is not None and (preset := named.get("preset")):
         document = _overlay(document, read(_preset(own, preset)))
     document = _overlay(document, user)
@@ -373,6 +375,12 @@ def _class_path(name: str, kind: str) -> str:
 def _name_in(document: dict[str, Any], section: str) -> str:
     value = document.get(section) or {}
     return value if isinstance(value, str) else value.get("class_path", "")
+
+
+def _on(own: Path, data: str) -> Path:
+    """The default configuration on these data: one of their own, or the model's."""
+    special = own.with_name(f"{own.stem}.{data}.yaml")
+    return special if data and special.is_file() else own
 
 
 def _preset(own: Path, preset: str) -> Path:

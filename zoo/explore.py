@@ -24,7 +24,16 @@ from typing import Any
 from zoo.looking import data_of, folder_of, look, model_of
 from zoo.pipes import quietly
 
-TOOLS = ("all", "interpolate", "arithmetic", "manifold", "traverse", "reconstruct", "neighbours")
+TOOLS = (
+    "all",
+    "interpolate",
+    "arithmetic",
+    "manifold",
+    "traverse",
+    "reconstruct",
+    "filters",
+    "neighbours",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,6 +89,7 @@ def _explore(args: argparse.Namespace) -> None:
 def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
     from zoo.core.latent import codes_of
     from zoo.show import codes as show
+    from zoo.show.filters import filters_picture
     from zoo.show.samples import reconstruction_sheet
 
     tool, everything = args.tool, args.tool == "all"
@@ -100,6 +110,8 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
             )
         batch = data.examples(32, "test")
         yield "reconstructions", reconstruction_sheet(model, batch, split="test")
+    if tool == "filters" or (everything and not has_codes and hasattr(model, "filters")):
+        yield "filters", filters_picture(model)
     if tool == "arithmetic" or (
         everything and has_codes and not model.told and (data.spec.num_classes >= 3 or args.a)
     ):

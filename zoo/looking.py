@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from zoo import runs, trust
+from zoo import runs, start, trust
 from zoo.config import UsageError, layer
 
 MISTAKES = (
@@ -83,6 +83,7 @@ def model_of(args: argparse.Namespace) -> Any:
     from zoo.core import checkpoint
 
     model = checkpoint.load(args.ckpt, ema=not args.raw)
+    start.running()
     try:
         return model.to(args.device)
     except (RuntimeError, AssertionError) as error:  # torch has both for a device that is not there

@@ -8,9 +8,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from zoo import start
+
 
 def quietly(main: Callable[[], int]) -> Any:
     """Run a command; returns its exit status, or that of the signal that ended it."""
+    ends = start.command()
+    status = _status(main)
+    ends.append(status if isinstance(status, int) else 0 if status is None else 1)
+    return status
+
+
+def _status(main: Callable[[], int]) -> Any:
     try:
         try:
             status: Any = main()

@@ -180,8 +180,10 @@ def fit_probe(h: Any, y: Any, seed: int = 0) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
+    from zoo.core import threads
+
     folds = min(FOLDS, int(np.unique(y, return_counts=True)[1].min()))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threads.as_torch():
         warnings.simplefilter("ignore", ConvergenceWarning)
         best = 1.0
         if folds > 1:

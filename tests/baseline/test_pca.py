@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
@@ -38,6 +39,17 @@ def test_log_prob_is_that_of_the_multivariate_normal():
         model.mu, model.W @ model.W.T + model.sigma2 * torch.eye(6).double()
     ).log_prob(x)
     torch.testing.assert_close(model.log_prob(x), oracle, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("algorithm", ["eigen", "em"])
+def test_filters_are_the_eigenvectors_of_the_covariance(algorithm):
+    x = data()
+    model = pca(DataSpec((1, 2, 3)), 3, x, 1 if algorithm == "eigen" else 600, algorithm=algorithm)
+    (axes,) = model.filters().values()
+    _, vectors = np.linalg.eigh(np.cov(x.numpy().T))
+    assert axes.shape == (3, 1, 2, 3)
+    overlap = abs(axes.flatten(1).numpy() @ vectors[:, ::-1])  # whatever their sign
+    np.testing.assert_allclose(overlap, np.eye(3, 6), atol=1e-4)
 
 
 def test_with_one_dimension_less_it_is_the_full_gaussian():

@@ -2,12 +2,14 @@
 stands.
 """
 
+import csv
 import math
 
 import pytest
 import torch
 from torch import nn
 
+from callbacks.loggers import CSVLogger
 from tests.support import Given, fit
 from zoo.bases import Adversary, GeneratorModule, LoopOptions, Phase
 from zoo.bases.adversary import normalise
@@ -440,3 +442,20 @@ def test_all_options_together_train_the_same_on_two_processes():
     found = ddp_differences((case,), steps=6)[case]
     assert not isinstance(found, str), found
     assert found[0] < 1e-12
+
+
+@pytest.mark.parametrize(("logger", "seen"), [(True, [5, 10]), (False, [*range(1, 11)])])
+def test_what_is_only_watched_is_computed_in_the_steps_that_are_logged(logger, seen, tmp_path):
+    model, steps = Toy(), []
+
+    def watch(real, fake):
+        steps.append(model.trainer.global_step + 1)
+        return divergence(real, fake)
+
+    model.d.watch = watch
+    loggers = CSVLogger(tmp_path) if logger else False
+    fit(model, Given(PLANE, torch.zeros(8, 2)), 10, logger=loggers, log_every_n_steps=5)
+    assert steps == seen
+    if logger:
+        rows = [*csv.DictReader((tmp_path / "metrics.csv").open())]
+        assert [int(r["step"]) for r in rows if r["train/jsd_bound"]] == seen

@@ -88,12 +88,23 @@ def test_classes_of_a_generator_are_found_by_a_classifier(runs, tmp_path):
     assert "arithmetic" in drawn(tmp_path)
 
 
+def test_a_model_with_filters_shows_them(tmp_path):
+    options = ["--preset=patches", "--data.n=300", "--data.n_val=40", "--data.batch_size=100"]
+    few = [o for o in SMALL if not o.startswith("--data")]
+    assert fit.main(["--model=ica", *options, *few, f"--run_dir={tmp_path / 'ica'}"]) == 0
+    assert explore.main(["--ckpt", str(tmp_path / "ica"), "filters"]) == 0
+    assert drawn(tmp_path / "ica" / "explore") == ["filters"]
+    picture = Image.open(tmp_path / "ica" / "explore" / "filters.png")
+    assert picture.width > 2 * 12 * 40  # two kinds of 144, side by side
+
+
 @pytest.mark.parametrize(
     ("run", "arguments", "message"),
     [
         ("dcgan", ["manifold"], "needs a prior over 2 latent dimensions, this model has 32"),
         ("dcgan", ["reconstruct"], "dcgan cannot reconstruct; it can"),
         ("made", ["interpolate"], "made has no latent codes"),
+        ("made", ["filters"], "made has no filters to show; ica and pca have"),
         ("vae", ["arithmetic", "--a", "class:3"], "three groups"),
         (
             "vae",

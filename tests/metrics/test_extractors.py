@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests.support import Given
 from zoo.core.spec import DataSpec
@@ -301,3 +302,17 @@ def test_description_names_weights_and_resize():
         and said["dim"] == 30
         and "8x8" in said["resize"]
     )
+
+
+def test_other_libraries_take_as_many_threads_as_torch(monkeypatch):
+    import sklearn.linear_model  # noqa: F401 - loads the libraries that are limited
+
+    seen = []
+    monkeypatch.setattr(
+        "sklearn.linear_model.LogisticRegression.fit",
+        lambda self, x, y: seen.extend(i["num_threads"] for i in threadpool_info()) or 1 / 0,
+    )
+    x, y = torch.randint(17, (20, 1, 8, 8)).float(), torch.arange(20) % 2
+    with threadpool_limits(2, user_api="blas"), pytest.raises(ZeroDivisionError):
+        Pixels(DataSpec((1, 8, 8), 17, 2), x, y)
+    assert {*seen} == {torch.get_num_threads()} == {1}

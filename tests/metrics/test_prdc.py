@@ -5,6 +5,7 @@ closed balls without oneself.
 import math
 import operator
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,3 +137,28 @@ def test_metric_compares_equally_many_rows():
     metric.update(rows(50), 0, real=True)
     metric.update(rows(25, seed=1), 0)
     assert metric.compute() == prdc(rows(50)[:25], rows(25, seed=1))
+
+
+@pytest.mark.parametrize("offset", [0, 10_000])
+@pytest.mark.parametrize("levels", [2, 4, None])
+def test_every_pair_is_as_near_as_numpy_says_far_from_the_origin_and_where_many_are_equally_far(
+    levels, offset
+):
+    g, k = torch.Generator().manual_seed(3), 3
+    sets = [
+        torch.randn(90, 4, generator=g)
+        if levels is None
+        else torch.randint(levels, (90, 4)).float()
+        for _ in range(2)
+    ]
+    real, fake = ((s + offset).double() for s in sets)
+    r, f = real.numpy(), fake.numpy()
+    far = lambda a, b: np.sqrt(np.square(a[:, None] - b).sum(-1))  # noqa: E731
+    least = 4 * np.finfo(np.float32).eps * np.linalg.norm(r, axis=1).max()
+    radius = np.maximum(np.sort(far(r, r), axis=1)[:, k], least)
+    inside = far(f, r) <= radius
+    found = prdc(real, fake, k)
+    assert found["precision"] == inside.any(1).mean()
+    assert found["coverage"] == inside.any(0).mean()
+    others = (far(r, r) <= radius[:, None]).sum(1) - 1
+    assert found["density"].item() == pytest.approx((inside / others).sum() / len(f))

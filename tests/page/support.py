@@ -16,7 +16,9 @@ from zoo.show.sheets import Panel, save, sheet
 def made_run(folder: Path, steps: int = 5, model: str = "began") -> Path:
     """``steps`` sample pictures, of which number i is as dark as i, and curves by hand."""
     (folder / "samples").mkdir(parents=True)
-    config = layer([f"--model={model}", "--model.gamma=0.7", "--trainer.max_steps=500"])
+    config = layer(
+        [f"--model={model}", "--data=digits", "--model.gamma=0.7", "--trainer.max_steps=500"]
+    )
     document = config.document
     document["model"]["init_args"] = {"gamma": 0.7, "loop": {"clip_d": None, "accumulate": 1}}
     document["trainer"]["max_steps"] = 500

@@ -20,8 +20,9 @@ from zoo.page.__main__ import main
 from zoo.page.curves import POINTS, charts
 from zoo.page.pictures import FRAMES
 from zoo.page.run import Run
-from zoo.page.scores import best_of, verdict
+from zoo.page.scores import best_of
 from zoo.page.story import changed, commands, sections
+from zoo.standards import verdict
 
 
 class Reader(HTMLParser):

@@ -134,7 +134,7 @@ class MADE(MixtureOfOrders):
         self.register_buffer("mask_seeds", torch.randint(2**31, (n_masks,)))
         self.orders = n_masks
         self.register_buffer("turn", torch.tensor(0))  # optimiser steps so far: which mask is next
-        self._masks: dict[tuple[int, torch.device], tuple[list[Tensor], list[Tensor]]] = {}
+        self._masks: dict[tuple[Any, ...], tuple[list[Tensor], list[Tensor]]] = {}
 
     @property
     def likelihood_kind(self) -> str:
@@ -159,12 +159,13 @@ class MADE(MixtureOfOrders):
         """Degrees and masks of mask k, regenerated from its seed; an output's mask is repeated for
         its P parameters.
         """
-        key = (int(self.mask_seeds[k]), self.device)
+        key = (int(self.mask_seeds[k]), self.device, self.float_dtype)
         if key not in self._masks:
             m = degrees(self.spec.dim, self.widths, key[0], self.order_agnostic)
             *inner, output, direct = masks(m)
             rows = [*inner, *(o.repeat_interleave(self.outputs, 0) for o in (output, direct))]
-            self._masks[key] = [d.to(self.device) for d in m], [r.to(self.device) for r in rows]
+            kept = [r.to(self.device, self.float_dtype) for r in rows]
+            self._masks[key] = [d.to(self.device) for d in m], kept
         return self._masks[key]
 
     def _weights(

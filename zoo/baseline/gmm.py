@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.bases import DensityEstimator
-from zoo.core import Batch, Label, Spec
+from zoo.core import Batch, Label, Spec, threads
 from zoo.core.noise import mix
 from zoo.core.options import Count, Positive
 from zoo.nn.gaussian import given_known, log_marginal
@@ -131,7 +131,8 @@ class GMM(DensityEstimator):
                 f"gmm has {k} components for {len(rows)} examples; lower --model.components"
             )
         seed = mix(int(self.noise_seed), "seeding") % 2**32
-        found = KMeans(k, n_init=5, random_state=seed).fit(rows.cpu().numpy()).labels_
+        with threads.as_torch():
+            found = KMeans(k, n_init=5, random_state=seed).fit(rows.cpu().numpy()).labels_
         r = F.one_hot(torch.from_numpy(found).long(), k).to(rows)
         self._set(maximise(rows, r, self.covariance, self.ridge))
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.bases import EstimatorModule
-from zoo.core import Batch, Label, Spec
+from zoo.core import Batch, Label, Spec, threads
 from zoo.core.noise import mix
 from zoo.core.options import Count
 from zoo.registry import Paper, register
@@ -102,7 +102,8 @@ class KMeans(EstimatorModule):
         from sklearn.cluster import kmeans_plusplus
 
         seed = mix(int(self.noise_seed), "seeding", restart) % 2**32
-        found, _ = kmeans_plusplus(rows.cpu().numpy(), len(self.centroids), random_state=seed)
+        with threads.as_torch():
+            found, _ = kmeans_plusplus(rows.cpu().numpy(), len(self.centroids), random_state=seed)
         return torch.from_numpy(found).to(rows)
 
     @torch.no_grad()

@@ -195,6 +195,12 @@ class PCA(DensityEstimator):
         return self.decode(self.encode(x))
 
     @torch.no_grad()
+    def filters(self) -> dict[str, Tensor]:
+        """The principal axes, (q, *shape), that of the largest variance first."""
+        axes = torch.linalg.svd(full(self.W).double(), full_matrices=False).U.T
+        return {"components: principal axes": axes.reshape(-1, *self.spec.shape)}
+
+    @torch.no_grad()
     def interpolate(self, a: Tensor, b: Tensor, frames: int = 10) -> Tensor:
         """(B, frames, *shape), decoded along the line between the codes."""
         z = path("uniform", self.encode(a), self.encode(b), frames)

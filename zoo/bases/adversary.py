@@ -55,7 +55,7 @@ class Adversary(nn.Module):
         inputs: shapes of the net's inputs in a made row, for the store of past ones; None is one
             input of the shape of the data's x.
         realness: one value a row of D's outputs, higher for real ones: what R1 differentiates.
-        watch: further values to log, from D's outputs of real and of made rows.
+        watch: further values, from D's outputs of real and of made rows, in steps that are logged.
         without: options of ``TOOLKIT`` that mean nothing here, each with the reason.
     """
 
@@ -162,7 +162,9 @@ class Adversary(nn.Module):
     def loss(self, real: Sequence[Tensor], made: Sequence[Tensor]) -> Terms:
         """D's loss, and what is watched."""
         s_real, s_fake = self.both(real, made)
-        terms = {"loss": self.cost(s_real, s_fake), **self.watch(s_real, s_fake)}
+        terms = {"loss": self.cost(s_real, s_fake)}
+        if self.game.logs:
+            terms |= self.watch(s_real, s_fake)
         return self.regularised(terms, *real)
 
     def fool(self, *made: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from zoo import registry
+from zoo import registry, start
 from zoo.check import processes
 from zoo.check.checks import CHECKS
 from zoo.check.quiet import hush
@@ -107,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"zoo.check: error: {error}", file=sys.stderr)
         return 2
     hush()
+    start.running()
     torch.set_num_threads(1)  # the nets are small, and processes share the cores
     processes.together[:] = [] if args.data else names
     failed = total = 0

@@ -6,8 +6,17 @@ Whatever else the zoo needs of Lightning is public.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
+
+import lightning.fabric  # noqa: F401 - it sets what is set anew below
+import torch
+
+if not torch.cuda.is_available():
+    # Lightning lets torch ask the driver's library each time that it wants to know, as each step of
+    # an optimiser does; where there is no GPU, the runtime's answer costs a hundredth.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 class Clock:

@@ -22,6 +22,8 @@ from zoo.core.noise import Noise, mix
 from zoo.core.options import bound, check_options
 from zoo.core.spec import Image, Spec, Vector
 
+# What changes in every step and is no part of a network.
+PASSING = frozenset({"logs", "noise", "terms", "_step", "_micro", "_current_fx_name"})
 FORMAT = 2  # of what a checkpoint says of itself; 1, of version 0.1.0 and before, had no number
 
 
@@ -39,6 +41,9 @@ class GenerativeModule(LightningModule):
             them.
         noise: the random numbers of the current training step (``zoo.core.noise``).
         terms: the last training step's named scalars, detached; what is logged as ``train/NAME``.
+        logs: whether the training step at hand is one that is logged; what is only looked at need
+            not be computed in the others. Without a logger every step is one: whoever reads
+            ``terms`` may want all.
         accepts: the fields that the data must have, by name, each of one of these kinds.
         first_examples: how many training examples ``initialise_from`` asks for; None is all.
         settings: what else the run's numbers depend on, by option; set by the command, kept in
@@ -53,6 +58,7 @@ class GenerativeModule(LightningModule):
     noise_seed: Tensor
     settings: Mapping[str, Any] = {}
     changes = False
+    logs = True
 
     def __new__(cls, *args: Any, **kwargs: Any):
         module = super().__new__(cls)
@@ -82,6 +88,13 @@ class GenerativeModule(LightningModule):
         # One seed for the whole run, the same on every process, saved with the weights: resuming
         # continues the same noise.
         self.register_buffer("noise_seed", torch.tensor(mix(torch.initial_seed())))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As torch's, which asks of each value whether it is a parameter, a buffer or a network."""
+        if name in PASSING:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """As torch's; buffers in float64 are the state of controllers, whose small steps half
@@ -169,6 +182,7 @@ class GenerativeModule(LightningModule):
         step = self.trainer.global_step
         self._micro = self._micro + 1 if step == self._step else 0  # of one accumulated step
         self._step = step
+        self.logs = not self.trainer.loggers or (step + 1) % self._log_every == 0
         # Dropout and other noise inside networks draws from the global generators: seed them for
         # this step and process.
         seed = mix(self._seed, "global", step, self._micro, self.global_rank)

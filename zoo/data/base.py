@@ -68,6 +68,11 @@ class ZooDataModule(LightningDataModule):
         raise NotImplementedError
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes of y are called, in their order; none where they are but numbers."""
+        return ()
+
+    @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
         """The fields that belong together row by row. More than one group are domains without
         pairs: in training each is shuffled by a permutation of its own, and the shorter ones begin
@@ -107,12 +112,19 @@ class ZooDataModule(LightningDataModule):
 
     @property
     def found(self) -> dict[str, Any]:
-        """What was loaded, as plain values: ``name``, ``spec``, ``rows`` of each split. Data from
-        files add what they skipped and a ``fingerprint`` by which a changed file is noticed.
+        """What was loaded, as plain values: ``name``, ``spec``, ``rows`` of each split, and rows of
+        each of the ``classes`` that have names. Data from files add what they skipped and a
+        ``fingerprint`` by which a changed file is noticed.
         """
         self.split("train")
-        rows = {split: self.count(split) for split in self._splits or {}}
-        return {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
+        splits = self._splits or {}
+        rows = {split: self.count(split) for split in splits}
+        found = {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
+        if self.class_names:
+            labels = torch.cat([part["y"] for part in splits.values()])
+            counts = labels.bincount(minlength=len(self.class_names)).tolist()
+            found["classes"] = dict(zip(self.class_names, counts, strict=True))
+        return found
 
     def setup(self, stage: str | None = None) -> None:
         """Load the data, and print once what was found."""

@@ -8,3 +8,7 @@ from zoo.registry import register
 class CIFAR10(TorchvisionImages):
     __doc__ = TorchvisionImages.__doc__
     name, dataset, shape = "cifar10", "CIFAR10", (3, 32, 32)
+    class_names = (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    )

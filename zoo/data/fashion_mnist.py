@@ -11,3 +11,7 @@ from zoo.registry import register
 class FashionMNIST(TorchvisionImages):
     __doc__ = TorchvisionImages.__doc__
     name, dataset, shape = "fashion_mnist", "FashionMNIST", (1, 28, 28)
+    class_names = (
+        *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    )

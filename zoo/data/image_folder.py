@@ -107,6 +107,10 @@ class ImageFolder(ZooDataModule):
         return DataSpec(shape, 2 if binary else LEVELS, len(self.classes), name)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.classes)
+
+    @property
     def found(self) -> dict[str, Any]:
         """That of every data module, and: ``root``, ``images`` (number of those used), ``classes``
         (images of each that are used), ``skipped`` (number and first names, by reason),

@@ -38,6 +38,7 @@ class TorchvisionImages(ZooDataModule):
     dataset = ""
     shape: tuple[int, int, int] = (1, 28, 28)
     classes = 10
+    class_names: tuple[str, ...] = ()
     val_size = 10_000
 
     def __init__(

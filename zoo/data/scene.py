@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from zoo.data.keyed import numbers
+
 Array = NDArray[Any]
 
 SHAPES = ("circle", "square", "triangle", "cross", "star", "ring")
@@ -121,18 +123,12 @@ class Scene:
 
 
 # -- drawing -------------------------------------------------------------------------------------
-def numbers(seed: int, split: int, index: int, group: int, n: int) -> Array:
-    """The first n uniform numbers of a group of an item."""
-    sequence = np.random.SeedSequence(entropy=seed, spawn_key=(split, index, group))
-    return np.random.Generator(np.random.PCG64(sequence)).random(n)
-
-
 def draw(seed: int, split: int, index: int, options: Options = Options()) -> Scene:
     """Item ``index`` of a split. Each number is one uniform draw; of n things the u-th part of n is
     taken.
     """
     low, high = options.objects
-    u = numbers(seed, split, index, SCENE, 1 + high * PER_OBJECT)
+    u = numbers(seed, (split, index, SCENE), 1 + high * PER_OBJECT)
     things: list[Thing] = []
     for k in range(low + int(u[0] * (high - low + 1))):
         shape, colour, radius, *centres = u[1 + k * PER_OBJECT :][: 3 + 2 * CANDIDATES]
@@ -152,7 +148,7 @@ def draw(seed: int, split: int, index: int, options: Options = Options()) -> Sce
                 bool(options.outlines and outlined < 0.3),
             )
         )
-    b = numbers(seed, split, index, BACKGROUND, 3 + 2 * len(TRANSIENTS))
+    b = numbers(seed, (split, index, BACKGROUND), 3 + 2 * len(TRANSIENTS))
     first = int(b[0] * len(MUTED))
     second = (first + 1 + int(b[1] * (len(MUTED) - 1))) % len(MUTED)  # another one
     strengths = tuple(

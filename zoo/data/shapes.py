@@ -67,6 +67,10 @@ class Shapes(ZooDataModule):
             (low, high), background, transients, hats, stripes, outlines, pointer
         )
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return SHAPES
+
     @cached_property
     def spec(self) -> Spec:
         o = self.options

@@ -229,6 +229,20 @@ class ICA(FlowModule):
             terms["cond_number"] = torch.linalg.cond(full(self.matrices[0])).expand(len(batch["x"]))
         return terms
 
+    @torch.no_grad()
+    def filters(self) -> dict[str, Tensor]:
+        """What s answers to, rows of W (or W_1), and what it stands for, columns of its inverse,
+        each (D, *shape); the loudest component, with the longest column, first.
+        """
+        w = full(self.matrices[0]).double()
+        basis = torch.linalg.inv(w).T
+        order = basis.norm(dim=1).argsort(descending=True)
+        names = "filters: rows of W", "basis: columns of the inverse of W"
+        return {
+            name: m[order].view(-1, *self.spec.shape)
+            for name, m in zip(names, (w, basis), strict=True)
+        }
+
     # -- optimisers -------------------------------------------------------------------------------
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.optimiser == "natural_gradient":

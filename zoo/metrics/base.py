@@ -4,7 +4,6 @@ survives ``reset``; kept rows in a fixed order.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from zoo.core.cache import digest
 from zoo.core.spec import Spec
 
 T = TypeVar("T")
@@ -52,18 +52,6 @@ class Extractor(nn.Module):
             "classes": self.num_classes,
             "resize": self.resize,
         }
-
-
-def digest(*parts: Tensor | str) -> str:
-    """16 hexadecimal digits that name these tensors and strings."""
-    h = hashlib.sha256()
-    for part in parts:
-        h.update(
-            part.encode()
-            if isinstance(part, str)
-            else part.detach().cpu().contiguous().numpy().tobytes()
-        )
-    return h.hexdigest()[:16]
 
 
 class TwoSets(Metric):

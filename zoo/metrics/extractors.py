@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core.because import because
-from zoo.core.files import save_whole
+from zoo.core import threads
+from zoo.core.cache import digest, folder, kept
 from zoo.core.spec import Spec
-from zoo.metrics.base import Extractor, digest, from_rank_zero
+from zoo.metrics.base import Extractor, from_rank_zero
 from zoo.metrics.inception import Inception, find_inception
 
 LIMIT = 10_000  # training images that DataNet and Pixels look at, at most
-
-
-def checksum(of: str, state: dict[str, Tensor]) -> str:
-    """Names weights, by name, type and shape, and what they are of."""
-    return digest(of, *(p for k, v in state.items() for p in (f"{k} {v.dtype} {[*v.shape]}", v)))
 
 
 # -- pixels --------------------------------------------------------------------------------------
@@ -61,9 +55,9 @@ class Pixels(Extractor):
     def _regression(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         from sklearn.linear_model import LogisticRegression
 
-        fitted = LogisticRegression(max_iter=2000).fit(
-            features.cpu().double().numpy(), y.cpu().numpy()
-        )
+        pixels = features.cpu().double().numpy()
+        with threads.as_torch():
+            fitted = LogisticRegression(max_iter=2000).fit(pixels, y.cpu().numpy())
         rows, shifts = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
         if len(fitted.classes_) == 2:  # one row, the log-odds of the second class
             rows, shifts = (
@@ -104,8 +98,7 @@ class DataNet(Extractor):
 
     Args:
         spec: image data. x, y: training images in levels, and labels.
-        cache: folder; None is $ZOO_CACHE, else ~/.cache/generative-zoo. progress: show a bar while
-            training.
+        cache: folder; None is ``zoo.core.cache.folder()``. progress: show a bar while training.
 
     Raises:
         ValueError: the training images are all alike, so that there is nothing to learn.
@@ -133,11 +126,9 @@ class DataNet(Extractor):
         ):  # also inside a validation loop
             torch.random.default_generator.manual_seed(0)
             self._build(spec.shape[0])
-            folder = Path(
-                cache or os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "generative-zoo"
-            )
+            where = Path(cache or folder())
             state = from_rank_zero(
-                lambda: self._trained(spec, x, y if labelled else None, folder, progress)
+                lambda: self._trained(spec, x, y if labelled else None, where, progress)
             )
             self.load_state_dict(state)
         self.requires_grad_(False).eval()
@@ -170,7 +161,7 @@ class DataNet(Extractor):
         return F.adaptive_avg_pool2d(spec.to_unit(x).float(), self.size)
 
     def _trained(
-        self, spec: Spec, x: Tensor, y: Tensor | None, folder: Path, progress: bool
+        self, spec: Spec, x: Tensor, y: Tensor | None, where: Path, progress: bool
     ) -> dict[str, Tensor]:
         """The weights, from the cache or from training."""
         x = self._pixels(x.detach().cpu().clone(), spec)
@@ -180,41 +171,14 @@ class DataNet(Extractor):
             )
         y = None if y is None else y.detach().cpu().clone()
         of = digest(RECIPE, str(STEPS), str(spec), x, *([] if y is None else [y]))
-        path = folder / f"{self.name}-{of}.pt"
-        if path.is_file():
-            try:
-                return self._kept(path, of)
-            except Exception as error:  # what a file of any content may raise
-                warnings.warn(
-                    f"{path} is damaged or was changed ({because(error)}): the "
-                    f"feature network is trained again",
-                    stacklevel=2,
-                )
-        with torch.enable_grad():
-            self._train(x, y, progress)
-        state = {k: v.detach().clone() for k, v in self.state_dict().items()}
-        try:
-            save_whole({"state": state, "checksum": checksum(of, state)}, path)
-        except OSError as error:
-            warnings.warn(
-                f"the feature network cannot be kept in {folder} ({error}); set ZOO_CACHE to a "
-                f"folder",
-                stacklevel=2,
-            )
-        return state
 
-    def _kept(self, path: Path, of: str) -> dict[str, Tensor]:
-        """The weights of a cached file.
+        def trained() -> dict[str, Tensor]:
+            with torch.enable_grad():
+                self._train(x, y, progress)
+            return {k: v.detach().clone() for k, v in self.state_dict().items()}
 
-        Raises:
-            Exception: it is not what ``_trained`` wrote for these data and this recipe.
-        """
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content["state"]
-        if content["checksum"] != checksum(of, state):
-            raise ValueError("the checksum is another")
-        self.load_state_dict(state)
-        return state
+        path = where / f"{self.name}-{of}.pt"
+        return kept(path, of, trained, "the feature network", "is trained", self.load_state_dict)
 
     def _train(self, x: Tensor, y: Tensor | None, progress: bool) -> None:
         from tqdm import tqdm

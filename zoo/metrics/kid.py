@@ -17,6 +17,8 @@ from torch import Tensor
 
 from zoo.metrics.base import KeptRows
 
+CHUNK = 8_000_000  # values of the kernel held at once, 64 MB
+
 
 def squared_mmd(x: Tensor, y: Tensor, degree: int = 3) -> Tensor:
     """Unbiased MMD² of (m, d) and (n, d) under the polynomial kernel, float64.
@@ -26,14 +28,18 @@ def squared_mmd(x: Tensor, y: Tensor, degree: int = 3) -> Tensor:
     """
     x, y = x.double(), y.double()
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** degree
+    def kernel(products: Tensor) -> Tensor:
+        return (products / x.shape[1] + 1) ** degree
+
+    def total(a: Tensor, b: Tensor) -> Tensor:
+        parts = a.split(max(1, CHUNK // len(b)))
+        return torch.stack([kernel(part @ b.T).sum() for part in parts]).sum()
 
     def within(a: Tensor) -> Tensor:
-        k = kernel(a, a)
-        return (k.sum() - k.trace()) / (len(a) * (len(a) - 1))
+        own = kernel(a.square().sum(1)).sum()
+        return (total(a, a) - own) / (len(a) * (len(a) - 1))
 
-    return within(x) + within(y) - 2 * kernel(x, y).mean()
+    return within(x) + within(y) - 2 * total(x, y) / (len(x) * len(y))
 
 
 class KernelDistance(KeptRows):

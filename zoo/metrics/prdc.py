@@ -26,16 +26,41 @@ from torch import Tensor
 from zoo.metrics.base import KeptRows, rounding
 
 CHUNK = 8_000_000  # distances held at once, 64 MB
+SPARE = 4  # candidates beyond k, whose order rounding may have changed
 
 
-def _distances(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of the exact distance matrix, a few at a time. (Through a matrix product equal points
-    would not be at distance 0.)
+def exact(a: Tensor, b: Tensor) -> Tensor:
+    """Distances of rows pair by pair, (n,): 0 for equal ones, as no matrix product gives."""
+    return (a - b).norm(dim=1)
+
+
+class Squares:
+    """The squared distances of all rows of a to all of b by a matrix product, a few rows at a time,
+    and how far off they may be.
     """
-    step = max(1, CHUNK // len(b))
-    for lo in range(0, len(a), step):
-        part = slice(lo, min(lo + step, len(a)))
-        yield part, torch.cdist(a[part], b, compute_mode="donot_use_mm_for_euclid_dist")
+
+    def __init__(self, a: Tensor, b: Tensor) -> None:
+        self.a, self.b = a, b
+        self.of_a, self.of_b = a.square().sum(1), b.square().sum(1)
+        largest = torch.cat([self.of_a, self.of_b]).max()
+        self.slack = 8 * (a.shape[1] + 4) * torch.finfo(a.dtype).eps * largest
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        step = max(1, CHUNK // len(self.b))
+        for low in range(0, len(self.a), step):
+            part = slice(low, min(low + step, len(self.a)))
+            cross = self.a[part] @ self.b.T
+            yield part, self.of_a[part, None] + self.of_b - 2 * cross
+
+    def within(self, part: slice, squared: Tensor, radii: Tensor) -> Tensor:
+        """Which rows of b are no farther from those of a than these radii, which broadcast to the
+        block; those too close to call are measured one by one.
+        """
+        limit = radii.square().expand_as(squared)
+        inside = squared <= limit
+        i, j = ((squared - limit).abs() <= self.slack).nonzero(as_tuple=True)
+        inside[i, j] = exact(self.a[part][i], self.b[j]) <= radii.expand_as(squared)[i, j]
+        return inside
 
 
 def balls(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -48,12 +73,27 @@ def balls(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not 1 <= k < len(x):
         raise ValueError(f"k nearest neighbours take 1 <= k < n, got k={k} for {len(x)} rows")
     least = rounding(x)  # no ball is smaller
+    pairs = Squares(x, x)
     radii, others = [], []
-    for _, d in _distances(x, x):
-        radius = d.kthvalue(k + 1, dim=1).values.clamp(min=least)  # the smallest is the row itself
+    for part, squared in pairs:
+        radius = _kth(pairs, part, squared, k + 1).clamp(min=least)  # the first is the row itself
         radii.append(radius)
-        others.append((d <= radius[:, None]).sum(1) - 1)
+        others.append(pairs.within(part, squared, radius[:, None]).sum(1) - 1)
     return torch.cat(radii), torch.cat(others)
+
+
+def _kth(pairs: Squares, part: slice, squared: Tensor, k: int) -> Tensor:
+    """The k-th smallest distance of each row of a block: the product names candidates, and where
+    more rows than those may be as near, all are measured.
+    """
+    rows, wanted = pairs.a[part], min(k + SPARE, squared.shape[1])
+    nearest = squared.topk(wanted, largest=False)
+    near = [exact(row, pairs.b[j]) for row, j in zip(rows, nearest.indices, strict=True)]
+    kth = torch.stack(near).kthvalue(k, dim=1).values
+    if wanted < squared.shape[1]:
+        for i in (nearest.values[:, -1] - kth.square() <= pairs.slack).nonzero()[:, 0]:
+            kth[i] = exact(rows[i], pairs.b).kthvalue(k).values
+    return kth
 
 
 def prdc(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Tensor]:
@@ -69,12 +109,13 @@ def prdc(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Tensor]:
     precise = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
     recalled, covered = torch.zeros(2, len(real), dtype=torch.bool, device=real.device)
     hits = torch.zeros((), dtype=torch.float64, device=real.device)
-    for part, d in _distances(fake, real):
-        inside = d <= ball_r
+    pairs = Squares(fake, real)
+    for part, squared in pairs:
+        inside = pairs.within(part, squared, ball_r)
         precise[part] = inside.any(1)
         covered |= inside.any(0)
         hits += (inside * (k / others)).sum()
-        recalled |= (d <= ball_g[part, None]).any(0)
+        recalled |= pairs.within(part, squared, ball_g[part, None]).any(0)
     return {
         "precision": precise.double().mean(),
         "recall": recalled.double().mean(),

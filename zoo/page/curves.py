@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from zoo.metrics.meanings import Meaning
 from zoo.page.run import Run
-from zoo.page.scores import Meaning, aim, best_of, meaning_of, number
+from zoo.page.scores import aim, best_of, meaning_of, number
 
 POINTS = 200  # of a curve, evenly; the best and the last always among them
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 308.0, 12.0, 118.0  # of the plot in a chart of 320 x 140

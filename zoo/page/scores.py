@@ -5,25 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from zoo.metrics.meanings import Meaning
+from zoo.metrics.meanings import meaning as meaning_of
 from zoo.page.run import Run
-
-
-@dataclass(frozen=True)
-class Meaning:
-    title: str
-    sentence: str = ""
-    better: Any = None
-
-
-def meaning_of(key: str) -> Meaning:
-    base = key.partition("/")[2].partition("_")[0]
-    better = {"fid": "lower", "kid": "lower", "is": "higher", "loss": "lower"}.get(base)
-    return Meaning(base, "", better)
+from zoo.standards import standard, verdict
 
 
 def usual_of(run: Run) -> dict[str, float]:
     """The documented default's final values, where this model has them on these data."""
-    return {}
+    found = standard(run.name, run.data_name)
+    return dict(found.values) if found else {}
 
 
 @dataclass
@@ -83,23 +74,6 @@ def best_of(points: list[tuple[int, float]], better: Any) -> tuple[int, float] |
     if better == "lower":
         return min(points, key=lambda p: p[1])
     return min(points, key=lambda p: abs(p[1] - float(better)))
-
-
-def verdict(value: float, usual: float, better: Any) -> str:
-    """How a value compares with the usual one: within a tenth it is alike."""
-    if better is None:
-        return ""
-    if better not in ("higher", "lower"):
-        a, b = abs(value - float(better)), abs(usual - float(better))
-        return _than(-a, -b, max(abs(usual), abs(float(better))))
-    sign = 1 if better == "higher" else -1
-    return _than(sign * value, sign * usual, abs(usual))
-
-
-def _than(value: float, usual: float, scale: float) -> str:
-    if abs(value - usual) <= 0.1 * scale:
-        return "alike"
-    return "better" if value > usual else "worse"
 
 
 def aim(better: Any) -> str:

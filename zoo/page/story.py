@@ -82,10 +82,8 @@ def changed(run: Run) -> list[Option] | None:
 
 def default(run: Run) -> str:
     """The command of the default run of this model on these data."""
-    others = run.data is not None and run.data.name != run.model.data
-    return f"python -m zoo.fit --model {run.model.name}" + (
-        f" --data {run.data.name}" if others else ""
-    )
+    data = f" --data {run.data.name}" if run.data else ""
+    return f"python -m zoo.fit --model {run.model.name}{data}"
 
 
 def commands(run: Run) -> list[tuple[str, str]]:

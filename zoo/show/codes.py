@@ -19,6 +19,7 @@ from zoo.core.batch import Batch
 from zoo.core.draw import tell
 from zoo.core.latent import Codes, arithmetic, between, manifold, traversal, used
 from zoo.core.moment import Moment
+from zoo.show.filters import filters_picture
 from zoo.show.paint import DATA, DRAWN, Shades, rgb
 from zoo.show.samples import class_name
 from zoo.show.sheets import Panel, Word, about, sheet
@@ -268,6 +269,8 @@ def every_picture(
     yield "traversals", traversals(model, data, min(n, 3), seed=seed, moment=moment)
     if codes.draws and getattr(model, "latent", None) == 2:
         yield "manifold", manifold_picture(model, moment=moment)
+    if hasattr(model, "filters"):
+        yield "filters", filters_picture(model, moment)
 
 
 def _told_class(model: Any, told: Batch, i: int, data: Any) -> str:

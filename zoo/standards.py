@@ -1,0 +1,70 @@
+"""What the documented default run of each model reaches: "is this normal?"
+
+The values stand in ``configs/defaults.json``, which ``benchmarks/defaults.py`` writes.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from zoo.config import folder
+from zoo.metrics.meanings import HIGHER
+
+FILE = "defaults.json"
+ALIKE = 0.1  # within this share of the standard two values are about the same
+
+
+@dataclass(frozen=True)
+class Standard:
+    """A default run: its data as the spec names them, its steps, its seed, its last values."""
+
+    data: str
+    steps: int
+    seed: int
+    values: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return f"the documented default: {self.steps:,} steps on {self.data}"
+
+
+@functools.cache
+def every() -> dict[str, dict[str, Standard]]:
+    """By model and data."""
+    path = folder() / FILE
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text())
+    return {
+        model: {data: Standard(data, **said) for data, said in runs.items()}
+        for model, runs in content.items()
+    }
+
+
+def standard(model: str, data: str) -> Standard | None:
+    """The default run of a model on data of this name, if it has one."""
+    return every().get(model, {}).get(data)
+
+
+def verdict(value: float, usual: float, better: str | float | None) -> str:
+    """How a value compares with the usual one: "better", "worse", "alike" (within a tenth), or ""
+    where neither direction is better.
+
+    >>> verdict(-10.0, -20.0, "higher"), verdict(1.05, 1.0, "lower"), verdict(0.9, 0.5, 0.5)
+    ('better', 'alike', 'worse')
+    """
+    if better is None:
+        return ""
+    if isinstance(better, str):
+        sign = 1 if better == HIGHER else -1
+        return _than(sign * value, sign * usual, abs(usual))
+    scale = max(abs(usual), abs(better))
+    return _than(-abs(value - better), -abs(usual - better), scale)
+
+
+def _than(value: float, usual: float, scale: float) -> str:
+    if abs(value - usual) <= ALIKE * scale:
+        return "alike"
+    return "better" if value > usual else "worse"
