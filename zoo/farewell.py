@@ -66,10 +66,10 @@ def scores(values: Mapping[str, float], usual: Standard | None) -> list[str]:
         said.append(_value(key, values[key], found, usual))
     lines = []
     wide = max((len(t) for said in groups.values() for t in said), default=0)
-    for group, said in groups.items():
-        if said:
+    for group, measures in groups.items():
+        if measures:
             lines.append(f"  {GROUPS[group]}")
-            lines += [f"    {t:<{wide}}  {'   '.join(v)}" for t, v in said.items()]
+            lines += [f"    {t:<{wide}}  {'   '.join(v)}" for t, v in measures.items()]
     return lines
 
 

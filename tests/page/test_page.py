@@ -115,6 +115,15 @@ def test_options_that_differ_stand_beside_the_defaults(run):
     }
 
 
+def test_the_default_is_that_of_the_runs_own_data(run):
+    document = yaml.safe_load((run / "config.yaml").read_text())
+    document["data"] = {"class_path": "zoo.data.factor_grid.FactorGrid"}
+    (run / "config.yaml").write_text(yaml.safe_dump(document))
+    assert "python -m zoo.fit --model began --data factor_grid" in read(run).text
+    assert {o.key for o in changed(Run(run))} >= {"model.init_args.gamma", "trainer.max_steps"}
+    assert not any(o.key.startswith("data.") for o in changed(Run(run)))
+
+
 def test_samples_stand_in_order_of_their_steps_and_the_last_is_seen(run):
     picture(run / "samples/step_1000000.png", 7, "late")
     frames = [a for a in read(run).all("img") if "data-step" in a]

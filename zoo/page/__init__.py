@@ -20,7 +20,7 @@ from zoo.page.curves import charts
 from zoo.page.pictures import frames, others
 from zoo.page.run import Run
 from zoo.page.scores import cards
-from zoo.page.story import changed, commands, facts, sections
+from zoo.page.story import changed, commands, default, facts, sections
 
 PAGE, RECORD = "index.html", "run.json"
 PACKAGES = ("torch", "lightning", "numpy")
@@ -79,6 +79,7 @@ def page(run: Run) -> str:
         "pictures": rest,
         "pictures_note": also,
         "changed": changed(run),
+        "usual": default(run) if run.model else "",
         "commands": commands(run),
         "style": (here / "page.css").read_text(),
         "script": (here / "page.js").read_text(),

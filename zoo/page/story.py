@@ -63,12 +63,13 @@ def sections(run: Run) -> list[tuple[str, list[tuple[str, bool]]]]:
 
 
 def changed(run: Run) -> list[Option] | None:
-    """The options that differ from the model's default run on these data; None for one without."""
+    """The options that differ from the default run of the model on these data; None where that is
+    not known.
+    """
     if run.model is None or run.model.module.split(".")[0] != "zoo":
         return None
     try:
-        data = ["--data", run.data.name] if run.data else []
-        base = layer(["--model", run.model.name, *data]).document
+        base = layer(shlex.split(default(run))[3:]).document
     except UsageError:
         return None
     usual = {**_signatures(run), **_flat(base)}
@@ -77,6 +78,12 @@ def changed(run: Run) -> list[Option] | None:
         if key.split(".")[0] not in ELSEWHERE and _said(value) != _said(usual.get(key)):
             found.append(Option(key, _said(value), _said(usual.get(key))))
     return found
+
+
+def default(run: Run) -> str:
+    """The command of the default run of this model on these data."""
+    data = f" --data {run.data.name}" if run.data else ""
+    return f"python -m zoo.fit --model {run.model.name}{data}"
 
 
 def commands(run: Run) -> list[tuple[str, str]]:
