@@ -11,6 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from zoo.core import Attributes, Image, Label, Quantity, Vector
+from zoo.data import heads as module
 from zoo.data.head import COEFFICIENTS, IDENTITY, ITEM, POSES, draw
 from zoo.data.heads import Heads
 from zoo.data.portrait import grid, painted_longitude, render, visible
@@ -298,3 +299,30 @@ def test_colours_stay_within_what_bytes_hold():
 def test_bad_options_are_refused_with_a_remedy(options, said):
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
         Heads(**options)
+
+
+def test_many_heads_are_drawn_once_and_kept_and_a_changed_file_is_not_believed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "SLOW", 1)
+    drawn = []
+
+    def counted(factors, size):
+        drawn.append(len(factors))
+        return render(factors, size)
+
+    monkeypatch.setattr(module, "render", counted)
+    first = Heads(**TINY).split("train")["x"]
+    assert drawn == [12, 5, 5] and len([*tmp_path.iterdir()]) == 1
+    assert torch.equal(Heads(**TINY, label="age").split("train")["x"], first)  # from the same file
+    assert drawn == [12, 5, 5]
+    for other in ({"seed": 1}, {"size": 64}, {"pose": "free"}, {"n": 13}, {"identities": 2}):
+        Heads(**{**TINY, **other}).split("train")
+    assert len([*tmp_path.iterdir()]) == 6
+    del drawn[:]
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="damaged or was changed .*: drawn heads are drawn again"):
+        assert torch.equal(Heads(**TINY).split("train")["x"], first)
+    assert drawn == [12, 5, 5]

@@ -5,14 +5,18 @@ download.
 from __future__ import annotations
 
 from functools import cached_property
+from inspect import getsource
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from zoo.core.cache import digest, folder, kept
 from zoo.core.options import Count, Whole
 from zoo.core.spec import Attributes, Field, Image, Label, Quantity, Spec, Vector
+from zoo.data import head, portrait
 from zoo.data.base import Split, ZooDataModule
 from zoo.data.head import AGES, ATTRIBUTES, COEFFICIENTS, DIRECTIONS, POSES, Array, Factors, draw
 from zoo.data.portrait import render, visible
@@ -25,8 +29,9 @@ LOOKS = tuple(
     for look in range(1 << len(WORN))
 )
 Also = Literal["identity", "pose", "yaw", "age", "attributes", "coefficients", "frontal", "visible"]
+DRAWN = ("x", "frontal")
 CHUNK = 500  # heads from one step of the progress bar to the next
-SLOW = 20_000_000  # values from which it is shown
+SLOW = 20_000_000  # values from which it is shown, and what was drawn is kept
 
 
 @register(
@@ -111,28 +116,50 @@ class Heads(ZooDataModule):
         return draw(self.seed, split, range(self.sizes[split]), self.pose, self.identities)
 
     def load(self) -> dict[str, Split]:
-        pictures = 1 + ("frontal" in self.fields)
-        values = sum(self.sizes.values()) * pictures * self.spec.dim
-        with tqdm(
-            total=sum(self.sizes.values()), desc="drawing heads", disable=values < SLOW, leave=False
-        ) as bar:
-            return {split: self._split(split, bar) for split in self.sizes}
+        pictures = self._pictures()
+        splits: dict[str, Split] = {}
+        for name in self.sizes:
+            heads = self.factors(name)
+            splits[name] = {
+                k: pictures[f"{name} {k}"]
+                if k in DRAWN
+                else torch.from_numpy(self._field(k, heads))
+                for k in self.spec
+            }
+        return splits
 
-    def _split(self, name: str, bar: tqdm) -> Split:
-        factors = self.factors(name)
-        parts = []
-        for start in range(0, len(factors), CHUNK):
-            part = factors.rows(slice(start, start + CHUNK))
-            parts.append({k: torch.from_numpy(self._field(k, part)) for k in self.spec})
-            bar.update(len(part))
-        return {k: torch.cat([part[k] for part in parts]) for k in self.spec}
+    def _pictures(self) -> dict[str, Tensor]:
+        """Every picture by split and field; many are drawn once, and kept for later runs."""
+        fields = [k for k in self.spec if k in DRAWN]
+        if sum(self.sizes.values()) * len(fields) * self.spec.dim < SLOW:
+            return self._drawn(fields)
+        what = f"{self.spec.name} {self.sizes} {fields} {self.seed}"
+        of = digest(what, *(getsource(m) for m in (head, portrait)))
+        path = folder() / f"heads-{of}.pt"
+        return kept(path, of, lambda: self._drawn(fields), "drawn heads", "are drawn")
+
+    def _drawn(self, fields: list[str]) -> dict[str, Tensor]:
+        total = sum(self.sizes.values())
+        quick = total * len(fields) * self.spec.dim < SLOW
+        found: dict[str, Tensor] = {}
+        with tqdm(total=total, desc="drawing heads", disable=quick, leave=False) as bar:
+            for name in self.sizes:
+                heads = self.factors(name)
+                parts: dict[str, list[Array]] = {k: [] for k in fields}
+                for start in range(0, len(heads), CHUNK):
+                    part = heads.rows(slice(start, start + CHUNK))
+                    for k in fields:
+                        seen = part if k == "x" else part.but(yaw=0.5)
+                        parts[k].append(render(seen, self.size))
+                    bar.update(len(part))
+                for k in fields:
+                    found[f"{name} {k}"] = torch.from_numpy(np.concatenate(parts[k]))
+        return found
 
     def _field(self, name: str, heads: Factors) -> Array:
-        """One field of some heads, as it is stored."""
+        """One field of some heads that is no picture of them, as it is stored."""
         if name == "y":
             return self._label(heads)
-        if name in ("x", "frontal"):
-            return render(heads if name == "x" else heads.but(yaw=0.5), self.size)
         if name == "visible":
             return visible(heads, self.size)
         return getattr(heads, {"identity": "person", "pose": "direction"}.get(name, name))
