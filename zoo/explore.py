@@ -102,6 +102,8 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
         yield "traversals", show.traversals(model, data, min(args.n, 4), seed=args.seed)
     if tool == "manifold":
         yield "manifold", show.manifold_picture(model)
+    if tool == "filters" or (everything and not has_codes and hasattr(model, "filters")):
+        yield "filters", filters_picture(model)
     if tool == "reconstruct" or (everything and "reconstruct" in model.entry.can):
         if "reconstruct" not in model.entry.can:
             raise ValueError(
@@ -110,8 +112,6 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
             )
         batch = data.examples(32, "test")
         yield "reconstructions", reconstruction_sheet(model, batch, split="test")
-    if tool == "filters" or (everything and not has_codes and hasattr(model, "filters")):
-        yield "filters", filters_picture(model)
     if tool == "arithmetic" or (
         everything and has_codes and not model.told and (data.spec.num_classes >= 3 or args.a)
     ):
