@@ -22,7 +22,7 @@ def write(path: Path, content) -> str:
 def test_a_name_brings_its_config_and_its_class():
     layered = layer(["--model", "began"])
     assert layered.document["model"]["class_path"] == "zoo.gan.began.BEGAN"
-    assert layered.document["data"]["class_path"] == "zoo.data.digits.Digits"
+    assert layered.document["data"]["class_path"] == "zoo.data.heads.Heads"
     own = yaml.safe_load((folder() / "gan" / "began.yaml").read_text())
     assert layered.document["trainer"]["max_steps"] == own["trainer"]["max_steps"]
     assert layered.document["trainer"]["num_sanity_val_steps"] == 0  # from base.yaml
@@ -60,13 +60,27 @@ def test_a_preset_lies_over_the_small_config_and_user_files_over_both(tmp_path):
 
 
 def test_a_config_file_may_name_model_and_data_in_short(tmp_path):
-    path = write(tmp_path / "run.yaml", "model: began\ndata: {size: 16}\n")
+    path = write(tmp_path / "run.yaml", "model: began\ndata: {size: 64}\n")
     layered = layer(["--config", path])
     assert layered.model == "began"
     assert layered.document["data"] == {
-        "class_path": "zoo.data.digits.Digits",
-        "init_args": {"size": 16, "batch_size": 32},
+        "class_path": "zoo.data.heads.Heads",
+        "init_args": {"size": 64, "batch_size": 32},
     }
+
+
+@pytest.mark.parametrize("asked", [["--data", "digits"], ["--config", "mine.yaml"]])
+def test_data_of_their_own_default_run_bring_its_config_in_place_of_the_models(asked, tmp_path):
+    write(tmp_path / "mine.yaml", "data: digits\n")
+    document = layer(["--model", "began", *asked]).document
+    own = yaml.safe_load((folder() / "gan" / "began.digits.yaml").read_text())
+    assert document["data"]["class_path"] == "zoo.data.digits.Digits"
+    assert document["trainer"]["max_steps"] == own["trainer"]["max_steps"]
+    assert "init_args" not in document["model"]
+    other = layer(["--model", "began", *asked, "--model.k=2", "--data.size=16"])
+    assert other.options == ["--model.k=2", "--data.size=16"]
+    faces = layer(["--model", "began", "--data", "image_folder"]).document
+    assert faces["model"]["init_args"]["width"] == 512  # the model's own, on any other data
 
 
 def test_other_data_drop_the_old_ones_parameters_but_keep_the_batch_size():
@@ -114,9 +128,12 @@ def test_merging_replaces_lists_and_scalars_and_descends_into_dicts():
         (["--model", "began", "--model.init_args.gama=0.3"], r"did you mean --model.gamma\?"),
         (
             ["--model", "began", "--data.sise=8"],
-            r"--data.sise: digits has no such parameter; did you mean --data.size\?",
+            r"--data.sise: heads has no such parameter; did you mean --data.size\?",
         ),
-        (["--model", "began", "--preset", "papier"], "began has no preset 'papier'; it has paper"),
+        (
+            ["--model", "began", "--preset", "papier"],
+            "began has no preset 'papier'; it has digits, paper",
+        ),
         (["--model", "began", "--config", "nowhere.yaml"], "no config file nowhere.yaml"),
         (["--model"], "--model needs a value"),
     ],

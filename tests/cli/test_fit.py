@@ -31,7 +31,7 @@ FAST = [
     "--sample_grid.every_n_steps=2",
     "--sample_grid.n=9",
 ]
-BEGAN = ["--model", "began", "--model.width=16", *FAST]
+BEGAN = ["--model", "began", "--data", "digits", "--model.width=16", *FAST]
 
 
 def rows(folder) -> list[dict[str, str]]:

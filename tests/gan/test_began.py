@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from tests.support import Given, fit
+from zoo import fit as command
+from zoo.check.gates import last_metrics
 from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.began import BEGAN, control, convergence, reconstruction_loss
@@ -216,3 +218,13 @@ def test_inversion_finds_an_image_the_generator_can_make():
     start = model.invert(target, steps=0)
     error = [(SPEC.to_signed(target) - model.g(v)).abs().mean().item() for v in (start, z)]
     assert error[1] < 0.3 * error[0] + 1 / 16
+
+
+@pytest.mark.slow
+def test_digits_have_a_default_run_of_their_own_that_reaches_every_class(tmp_path):
+    options = [f"--run_dir={tmp_path}/run", "--wandb.mode=disabled"]
+    options += ["--trainer.enable_progress_bar=false"]
+    assert command.main(["--model=began", "--data=digits", *options]) == 0
+    values = last_metrics(tmp_path / "run" / "metrics.csv")
+    assert values["val/classes_pixels"] > 9.5
+    assert values["val/precision_pixels"] > 0.45 and values["val/recall_pixels"] > 0.2

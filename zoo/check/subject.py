@@ -12,11 +12,13 @@ from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
 from zoo import registry
-from zoo.config import layer, merge
+from zoo.config import folder, layer, merge
 from zoo.core import Batch, GenerativeModule, Spec
 from zoo.core.module import defines
 from zoo.data.base import Split, ZooDataModule
 from zoo.registry import CAPABILITIES
+
+SMALL = "digits"  # data on which a step takes little
 
 
 @dataclass
@@ -40,7 +42,8 @@ class Subject:
     @classmethod
     def of(cls, name: str, *options: str) -> Subject:
         """As ``python -m zoo.fit --model NAME OPTIONS`` would train it; of the options, those of
-        the model and the data count.
+        the model and the data count. A model with a default run on digits beside another is checked
+        on those.
 
         Args:
             name: a registry name, or MODULE.CLASS of a model from outside the zoo, whose @register
@@ -50,8 +53,12 @@ class Subject:
         model_class = found(name)
         entry = entry_of(model_class)
         words = [*options]
-        if outside and entry.data and not any(o.startswith("--data") for o in options):
-            words = ["--data", entry.data, *words]
+        if not any(o.startswith("--data") for o in options):
+            small = folder() / entry.family / f"{name}.{SMALL}.yaml"
+            if outside and entry.data:
+                words = ["--data", entry.data, *words]
+            elif not outside and small.is_file():
+                words = ["--data", SMALL, *words]
         layered = layer(["--model", name, *words])
         document = layered.document
         for option in layered.options:

@@ -178,7 +178,7 @@ class Energy(Adversary):
     taxonomy="implicit direct",
     likelihood="none",
     can={"sample", "interpolate", "encode", "decode", "reconstruct"},
-    data="digits",
+    data="heads",
     learns=(
         ("val/classes_pixels", ">", 9.5),
         ("val/precision_pixels", ">", 0.45),
