@@ -20,9 +20,9 @@ from zoo.page.__main__ import main
 from zoo.page.curves import POINTS, charts
 from zoo.page.pictures import FRAMES
 from zoo.page.run import Run
-from zoo.page.scores import best_of
+from zoo.page.scores import best_of, cards
 from zoo.page.story import changed, commands, sections
-from zoo.standards import verdict
+from zoo.standards import Standard, verdict
 
 
 class Reader(HTMLParser):
@@ -86,7 +86,7 @@ def test_it_says_what_was_run_and_what_the_model_is(run):
     for words in (
         "began on digits 8x8",
         "BEGAN: Boundary Equilibrium Generative Adversarial Networks",
-        "train 1437, val 180",
+        "train 1,437, val 180",
         "75 seconds",
         "python -m zoo.fit --model began --model.gamma=0.7",
         f"torch {torch.__version__.split('+')[0]}",
@@ -163,13 +163,13 @@ def test_other_kinds_are_shown_once_the_last_of_each(run):
 def test_curves_run_through_their_points_and_mark_the_best_and_the_last(run):
     found = {c.key: c for group in charts(Run(run)).values() for c in group}
     fid = found["val/fid_pixels"]
-    places = [tuple(map(float, p.split(","))) for p in fid.places.split()]
+    places = [tuple(map(float, p.split(","))) for p in fid.line.split()]
     assert fid.steps == "100 200 300 400 500" and fid.values == "5 2 1 2 5"
     assert np.allclose(np.diff([x for x, _ in places]), places[1][0] - places[0][0], atol=0.11)
     heights = [y for _, y in places]
     assert heights[0] == heights[4] < heights[1] == heights[3] < heights[2]  # y falls upwards
     assert [(m[0], m[3]) for m in fid.marks] == [("best", "1"), ("last", "5")]
-    assert (fid.marks[0][1], fid.marks[0][2]) == places[2] and fid.line == fid.places
+    assert (fid.marks[0][1], fid.marks[0][2]) == places[2]
     recall = found["val/recall_pixels"]
     assert [m[0] for m in recall.marks] == ["last"] and recall.aim == "higher is better"
 
@@ -209,6 +209,28 @@ def test_a_value_beside_the_usual_one(value, usual, better, said):
     assert verdict(value, usual, better) == said
 
 
+def test_scores_are_explained_beside_the_default(run, monkeypatch):
+    usual = Standard("digits 8x8", 9000, 3, {"val/fid_pixels": 10.0})
+    monkeypatch.setattr("zoo.page.scores.standard", lambda model, data: usual)
+    groups = cards(Run(run))
+    assert [*groups] == ["fidelity", "diversity"]
+    (fid,), (recall,) = groups.values()
+    line = fid.lines[0]
+    assert (line.key, line.last, line.best, line.step) == ("val/fid_pixels", "5", "1", "300")
+    assert (line.usual, line.verdict) == ("10", "better") and fid.aim == "lower is better"
+    assert recall.lines[0].best == "" and recall.lines[0].usual == ""  # the last is the best
+    text = read(run).text
+    assert "how far the features of samples are from those of the data" in text.lower()
+    assert "the documented default: 9,000 steps on digits 8x8, seed 3" in text
+    assert "5 1 step 300 10 ▲" in text
+
+
+def test_without_a_documented_default_there_is_no_column_for_it(run, monkeypatch):
+    monkeypatch.setattr("zoo.page.scores.standard", lambda model, data: None)
+    text = read(run).text
+    assert "No default run of this model on these data is documented" in text and "▲" not in text
+
+
 def test_commands_name_the_folder_so_that_a_shell_takes_it(run):
     lines = dict(commands(Run(run)))
     assert f"--ckpt '{run}'" in lines["draw more"] and "zoo.sample" in lines["draw more"]
@@ -231,7 +253,7 @@ def test_a_run_with_nothing_but_its_config_has_a_page(tmp_path):
     assert "began" in text and "Curves" not in text and "Samples over time" not in text
 
 
-EVIL = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>\"'`{{ 7*7 }}"
+EVIL = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>\"'`{{ 7*191 }}"
 
 
 def hostile(folder):
@@ -266,7 +288,7 @@ def test_a_folder_from_elsewhere_is_shown_and_not_believed(tmp_path):
     assert len(found.all("script")) == 1
     assert all("onerror" not in attributes for _, attributes in found.tags)
     assert not any(a.get("src") == "x" for a in found.all("img"))
-    assert "{{ 7*7 }}" in found.text and "49" not in found.text
+    assert "{{ 7*191 }}" in found.text and "1337" not in found.text
     assert "os.system" in found.text
     assert [a["data-step"] for a in found.all("img") if "data-step" in a] == ["100", "200", "300"]
     assert "left out: step_000400.png" in found.text and "step_000500.png (more than" in found.text

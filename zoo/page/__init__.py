@@ -19,8 +19,8 @@ from zoo.core.files import written_whole
 from zoo.page.curves import charts
 from zoo.page.pictures import frames, others
 from zoo.page.run import Run
-from zoo.page.scores import cards
-from zoo.page.story import changed, commands, default, facts, sections
+from zoo.page.scores import cards, usual_of
+from zoo.page.story import breaks, changed, commands, default, facts, sections, sentence
 
 PAGE, RECORD = "index.html", "run.json"
 PACKAGES = ("torch", "lightning", "numpy")
@@ -66,6 +66,7 @@ def page(run: Run) -> str:
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"breaks": breaks, "sentence": sentence}
     shown, said = frames(run)
     rest, also = others(run)
     content: dict[str, Any] = {
@@ -75,6 +76,7 @@ def page(run: Run) -> str:
         "frames": shown,
         "frames_note": said,
         "cards": cards(run),
+        "usual_run": usual_of(run),
         "charts": charts(run),
         "pictures": rest,
         "pictures_note": also,

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from zoo.metrics.meanings import Meaning
 from zoo.page.run import Run
-from zoo.page.scores import aim, best_of, meaning_of, number
+from zoo.page.scores import aim, best_of, meaning_of, number, place
 
 POINTS = 200  # of a curve, evenly; the best and the last always among them
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 308.0, 12.0, 118.0  # of the plot in a chart of 320 x 140
+LEFT, RIGHT, TOP, BOTTOM = 60.0, 308.0, 12.0, 118.0  # of the plot in a chart of 320 x 140
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class Chart:
     last: str
     steps: str
     values: str
-    places: str
     note: str
 
     @property
@@ -38,7 +37,8 @@ class Chart:
 def charts(run: Run) -> dict[str, list[Chart]]:
     """Scores, then losses and the rest; curves of one point have none."""
     groups: dict[str, list[Chart]] = {"Scores": [], "Training": []}
-    for key, points in sorted(run.series.items()):
+    series = sorted(run.series.items(), key=lambda item: (*place(meaning_of(item[0])), item[0]))
+    for key, points in series:
         if len(points) > 1 and (key.startswith("val/") or key.startswith("train/")):
             group = "Scores" if key.startswith("val/") else "Training"
             groups[group].append(_chart(key, points))
@@ -58,27 +58,26 @@ def _chart(key: str, points: list[tuple[int, float]]) -> Chart:
         bottom, top = bottom - 1, top + 1
     first, last = kept[0][0], kept[-1][0]
 
-    def place(step: int, value: float) -> tuple[float, float]:
+    def at(step: int, value: float) -> tuple[float, float]:
         x = LEFT + (RIGHT - LEFT) * (step - first) / max(last - first, 1)
         y = BOTTOM - (BOTTOM - TOP) * (scale(value) - bottom) / (top - bottom)
         return round(x, 1), round(y, 1)
 
-    places = [place(*point) for point in kept]
+    places = [at(*point) for point in kept]
     marks = [("last", *places[-1], number(values[-1]))]
     if best and best[0] != last:
-        marks.insert(0, ("best", *place(*best), number(best[1])))
+        marks.insert(0, ("best", *at(*best), number(best[1])))
     heights = [low, high] if low < high else [low]
     return Chart(
         key,
         meaning,
         " ".join(f"{x},{y}" for x, y in places),
         marks,
-        [(place(first, v)[1], number(v)) for v in heights],
+        [(at(first, v)[1], number(v, 3)) for v in heights],
         f"{first:,}",
         f"{last:,}",
         " ".join(str(step) for step, _ in kept),
         " ".join(number(v) for v in values),
-        " ".join(f"{x},{y}" for x, y in places),
         "logarithmic" if logarithmic else "",
     )
 

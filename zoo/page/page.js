@@ -12,7 +12,7 @@
   }
   for (const chart of document.querySelectorAll(".chart")) {
     const steps = chart.dataset.steps.split(" "), values = chart.dataset.values.split(" ");
-    const places = chart.dataset.places.split(" ").map((p) => p.split(",").map(Number));
+    const places = chart.querySelector("polyline").getAttribute("points").split(" ").map((p) => p.split(",").map(Number));
     const svg = chart.querySelector("svg"), said = chart.querySelector(".value");
     const cursor = chart.querySelector(".cursor"), usual = said.value;
     let at = places.length - 1;

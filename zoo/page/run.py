@@ -7,7 +7,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from zoo.runs import latest
 
 LARGEST = 64 * 2**20  # bytes of a file of text that is read
 KEYS = 400  # of curves
+HUGE = 1e300  # no score
 
 
 class Run:
@@ -128,5 +128,5 @@ def _add(found: dict[str, list[tuple[int, float]]], key: str, step: int, text: s
         value = float(text)
     except ValueError:
         return
-    if math.isfinite(value) and (key in found or len(found) < KEYS):
+    if abs(value) < HUGE and (key in found or len(found) < KEYS):
         found.setdefault(key, []).append((step, value))

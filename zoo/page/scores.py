@@ -8,18 +8,14 @@ from typing import Any
 from zoo.metrics.meanings import Meaning
 from zoo.metrics.meanings import meaning as meaning_of
 from zoo.page.run import Run
-from zoo.standards import standard, verdict
+from zoo.standards import Standard, standard, verdict
 
-
-def usual_of(run: Run) -> dict[str, float]:
-    """The documented default's final values, where this model has them on these data."""
-    found = standard(run.name, run.data_name)
-    return dict(found.values) if found else {}
+ORDER = ["likelihood", "fidelity", "diversity", "classes", "reconstruction", "novelty"]
 
 
 @dataclass
 class Line:
-    """One logged score."""
+    """One logged score; ``best`` is empty where the last value is it."""
 
     key: str
     last: str
@@ -42,27 +38,44 @@ class Card:
         return aim(self.meaning.better)
 
 
-def cards(run: Run) -> list[Card]:
-    """The validation's scores, one card a measure."""
-    usual, found = usual_of(run), dict[str, Card]()
+def usual_of(run: Run) -> Standard | None:
+    """The documented default run of this model on these data."""
+    return standard(run.name, run.data_name)
+
+
+def cards(run: Run) -> dict[str, list[Card]]:
+    """The validation's scores by what they are about, one card a measure."""
+    usual = usual_of(run)
+    values = usual.values if usual else {}
+    found = dict[str, Card]()
     for key, points in sorted(run.series.items()):
-        if not key.startswith("val/"):
-            continue
-        meaning = meaning_of(key)
-        card = found.setdefault(meaning.title, Card(meaning))
-        last, best = points[-1], best_of(points, meaning.better)
-        value = usual.get(key)
-        card.lines.append(
-            Line(
-                key,
-                number(last[1]),
-                number(best[1]) if best else "",
-                f"{best[0]:,}" if best else "",
-                number(value) if value is not None else "",
-                verdict(last[1], value, meaning.better) if value is not None else "",
-            )
-        )
-    return [*found.values()]
+        if key.startswith("val/"):
+            meaning = meaning_of(key)
+            card = found.setdefault(meaning.title, Card(meaning))
+            card.lines.append(_line(key, points, meaning.better, values.get(key)))
+    groups: dict[str, list[Card]] = {}
+    for card in sorted(found.values(), key=lambda card: place(card.meaning)):
+        groups.setdefault(card.meaning.group, []).append(card)
+    return groups
+
+
+def place(meaning: Meaning) -> tuple[int, str]:
+    """Where a measure stands among all: what most ask for first."""
+    known = meaning.group in ORDER
+    return (ORDER.index(meaning.group) if known else len(ORDER), meaning.group)
+
+
+def _line(key: str, points: list[tuple[int, float]], better: Any, usual: float | None) -> Line:
+    last, best = points[-1], best_of(points, better)
+    elsewhere = best is not None and best[1] != last[1]
+    return Line(
+        key,
+        number(last[1]),
+        number(best[1]) if best and elsewhere else "",
+        f"{best[0]:,}" if best and elsewhere else "",
+        number(usual) if usual is not None else "",
+        verdict(last[1], usual, better) if usual is not None else "",
+    )
 
 
 def best_of(points: list[tuple[int, float]], better: Any) -> tuple[int, float] | None:
@@ -83,6 +96,6 @@ def aim(better: Any) -> str:
     return "" if better is None else f"{number(float(better))} is best"
 
 
-def number(value: float) -> str:
-    """Four digits."""
-    return f"{value:.4g}".replace("-", "−")
+def number(value: float, digits: int = 4) -> str:
+    """A value in a few digits."""
+    return f"{value:.{digits}g}".replace("-", "−")

@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from zoo import registry
 from zoo.config import UsageError, layer
 from zoo.page.run import Run
@@ -42,7 +44,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("ended", str(record.get("ended", ""))[:40]),
     ]
     if isinstance(rows, dict):
-        said.insert(1, ("rows", ", ".join(f"{k} {v}" for k, v in list(rows.items())[:6])))
+        said.insert(1, ("rows", ", ".join(f"{k} {_count(v)}" for k, v in [*rows.items()][:6])))
     return [(name, text) for name, text in said if text]
 
 
@@ -113,6 +115,16 @@ def commands(run: Run) -> list[tuple[str, str]]:
     return [*said, ("this page again", f"python -m zoo.page --ckpt {folder}")]
 
 
+def sentence(words: str) -> str:
+    """Words with a capital letter."""
+    return words[:1].upper() + words[1:]
+
+
+def breaks(key: str) -> Markup:
+    """A key that may be broken after its strokes, escaped."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_])", key))
+
+
 # -- parts ----------------------------------------------------------------------------------------
 def _docstring(entry: Any) -> str:
     """Of the model's file, which is read and not run; of one's own class, where it is imported."""
@@ -130,6 +142,10 @@ def _joined(lines: list[str]) -> str:
     """Lines without the common indentation of all but the first."""
     deep = min((len(s) - len(s.lstrip()) for s in lines[1:] if s.strip()), default=0)
     return "\n".join([lines[0], *(line[deep:] for line in lines[1:])]).strip()
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)[:40]
 
 
 def _minutes(seconds: float) -> str:
