@@ -272,6 +272,21 @@ def test_an_attribute_changes_the_picture_where_it_should_and_nowhere_else(name,
     assert (changed.sum((1, 2)) > 20).mean() > 0.9  # a beard of the skin's colour is hard to see
 
 
+def test_a_smile_lifts_the_corners_of_the_mouth():
+    heads = faces(12, beard=0.9, mouth=0.9, skin=0.0, **ADULT)
+    rows = np.arange(64)[:, None]
+
+    def height(smile, columns):
+        """Of the middle of what is redder than skin, in pixels from the top."""
+        r, g, _ = render(heads.but(smile=smile), 64).astype(float).transpose(1, 0, 2, 3)
+        red = (r - 1.5 * g).clip(0)[:, 38:54, columns]
+        return (red * rows[38:54]).sum() / red.sum()
+
+    middle, corner = slice(30, 34), slice(20, 24)
+    assert height(0.0, corner) < height(0.0, middle) - 1.5
+    assert abs(height(0.9, corner) - height(0.9, middle)) < 1
+
+
 def test_images_differ_between_identities():
     heads = faces(40, **dict.fromkeys(ITEM, 0.5))  # nothing differs but the person
     pictures = render(heads, 32).reshape(40, -1).astype(float)

@@ -40,7 +40,7 @@ def test_no_pixel_is_in_two_splits(size, monkeypatch):
         images = photographs
 
     monkeypatch.setattr(sklearn.datasets, "load_sample_images", Fake)
-    data = Patches(size=size, channels="colour", **FEW)
+    data = Patches(size=size, channels="colour", n=3000, n_val=800, n_test=800)
     seen = {}
     for split in SPLITS:
         high, low, photograph = rows(data, split).astype(int).transpose(1, 0, 2, 3)
