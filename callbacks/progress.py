@@ -19,14 +19,24 @@ class Progress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate)
 
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        super().on_train_epoch_start(trainer, module)
+    @property
+    def train_description(self) -> str:
+        module: Any = self.trainer.lightning_module
         entry = getattr(module, "entry", None)
-        name = entry.name if entry is not None else type(module).__name__
-        single = trainer.max_epochs in (None, -1)
-        self.train_progress_bar.set_description(
-            name if single else f"{name}, epoch {trainer.current_epoch}"
-        )
+        return entry.name if entry is not None else type(module).__name__
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        bar, name, start = self.train_progress_bar, self.train_description, 0
+        total: float | None = trainer.num_training_batches
+        if trainer.max_epochs not in (None, -1):
+            name += f", epoch {trainer.current_epoch}"
+        elif trainer.max_steps > 0:  # a resumed run goes on where it was in the whole
+            total = trainer.max_steps * trainer.accumulate_grad_batches
+            start = trainer.global_step * trainer.accumulate_grad_batches
+        bar.set_description(name, refresh=False)
+        bar.reset(None if total == float("inf") else total)
+        bar.n = bar.initial = start
+        bar.refresh()
 
     def init_train_tqdm(self) -> Tqdm:
         return Tqdm(

@@ -29,3 +29,13 @@ def test_a_closed_terminal_does_not_end_the_run(monkeypatch, error):
 def test_the_bar_names_the_model_and_counts_its_steps(capsys):
     run(Pair(SPEC), squares(), 5, Progress(refresh_rate=1), enable_progress_bar=True)
     assert "pair: 100%" in capsys.readouterr().out
+
+
+def test_a_resumed_runs_bar_goes_on_in_the_whole(capsys, tmp_path):
+    run(Pair(SPEC), squares(), 4).save_checkpoint(tmp_path / "at.ckpt")
+    bar = Progress(refresh_rate=1)
+    options = {"enable_progress_bar": True, "ckpt_path": tmp_path / "at.ckpt"}
+    run(Pair(SPEC), squares(), 8, bar, **options)
+    said = capsys.readouterr().out
+    assert "pair:  50%" in said and "4/8" in said and "8/8" in said
+    assert "/4 " not in said and "Training" not in said and "Epoch" not in said
