@@ -1,4 +1,4 @@
-"""``zoo``: every command behind one name; ``zoo fit ...`` is ``python -m zoo.fit ...`` to the letter.
+"""``zoo``: every command behind one name. ``zoo fit ...`` is ``python -m zoo.fit ...``.
 
 zoo                             what there is
 zoo fit --model began           the same as python -m zoo.fit --model began

@@ -1,18 +1,23 @@
-"""``python -m zoo.ls``: print the zoo as a table, or as the taxonomy tree. Imports no torch, so it
-answers at once.
+"""``python -m zoo.ls``: print the zoo as a table, as the taxonomy tree, or all that is known of one
+model. Imports no torch, so it answers at once.
 
 python -m zoo.ls                          every model
+python -m zoo.ls began                    what it is, its parameters, its data
 python -m zoo.ls '*gan*' --can encode     those that match
 python -m zoo.ls --tree                   by taxonomy
 python -m zoo.ls --markdown               the README's table
+python -m zoo.ls --json                   for programs
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
+import json
 import sys
 
 from zoo import registry
+from zoo.card import card, facts
 from zoo.pipes import quietly
 from zoo.registry import Entry
 
@@ -70,41 +75,73 @@ def cite(e: Entry) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
+    args = _parser().parse_args(argv)
+    filters = {"family": args.family, "taxonomy": args.taxonomy, "can": args.can}
+    given = [f"--{name}" for name, value in filters.items() if value]
+    forms = [name for name in ("tree", "markdown", "json") if getattr(args, name)]
+    if args.data and (off := [*given, *(f"--{f}" for f in forms if f != "json")]):
+        print(f"zoo.ls: error: {off[0]} does not apply to data", file=sys.stderr)
+        return 2
+    try:
+        names = registry.list(args.pattern, **filters)
+    except ValueError as error:
+        print(f"zoo.ls: error: {error}", file=sys.stderr)
+        return 2
+    kinds, shown = registry.data(), not given and not args.tree and not args.markdown
+    if args.data or (shown and args.pattern in {e.name for e in kinds}):
+        found = [e for e in kinds if fnmatch.fnmatch(e.name, args.pattern)]
+    else:
+        found = [e for e in registry.entries() if e.name in names]
+    if args.json:
+        print(json.dumps([facts(e) for e in found], indent=1, ensure_ascii=False))
+    if not found:
+        return _none(args.pattern, given)
+    if args.json:
+        return 0
+    if shown and found[0].name == args.pattern:
+        print(card(found[0]))
+    elif found[0].family == "data":
+        print("\n".join(f"{e.name:<14} {e.about}" for e in found))
+    else:
+        print((tree if args.tree else markdown if args.markdown else table)(found))
+        if not args.markdown:
+            print(f"\n{len(found)} model{'s' * (len(found) != 1)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m zoo.ls", description="List the models of the zoo."
+        prog="python -m zoo.ls", description="List the models of the zoo, or show one of them."
     )
-    parser.add_argument("pattern", nargs="?", default="*", help="glob on names, e.g. '*gan*'")
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        metavar="NAME",
+        help="a model or data: all that is known of it; a glob, e.g. '*gan*': a list",
+    )
     parser.add_argument("--family", help=f"one of {', '.join(registry.FAMILIES)}")
     parser.add_argument("--taxonomy", help="a node or its beginning, e.g. explicit")
     parser.add_argument(
         "--can", action="append", default=[], help="a capability; repeat for several"
     )
-    parser.add_argument("--tree", action="store_true", help="as the taxonomy tree")
-    parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
-    parser.add_argument("--data", action="store_true", help="list the data instead")
-    args = parser.parse_args(argv)
-    if args.data:
-        print("\n".join(f"{e.name:<14} {e.about}" for e in registry.data()))
-        return 0
-    try:
-        names = registry.list(
-            args.pattern, family=args.family, taxonomy=args.taxonomy, can=args.can
-        )
-    except ValueError as error:
-        print(f"zoo.ls: error: {error}", file=sys.stderr)
-        return 2
-    entries = [e for e in registry.entries() if e.name in names]
-    if not entries:
-        near = registry.suggest(args.pattern, registry.list())
-        print(
-            f"no model matches{'; did you mean ' + ', '.join(near) + '?' if near else ''}",
-            file=sys.stderr,
-        )
-        return 1
-    print((tree if args.tree else markdown if args.markdown else table)(entries))
-    if not args.markdown:
-        print(f"\n{len(entries)} model{'s' * (len(entries) != 1)}")
-    return 0
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--tree", action="store_true", help="as the taxonomy tree")
+    form.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    form.add_argument("--json", action="store_true", help="for programs (docs/models.md)")
+    parser.add_argument("--data", action="store_true", help="the data instead of the models")
+    return parser
+
+
+def _none(pattern: str, given: list[str]) -> int:
+    """Say that nothing matches, with the nearest names."""
+    names = [*registry.list(), *(e.name for e in registry.data())]
+    near = [] if pattern in names else registry.suggest(pattern, names)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    filters = f" with {' and '.join(given)}" if given else ""
+    print(f"nothing matches {pattern!r}{filters}{hint}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
