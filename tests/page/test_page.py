@@ -21,7 +21,7 @@ from zoo.page.curves import POINTS, charts
 from zoo.page.pictures import FRAMES
 from zoo.page.run import Run
 from zoo.page.scores import best_of, cards
-from zoo.page.story import changed, commands, sections
+from zoo.page.story import changed, commands, facts, sections
 from zoo.standards import Standard, verdict
 
 
@@ -125,15 +125,25 @@ def test_the_default_is_that_of_the_runs_own_data(run):
 
 
 def test_samples_stand_in_order_of_their_steps_and_the_last_is_seen(run):
-    picture(run / "samples/step_1000000.png", 7, "late")
+    for step in (999_500, 1_000_000):
+        picture(run / f"samples/step_{step}.png", 7, "late")
+    assert dict(facts(Run(run)))["steps"] == "1,000,000"
     frames = [a for a in read(run).all("img") if "data-step" in a]
-    assert [a["data-step"] for a in frames] == ["100", "200", "300", "400", "500", "1,000,000"]
-    assert ["hidden" in a for a in frames] == [True] * 5 + [False]
+    assert [a["data-step"] for a in frames] == [
+        "100",
+        "200",
+        "300",
+        "400",
+        "500",
+        "999,500",
+        "1,000,000",
+    ]
+    assert ["hidden" in a for a in frames] == [True] * 6 + [False]
     for i, frame in enumerate(frames):
         held = base64.b64decode(frame["src"].removeprefix("data:image/webp;base64,"))
         found = Image.open(io.BytesIO(held))
         assert found.size == (int(frame["width"]), int(frame["height"]))
-        wanted = (40, 80, 120, 160, 200, 7)[i]
+        wanted = (40, 80, 120, 160, 200, 7, 7)[i]
         assert abs(int(np.asarray(found)[140, 60, 0]) - wanted) <= 3
         assert "drawn by began" in frame["alt"]
 
@@ -164,11 +174,11 @@ def test_curves_run_through_their_points_and_mark_the_best_and_the_last(run):
     found = {c.key: c for group in charts(Run(run)).values() for c in group}
     fid = found["val/fid_pixels"]
     places = [tuple(map(float, p.split(","))) for p in fid.line.split()]
-    assert fid.steps == "100 200 300 400 500" and fid.values == "5 2 1 2 5"
+    assert fid.steps == "100 200 300 400 500" and fid.values == "5 2 1 2 5.5"
     assert np.allclose(np.diff([x for x, _ in places]), places[1][0] - places[0][0], atol=0.11)
     heights = [y for _, y in places]
-    assert heights[0] == heights[4] < heights[1] == heights[3] < heights[2]  # y falls upwards
-    assert [(m[0], m[3]) for m in fid.marks] == [("best", "1"), ("last", "5")]
+    assert heights[4] < heights[0] < heights[1] == heights[3] < heights[2]  # y falls upwards
+    assert [(m[0], m[3]) for m in fid.marks] == [("best", "1"), ("last", "5.5")]
     assert (fid.marks[0][1], fid.marks[0][2]) == places[2]
     recall = found["val/recall_pixels"]
     assert [m[0] for m in recall.marks] == ["last"] and recall.aim == "higher is better"
@@ -216,13 +226,13 @@ def test_scores_are_explained_beside_the_default(run, monkeypatch):
     assert [*groups] == ["fidelity", "diversity"]
     (fid,), (recall,) = groups.values()
     line = fid.lines[0]
-    assert (line.key, line.last, line.best, line.step) == ("val/fid_pixels", "5", "1", "300")
+    assert (line.key, line.last, line.best, line.step) == ("val/fid_pixels", "5.5", "1", "300")
     assert (line.usual, line.verdict) == ("10", "better") and fid.aim == "lower is better"
     assert recall.lines[0].best == "" and recall.lines[0].usual == ""  # the last is the best
     text = read(run).text
     assert "how far the features of samples are from those of the data" in text.lower()
     assert "the documented default: 9,000 steps on digits 8x8, seed 3" in text
-    assert "5 1 step 300 10 ▲" in text
+    assert "5.5 1 step 300 10 ▲" in text
 
 
 def test_without_a_documented_default_there_is_no_column_for_it(run, monkeypatch):
@@ -253,7 +263,9 @@ def test_a_run_with_nothing_but_its_config_has_a_page(tmp_path):
     assert "began" in text and "Curves" not in text and "Samples over time" not in text
 
 
-EVIL = "</script><script>document.title='hit'</script><img src=x onerror=alert(1)>\"'`{{ 7*191 }}"
+EVIL = (
+    "\"'></script><script>document.title='hit'</script><img src=x onerror=alert(1)>\"'`{{ 7*191 }}"
+)
 
 
 def hostile(folder):
