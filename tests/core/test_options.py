@@ -114,6 +114,7 @@ OWNERS = {
 RATES = ("lr", "lr_d", "lr_g", "lr_adv", "lr_label", "lr_mix", "pretrain_lr")
 NOTHING = {  # whole numbers of which 0 is one, and what it means
     "aae": {"classes": "those of the data", "decay_every": "never"},
+    "heads": {"identities": "each head a person of its own"},
     "began": {"halve_every": "never", "interval": "never", "vanishing_residual": "none"},
     "beta_tcvae": {"warmup_steps": "none"},
     "categorical_vae": {"continuous": "no such codes"},
