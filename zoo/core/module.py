@@ -41,7 +41,7 @@ class GenerativeModule(LightningModule):
             them.
         noise: the random numbers of the current training step (``zoo.core.noise``).
         terms: the last training step's named scalars, detached; what is logged as ``train/NAME``.
-        watches: the terms that the progress bar shows, as far as they are logged; none: the losses.
+        watches: the terms that the progress bar shows in the steps that have them; none: losses.
         logs: whether the training step at hand is one that is logged; what is only looked at need
             not be computed in the others. Without a logger every step is one: whoever reads
             ``terms`` may want all.

@@ -78,7 +78,7 @@ class DBM(LikelihoodModule):
         gibbs_steps: of ``sample`` and ``inpaint``.
     """
 
-    watches = ("recon_bce",)
+    watches = ("gap", "recon_bce")
     particles: Tensor
     base: Tensor
     updates: Tensor
