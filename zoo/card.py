@@ -17,7 +17,7 @@ GROUP = "loop."  # options that every game has: named on a card, not explained a
 
 
 def facts(entry: Entry) -> dict[str, Any]:
-    """An entry as plain values, the same keys for every model and all data (docs/models.md)."""
+    """An entry as plain values, the same keys for every model and all data (docs/command.md)."""
     paper = entry.paper
     return {
         "name": entry.name,
