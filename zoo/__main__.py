@@ -20,7 +20,7 @@ COMMANDS = {
     "explore": "look into a trained model: paths, arithmetic, neighbours, filters",
     "probe": "measure what the features of a trained model are good for",
     "page": "write the page of a run again",
-    "ls": "list the models and the data; of one of them, everything that is known",
+    "ls": "list the models, or say all that is known of one of them",
     "check": "check that a model keeps the contract",
     "completion": "print what makes bash, zsh or fish complete all of this",
 }
@@ -72,7 +72,8 @@ def own(name: str, rest: list[str]) -> int:
     if name == "--complete":
         from zoo.complete import complete
 
-        print("\n".join(complete(rest)))
+        for word in complete(rest):
+            print(word)
     elif name == "completion":
         from zoo.complete import stub
 

@@ -17,7 +17,7 @@ GROUP = "loop."  # options that every game has: named on a card, not explained a
 
 
 def facts(entry: Entry) -> dict[str, Any]:
-    """An entry as plain values, the same keys for every model and all data (docs/models.md)."""
+    """An entry as plain values, the same keys for every model and all data (docs/command.md)."""
     paper = entry.paper
     return {
         "name": entry.name,
@@ -78,7 +78,7 @@ def _model(entry: Entry) -> list[str]:
     document = layer(["--model", entry.name]).document
     options = document["data"].get("init_args") or {}
     told = ", ".join(f"{k}={v}" for k, v in options.items())
-    presets, special = _configs(entry)
+    presets, special = configs(entry)
     rows = {
         "family": entry.family,
         "taxonomy": entry.taxonomy,
@@ -104,7 +104,7 @@ def _model(entry: Entry) -> list[str]:
     return lines
 
 
-def _configs(entry: Entry) -> tuple[list[str], list[str]]:
+def configs(entry: Entry) -> tuple[list[str], list[str]]:
     """The presets of a model, and the data for which it has settings of its own."""
     kinds = {e.name for e in data()}
     files = (folder() / entry.family).glob(f"{entry.name}.*.yaml")

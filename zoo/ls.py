@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--tree", action="store_true", help="as the taxonomy tree")
     form.add_argument("--markdown", action="store_true", help="as a Markdown table")
-    form.add_argument("--json", action="store_true", help="for programs (docs/models.md)")
+    form.add_argument("--json", action="store_true", help="for programs (docs/command.md)")
     parser.add_argument("--data", action="store_true", help="the data instead of the models")
     return parser
 

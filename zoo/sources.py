@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from zoo.registry import ROOT, Entry
 
+OURS = ("zoo", "callbacks")  # packages beside each other
 LOOP = ROOT / "bases" / "loop_options.py"
 WIDTH = 100  # of the lines of source files
 NAMED = re.compile(r"\w+:$")  # "G:", whose loss begins here
@@ -50,6 +51,13 @@ def parameters(entry: Entry) -> list[Parameter]:
 def source(entry: Entry) -> Path:
     """The file that defines it."""
     return ROOT.joinpath(*entry.module.split(".")[1:]).with_suffix(".py")
+
+
+def of_callback(name: str) -> list[Parameter]:
+    """The parameters of a callback, by the name that the package has for it."""
+    package = ROOT.parent / "callbacks" / "__init__.py"
+    found = _defined(ast.parse(package.read_text(encoding="utf-8")), package, name)
+    return of_class(*found) if found else []
 
 
 @functools.cache
@@ -102,8 +110,8 @@ def _defined(tree: ast.Module, path: Path, name: str) -> tuple[Path, str] | None
             return path, name
         if isinstance(node, ast.ImportFrom) and name in [a.name for a in node.names]:
             package, *rest = str(node.module).split(".")
-            file = ROOT.joinpath(*rest).with_suffix(".py")
-            return (file, name) if package == "zoo" and file.is_file() else None
+            file = (ROOT.parent / package).joinpath(*rest).with_suffix(".py")
+            return (file, name) if package in OURS and file.is_file() else None
     return None
 
 

@@ -71,7 +71,7 @@ def test_a_command_is_the_module_to_the_letter(words, script):
 
 
 def test_every_command_is_a_module_and_every_module_with_a_main_a_command():
-    mains = {p.stem for p in ROOT.glob("zoo/[!_]*.py") if "__main__" in p.read_text()}
+    mains = {p.stem for p in ROOT.glob("zoo/[!_]*.py") if "\nif __name__ ==" in p.read_text()}
     mains |= {p.parent.name for p in ROOT.glob("zoo/*/__main__.py")}
     assert {*COMMANDS} - {"completion"} == mains
 
@@ -120,6 +120,12 @@ def test_an_unknown_command_is_one_line_with_the_nearest(word, hint):
         ["nope"],
         ["ls"],
         ["ls", "--tree"],
+        ["ls", "began"],
+        ["ls", "--json"],
+        ["--complete", "fit", "--model", "began", "--model."],
+        ["--complete", "fit", "--trainer."],
+        ["--complete", "fit", "--sample_grid."],
+        ["--complete", "explore", ""],
         ["fit", "--help"],
         ["sample", "--help"],
         ["explore", "--help"],
