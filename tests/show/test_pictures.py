@@ -160,9 +160,9 @@ def test_one_class_a_row_beside_its_label_on_both_sides(real):
         assert cell(picture, i)[40, 40, 0] == level(c if i < 12 else c + 1)
 
 
-def test_classes_have_the_datas_names():
-    data = squares()
-    data.class_names = ("cat", "dog", "a rather long name of a kind of animal")
+def test_classes_have_the_datas_names(monkeypatch):
+    data, names = squares(), ("cat", "dog", "a rather long name of a kind of animal")
+    monkeypatch.setattr(type(data), "class_names", names)
     picture = sample_sheet(Painter(), data, 12)
     assert readable(picture) and label_of(picture, 4, ["cat", "dog"]) == "dog"
     assert not {*CLASSES} & {*texts(picture)}
