@@ -15,7 +15,7 @@ from zoo.page.run import Run, step_of
 FRAMES = 40  # sample pictures, evenly over time
 OTHERS = 40
 LARGEST = (16 * 2**20, 8_000_000)  # bytes and pixels of a picture
-QUALITY = 84
+QUALITY = 84  # of WebP, by its third quickest method: a third of the time, for a twentieth more
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _one(run: Run, path: Path) -> Shown:
             raise ValueError(f"more than {LARGEST[1]:,} pixels")
         words = {k: str(v)[:4000] for k, v in picture.info.items() if k in ("Title", "Description")}
         held = io.BytesIO()
-        picture.convert("RGB").save(held, "WEBP", quality=QUALITY)
+        picture.convert("RGB").save(held, "WEBP", quality=QUALITY, method=2)
         size = picture.size
     step = step_of(path)
     title = words.get("Title") or path.stem.replace("_", " ")

@@ -1,1 +1,1 @@
-"""Everything that draws: tiles by kind of field, sheets, codes, neighbours."""
+"""Everything that draws: sheets of panels, tiles by kind of field, points, codes, neighbours."""
