@@ -25,6 +25,9 @@ from typing import Any
 from zoo import registry
 from zoo.config import Layered, UsageError, layer
 from zoo.pipes import quietly
+from zoo.runs import is_child
+
+READ_BY_OTHERS = {"--print_config", "-h", "--help"}  # what these print
 
 HELP = """usage: python -m zoo.fit --model NAME [options]
 
@@ -85,6 +88,9 @@ def run(layered: Layered, arguments: list[str]) -> int:
         warnings.filterwarnings("ignore", message=hushed)
     for source in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
         logging.getLogger(f"lightning.pytorch.{source}").addFilter(_worth_reading)
+
+    if "torch" not in sys.modules and not is_child() and not {*arguments} & READ_BY_OTHERS:
+        print(f"{layered.model} on {layered.data}: loading torch and Lightning", flush=True)
 
     from zoo.cli import build
     from zoo.core.processes import leave_group

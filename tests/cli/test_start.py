@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from zoo import start
 
@@ -101,3 +102,21 @@ def test_every_command_of_the_zoo_ends_this_way():
             calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
             names = {n.func.id for n in calls if isinstance(n.func, ast.Name)}
             assert "quietly" in names, path
+
+
+def fitted(*options):
+    """(exit status, stdout, stderr) of ``zoo.fit --model gan`` with these options."""
+    words = [sys.executable, "-m", "zoo.fit", "--model", "gan", *options]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_run_says_at_once_what_it_begins():
+    code, said, wrong = fitted("--trainer.devices=0")
+    assert (code, said) == (2, "gan on toy2d: loading torch and Lightning\n")
+    assert wrong.splitlines()[-1].startswith("zoo.fit: error: --trainer.devices is at least 1")
+
+
+def test_what_others_read_begins_with_nothing_else():
+    code, said, _ = fitted("--print_config")
+    assert code == 0 and yaml.safe_load(said)["model"]["class_path"] == "zoo.gan.gan.GAN"

@@ -241,9 +241,8 @@ class GenerativeModule(LightningModule):
         self.terms = {k: v.detach() for k, v in terms.items()}
         if step % self._log_every == 0:
             values = {k: v.float() for k, v in self.terms.items()}
-            shown = [k for k in self.watches if k in values] or [
-                k for k in values if k[:4] == "loss"
-            ]
+            # The same keys in every step, or Lightning objects.
+            shown = self.watches or [k for k in values if k.startswith("loss")]
             for bar in (True, False):
                 some = {f"train/{k}": v for k, v in values.items() if (k in shown) == bar}
                 self.log_dict(some, prog_bar=bar, batch_size=1)

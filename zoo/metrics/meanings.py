@@ -136,6 +136,8 @@ OTHERS = {
         no_z_nll=("-log p without the code", "with a code that says nothing, nats", None),
         relaxed_nelbo=("relaxed bound", "with relaxed samples, nats; no bound itself", LOWER),
         nll_single_mask=("-log p of one mask", "the mean over masks, each alone, nats", LOWER),
+        nll_mean_order=("-log p of one order", "the mean over orders, each alone, nats", LOWER),
+        gsnn=("loss with codes of the prior", "nats, as in sampling", LOWER),
         nll_upper_nats=("-log p, pessimistic", "with the log Z that errs upwards, nats", LOWER),
         nll_density=("-log density", "of the dequantised image, nats", LOWER),
         loo_nll_nats=("leave-one-out -log p", "of training examples, nats", LOWER),
@@ -155,6 +157,8 @@ OTHERS = {
         parzen_sigma=("Parzen width", "of the window, chosen on the data", None),
         recon=("reconstruction term", "-E log p(x | z), nats: one part of the bound", LOWER),
         kl=("KL term", "what the codes carry, nats: the other part of the bound", None),
+        kl_within=("KL within clusters", "nats that the codes carry within their cluster", None),
+        kl_clusters=("KL between clusters", "nats that the choice of the cluster carries", None),
         kl_fraction=("the code's share", "KL over the bound: 0 is a code that is not used", None),
         mi=("mutual information", "between examples and codes, nats", None),
         tc=(
@@ -344,11 +348,18 @@ OTHERS = {
         d_class=("D's class loss", "nats", LOWER),
         g_class=("G's class loss", "nats", LOWER),
         gan=("adversarial loss", "of the decoder", None),
-        cost_real=("D's cost of data", "", None),
-        cost_fake=("D's cost of samples", "", None),
-        l_g=("G's pixel and feature loss", "", LOWER),
-        l_gd=("feature matching in D", "", LOWER),
-        l_gc=("feature matching in C", "", LOWER),
+        cost_real=("D's cost of data", "nats, from 0 up; with the next it sets who skips", None),
+        cost_fake=("D's cost of samples", "and of reconstructions, nats, from 0 up", None),
+        skipped_d=("skipped steps of D", "how many D has sat out, being too good", None),
+        skipped_g=("skipped steps of G", "how many the decoder has sat out, being too good", None),
+        l_g=("G's pixel and feature loss", "of reconstructions, squared, from 0 up", LOWER),
+        l_gd=("feature matching in D", "squared distance of mean features, from 0 up", LOWER),
+        l_gc=("feature matching in C", "the same within each class, from 0 up", LOWER),
+        d_label=("D's cost of labelled codes", "nats, the part of its loss on them", None),
+        d_acc_mismatched=("wrong labels seen through", "share of such real pairs, 0 to 1", None),
+        ce=("label cross-entropy", "of the few labelled examples, nats, from 0 up", LOWER),
+        chi2=("Pearson divergence", "estimated from the squares, from 0 up", LOWER),
+        clamped=("scores cut off", "share where the conjugate ends; they teach nothing", None),
     ),
     **_all(
         "codes",
@@ -360,7 +371,10 @@ OTHERS = {
     **_all(
         "training",
         loss=("loss", "what training lowers", LOWER),
-        lr=("learning rate", "", None),
+        lr=("learning rate", "step size of the optimiser, moved by a schedule", None),
+        l2=("weight penalty", "squared scales of the weights, from 0 up", LOWER),
+        capacity=("capacity C", "nats that the code is asked to carry at this step", None),
+        cross_entropy=("label cross-entropy", "of the class from the code, nats, from 0 up", LOWER),
         tau=("temperature", "of the relaxation", None),
         gap=("gap", "of the bound, between data and chains", None),
         phase=("phase", "pretraining or joint training", None),
@@ -403,8 +417,15 @@ def meaning(key: str) -> Meaning:
     if found := re.fullmatch(r"(loss|lr|grad_norm)_(\w+)", name):
         what, player = found[1], PLAYERS.get(found[2], found[2])
         words = {"loss": "loss", "lr": "learning rate", "grad_norm": "gradient norm"}[what]
-        said = "what its steps lower; in a game no smaller is better" if what == "loss" else ""
+        said = {
+            "loss": "what its steps lower; in a game no smaller is better",
+            "lr": "step size of its optimiser, moved by a schedule",
+            "grad_norm": "length of its gradient before it is clipped, from 0 up",
+        }[what]
         return Meaning(f"{words} of {player}", said, None, "training")
+    if found := re.fullmatch(r"history_(\w+)", name):
+        said = "penalty on its distance from its own average over time, from 0 up"
+        return Meaning(f"history of {PLAYERS.get(found[1], found[1])}", said, LOWER, "training")
     if found := re.fullmatch(r"(walkback_bce)_(\d+)", name):
         return Meaning(f"walkback, step {found[2]}", "cross-entropy, nats", LOWER, "reconstruction")
     return Meaning(name)
