@@ -61,9 +61,7 @@ def main() -> None:
     sys.argv[1:] = rest
     here = os.getcwd()
     if not sys.flags.safe_path and here not in sys.path:
-        sys.path.insert(
-            0, here
-        )  # where modules of one's own lie; a script has its own folder there
+        sys.path.insert(0, here)  # where modules of one's own lie, and not beside a script
     runpy.run_module(f"zoo.{name}", run_name="__main__", alter_sys=True)
 
 

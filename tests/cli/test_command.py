@@ -152,10 +152,14 @@ def test_a_reader_that_has_gone_is_no_error(script):
 
 
 def test_modules_of_ones_own_lie_where_one_is(script, tmp_path):
-    (tmp_path / "mine.py").write_text("print('imported')\n")
+    (tmp_path / "mine.py").write_text("import sys; print(sys.path[0])\n")
     words = ["fit", "--import", "mine", "--model", "nope"]
-    assert run(script, *words, cwd=tmp_path)[1] == "imported\n"
-    assert run(script, *words, cwd=tmp_path) == module("zoo.fit", *words[1:], cwd=tmp_path)
+    wanted = module("zoo.fit", *words[1:], cwd=tmp_path)
+    assert wanted[1] == f"{tmp_path}\n"
+    assert run(script, *words, cwd=tmp_path) == wanted
+    (tmp_path / "yaml.py").write_text("raise ImportError('not that of the library')\n")
+    assert module("zoo.fit", *words[1:], cwd=tmp_path)[0] == 1  # it comes first
+    assert run(script, *words, cwd=tmp_path)[0] == 1
 
 
 def test_what_lightning_starts_its_other_processes_from(script, tmp_path):
