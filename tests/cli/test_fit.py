@@ -83,7 +83,9 @@ def test_a_run_ends_with_its_page(run_folder):
     html = (run_folder / "index.html").read_text()
     assert html.startswith("<!doctype html>") and html.count('data-step="') == 2
     said = json.loads((run_folder / "run.json").read_text())
-    assert said["command"].startswith("python -m zoo.fit --model began --model.width=16")
+    assert said["command"].startswith(
+        "python -m zoo.fit --model began --data digits --model.width=16"
+    )
     assert (
         0 < said["seconds"] < 600 and said["versions"]["torch"] == torch.__version__.split("+")[0]
     )
