@@ -69,7 +69,8 @@ def plane(x: Tensor, real: Tensor) -> Picture.Image:
         counts = (torch.arange(SIDE)[:, None] >= SIDE - bars / bars.max() * (SIDE - 4)).float()
     else:
         counts.index_put_((SIDE - 1 - at[:, 1], at[:, 0]), torch.ones(len(at)), accumulate=True)
-    shade = (255 * (1 - counts.clamp(max=3) / 3 * 0.9)).byte()
+    crowded = counts[counts > 0].quantile(0.98)  # many points dark, a stray one pale
+    shade = (255 * (1 - 0.9 * (counts / crowded).clamp(max=1).sqrt())).byte()
     return Picture.fromarray(shade.numpy()).convert("RGB")
 
 

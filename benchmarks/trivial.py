@@ -2,7 +2,7 @@
 nothing, measured as ``zoo.fit`` measures a model's.
 
     python benchmarks/trivial.py heads
-    python benchmarks/trivial.py digits --data.size=16
+    python benchmarks/trivial.py digits --data.size=16 --keep    in configs/trivial.json, for pages
 
 Rows: validation and test images; one half of the training images against the other half; a Gaussian
 with the mean and covariance of the pixels, rounded to levels; every pixel from an image of its own
@@ -12,6 +12,7 @@ with the mean and covariance of the pixels, rounded to levels; every pixel from 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,9 +23,10 @@ from torch import Tensor
 
 from callbacks.fidelity import BLOCK, Fidelity, _Scorer
 from zoo import trust
-from zoo.config import layer
+from zoo.config import folder, layer
 from zoo.core.noise import seeded
 from zoo.metrics import choose
+from zoo.standards import TRIVIAL
 
 Sampler = Callable[[int], Tensor]
 
@@ -68,7 +70,7 @@ def rows(data: Any) -> Iterator[tuple[str, Sampler, Tensor]]:
     x, spec = data.examples()["x"], data.spec
     held_out = torch.cat([data.examples(split=s)["x"] for s in ("val", "test")])
     half = len(x) // 2
-    yield f"held-out images ({len(held_out):,})", lambda n: held_out[:n], x
+    yield "held-out images", lambda n: held_out[:n], x
     yield "half against half", lambda n: x[:half][:n], x[half:]
     for sampler in (gaussian, independent, uniform, mean):
         yield sampler.__name__, sampler(x, spec), x
@@ -92,6 +94,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("data", help="a dataset of images")
+    parser.add_argument("--keep", action="store_true", help="in configs/trivial.json")
     parser.add_argument("--n", type=int, default=1500, help="images of each row, at most")
     args, options = parser.parse_known_args()
     torch.set_num_threads(1)
@@ -99,16 +102,25 @@ def main() -> None:
     words = {o.partition("=")[0].removeprefix("--data."): o.partition("=")[2] for o in options}
     kind = trust.class_of(document.document["data"]["class_path"], "data", [])
     data: Any = kind(**{k: yaml.safe_load(v) for k, v in words.items()})
+    kept: dict[str, dict[str, float]] = {}
     for name in ("datanet", "pixels"):
         extractor = choose(name, data)
         print(f"\n{data.spec}; features of {extractor.name}")
         head = False
         for row, sampler, real in rows(data):
             found = measure(extractor, sampler(args.n), real, data.spec, Fidelity())
+            kept.setdefault(row, {}).update(
+                {f"val/{k}_{extractor.name}": float(f"{v:.4g}") for k, v in found.items()}
+            )
             if not head:
                 print(f"{'':<26}" + "".join(f"{k:>11}" for k in found))
                 head = True
             print(f"{row:<26}" + "".join(f"{v:11.3f}" for v in found.values()), flush=True)
+    if args.keep:
+        path = folder() / TRIVIAL
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        known[data.spec.name] = kept
+        path.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""What the documented default run of each model reaches: "is this normal?"
+"""What the documented default run of each model reaches, and what the data themselves and trivial
+samplers score: "is this normal?"
 
-The values stand in ``configs/defaults.json``, which ``benchmarks/defaults.py`` writes.
+The values stand in ``configs/defaults.json`` and ``trivial.json``, which ``benchmarks/defaults.py``
+and ``benchmarks/trivial.py`` write.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from zoo.config import folder
 from zoo.metrics.meanings import HIGHER
 
-FILE = "defaults.json"
+FILE, TRIVIAL = "defaults.json", "trivial.json"
 ALIKE = 0.1  # within this share of the standard two values are about the same
 
 
@@ -46,6 +48,15 @@ def every() -> dict[str, dict[str, Standard]]:
 def standard(model: str, data: str) -> Standard | None:
     """The default run of a model on data of this name, if it has one."""
     return every().get(model, {}).get(data)
+
+
+@functools.cache
+def trivial(data: str) -> dict[str, dict[str, float]]:
+    """Scores on data of this name, by what was scored: held-out data, half of the training data
+    against the other, samplers that know next to nothing; nothing where nobody measured.
+    """
+    path = folder() / TRIVIAL
+    return json.loads(path.read_text()).get(data, {}) if path.is_file() else {}
 
 
 def verdict(value: float, usual: float, better: str | float | None) -> str:

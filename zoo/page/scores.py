@@ -8,7 +8,7 @@ from typing import Any
 from zoo.metrics.meanings import Meaning
 from zoo.metrics.meanings import meaning as meaning_of
 from zoo.page.run import Run
-from zoo.standards import Standard, standard, verdict
+from zoo.standards import Standard, standard, trivial, verdict
 
 ORDER = ["likelihood", "fidelity", "diversity", "classes", "reconstruction", "novelty"]
 
@@ -23,6 +23,7 @@ class Line:
     step: str
     usual: str
     verdict: str  # "better", "worse", "alike" or ""
+    trivial: str  # what the data themselves and trivial samplers have
 
 
 @dataclass
@@ -45,14 +46,16 @@ def usual_of(run: Run) -> Standard | None:
 
 def cards(run: Run) -> dict[str, list[Card]]:
     """The validation's scores by what they are about, one card a measure."""
-    usual = usual_of(run)
+    usual, rows = usual_of(run), trivial(run.data_name)
     values = usual.values if usual else {}
     found = dict[str, Card]()
     for key, points in sorted(run.series.items()):
         if key.startswith("val/"):
             meaning = meaning_of(key)
             card = found.setdefault(meaning.title, Card(meaning))
-            card.lines.append(_line(key, points, meaning.better, values.get(key)))
+            others = [f"{what} {number(of[key], 3)}" for what, of in rows.items() if key in of]
+            line = _line(key, points, meaning.better, values.get(key), " · ".join(others))
+            card.lines.append(line)
     groups: dict[str, list[Card]] = {}
     for card in sorted(found.values(), key=lambda card: place(card.meaning)):
         groups.setdefault(card.meaning.group, []).append(card)
@@ -65,7 +68,9 @@ def place(meaning: Meaning) -> tuple[int, str]:
     return (ORDER.index(meaning.group) if known else len(ORDER), meaning.group)
 
 
-def _line(key: str, points: list[tuple[int, float]], better: Any, usual: float | None) -> Line:
+def _line(
+    key: str, points: list[tuple[int, float]], better: Any, usual: float | None, others: str
+) -> Line:
     last, best = points[-1], best_of(points, better)
     elsewhere = best is not None and best[1] != last[1]
     return Line(
@@ -75,6 +80,7 @@ def _line(key: str, points: list[tuple[int, float]], better: Any, usual: float |
         f"{best[0]:,}" if best and elsewhere else "",
         number(usual) if usual is not None else "",
         verdict(last[1], usual, better) if usual is not None else "",
+        others,
     )
 
 

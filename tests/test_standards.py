@@ -1,0 +1,41 @@
+"""What is documented of the default runs and of trivial samplers is of these models and data."""
+
+import math
+
+from zoo import registry, standards
+from zoo.metrics.meanings import OF_SAMPLES, meaning
+from zoo.standards import standard, trivial
+
+
+def test_every_model_has_its_default_run_and_it_reaches_its_gate():
+    found = standards.every()
+    assert {*found} == {*registry.list()}
+    for entry in registry.entries():
+        reached = []
+        for run in found[entry.name].values():
+            assert run.seed == 0 and run.steps > 0
+            assert all(math.isfinite(v) for v in run.values.values()) and "val/" not in run.values
+            judged = [g for g in entry.learns if g[0].startswith("val/") and g[0] in run.values]
+            good = [run.values[k] < x if s == "<" else run.values[k] > x for k, s, x in judged]
+            reached.append(bool(judged) and all(good))
+        gates = [k for k, *_ in entry.learns if k.startswith("val/")]
+        assert any(reached) or not gates, entry.name
+
+
+def test_a_run_on_other_data_has_no_standard():
+    assert standard("began", "digits 16x16") is None and standard("nobody", "digits 8x8") is None
+    assert standard("began", "digits 8x8").steps == 9000
+
+
+def test_the_data_score_better_than_what_knows_next_to_nothing():
+    for data in ("digits 8x8", "heads 32x32 (aligned)"):
+        rows = trivial(data)
+        assert {"held-out images", "half against half", "gaussian", "mean"} <= {*rows}
+        for key, value in rows["held-out images"].items():
+            name = key.removeprefix("val/")
+            assert meaning(key) in OF_SAMPLES.values(), key
+            if name.startswith(("fid", "coverage", "am")):
+                better = meaning(key).better
+                others = [rows[k][key] for k in ("independent", "uniform", "mean")]
+                assert value < min(others) if better == "lower" else value > max(others), key
+    assert trivial("what nobody measured") == {}
