@@ -21,6 +21,7 @@ from zoo.page.pictures import frames, others
 from zoo.page.run import Run
 from zoo.page.scores import cards, usual_of
 from zoo.page.story import breaks, changed, commands, default, facts, sections, sentence
+from zoo.standards import trivial
 
 PAGE, RECORD = "index.html", "run.json"
 PACKAGES = ("torch", "lightning", "numpy")
@@ -76,6 +77,7 @@ def page(run: Run) -> str:
         "frames": shown,
         "frames_note": said,
         "cards": cards(run),
+        "trivial": trivial(run.data_name),
         "usual_run": usual_of(run),
         "charts": charts(run),
         "pictures": rest,
