@@ -8,6 +8,7 @@ from zoo import registry
 from zoo.bases import LikelihoodModule
 from zoo.check import Subject
 from zoo.core import GenerativeModule
+from zoo.metrics.meanings import meaning
 
 
 class Both(GenerativeModule):
@@ -47,9 +48,8 @@ def test_the_bar_shows_what_is_watched_or_else_the_losses(kind, shown):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", registry.list())
-def test_a_model_logs_what_it_watches(name):
-    small = [f"--data.{n}=40" for n in ("n", "n_val", "n_test")] if name == "began" else []
-    subject = Subject.of(name, *small)
+def test_a_model_logs_what_it_watches_and_every_value_of_it_is_explained(name):
+    subject = Subject.of(name)
     data = subject.data()
     model = subject.model(data.spec)
     subject.fit(model, 2, data)
@@ -58,3 +58,8 @@ def test_a_model_logs_what_it_watches(name):
         assert watched & model.terms.keys()
     else:
         assert watched and watched <= model.terms.keys()
+    with torch.no_grad():
+        values = model.eval().evaluate(data.examples(4, "val"))
+    for key in (*(f"train/{k}" for k in model.terms), *(f"val/{k}" for k in values)):
+        found = meaning(key)
+        assert found.sentence or found.title != key.rpartition("/")[2], key

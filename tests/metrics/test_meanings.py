@@ -2,12 +2,10 @@
 
 import re
 
-import pytest
 import torch
 
 from callbacks.fidelity import _Scorer
 from zoo import registry
-from zoo.check import Subject
 from zoo.core import DataSpec
 from zoo.metrics import Pixels
 from zoo.metrics.meanings import OF_SAMPLES, OTHERS, PARTS, extractor_of, meaning
@@ -74,20 +72,6 @@ def test_players_are_named():
     assert meaning("train/lr_ae").title == "learning rate of the auto-encoder"
     assert meaning("train/grad_norm_g").title == "gradient norm of G"
     assert meaning("train/grad_norm").title == "slope of the critic"  # wgan_gp's own
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", registry.list())
-def test_every_value_of_the_zoo_is_explained(name):
-    small = [f"--data.{n}=40" for n in ("n", "n_val", "n_test")] if name == "began" else []
-    subject = Subject.of(name, *small)
-    data = subject.data()
-    model = subject.model(data.spec)
-    subject.fit(model, 2, data)
-    with torch.no_grad():
-        values = model.eval().evaluate(data.examples(4, "val"))
-    keys = [*(f"train/{k}" for k in model.terms), *(f"val/{k}" for k in values)]
-    assert [key for key in keys if not explained(key)] == []
 
 
 def test_docs_and_code_name_no_score_without_a_meaning():
