@@ -405,7 +405,7 @@ def test_four_processes_on_a_machine_without_gpus_make_one_run(tmp_path):
     assert process.returncode == 0, output[-3000:]
     assert checkpoint.read(tmp_path / "four" / "checkpoints" / "last.ckpt")["global_step"] == 20
     assert len(list((tmp_path / "four" / "wandb").glob("offline-run-*"))) == 1
-    assert output.count("run folder") == 1
+    assert output.count("train on") == 1
     assert [int(r["step"]) for r in rows(tmp_path / "four") if r["train/loss_g"]] == list(
         range(1, 21)
     )
