@@ -19,10 +19,10 @@ import torch
 from PIL import Image as Picture
 from torch import Tensor
 
-from zoo import registry, trust
-from zoo.config import layer
+from zoo import registry
 from zoo.core import Image, checkpoint
 from zoo.core.draw import draw, given, tell, undisturbed
+from zoo.looking import data_in
 from zoo.show.paint import Shades, enlarged, rgb
 from zoo.show.sheets import Panel, save, sheet
 
@@ -33,8 +33,7 @@ COLUMNS = 10
 def cell(folder: Path) -> Picture.Image:
     """What one run's model draws."""
     model = checkpoint.load(folder / "checkpoints" / "last.ckpt")
-    data = layer(["--config", str(folder / "config.yaml")]).document["data"]
-    module: Any = trust.class_of(data["class_path"], "data", [])(**data.get("init_args", {}))
+    module = data_in(folder)
     if "sample" not in model.entry.can:
         batch = module.examples(SHOWN**2, "val")
         with undisturbed(model):

@@ -7,17 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-DIRECTIONS = {
-    **dict.fromkeys(("nll_nats", "bits_per_dim", "loss"), "min"),
-    **dict.fromkeys(("elbo", "parzen_nats", "modes", "hq", "hq_strict", "own_mode"), "max"),
-}
-# Of features: val/fid by Inception's, val/fid_NAME by another extractor's.
-BY_FEATURES = {
-    **dict.fromkeys(("fid", "kid", "am"), "min"),
-    **dict.fromkeys(("is", "precision", "recall", "density", "coverage"), "max"),
-    **dict.fromkeys(("classes", "cond_acc"), "max"),
-}
+from zoo.metrics.meanings import HIGHER, LOWER, Meaning, meaning
 
+WAYS = {"min": LOWER, "max": HIGHER}
 # "auto" follows the first of these that validation has logged; a name ending in _ is a prefix.
 PREFERENCES = ("val/nll_nats", "val/elbo", "val/fid", "val/fid_", "val/hq", "val/loss")
 
@@ -28,7 +20,7 @@ class Best:
     Args:
         monitor: a logged metric, or "auto": the likelihood, else the first Fréchet distance, else
             the share of good samples.
-        mode: "min", "max", or "auto" for the metric's own direction.
+        mode: "min", "max", or "auto" for what is better by the metric's meaning.
 
     Attributes:
         score: the best value, or None. metric: whose value it is.
@@ -45,7 +37,7 @@ class Best:
                 f"checkpoints.mode={mode} goes with a metric: --checkpoints.monitor=val/NAME; "
                 f"monitor=auto knows the direction of what it follows"
             )
-        if monitor != "auto" and mode == "auto" and not direction(monitor):
+        if monitor != "auto" and mode == "auto" and meaning(monitor).better is None:
             raise ValueError(
                 f"whether {monitor} is better when lower or when higher is not known: give "
                 f"--checkpoints.mode=min or --checkpoints.mode=max"
@@ -72,10 +64,10 @@ class Best:
         if not (name := self.found(metrics)):
             return False
         score = float(metrics[name])
-        sign = 1 if (direction(name) if self.mode == "auto" else self.mode) == "min" else -1
-        if not math.isfinite(score) or (
-            self.score is not None and sign * score >= sign * self.score
-        ):
+        cost = (meaning(name) if self.mode == "auto" else Meaning("", "", WAYS[self.mode])).cost
+        if not math.isfinite(score):
+            return False
+        if self.score is not None and cost(score) >= cost(self.score):
             return False
         self.score, self.metric = score, name
         return True
@@ -95,13 +87,6 @@ class Best:
             f"checkpoints.monitor={self.monitor} is not among what this validation logged, so "
             f"best.ckpt is not written{hint}"
         )
-
-
-def direction(name: str) -> str:
-    """ "min" or "max" for a metric whose direction is known, else ""."""
-    stem = name.removeprefix("val/")
-    of = (way for known, way in BY_FEATURES.items() if stem == known or _means(f"{known}_", stem))
-    return DIRECTIONS.get(stem) or next(of, "")
 
 
 def _means(known: str, name: str) -> bool:

@@ -4,12 +4,12 @@ default's, and what to do next.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.metrics.meanings import ORDER, Meaning, extractor_of, meaning
+from zoo.metrics.meanings import ORDER, Meaning, extractor_of, meaning, number
+from zoo.next_steps import next_steps
 from zoo.standards import Standard, standard, verdict
 
 GROUPS = {
@@ -23,7 +23,6 @@ GROUPS = {
     "game": "the game",
     "training": "more",
 }
-AIMS = {"higher": ", higher is better", "lower": ", lower is better", None: ""}
 
 
 def farewell(
@@ -53,7 +52,7 @@ def farewell(
     metric, value = best
     if metric in values and value is not None:
         at = meaning(metric).title + (f" ({of})" if (of := _of(metric)) else "")
-        lines.append(f"  best.ckpt  {at} {number(value)}, in the end {number(values[metric])}")
+        lines.append(f"  best.ckpt    {at} {number(value)}, in the end {number(values[metric])}")
     return "\n".join([*lines, page, *commands(model, folder, steps)])
 
 
@@ -62,7 +61,8 @@ def scores(values: Mapping[str, float], usual: Standard | None) -> list[str]:
     groups: dict[str, dict[str, list[str]]] = {group: {} for group in GROUPS}
     for key in sorted(values, key=_place):
         found = meaning(key)
-        said = groups[found.group].setdefault(f"{found.title}{_aim(found)}", [])
+        aim = f", {found.aim}" if found.aim else ""
+        said = groups[found.group].setdefault(f"{found.title}{aim}", [])
         said.append(_value(key, values[key], found, usual))
     lines = []
     wide = max((len(t) for said in groups.values() for t in said), default=0)
@@ -77,25 +77,9 @@ def commands(model: Any, folder: Path, steps: int) -> list[str]:
     """What to paste next, as far as there is a checkpoint."""
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         return ["  no checkpoint was written"]
-    at, entry = shlex.quote(str(folder)), type(model).entry
-    module = type(model).__module__
-    own = "" if module.startswith("zoo.") else f" --import {module}"
-    lines = []
-    if entry is not None and "sample" in entry.can:
-        lines.append(f"  draw       python -m zoo.sample --ckpt {at} --n 64 --out samples.png{own}")
-    if entry is not None:
-        lines.append(f"  look       python -m zoo.explore --ckpt {at}{own}")
-    train = f"python -m zoo.fit --ckpt_path {at} --trainer.max_steps={2 * steps}{own}"
-    return [*lines, f"  train on   {train}"]
-
-
-def number(value: float) -> str:
-    """Four digits.
-
-    >>> number(0.123456), number(12345.678)
-    ('0.1235', '12,346')
-    """
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    cls = type(model)
+    said = next_steps(folder, cls.entry, cls.__module__, steps)
+    return [f"  {what:<12} {command}" for what, command in said]
 
 
 def _of(key: str) -> str:
@@ -107,11 +91,6 @@ def _place(key: str) -> tuple[int, bool, str]:
     of, name = _of(key), key.rpartition("/")[2]
     measure = name.removesuffix(f"_{of}") if of else name
     return ORDER.get(measure, len(ORDER)), of == "pixels", key
-
-
-def _aim(found: Meaning) -> str:
-    better = found.better
-    return f", best {better:g}" if isinstance(better, float) else AIMS[better]
 
 
 def _value(key: str, value: float, found: Meaning, usual: Standard | None) -> str:

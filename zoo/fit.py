@@ -144,7 +144,7 @@ def _page(cli: Any, arguments: list[str], seconds: float) -> str:
     try:
         command = shlex.join(["python", "-m", "zoo.fit", *arguments])
         page.record(folder, command, seconds)
-        return f"  page       {page.write(folder)}"
+        return f"  page         {page.write(folder)}"
     except Exception as error:  # a page is no reason to lose a run
         if os.environ.get("ZOO_DEBUG"):
             raise

@@ -103,14 +103,20 @@ def data_of(args: argparse.Namespace) -> Any:
         ValueError: there is no config.yaml beside it, or it names a class that is neither the zoo's
             nor of an ``--import``.
     """
-    path = folder_of(args) / "config.yaml"
+    return data_in(folder_of(args), args.modules)
+
+
+def data_in(folder: Path, modules: list[str] | None = None) -> Any:
+    """The data module of the run in a folder; the rest as for ``data_of``."""
+    modules = modules or []
+    path = folder / "config.yaml"
     if not path.is_file():
         raise ValueError(
             f"{path} does not exist, so the run's data are unknown; keep checkpoints in their run "
             "folder"
         )
-    options = [f"--import={module}" for module in args.modules]
+    options = [f"--import={module}" for module in modules]
     document = layer(["--config", str(path), *options]).document
     data: Any = OmegaConf.to_container(OmegaConf.create(document).data, resolve=True)
-    kind = trust.class_of(data["class_path"], "data", args.modules)
+    kind = trust.class_of(data["class_path"], "data", modules)
     return kind(**data.get("init_args", {}))

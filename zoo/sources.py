@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import re
 import runpy
+import sys
 import typing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ OURS = ("zoo", "callbacks")  # packages beside each other
 LOOP = ROOT / "bases" / "loop_options.py"
 WIDTH = 100  # of the lines of source files
 NAMED = re.compile(r"\w+:$")  # "G:", whose loss begins here
+INDENT = " " * 11  # of what a part says
 PART = re.compile(r"([A-Z][\w ]{0,10}?) +(?<=.{11})(\S.*)")  # "Objective  D: ...", in column 12
 
 
@@ -197,22 +200,39 @@ def choices(hint: Any) -> tuple[str, ...]:
 
 
 # -- docstrings -----------------------------------------------------------------------------------
-def sections(entry: Entry) -> dict[str, list[str]]:
-    """The parts of the module's docstring by their titles ("" is its first sentence): paragraphs, a
-    line that was full in the source being one with the next.
+def docstring(entry: Entry) -> str:
+    """Of the model's file, which is read and not run; of one's own class, where it is imported."""
+    if not entry.module.startswith("zoo."):
+        return inspect.getdoc(sys.modules.get(entry.module)) or ""
+    return ast.get_docstring(ast.parse(source(entry).read_text(encoding="utf-8"))) or ""
+
+
+def parts(text: str) -> dict[str, list[str]]:
+    """The lines of a module's docstring by the titles of its parts ("" is its first sentence),
+    without the columns that titles stand in.
     """
-    text = ast.get_docstring(ast.parse(source(entry).read_text(encoding="utf-8"))) or ""
-    parts: dict[str, list[str]] = {"": []}
-    title = full = ""
+    found: dict[str, list[str]] = {"": []}
+    title = ""
     for line in text.splitlines():
-        if found := PART.match(line):
-            title, line, full = found[1], " " * 11 + found[2], ""
-        body = line[11:] if line.startswith(" " * 11) else line
-        paragraphs = parts.setdefault(title, [])
-        first = body.split(maxsplit=1)[0] if body.strip() else ""
-        if first and full and len(full) + 1 + len(first) > WIDTH and not NAMED.match(first):
-            paragraphs[-1] += f" {body.strip()}"
-        elif first:
-            paragraphs.append(body)
-        full = line if first else ""
-    return parts
+        if part := PART.match(line):
+            title, line = part[1], f"{INDENT}{part[2]}"
+        found.setdefault(title, []).append(line.removeprefix(INDENT))
+    return found
+
+
+def sections(entry: Entry) -> dict[str, list[str]]:
+    """The parts of the module's docstring by their titles: paragraphs, a line that was full in the
+    source being one with the next.
+    """
+    found: dict[str, list[str]] = {}
+    for title, lines in parts(docstring(entry)).items():
+        paragraphs, full, margin = list[str](), 0, len(INDENT) if title else 0
+        for line in lines:
+            first = line.split(maxsplit=1)[0] if line.strip() else ""
+            if first and full and full + 1 + len(first) > WIDTH and not NAMED.match(first):
+                paragraphs[-1] += f" {line.strip()}"
+            elif first:
+                paragraphs.append(line)
+            full = margin + len(line) if first else 0
+        found[title] = paragraphs
+    return found

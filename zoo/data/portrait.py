@@ -85,7 +85,6 @@ def visible(heads: Factors, size: int) -> Array:
 def render(heads: Factors, size: int) -> Array:
     """The images, (N, 3, S, S) uint8."""
     images = np.empty((len(heads), 3, size, size), np.uint8)
-    np.empty(1 << 24, np.uint8)  # freed at once: glibc keeps blocks of up to this size from then on
     step = max(1, BLOCK // (size * SUB) ** 2)
     for scale in (CHILD, 1.0):
         g = grid(size * SUB, heads.pose.axes, scale)

@@ -30,6 +30,21 @@ class Meaning:
     better: str | float | None = None
     group: str = "training"
 
+    @property
+    def aim(self) -> str:
+        """What is better, in a word."""
+        if isinstance(self.better, str):
+            return f"{self.better} is better"
+        return "" if self.better is None else f"{self.better:g} is best"
+
+    def cost(self, value: float) -> float:
+        """A number that is less for a better value; 0 where neither is better."""
+        if self.better is None:
+            return 0.0
+        if isinstance(self.better, str):
+            return -value if self.better == HIGHER else value
+        return abs(value - self.better)
+
 
 def _all(group: str, **said: tuple[str, str, str | float | None]) -> dict[str, Meaning]:
     return {key: Meaning(*what, group) for key, what in said.items()}
@@ -384,6 +399,17 @@ OTHERS = {
         epoch=("epoch", "passes over the data", None),
     ),
 }
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A value in a few digits.
+
+    >>> number(0.123456), number(12345.678)
+    ('0.1235', '12,346')
+    """
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.{digits}g}"
+
+
 ORDER = {name: i for i, name in enumerate((*OF_SAMPLES, *OTHERS))}
 PLAYERS = {"d": "D", "g": "G", "e": "the encoder", "c": "the classifier", "ae": "the auto-encoder"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from zoo.metrics.meanings import Meaning
 from zoo.page.run import Run
-from zoo.page.scores import aim, best_of, meaning_of, number, place
+from zoo.page.scores import best_of, meaning_of, number, place
 
 POINTS = 200  # of a curve, evenly; the best and the last always among them
 LEFT, RIGHT, TOP, BOTTOM = 60.0, 308.0, 12.0, 118.0  # of the plot in a chart of 320 x 140
@@ -28,11 +28,6 @@ class Chart:
     values: str
     note: str
 
-    @property
-    def aim(self) -> str:
-        """What is better, in a word."""
-        return aim(self.meaning.better)
-
 
 def charts(run: Run) -> dict[str, list[Chart]]:
     """Scores, then losses and the rest; curves of one point have none."""
@@ -47,7 +42,7 @@ def charts(run: Run) -> dict[str, list[Chart]]:
 
 def _chart(key: str, points: list[tuple[int, float]]) -> Chart:
     meaning = meaning_of(key)
-    best = best_of(points, meaning.better)
+    best = best_of(points, meaning)
     kept = _thinned(points, best)
     values = [v for _, v in kept]
     low, high = min(values), max(values)

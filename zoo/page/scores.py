@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from zoo.metrics import meanings
 from zoo.metrics.meanings import Meaning
 from zoo.metrics.meanings import meaning as meaning_of
 from zoo.page.run import Run
@@ -33,11 +33,6 @@ class Card:
     meaning: Meaning
     lines: list[Line] = field(default_factory=list)
 
-    @property
-    def aim(self) -> str:
-        """What is better, in a word."""
-        return aim(self.meaning.better)
-
 
 def usual_of(run: Run) -> Standard | None:
     """The documented default run of this model on these data."""
@@ -54,7 +49,7 @@ def cards(run: Run) -> dict[str, list[Card]]:
             meaning = meaning_of(key)
             card = found.setdefault(meaning.title, Card(meaning))
             others = [f"{what} {number(of[key], 3)}" for what, of in rows.items() if key in of]
-            line = _line(key, points, meaning.better, values.get(key), " · ".join(others))
+            line = _line(key, points, meaning, values.get(key), " · ".join(others))
             card.lines.append(line)
     groups: dict[str, list[Card]] = {}
     for card in sorted(found.values(), key=lambda card: place(card.meaning)):
@@ -69,9 +64,9 @@ def place(meaning: Meaning) -> tuple[int, str]:
 
 
 def _line(
-    key: str, points: list[tuple[int, float]], better: Any, usual: float | None, others: str
+    key: str, points: list[tuple[int, float]], meaning: Meaning, usual: float | None, others: str
 ) -> Line:
-    last, best = points[-1], best_of(points, better)
+    last, best = points[-1], best_of(points, meaning)
     elsewhere = best is not None and best[1] != last[1]
     return Line(
         key,
@@ -79,29 +74,16 @@ def _line(
         number(best[1]) if best and elsewhere else "",
         f"{best[0]:,}" if best and elsewhere else "",
         number(usual) if usual is not None else "",
-        verdict(last[1], usual, better) if usual is not None else "",
+        verdict(last[1], usual, meaning.better) if usual is not None else "",
         others,
     )
 
 
-def best_of(points: list[tuple[int, float]], better: Any) -> tuple[int, float] | None:
+def best_of(points: list[tuple[int, float]], meaning: Meaning) -> tuple[int, float] | None:
     """The best point, the first of equals; None where neither direction is better."""
-    if better is None:
-        return None
-    if better == "higher":
-        return max(points, key=lambda p: p[1])
-    if better == "lower":
-        return min(points, key=lambda p: p[1])
-    return min(points, key=lambda p: abs(p[1] - float(better)))
-
-
-def aim(better: Any) -> str:
-    """What is better, in a word."""
-    if better in ("higher", "lower"):
-        return f"{better} is better"
-    return "" if better is None else f"{number(float(better))} is best"
+    return None if meaning.better is None else min(points, key=lambda p: meaning.cost(p[1]))
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A value in a few digits."""
-    return f"{value:.{digits}g}".replace("-", "−")
+    """A value in a few digits, with a true minus."""
+    return meanings.number(value, digits).replace("-", "−")

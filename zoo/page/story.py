@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import re
 import shlex
-import sys
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from zoo import registry
+from zoo import registry, sources
 from zoo.config import UsageError, layer
+from zoo.next_steps import next_steps
 from zoo.page.run import Run
 
-PART = re.compile(r"([A-Z][\w ]{0,10}?) +(?<=.{11})(\S.*)")  # "Objective  D: ...", in column 12
 ELSEWHERE = ("wandb", "run_dir", "ckpt_path")  # options that no number depends on
 
 
@@ -52,15 +50,9 @@ def sections(run: Run) -> list[tuple[str, list[tuple[str, bool]]]]:
     """The parts of the model's docstring: its first line, Paper, Model, Objective and so on; each
     in pieces, of which those that are code are marked.
     """
-    text = _docstring(run.model)
-    first, _, rest = text.partition("\n")
-    parts: list[tuple[str, list[str]]] = [("", [first.strip()])]
-    for line in rest.splitlines():
-        if found := PART.match(line):
-            parts.append((found[1], [found[2]]))
-        elif line.strip():
-            parts[-1][1].append(line)
-    told = [(name, _joined(lines).split("``")) for name, lines in parts if any(lines)]
+    found = sources.parts(sources.docstring(run.model) if run.model else "")
+    whole = {name: [line for line in lines if line.strip()] for name, lines in found.items()}
+    told = [(name, _joined(lines).split("``")) for name, lines in whole.items() if lines]
     return [(name, [(p, i % 2 == 1) for i, p in enumerate(pieces)]) for name, pieces in told]
 
 
@@ -90,29 +82,9 @@ def default(run: Run) -> str:
 
 def commands(run: Run) -> list[tuple[str, str]]:
     """What to paste: draw more, look inside, go on."""
-    folder = shlex.quote(str(run.folder))
-    can = run.model.can if run.model else frozenset()
     module = run.class_path("model").rpartition(".")[0]
-    more = "" if module.startswith("zoo.") or not module else f" --import {shlex.quote(module)}"
-    said = [
-        ("train on", f"python -m zoo.fit --ckpt_path {folder} --trainer.max_steps={2 * run.steps}"),
-    ]
-    if "sample" in can:
-        said.insert(
-            0, ("draw more", f"python -m zoo.sample --ckpt {folder}{more} --n 64 --out samples.png")
-        )
-    if "inpaint" in can:
-        out = "completed.png"
-        said.append(
-            (
-                "complete images",
-                f"python -m zoo.sample --ckpt {folder}{more} --inpaint top --out {out}",
-            )
-        )
-    if run.model:
-        said.append(("look inside", f"python -m zoo.explore --ckpt {folder}{more}"))
-        said.append(("what its features know", f"python -m zoo.probe --ckpt {folder}{more}"))
-    return [*said, ("this page again", f"python -m zoo.page --ckpt {folder}")]
+    again = f"python -m zoo.page --ckpt {shlex.quote(str(run.folder))}"
+    return [*next_steps(run.folder, run.model, module, run.steps), ("this page again", again)]
 
 
 def sentence(words: str) -> str:
@@ -126,18 +98,6 @@ def breaks(key: str) -> Markup:
 
 
 # -- parts ----------------------------------------------------------------------------------------
-def _docstring(entry: Any) -> str:
-    """Of the model's file, which is read and not run; of one's own class, where it is imported."""
-    if entry is None:
-        return ""
-    if entry.module in sys.modules:
-        return inspect.getdoc(sys.modules[entry.module]) or ""
-    if not entry.module.startswith("zoo."):
-        return ""
-    path = registry.ROOT.joinpath(*entry.module.split(".")[1:]).with_suffix(".py")
-    return ast.get_docstring(ast.parse(path.read_text())) or ""
-
-
 def _joined(lines: list[str]) -> str:
     """Lines without the common indentation of all but the first."""
     deep = min((len(s) - len(s.lstrip()) for s in lines[1:] if s.strip()), default=0)

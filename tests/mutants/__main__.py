@@ -1,0 +1,119 @@
+"""Are the tests tested? Applies each edit in a scratch copy and runs the tests that must notice.
+
+    python -m tests.mutants vae gan     of these models
+    python -m tests.mutants core        of a file of shared edits
+    python -m tests.mutants             all (hours)
+    python -m tests.mutants vae --only "the mean"    those whose words hold this
+
+An edit is killed by the tests named in its file, then by the contract of its model (``--slow``:
+also by what trains for long). Ends with 1 where one survives, or where the tests fail without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.mutants.edits import ROOT, SHARED, Edit, books, edits
+from zoo import check
+
+COPIED = ("zoo", "callbacks", "configs", "tests", "benchmarks", "pyproject.toml", "README.md")
+LIMIT = 900  # seconds for one run of tests; what does not end is noticed
+
+
+def copy(target: Path) -> None:
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target / name)
+
+
+def noticed(tree: Path, edit: Edit, slow: bool) -> str:
+    """The test that fails in a tree, "" for none."""
+    own = [t for t in edit.tests if (tree / t).is_file()]
+    rounds = [[*own]] if own else []
+    marks = ("", "ddp", "slow") if slow else ("",)
+    if edit.family != SHARED:
+        checks = check.applicable(edit.book, marks)
+        name = "tests/test_contract.py::test_contract"
+        rounds.append([f"{name}[{edit.book}-{c}]" for c in checks])
+    if slow and own:
+        rounds.append([*own, "-m", "slow or ddp"])
+    return next((found for words in rounds if (found := failing(tree, words, slow))), "")
+
+
+def failing(tree: Path, words: list[str], slow: bool) -> str:
+    every = ["-m", ""] if "-m" not in words and slow else []
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "--tb=no", "-rfE"]
+    command += ["-p", "no:cacheprovider", *every, *words]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return "does not end"
+    if done.returncode in (0, 5):  # 5: no test was chosen
+        return ""
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return found[1] if found else f"pytest ends with {done.returncode}: {done.stderr[-200:]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("names", nargs="*", help="models, or files of shared edits")
+    parser.add_argument("--only", default="", help="edits whose words hold this")
+    parser.add_argument("--slow", action="store_true", help="also by what trains for long")
+    args = parser.parse_args()
+    known = books()
+    if unknown := [n for n in args.names if n not in known]:
+        print(f"no edits of {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    killed, total, bad = Counter[str](), Counter[str](), 0
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = Path(scratch)
+        copy(tree)
+        for name in args.names or known:
+            chosen = [e for e in edits(known[name]) if args.only in e.breaks]
+            proper = [e for e in chosen if not e.why]
+            if proper and (fault := noticed(tree, proper[0], args.slow)):
+                print(f"FAILS     {name:<20} {fault} fails without an edit", flush=True)
+                bad += 1
+                continue
+            for edit in chosen:
+                if edit.why:
+                    print(f"equal     {name:<20} {edit.breaks}: {edit.why}", flush=True)
+                    continue
+                path = tree / edit.file
+                before, started = path.read_text(), time.time()
+                path.write_text(edit.applied(before))
+                try:
+                    by = noticed(tree, edit, args.slow)
+                finally:
+                    path.write_text(before)
+                total[edit.family] += 1
+                killed[edit.family] += bool(by)
+                bad += not by
+                said = f"killed    {name:<20} {edit.breaks}: {by}"
+                said = said if by else f"SURVIVES  {name:<20} {edit.breaks}"
+                print(f"{said} ({time.time() - started:.0f} s)", flush=True)
+    print("\n| family | edits | killed |\n|---|---|---|")
+    for family in total:
+        print(f"| {family} | {total[family]} | {killed[family]} |")
+    print(f"| all | {total.total()} | {killed.total()} |")
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
