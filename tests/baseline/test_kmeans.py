@@ -117,7 +117,7 @@ def test_codes_are_distances_and_inertia_is_told_beside_the_datas_variance():
     model = kmeans(clusters=3)
     model.start(x)
     terms = model.iterate(x)
-    assert terms["inertia_ratio"] == pytest.approx((terms["inertia"] / x.numpy().var(0).sum()))
+    assert terms["inertia_ratio"] == pytest.approx(terms["inertia"] / x.numpy().var(0).sum())
     torch.testing.assert_close(model.encode(x), torch.cdist(x, model.centroids.detach()))
     told = model.evaluate(Batch({"x": x}))
     assert told["inertia_ratio"].mean().item() == pytest.approx(terms["inertia_ratio"].item())

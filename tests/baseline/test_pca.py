@@ -108,10 +108,10 @@ def test_one_step_of_em_is_an_expectation_over_codes_and_two_regressions():
 
 
 def test_the_explained_variance_is_scikit_learns_less_the_noise_of_every_dimension():
-    from sklearn.decomposition import PCA as Reference
+    from sklearn import decomposition
 
     x = data()
-    reference = Reference(2).fit(x.numpy())
+    reference = decomposition.PCA(2).fit(x.numpy())
     said = pca().iterate(x)["explained_variance_ratio"].item()
     values = np.linalg.eigvalsh(np.cov(x.numpy().T, bias=True))
     noise = values[:4].mean()
