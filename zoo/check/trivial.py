@@ -42,8 +42,8 @@ class Trivial(GenerativeModule):
     """One of ``KINDS``, or "held_out".
 
     Args:
-        kind: which. data: whose training examples it is made of. told: fields that it is told, and
-            does not listen to.
+        kind: which. data: whose training examples it is made of. told: what it is told, to which
+            held-out data alone listen.
     """
 
     told: Any = ()
@@ -53,8 +53,9 @@ class Trivial(GenerativeModule):
         self.kind, self.told = kind, told
         self.unit = nn.Parameter(torch.ones(()))  # float_dtype and device are those of a parameter
         self.rows = data.examples()["x"].float()
-        held_out = [data.examples(split=s)["x"] for s in ("val", "test")]
-        self.other = torch.cat(held_out).float()
+        held_out = [data.examples(split=s) for s in ("val", "test")]
+        self.other = torch.cat([batch["x"] for batch in held_out]).float()
+        self.labels = torch.cat([batch["y"] for batch in held_out]) if "y" in told else None
         v = self.values(self.rows).double()
         self.mu, self.cov = v.mean(0), torch.atleast_2d(torch.cov(v.T))
 
@@ -65,8 +66,9 @@ class Trivial(GenerativeModule):
 
     # -- samples ----------------------------------------------------------------------------------
     def sample(self, n: int, *, generator: torch.Generator | None = None, **told: Tensor) -> Tensor:
-        made: Callable[[int, Any], Tensor] = getattr(self, f"_{self.kind}")
-        x = made(n, generator).float()
+        made: Callable[..., Tensor] = getattr(self, f"_{self.kind}")
+        heard = told if self.kind == "held_out" else {}
+        x = made(n, generator, **heard).float()
         return x.view(n, *self.spec.shape)
 
     def _uniform(self, n: int, g: Any) -> Tensor:
@@ -95,9 +97,11 @@ class Trivial(GenerativeModule):
         radius = self.rows.norm(dim=1).mean()
         return radius * torch.stack([angle.cos(), angle.sin()], 1)
 
-    def _held_out(self, n: int, g: Any) -> Tensor:
-        order = torch.randperm(len(self.other), generator=g)
-        return self.other[order.repeat(1 + n // len(order))[:n]]
+    def _held_out(self, n: int, g: Any, y: Tensor | None = None) -> Tensor:
+        score = torch.rand(n, len(self.other), generator=g)
+        if y is not None:
+            score = score * (self.labels == y.cpu()[:, None])  # of the class that is asked for
+        return self.other[score.argmax(1)]
 
     # -- likelihoods ------------------------------------------------------------------------------
     def nats(self, x: Tensor, mass: bool = True) -> Tensor:
@@ -150,10 +154,7 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
         if (kind == "circle" and not plane) or (kind == "independent" and plane):
             continue  # coordinates of a grid are independent
         model = Trivial(data.spec, kind, data, tuple(told)).eval()
-        given = {name: dict(options[name]) for name in LOOKING}
-        if kind == "held_out" and image:  # no example twice
-            given["fidelity"]["n_fake"] = min(1500, len(model.other))
-        callbacks = [found_class(CALLBACKS[name])(**given[name]) for name in LOOKING]
+        callbacks = [found_class(CALLBACKS[name])(**options[name]) for name in LOOKING]
         trainer = Trainer(
             accelerator="cpu",
             devices=1,
