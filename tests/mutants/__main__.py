@@ -15,17 +15,21 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+import zoo.cli  # noqa: F401  (libraries that every fork then has)
 from tests.mutants.edits import ROOT, SHARED, Edit, books, edits
 from zoo import check
 
 COPIED = ("zoo", "callbacks", "configs", "tests", "benchmarks", "pyproject.toml", "README.md")
+OURS = ("zoo", "callbacks", "tests", "benchmarks")
 LIMIT = 900  # seconds for one run of tests; what does not end is noticed
 
 
@@ -53,20 +57,37 @@ def noticed(tree: Path, edit: Edit, slow: bool) -> str:
 
 
 def failing(tree: Path, words: list[str], slow: bool) -> str:
+    """Pytest in a fork, which has the libraries already and takes our own packages from the
+    tree.
+    """
     every = ["-m", ""] if "-m" not in words and slow else []
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "--tb=no", "-rfE"]
-    command += ["-p", "no:cacheprovider", *every, *words]
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT
-        )
-    except subprocess.TimeoutExpired:
-        return "does not end"
-    if done.returncode in (0, 5):  # 5: no test was chosen
+    quiet = ["-x", "-q", "-n", "0", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
+    report = tree / "report.txt"
+    if (child := os.fork()) == 0:
+        os.setsid()
+        os.chdir(tree)
+        for name in [n for n in sys.modules if n.split(".")[0] in OURS]:
+            del sys.modules[name]
+        sys.path[:] = [str(tree), *(p for p in sys.path if p not in ("", str(ROOT)))]
+        sys.dont_write_bytecode = True
+        os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        with open(report, "wb") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        os._exit(pytest.main([*quiet, *every, *words]))
+    until = time.time() + LIMIT
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.time() > until:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return "does not end"
+        time.sleep(0.05)
+    status = os.waitstatus_to_exitcode(ended[1])
+    if status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return ""
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return found[1] if found else f"pytest ends with {done.returncode}: {done.stderr[-200:]}"
+    said = report.read_text(errors="replace")
+    found = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    return found[1] if found else f"pytest ends with {status}: {said[-200:]}"
 
 
 def main() -> int:

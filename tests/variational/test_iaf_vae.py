@@ -339,8 +339,8 @@ def test_rows_do_not_talk():
 
 @pytest.mark.slow
 def test_the_small_resnet_passes_what_knows_next_to_nothing():
-    """Three seeds: elbo -21.8, -22.4, -22.4 nats. On the same digits uniform pixels have -44.4, one gaussian of the
-    dequantised pixels -34.6 and independent pixels -25.4.
+    """Three seeds: elbo -21.8, -22.4, -22.4 nats. Of the same digits uniform pixels have -44.4,
+    one gaussian of the dequantised pixels -34.6, independent pixels -25.4.
     """
     subject = check.Subject.of("iaf_vae", "--preset", "resnet")
     data, model = subject.data(), subject.model()
