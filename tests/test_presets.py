@@ -31,7 +31,7 @@ NARROWER = {
     "gated_pixelcnn": {"p": 16, "head": 16},
     "geometric_gan": {"width": 4},
     "glow": {"width": 8},
-    "gogan": {"width": 4},
+    "gogan": {"width": 16},
     "iaf_vae": {"width": 5, "hidden": 5},
     "improved_gan": {"width": 4, "width_d": 4},
     "lsgan": {"width": 16},
@@ -39,15 +39,17 @@ NARROWER = {
     "multiscale_pixelrnn": {"h": 16, "head": 16},
     "pixelcnn": {"h": 4, "head": 16},
     "pixelcnn_pp": {"width": 10},
-    "pixelrnn": {"h": 8, "head": 16},
-    "realnvp": {"width": 4},
-    "wgan": {"width": 4},
+    "pixelrnn": {"h": 16, "head": 16},
+    "realnvp": {"width": 8},
+    "wgan": {"width": 16},
     "wgan_gp": {"width": 8},
 }
 
-FEWER = {"ffjord": 2}  # rows of a minibatch
+FEWER = {"ffjord": 2, "pixelrnn": 1, "vaegan": 3}  # rows of a minibatch
 FITTED = {"gmm", "kde", "kmeans", "pca"}  # they have no loss
 DIFFERENCES = {"dbm", "rbm"}  # their loss is a difference of free energies, which may be 0
+SKIPS = {"vaegan"}  # players that are ahead leave steps out
+AT_HAND = ("digits", "patches", "sources", "toy2d")  # data that are drawn or come with a library
 
 
 def pretend(spec, n: int = ROWS) -> dict[str, torch.Tensor]:
@@ -99,14 +101,17 @@ def test_ten_steps_of_a_preset_are_finite_and_do_not_explode(name, preset):
         subject.model_params[option] //= factor
     spec = _paper_spec(subject)
     rows = FEWER.get(name, min(subject.data_params.get("batch_size", EACH), EACH))
+    if subject.data_class.split(".")[2] in AT_HAND:
+        data = subject.data(batch_size=rows)
+    else:
+        data = Given(spec, fields=pretend(spec), batch_size=rows)
     model, watch = subject.model(spec), Watch()
-    subject.fit(model, STEPS, Given(spec, fields=pretend(spec), batch_size=rows), callbacks=[watch])
-    state = [t for t in model.state_dict().values() if t.is_floating_point()]
-    assert all(t.isfinite().all() for t in state)
+    subject.fit(model, STEPS, data, callbacks=[watch])
+    assert all(p.isfinite().all() for p in model.parameters())
     assert largest(model) <= 2 * watch.started + 1
     if name in FITTED:  # at the start, in closed form
         return
-    assert watch.losses and all(len(of) == STEPS for of in watch.losses.values())
+    assert watch.losses and (name in SKIPS or {*map(len, watch.losses.values())} == {STEPS})
     for key, of in watch.losses.items():
         assert all(math.isfinite(v) for v in of), (key, of)
         times = 2 if key == "loss" else 20
