@@ -190,5 +190,5 @@ def test_rates_fall_linearly_to_zero_for_both_players_whatever_k():
 
 
 def test_a_decay_of_nought_may_be_written_as_a_whole_number():
-    for optimiser in WGANGP(SPEC, beta1=0).optimisers().values():
+    for optimiser in WGANGP(DataSpec((1, 8, 8)), beta1=0).optimisers().values():
         assert optimiser.defaults["betas"] == (0.0, 0.9)

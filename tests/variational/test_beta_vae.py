@@ -152,3 +152,22 @@ def test_adagrads_sums_start_at_a_tenth():
     assert isinstance(
         BetaVAE(DataSpec((1, 3, 3), 2), latent=2).configure_optimizers(), torch.optim.Adam
     )
+
+
+def test_the_logged_bound_is_the_vaes_whatever_beta():
+    x = likelihoods.every_image(SPEC)[:20].float()
+    torch.manual_seed(0)
+    vae, model = VAE(SPEC, latent=3, width=16), beta_vae(beta=4.0)
+    logged = []
+    for m in (vae, model):
+        m.noise = Noise(3, "test")
+        logged.append(m.loss(Batch({"x": x}))["nelbo"])
+    assert torch.equal(*logged)
+
+
+def test_the_kl_that_is_held_is_that_of_all_processes():
+    model = beta_vae(mode="capacity", gamma=3.0, capacity=1.0)
+    model.shared_mean = lambda kl: kl + 7
+    terms = model.loss(Batch({"x": likelihoods.every_image(SPEC)[:20].float()}))
+    held = (terms["loss"] + terms["recon"]).item()
+    assert held == pytest.approx(3 * abs(terms["kl"].item() + 7 - 1), rel=1e-5)

@@ -163,6 +163,7 @@ def test_free_bits_are_of_the_mean_over_the_minibatch():
         (gradient,) = torch.autograd.grad(terms["loss"], ratio)
         assert torch.equal(gradient, torch.full((2, 1), 0.5 if passes else 0.0).double())
         assert terms["loss"].item() == pytest.approx(max(rows.mean().item(), lam))
+        assert terms["nelbo"].item() == pytest.approx(rows.mean().item())
         assert terms["kl"].item() == pytest.approx(rows.mean().item()) and int(
             terms["free_groups"]
         ) == (not passes)
@@ -352,3 +353,52 @@ def test_the_small_resnet_passes_what_knows_next_to_nothing():
         x = data.examples(split="val")["x"]
         elbo = model.elbo(x, generator=torch.Generator().manual_seed(0)).mean()
     assert elbo > -23.5 > independent + 1.5
+
+
+def test_samples_of_the_resnet_are_of_each_layers_own_prior():
+    model = resnet(steps=0)
+    for layer in model.decoder.layers:
+        z = layer.sizes[0]
+        layer.conv.g.data[: 2 * z] = 0
+        layer.conv.b.data[:z], layer.conv.b.data[z : 2 * z] = 3, -2
+    codes = model.draw_codes(200, Draw(torch.Generator().manual_seed(0), dtype=torch.float64))
+    spread = math.exp(5 * math.tanh(-0.4))  # ln σ = -2, bounded softly
+    assert abs(codes.mean() - 3) < 0.01 and abs(codes.std() / spread - 1) < 0.03
+
+
+def test_the_posterior_is_of_both_passes():
+    model, x = resnet(steps=0), torch.randint(17, (3, 1, 8, 8)).double()
+    before = model.encode(x)
+    layer = model.decoder.layers[-1]  # the last to be drawn
+    z = layer.sizes[0]
+    layer.conv.b.data[2 * z : 3 * z] += 2  # μ_r
+    own = before.shape[1] - z * 16
+    after = model.encode(x)
+    assert torch.equal(after[:, :own], before[:, :own])
+    torch.testing.assert_close(after[:, own:], before[:, own:] + 2)
+
+
+def test_the_context_is_turned_with_the_code():
+    class Seen(torch.nn.Module):
+        def forward(self, z, h):
+            self.h = h
+            return torch.zeros_like(z), torch.zeros_like(z)
+
+    steps, h = [Seen(), Seen()], torch.arange(12.0).view(1, 2, 2, 3)
+    Flow(steps, "affine", (1, 2, 3), (2, 3))(torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, 3), h)
+    assert torch.equal(steps[0].h, h) and steps[1].h[0, :, 0, 0].tolist() == [5, 11]
+
+
+def test_steps_start_near_the_identity_and_residuals_are_small():
+    out = iaf().flows[0].steps[0].out
+    assert (torch.sigmoid(out.bias[2:] / 1.7) > 0.8).all()
+    torch.manual_seed(0)
+    layer = resnet(levels=1).decoder.layers[1]
+    x, z = torch.randn(64, 8, 2, 2).double(), torch.randn(64, 2, 2, 2).double()
+    moved = layer.merge(x, z, torch.zeros_like(x)) - x
+    assert moved.std() < 0.05 * x.std()
+
+
+def test_the_optimiser_is_the_one_that_is_asked_for():
+    for name, kind in (("adam", torch.optim.Adam), ("adamax", torch.optim.Adamax)):
+        assert type(IAFVAE(SPEC, optimiser=name).configure_optimizers()) is kind
