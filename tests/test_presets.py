@@ -102,7 +102,7 @@ def test_ten_steps_of_a_preset_are_finite_and_do_not_explode(name, preset):
     spec = _paper_spec(subject)
     rows = FEWER.get(name, min(subject.data_params.get("batch_size", EACH), EACH))
     if subject.data_class.split(".")[2] in AT_HAND:
-        data = subject.data(batch_size=rows)
+        data = subject.data()  # in minibatches of its own size
     else:
         data = Given(spec, fields=pretend(spec), batch_size=rows)
     model, watch = subject.model(spec), Watch()

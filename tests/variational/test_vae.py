@@ -366,6 +366,8 @@ def test_the_importance_weighted_loss_of_a_code_that_says_nothing_is_the_pixels_
     terms = model.loss(Batch({"x": likelihoods.every_image(BINARY)[[3, 40]]}))
     for name in ("loss", "iw_nll"):
         assert terms[name].item() == pytest.approx(6 * math.log(2))
+    told = model.evaluate(Batch({"x": likelihoods.every_image(BINARY)[[3, 40]]}))
+    torch.testing.assert_close(told["iw_nll"], torch.full((2,), 6 * math.log(2)).double())
 
 
 def test_free_bits_are_of_the_mean_over_the_batch():
