@@ -187,3 +187,8 @@ def test_rates_fall_linearly_to_zero_for_both_players_whatever_k():
         pytest.approx(0.05),
         pytest.approx(0.1),
     ]
+
+
+def test_a_decay_of_nought_may_be_written_as_a_whole_number():
+    for optimiser in WGANGP(DataSpec((1, 8, 8)), beta1=0).optimisers().values():
+        assert optimiser.defaults["betas"] == (0.0, 0.9)
