@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from tests.support import Given
 from zoo import check
-from zoo.check.everyone import _paper_spec
+from zoo.check.everyone import paper_spec
 from zoo.config import folder
 from zoo.core import Image, Label, Vector
 
@@ -99,7 +99,7 @@ def test_ten_steps_of_a_preset_are_finite_and_do_not_explode(name, preset):
     subject = check.Subject.of(name, "--preset", preset)
     for option, factor in NARROWER.get(name, {}).items() if preset == "paper" else ():
         subject.model_params[option] //= factor
-    spec = _paper_spec(subject)
+    spec = paper_spec(subject)
     rows = FEWER.get(name, min(subject.data_params.get("batch_size", EACH), EACH))
     if subject.data_class.split(".")[2] in AT_HAND:
         data = subject.data()  # in minibatches of its own size
