@@ -72,7 +72,7 @@ class KMeans(EstimatorModule):
         self.centroids = nn.Parameter(torch.rand(clusters, spec.dim))
         self.register_buffer("counts", torch.ones(clusters))
         # within each cluster, per dimension
-        self.register_buffer("variance", torch.zeros(clusters))
+        self.register_buffer("variance", torch.zeros(clusters, spec.dim))
         # how often each label occurs in each cluster
         self.register_buffer("label_counts", torch.zeros(clusters, spec.num_classes))
         # mean squared distance to the mean of all data
@@ -120,8 +120,9 @@ class KMeans(EstimatorModule):
 
         distance, nearest = squared_distances(rows, self.centroids).min(1)
         self.counts.copy_(torch.bincount(nearest, minlength=k))
-        within = rows.new_zeros(k).index_add_(0, nearest, distance)
-        self.variance.copy_(within / self.counts.clamp(min=1) / rows.shape[1])
+        away = (rows - self.centroids[nearest]).square()
+        within = rows.new_zeros(k, rows.shape[1]).index_add_(0, nearest, away)
+        self.variance.copy_(within / self.counts.clamp(min=1)[:, None])
         if y is not None:
             one_hot = F.one_hot(y, self.spec.num_classes).double()
             self.label_counts.copy_(F.one_hot(nearest, k).T.double() @ one_hot)
@@ -145,7 +146,7 @@ class KMeans(EstimatorModule):
         x = self.centroids[k]
         if self.spread:
             noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-            x = x + self.variance.sqrt()[k, None] * noise
+            x = x + self.variance.sqrt()[k] * noise
         return self._examples(x)
 
     def encode(self, x: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ LOSSES = {
     likelihood="none",
     can={"sample", "interpolate"},
     data="toy2d",
-    learns=(("val/modes", ">", 20.5), ("val/hq", ">", 0.3)),
+    learns=(("val/modes", ">", 20.5), ("val/hq", ">", 0.5), ("val/hq_strict", ">", 0.25)),
 )
 class AdaGAN(StagedModule):
     """See the module's docstring.

@@ -145,7 +145,7 @@ def reinforce_loss(s: Tensor, log_g: Tensor, log_z: Tensor) -> Tensor:
     data="digits",
     learns=(
         ("val/pixel_mean_error", "<", 0.05),
-        ("val/is_pixels", ">", 4.0),
+        ("val/is_pixels", ">", 4.7),
         ("val/classes_pixels", ">", 8.5),
         ("val/recall_pixels", ">", 0.35),
         ("train/ess", ">", 5.0),

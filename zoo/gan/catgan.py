@@ -120,6 +120,7 @@ class Noised(Adversary):
     learns=(
         ("val/cluster_acc", ">", 0.75),
         ("val/classes_pixels", ">", 7.5),
+        ("val/is_pixels", ">", 4.5),
         ("val/fid_pixels", "<", 1.2),
     ),
     waive={"accumulation_equals_one_batch": "the marginal entropy is that of a micro-batch"},

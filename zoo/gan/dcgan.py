@@ -59,7 +59,7 @@ LOSSES = {
     data="digits",
     learns=(
         ("val/fid_pixels", "<", 2.0),
-        ("val/is_pixels", ">", 2.5),
+        ("val/is_pixels", ">", 3.5),
         ("val/classes_pixels", ">", 7.5),
     ),
     waive={

@@ -82,6 +82,7 @@ TELLS_APART = Loss(real=lambda s: F.softplus(-s), fake=F.softplus)
         ("val/c_consistency", ">", 0.9),
         ("val/mse_ratio", "<", 0.2),
         ("val/c_accuracy", ">", 0.9),
+        ("val/is_pixels", ">", 5.0),
         ("val/fid_pixels", "<", 0.3),
     ),
     waive={

@@ -183,6 +183,7 @@ LOSSES = {
         ("val/llike_ratio", "<", 0.3),
         ("val/mse_ratio", "<", 0.4),
         ("val/d_acc", "<", 0.9),
+        ("val/coverage_pixels", ">", 0.28),
         ("val/fid_pixels", "<", 0.5),
     ),
 )
