@@ -142,6 +142,16 @@ def test_minibatch_features_see_the_rows_of_other_processes():
     assert not torch.allclose(torch.cat([layer(part) for part in f.chunk(2)]), layer(f))
 
 
+@pytest.mark.parametrize("cross_rank", ["gather", "local"])
+def test_rows_of_other_processes_count_in_minibatch_discrimination_unless_local(cross_rank):
+    model, v = make(kernels=6, cross_rank=cross_rank), SPEC.to_signed(batch()["x"])
+    layer = model.d.net.minibatch
+    model.all_rows = lambda own: model.d.net.features(v) @ layer.t.flatten(1)  # of all processes
+    halves = torch.cat([model.d(part) for part in v.chunk(2)])
+    model.all_rows = lambda own: own
+    assert torch.allclose(halves, model.d(v)) == (cross_rank == "gather")
+
+
 def test_real_and_generated_minibatches_are_discriminated_apart():
     model, rows = make(kernels=6), batch()
     assert model.d.net.end.v.shape[1] == 4 + 6  # f and o
