@@ -22,7 +22,8 @@ from zoo.sources import Parameter
 LOOK = "--ckpt --raw --import --device --help"
 OPTIONS = {  # of each command; those of fit that are in no group
     "fit": "--model --data --preset --config --ckpt_path --allow_changes --import --run_dir "
-    "--threads --reuse_memory --seed_everything --print_config --help --model.help --data.help",
+    "--threads --reuse_memory --compile --seed_everything --print_config --help --model.help "
+    "--data.help",
     "sample": f"--n --seed --out --label --inpaint {LOOK}",
     "explore": f"--out --n --frames --seed --a --b --c {LOOK}",
     "probe": f"--labels --seeds --tune_seeds --steps --out {LOOK}",
@@ -104,6 +105,7 @@ def _values(before: list[str], option: str) -> Iterable[str]:
         "inpaint": PARTS,
         "device": ("cpu", "cuda"),
         "reuse_memory": ("true", "false"),
+        "compile": ("true", "false"),
     }
     return known.get(name, ())
 

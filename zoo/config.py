@@ -33,7 +33,16 @@ CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
     "checkpoints": "callbacks.Checkpoints",
 }
 GROUPS = ("trainer", "wandb", *CALLBACKS)
-KEYS = (*SECTIONS, *GROUPS, "seed_everything", "threads", "reuse_memory", "run_dir", "ckpt_path")
+KEYS = (
+    *SECTIONS,
+    *GROUPS,
+    "seed_everything",
+    "threads",
+    "reuse_memory",
+    "compile",
+    "run_dir",
+    "ckpt_path",
+)
 _NEST = ("class_path", "init_args")
 
 

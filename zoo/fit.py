@@ -43,6 +43,7 @@ HELP = """usage: python -m zoo.fit --model NAME [options]
   --run_dir FOLDER        where everything of the run goes (default runs/NAME-TIME)
   --threads N             CPU threads of each process
   --reuse_memory=false    give freed memory back: a lower peak, slower steps on a CPU
+  --compile=true          compile the networks at their first pass, for quicker steps on a GPU
   --wandb.OPTION=VALUE    project, name, entity, group, tags, mode
   --sample_grid. --fidelity. --bits_per_dim. --ema. --checkpoints.   options of the callbacks
   --print_config          print the merged configuration and stop

@@ -111,6 +111,27 @@ def test_the_optimum_is_the_same_from_every_start():
     assert ends[0] == pytest.approx(ends[1], abs=1e-6)
 
 
+def test_the_loss_is_the_nats_and_half_of_lambda_times_the_squares_below_the_diagonal():
+    model, x = fvsbn(l2=0.3), every_image(TINY[0])[::7].double()
+    below = [(i, j) for i in range(model.spec.dim) for j in range(i)]  # raster order, binary
+    squares = sum(model.W[i, j].item() ** 2 for i, j in below)
+    terms = model.loss(Batch({"x": x}))
+    nll = -model.log_prob(x).mean().item()
+    assert terms["nll_nats"].item() == pytest.approx(nll)
+    assert terms["loss"].item() == pytest.approx(nll + 0.15 * squares)
+
+
+def test_what_is_gained_over_independent_pixels_is_positive_where_pixels_depend():
+    x = torch.tensor([[[[0, 0]]], [[[1, 1]]]]).repeat(20, 1, 1, 1).double()
+    spec = DataSpec((1, 1, 2), 2)
+    model = FVSBN(spec).double()
+    model.initialise_from(Batch({"x": x}))
+    with torch.no_grad():
+        model.W[1, 0], model.b[1] = 20.0, -10.0  # the second pixel copies the first
+    gained = model.evaluate(Batch({"x": x}))["gain_over_independent"]
+    torch.testing.assert_close(gained, torch.full((40,), math.log(2)).double(), rtol=0, atol=1e-3)
+
+
 def test_it_cannot_learn_exclusive_or():
     x = torch.tensor([[a, b, a ^ b] for a in (0, 1) for b in (0, 1)] * 16).float()
     model = FVSBN(XOR, lr=0.05, l2=0.0)

@@ -176,6 +176,33 @@ def test_gaussian_conditionals_make_a_density_of_vectors():
     )
 
 
+def test_real_vectors_start_at_the_gaussians_of_the_data_and_are_drawn_with_their_deviations():
+    x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)).double()
+    x = x * torch.tensor([0.2, 5.0]).double() + torch.tensor([3.0, -7.0]).double()
+    model = made(DataSpec((2,)), hidden=4)
+    for p in model.parameters():
+        p.data.zero_()
+    model.initialise_from(Batch({"x": x}))
+    start = torch.distributions.Normal(x.mean(0), x.std(0))
+    torch.testing.assert_close(model.log_prob(x), start.log_prob(x).sum(1))
+    drawn = model.sample(20_000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.std(0), x.std(0), rtol=0.03, atol=0)
+    torch.testing.assert_close(drawn.mean(0), x.mean(0), rtol=0.03, atol=0)
+
+
+def test_what_single_masks_cost_is_their_mean_and_more_than_the_ensemble():
+    model = made(n_masks=3, order_agnostic=True)
+    x = every_image(TINY[0])[:6].double()
+    said = model.evaluate(Batch({"x": x}))["nll_single_mask"]
+    each = []
+    for k in range(3):
+        alone = made(n_masks=1, order_agnostic=True)
+        alone.load_state_dict({**model.state_dict(), "mask_seeds": model.mask_seeds[k : k + 1]})
+        each.append(-alone.log_prob(x))
+    torch.testing.assert_close(said, torch.stack(each).mean(0))
+    assert (said > -model.log_prob(x)).all()
+
+
 class Labelled:
     """A conditional model with its label fixed."""
 

@@ -154,19 +154,18 @@ def test_the_gradient_is_finite_thirty_scales_from_the_mean():
     assert value.item() < -150 and torch.isfinite(params.grad).all() and params.grad[1].abs() > 1
 
 
-def test_convolutions_start_with_unit_variance_on_the_data():
+def test_convolutions_start_with_unit_variance_on_the_data_the_second_of_a_block_with_a_tenth():
     torch.manual_seed(0)
-    model, seen = PixelCNNpp(DataSpec((1, 8, 8), 17)), {}
+    model, seen = PixelCNNpp(DataSpec((1, 8, 8), 17), dropout=0.5), {}
     x = torch.randint(17, (100, 1, 8, 8)).float()
     model.initialise_from(Batch({"x": x}))
     for name, conv in model.net.named_modules():
         if isinstance(conv, Conv):
-            conv.register_forward_hook(
-                lambda m, a, out, name=name: seen.__setitem__(name, (m.scale, out))
-            )
+            conv.register_forward_hook(lambda m, a, out, name=name: seen.__setitem__(name, out))
     model.eval().log_prob(x)
     assert len(seen) > 20
-    for scale, out in seen.values():
+    for name, out in seen.items():
+        scale = 0.1 if name.endswith(".second") else 1.0
         assert out.mean((0, 2, 3)).abs().max() < 1e-4
         torch.testing.assert_close(
             out.std((0, 2, 3)), torch.full((out.shape[1],), scale), rtol=1e-3, atol=1e-4
@@ -234,6 +233,25 @@ def test_averaged_evaluation_has_no_dropout():
     model, x = pp(dropout=0.5), every_image(BINARY)[::9]
     assert torch.equal(model.log_prob(x), model.log_prob(x))
     assert_rows_do_not_talk(model.log_prob, x)
+
+
+def test_the_rate_falls_by_its_factor_at_every_step_and_adam_has_its_betas():
+    model = pp(lr=0.1, decay=0.5, betas=(0.8, 0.95))
+    made = model.configure_optimizers()
+    assert made["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(3):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates == pytest.approx([0.1, 0.05, 0.025])
+    assert made["optimizer"].param_groups[0]["betas"] == (0.8, 0.95)
+    assert isinstance(pp(decay=1.0).configure_optimizers(), torch.optim.Adam)
+
+
+def test_no_logistic_is_narrower_than_exp_minus_seven():
+    params = torch.tensor([0.0, 0.5, -30.0]).double()  # logit, mean and log-scale
+    assert mixture(params, torch.zeros(1).double())[2].item() == -7.0
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,24 @@ def test_finetuning_is_no_worse_than_the_same_steps_from_scratch(per_class):
     assert found["finetune"] >= found["scratch"] - 0.01, found
 
 
+def test_the_gradient_of_tied_weights_comes_from_both_directions():
+    model, x = make(variant="linear", tied=True), images()
+    model.loss(Batch({"x": x}))["loss"].backward()
+    w = model.encoder[-1].weight.detach().clone().requires_grad_()
+    v = (x / 16).flatten(1)
+    out = torch.sigmoid((v @ w.T + model.encoder[-1].bias.detach()) @ w + model.c.detach())
+    (0.5 * (out - v).square()).sum(1).mean().backward()
+    torch.testing.assert_close(model.encoder[-1].weight.grad, w.grad)
+
+
+def test_options_reach_the_optimiser_and_the_activation():
+    group = make(weight_decay=0.3, lr=0.02).configure_optimizers().param_groups[0]
+    assert (group["weight_decay"], group["lr"]) == (0.3, 0.02)
+    for activation, kind in (("relu", torch.nn.ReLU), ("sigmoid", torch.nn.Sigmoid)):
+        hidden = [type(m) for m in make(activation=activation).encoder.modules()]
+        assert kind in hidden and {torch.nn.ReLU, torch.nn.Sigmoid} & {*hidden} == {kind}
+
+
 @pytest.mark.parametrize(
     "bad",
     [{"variant": "deep"}, {"tied": True}, {"denoise": 1.5}, {"objective": "bce", "sigmoid": False}],

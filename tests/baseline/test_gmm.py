@@ -176,6 +176,15 @@ def test_samples_have_the_moments_of_the_mixture(covariance):
     assert (torch.cov(samples.T) - total).abs().max() < 0.05 * total.abs().max()
 
 
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_samples_of_correlated_dimensions_have_their_covariance(covariance):
+    model = gmm(components=1, covariance=covariance)
+    wanted = torch.tensor([[1.0, 0.9], [0.9, 1.0]]).double()
+    model.scale.data.copy_(torch.linalg.cholesky(wanted)[None])
+    x = model.sample(20_000, generator=torch.Generator().manual_seed(0)).detach()
+    torch.testing.assert_close(torch.cov(x.T), wanted, rtol=0, atol=0.03)
+
+
 @pytest.mark.parametrize("covariance", COVARIANCES)
 def test_inpainting_follows_the_conditional_density(covariance):
     model = fitted(blobs(), covariance=covariance)
@@ -200,6 +209,16 @@ def test_labels_of_components_classify():
     fit(model, Given(spec, x, y), 3)
     assert torch.equal(model.classify(x).argmax(1), y)
     torch.testing.assert_close(model.classify(x).sum(1), torch.ones(80))
+
+
+def test_a_row_between_two_components_has_the_labels_of_both():
+    model = gmm(DataSpec((1,), num_classes=2), components=2, covariance="spherical")
+    model.mu.data.copy_(torch.tensor([[-1.0], [1.0]]))
+    model.pi.data.copy_(torch.tensor([0.6, 0.4]))
+    model.label_counts.copy_(torch.tensor([[8.0, 0.0], [1.0, 3.0]]))
+    x = torch.zeros(1, 1).double()  # as far from each: responsibilities are the weights
+    shares = 0.6 * torch.tensor([9 / 10, 1 / 10]) + 0.4 * torch.tensor([2 / 6, 4 / 6])
+    torch.testing.assert_close(model.classify(x), shares[None].double())
 
 
 def test_bound_on_images_is_below_the_exact_mass():

@@ -13,7 +13,7 @@ import zoo.baseline.kde as module
 from tests.support import Given, fit
 from zoo.baseline.kde import KDE
 from zoo.check.likelihoods import assert_rows_do_not_talk, total_density
-from zoo.core import DataSpec, checkpoint
+from zoo.core import Batch, DataSpec, checkpoint
 from zoo.data.digits import Digits
 from zoo.data.toy2d import Toy2D
 
@@ -178,6 +178,30 @@ def test_classes_share_the_density():
     x = cloud(40)[30:]
     per_class = [kde(model.points[model.point_labels == c]).log_prob(x) for c in (0, 1)]
     torch.testing.assert_close(model.classify(x), torch.stack(per_class, 1).softmax(1))
+
+
+def test_every_point_keeps_its_own_label_however_points_are_ordered():
+    x = torch.arange(60.0)[:, None] * 10  # so far apart that each has a kernel of its own
+    y = torch.arange(60) % 7
+    spec = DataSpec((1,), num_classes=7)
+    for kept in (60, 20):
+        model = KDE(spec, max_points=kept).double()
+        model.start(x.double(), y)
+        model.h.data.fill_(0.5)
+        assert len(model.points) == kept
+        at = (model.points[:, 0] / 10).long()
+        assert torch.equal(model.classify(model.points).argmax(1), y[at])
+
+
+def test_what_is_logged_is_the_distance_to_the_nearest_point_and_the_share_of_right_classes():
+    x = torch.tensor([[0.0], [10.0], [20.0]]).double()
+    model = KDE(DataSpec((1,), num_classes=3)).double()
+    model.points, model.point_labels = x, torch.tensor([0, 1, 2])
+    model.h.data.fill_(0.5)
+    said = model.evaluate(Batch({"x": x + 1, "y": torch.tensor([0, 1, 1])}))
+    assert said["nearest"].tolist() == [1.0, 1.0, 1.0]
+    assert said["accuracy"].tolist() == [1.0, 1.0, 0.0]
+    assert said["bandwidth"].tolist() == [0.5] * 3
 
 
 def test_in_64_dimensions_it_loses_to_one_gaussian():

@@ -99,6 +99,37 @@ def test_seeds_are_far_apart():
     assert sum(both) > 190
 
 
+def test_the_best_of_the_seedings_is_kept_and_each_is_another(monkeypatch):
+    corners = torch.tensor([[0.0, 0], [0, 1], [10, 0], [10, 1]]).double()
+    tried = [corners[[0, 2]], torch.tensor([[5.0, 0], [5, 1]]).double()]  # the second gets stuck
+    for seedings in (tried, tried[::-1]):
+        model = kmeans(clusters=2, restarts=2)
+        monkeypatch.setattr(model, "seeds", lambda rows, restart, s=seedings: s[restart])
+        model.start(corners)
+        assert sorted(model.centroids[:, 0].tolist()) == [0, 10]
+    _, rows, _ = digits()
+    model = kmeans(DataSpec((64,)))
+    assert not torch.equal(model.seeds(rows, 0), model.seeds(rows, 1))
+
+
+def test_codes_are_distances_and_inertia_is_told_beside_the_datas_variance():
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)).double() + 100
+    model = kmeans(clusters=3)
+    model.start(x)
+    terms = model.iterate(x)
+    assert terms["inertia_ratio"] == pytest.approx(terms["inertia"] / x.numpy().var(0).sum())
+    torch.testing.assert_close(model.encode(x), torch.cdist(x, model.centroids.detach()))
+    told = model.evaluate(Batch({"x": x}))
+    assert told["inertia_ratio"].mean().item() == pytest.approx(terms["inertia_ratio"].item())
+
+
+def test_samples_without_spread_are_the_centroids():
+    model = kmeans(clusters=2, spread=False)
+    model.variance.fill_(1.0)
+    x = model.sample(50, generator=torch.Generator().manual_seed(0))
+    assert {tuple(row) for row in x.tolist()} == {tuple(c) for c in model.centroids.tolist()}
+
+
 def test_an_empty_cluster_moves_to_the_farthest_point_and_is_counted():
     x = torch.tensor([[0.0, 0], [1, 0], [2, 0], [30, 0]]).double()
     model = kmeans(clusters=2)

@@ -91,6 +91,34 @@ def test_projection_error_is_the_sum_of_the_discarded_eigenvalues():
     )
 
 
+def test_one_step_of_em_is_an_expectation_over_codes_and_two_regressions():
+    x = data().numpy()
+    model = pca(algorithm="em")
+    w, sigma2 = model.W.detach().numpy(), model.sigma2.item()
+    r = x - x.mean(0)
+    cov = sigma2 * np.linalg.inv(w.T @ w + sigma2 * np.eye(2))  # of z given x
+    z = r @ w @ cov / sigma2
+    zz = z[:, :, None] * z[:, None] + cov
+    new = (r.T @ z) @ np.linalg.inv(zz.sum(0))
+    error = (r**2).sum(1) - 2 * (z * (r @ new)).sum(1) + np.einsum("nij,ij->n", zz, new.T @ new)
+    terms = model.iterate(torch.from_numpy(x))
+    np.testing.assert_allclose(model.W.detach().numpy(), new, rtol=1e-9)
+    assert model.sigma2.item() == pytest.approx(error.mean() / 6, rel=1e-9)
+    assert terms["sigma2"].item() == pytest.approx(error.mean() / 6, rel=1e-9)
+
+
+def test_the_explained_variance_is_scikit_learns_less_the_noise_of_every_dimension():
+    from sklearn import decomposition
+
+    x = data()
+    reference = decomposition.PCA(2).fit(x.numpy())
+    said = pca().iterate(x)["explained_variance_ratio"].item()
+    values = np.linalg.eigvalsh(np.cov(x.numpy().T, bias=True))
+    noise = values[:4].mean()
+    assert said == pytest.approx((values[4:] - noise).sum() / values.sum(), rel=1e-9)
+    assert said < reference.explained_variance_ratio_.sum() < said + 6 * noise / values.sum()
+
+
 def test_em_never_loses_likelihood_and_reaches_the_closed_form_up_to_rotation():
     x = data()
     model = pca(algorithm="em")

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback
 
 from callbacks import Checkpoints
-from callbacks.best import Best, direction
+from callbacks.best import Best
 from tests.support import Given, fit, in_a_process
 from zoo.core import DataSpec
 from zoo.core.module import NonFiniteLoss
@@ -121,7 +121,7 @@ def test_bad_options_are_refused(bad):
         *((name, "min") for name in ("nll_nats", "bits_per_dim", "fid", "fid_digitsnet", "kid")),
         *((name, "min") for name in ("kid_pixels", "am_digitsnet", "loss")),
         *((name, "max") for name in ("elbo", "parzen_nats", "modes", "hq", "hq_strict", "is")),
-        *((name, "max") for name in ("is_pixels", "precision_pixels", "recall", "density")),
+        *((name, "max") for name in ("is_pixels", "precision_pixels", "recall")),
         *((name, "max") for name in ("coverage_x", "cond_acc_digitsnet", "classes_pixels")),
     ],
 )
@@ -130,6 +130,12 @@ def test_a_monitored_metric_has_its_own_direction(metric, better):
     best = Best(metric)
     for value, wins in ((2.0, True), (1.0, better == "min"), (3.0, better == "max")):
         assert best.beaten({metric: value}) == wins
+
+
+def test_a_metric_whose_best_is_a_number_is_best_when_it_is_nearest_to_it():
+    best = Best("val/density_x")  # 1 for samples like the data
+    found = [best.beaten({"val/density_x": v}) for v in (3.0, 0.5, 1.5, 1.2, 0.9, 2.0)]
+    assert found == [True, True, False, True, True, False] and best.score == 0.9
 
 
 def test_an_explicit_elbo_is_best_when_it_is_highest(tmp_path):
@@ -141,7 +147,6 @@ def test_an_explicit_elbo_is_best_when_it_is_highest(tmp_path):
 
 
 def test_a_metric_without_a_known_direction_asks_for_one():
-    assert direction("val/kl") == ""
     with pytest.raises(ValueError, match=r"val/kl .*--checkpoints.mode=min"):
         Checkpoints(monitor="val/kl")
     assert Checkpoints(monitor="val/kl", mode="min").best.beaten({"val/kl": 1.0})

@@ -110,6 +110,13 @@ def test_codes_are_drawn_encoded_and_decoded_without_a_trace(model):
     assert same(before, state(model))
 
 
+def test_drawn_codes_differ_and_the_first_ones_do_not_hang_on_how_many_are_drawn():
+    codes = Codes(DCGAN(SPEC, width=8))
+    many = codes.draw(40, seed=3)
+    assert len(many.unique(dim=0)) == 40 and torch.equal(codes.draw(5, seed=3), many[:5])
+    assert not torch.equal(codes.draw(5, seed=4), many[:5])
+
+
 def test_codes_of_a_uniform_prior_are_known_to_be_uniform():
     assert Codes(BEGAN(SPEC, width=8)).uniform
     assert (

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from tests.support import Given, fit
@@ -36,6 +37,28 @@ class Linear(nn.Module):
 
     def forward(self, t, h, dh=None):
         return h @ self.a.T, None if dh is None else dh @ self.a.T
+
+
+class Scaling(nn.Module):
+    """f = c h."""
+
+    def __init__(self, c: float) -> None:
+        super().__init__()
+        self.c = nn.Parameter(torch.tensor(c).double())
+
+    def forward(self, t, h, dh=None):
+        return self.c * h, None if dh is None else self.c * dh
+
+
+class Still(nn.Module):
+    """f = v, whatever h."""
+
+    def __init__(self, v: float) -> None:
+        super().__init__()
+        self.v = nn.Parameter(torch.tensor(v).double())
+
+    def forward(self, t, h, dh=None):
+        return self.v.expand_as(h), None if dh is None else 0 * dh
 
 
 @pytest.mark.parametrize("options", [{}, {"solver": "dopri5"}, {"adjoint": True}], ids=str)
@@ -189,6 +212,68 @@ def test_regularisers_are_the_integrals_they_say_and_no_part_of_the_likelihood()
     torch.testing.assert_close(
         terms["loss"], terms["nll_nats"] + 0.1 * terms["kinetic"] + 0.2 * terms["jacobian"]
     )
+
+
+def test_regularisers_of_images_are_per_dimension():
+    model = ffjord(IMAGE, kinetic=0.1, jacobian=0.2, exact=16)
+    x = torch.full((1, 1, 4, 4), 8.0).double().expand(3, -1, -1, -1)
+    model.flows[0] = Scaling(c := 0.3)
+    terms = model.loss(Batch({"x": x}))
+    # f = c h: |f|² of h(t) = h(0) exp(c t), and the Jacobian's squares are 16 c²
+    assert terms["jacobian"].item() == pytest.approx(c**2, rel=1e-4)
+    assert terms["loss"].item() == pytest.approx(
+        (terms["bits_per_dim"] + 0.1 * terms["kinetic"] + 0.2 * terms["jacobian"]).item()
+    )
+    constant = ffjord(IMAGE, kinetic=0.1, exact=16)
+    constant.flows[0] = Still(2.0)
+    assert constant.loss(Batch({"x": x}))["kinetic"].item() == pytest.approx(4.0, rel=1e-4)
+
+
+def test_the_bound_is_the_mean_over_its_draws_and_training_takes_the_steps_that_are_asked():
+    model, x = ffjord(IMAGE, scale=0.1, draws=3, steps=3), torch.full((2, 1, 4, 4), 5.0).double()
+    u = torch.rand(2, 3, 16, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    each = [model.bound(x, u[:, s].view_as(x)) for s in range(3)]
+    said = model.log_prob(x, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(said, torch.stack(each).mean(0))
+    asked = [
+        int(ffjord(steps=n).train().loss(Batch({"x": torch.zeros(2, 2).double()}))["nfe"])
+        for n in (2, 5)
+    ]
+    assert asked == [8, 20]  # four evaluations a step of rk4
+
+
+def test_gaussian_directions_are_the_quantiles_of_the_normal_distribution():
+    u = torch.linspace(0.01, 0.99, 99).double()
+    expected = torch.as_tensor(stats.norm.ppf(u.numpy()))
+    torch.testing.assert_close(ffjord(noise="gaussian").directions(u), expected)
+    assert set(ffjord().directions(u).tolist()) == {-1.0, 1.0}
+
+
+def test_the_tolerance_decides_how_often_the_field_is_asked():
+    x, asked = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)).double(), []
+    for tol in (1e-2, 1e-5, 1e-8):
+        model = ffjord(scale=1.0, solver="dopri5", tol=tol).train()
+        asked.append(int(model.loss(Batch({"x": x}))["nfe"]))
+    assert asked[0] < asked[1] < asked[2]
+
+
+def test_the_rate_grows_from_its_first_part():
+    made = ffjord(lr=0.1, warmup=4).configure_optimizers()
+    rates = []
+    for _ in range(6):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_the_logged_error_of_the_inverse_is_the_largest_of_a_row():
+    model = ffjord(scale=1.5, steps=1)
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)).double()
+    said = model.evaluate(Batch({"x": x}))["inverse_error"]
+    back = model.inverse_flow(model.forward_flow(x)[0])[0]
+    torch.testing.assert_close(said, (back - x).abs().max(1).values)
+    assert (said > 1e-6).all()
 
 
 def test_bits_are_those_of_the_parts_and_the_logit():

@@ -277,6 +277,11 @@ def test_classifier_loss_is_added_in_bits_and_is_no_part_of_the_likelihood():
     torch.testing.assert_close(terms["loss"], terms["bits_per_dim"] + 0.5 * terms["cross_entropy"])
     logits = model.class_logits(model.forward_flow(x / 17)[0])
     assert logits.shape == (4, 3)
+    for p in model.classifier.parameters():
+        p.data.zero_()  # which gives each of three classes one third
+    assert model.loss(Batch({"x": x, "y": y}))["cross_entropy"].item() == pytest.approx(
+        math.log2(3)
+    )
     with pytest.raises(ValueError, match="classifier_weight > 0"):
         glow().class_logits(torch.zeros(1, 16))
 
@@ -301,6 +306,8 @@ def test_warm_up_grows_the_learning_rate_linearly():
     model = Glow(PLAIN, width=8, optimiser="adamax", lr=0.1, warmup=4)
     trainer = fit(model, Given(PLAIN, images(16).float()), 2)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.075)
+    assert type(trainer.optimizers[0]) is torch.optim.Adamax
+    assert type(Glow(PLAIN, width=8).configure_optimizers()) is torch.optim.Adam
 
 
 @pytest.mark.parametrize("options", [*VARIANTS, {"classifier_weight": 0.01}], ids=str)

@@ -231,6 +231,16 @@ def test_images_are_dequantised_and_come_back():
     assert torch.equal(model.reconstruct(x), x) and model.likelihood_kind == "dequantised_bound"
 
 
+def test_the_start_whitens_what_training_sees_the_noise_of_dequantisation_included():
+    spec, g = DataSpec((1, 1, 2), 2), torch.Generator().manual_seed(0)
+    x = (torch.rand(40_000, 1, 1, 2, generator=g) < 0.3).double()
+    model = ICA(spec).double()
+    model.initialise_from(Batch({"x": x}))
+    z = model.forward_flow((x + torch.rand(x.shape, generator=g)) / 2)[0]
+    torch.testing.assert_close(torch.cov(z.T), torch.eye(2).double(), rtol=0, atol=0.03)
+    torch.testing.assert_close(z.mean(0), torch.zeros(2).double(), rtol=0, atol=0.03)
+
+
 def test_rows_do_not_talk():
     assert_rows_do_not_talk(ica(layers=2).log_prob, torch.randn(6, 5).double())
 

@@ -152,6 +152,21 @@ def test_completion_keeps_what_is_known_and_climbs_to_the_mode():
     assert torch.equal(out, again)
 
 
+def test_completion_adds_gaussian_noise_of_falling_size_to_the_ascent():
+    spec = DataSpec((2,))
+    model = NICE(spec, hidden=4, inpaint_steps=100, inpaint_step=1.0).double()
+    model.s.data.fill_(-20.0)  # so flat that there is nothing to climb
+    x, known = torch.zeros(20_000, 2).double(), torch.tensor([True, False])
+    out = model.inpaint(x, known, generator=torch.Generator().manual_seed(0))
+    steps = sum((10 / (100 + i)) ** 2 for i in range(100))  # .51, and as many of equal size 1
+    assert out[:, 1].var().item() == pytest.approx(1 + steps, rel=0.04)
+
+
+def test_adam_has_the_decays_that_are_asked_for():
+    group = nice(beta2=0.9, eps=1e-4, lr=0.1).configure_optimizers().param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"]) == (0.1, (0.9, 0.9), 1e-4)
+
+
 def test_completion_raises_the_likelihood_of_a_nonlinear_model():
     model = nice(scale=0.3)
     model.s.data.fill_(2.0)

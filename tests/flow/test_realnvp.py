@@ -102,6 +102,26 @@ def test_every_level_returns_through_the_logit():
     assert torch.isfinite(model.log_prob(x)).all()
 
 
+def test_another_alpha_is_used_both_ways():
+    model = realnvp(alpha=0.2)
+    y = torch.rand(3, 1, 4, 4).double()
+    p = 0.2 + 0.6 * y
+    torch.testing.assert_close(model.preprocess(y)[0], torch.logit(p))
+    torch.testing.assert_close(model.postprocess(torch.logit(p)), y)
+
+
+def test_couplings_take_turns_and_each_is_followed_by_its_normalisation():
+    model = realnvp(DataSpec((1, 8, 8), 17), scales=3, batch_norm=True)
+    for number, scale in enumerate(model.scales):
+        steps = [s for s in scale if isinstance(s, Coupling | FlowBatchNorm)]
+        assert [type(s) for s in steps] == [Coupling, FlowBatchNorm] * (len(steps) // 2)
+        masks = [s.mask for s in steps[::2]]
+        groups = [masks] if number == 2 else [masks[:3], masks[3:]]  # the second after the squeeze
+        for group in groups:
+            for a, b in zip(group[:-1], group[1:], strict=True):
+                assert torch.equal(a + b, torch.ones_like(a))
+
+
 def test_identity_flow_has_the_density_of_a_logit_normal():
     model = RealNVP(SPEC, width=4).double()
     y = torch.rand(3, 1, 4, 4).double() * 0.98 + 0.01

@@ -224,6 +224,28 @@ def test_discriminator_sees_samples_not_probabilities():
         )
 
 
+def test_discriminator_is_shown_as_many_draws_of_each_code_as_it_asks_for():
+    class Echo(nn.Module):
+        """Logits that tell codes apart: bits that are 1 in half of the draws, or nearly always."""
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return torch.where(z[:, :1] > 0, 30.0, 0.0).expand(-1, 3)
+
+    model = three_bits(samples_d=400, latent=1)
+    model.g = Echo()
+    codes = model.codes(6)
+    model.codes = lambda n: codes
+    made = model.made(6).view(6, 400, 3)
+    sure = codes[:, 0] > 0
+    assert 0 < sure.sum() < 6 and (made[sure] == 1).all()
+    assert ((made[~sure] > 0).float().mean(1) - 0.5).abs().max() < 0.12  # 4.8 deviations
+    seen = []
+    model.d.net.register_forward_pre_hook(lambda m, given: seen.append(len(given[0])))
+    model.discriminator_loss(Batch({"x": WORLD[:6]}))
+    assert sorted(seen) == [6, 2400]
+    assert len(three_bits().made(6)) == 6
+
+
 def test_one_hot_channels_are_the_levels():
     model, x = BSGAN(DataSpec((3, 2, 4), 5), mode="multinomial"), torch.randint(0, 5, (6, 3, 2, 4))
     shown = model.scaled(x.float())
@@ -301,6 +323,7 @@ def test_paper_networks_are_the_papers():
             {"mode": "continuous", "g_loss": "reinforce"},
             r"g_loss .* mode=continuous, got 'reinforce'",
         ),
+        ({"mode": "continuous", "samples_d": 3}, "samples_d=3 with mode=continuous"),
         ({"optimiser": "sgd"}, "sgd"),
     ],
 )

@@ -235,3 +235,8 @@ def test_the_optimisers_and_the_norm_are_those_that_are_asked_for():
     assert sum(isinstance(m, nn.GroupNorm) for m in model.d.net.modules()) == 1
     assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
     assert model.schedulers(made) == {}
+
+
+def test_a_decay_of_nought_may_be_written_as_a_whole_number():
+    for optimiser in WGANGP(DataSpec((1, 8, 8)), beta1=0).optimisers().values():
+        assert optimiser.defaults["betas"] == (0.0, 0.9)

@@ -279,6 +279,58 @@ def test_particles_move_only_in_the_joint_phase_and_come_back_from_a_checkpoint(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_negative_phase_is_k_steps_of_the_chains_transition_matrix(k):
+    model = dbm(1.5, DataSpec((1, 1, 2), 2), hidden1=2, hidden2=1, particles=40_000, k=k)
+    weight, visible, hidden = model.machine()
+    s, h = (all_states(0, 2**n, n, weight) for n in (3, 2))
+    up, down = torch.sigmoid(hidden + s @ weight), torch.sigmoid(visible + h @ weight.T)
+
+    def pairs(p, states):
+        return (p[:, None] * states + (1 - p[:, None]) * (1 - states)).prod(2)
+
+    step = pairs(up, h) @ pairs(down, s)
+    powers = {n: torch.linalg.matrix_power(step, n) for n in (1, 3)}
+    start = (powers[1] - powers[3]).abs().amax(1).argmax()  # where the number of steps is seen best
+    model.particles.copy_(s[start].expand(40_000, -1))
+    model.noise = Noise(1, "test", dtype=torch.float64)
+    drawn = model._negative()
+    shares = (drawn[:, None] == s).all(2).double().mean(0)
+    assert (shares - powers[k][start]).abs().max() < 0.012
+    assert (shares - powers[4 - k][start]).abs().max() > 0.03
+
+
+def test_upper_pretraining_sees_draws_of_the_lower_layer():
+    model = dbm(pretrain_steps=5)
+    model.updates.fill_(5)
+    v = X.flatten(1)[9:10].expand(60_000, -1)
+    model.noise = Noise(1, "test", dtype=torch.float64)
+    model.loss(Batch({"x": v.view(-1, 1, 2, 3)}))["loss"].backward()
+    with torch.no_grad():  # exact, over all 16 states of h1, 8 of h2, 16 of h1 again
+        h1, h2 = all_states(0, 16, 4, v), all_states(0, 8, 3, v)
+
+        def mass(p, states):
+            return (p[:, None] * states + (1 - p[:, None]) * (1 - states)).prod(2)
+
+        first = mass(model.bottom_up(v[:1]), h1)[0]
+        up = torch.sigmoid(model.c2 + h1 @ model.W2)
+        again = first @ mass(up, h2) @ mass(model.top_down(h2), h1)
+        plus, minus = ((p[:, None] * h1).T @ up for p in (first, again))
+    torch.testing.assert_close(-model.W2.grad, plus - minus, rtol=0, atol=0.012)
+
+
+def test_the_residual_is_the_largest_change_that_one_more_sweep_would_make():
+    for seed in range(3):
+        model = dbm(evaluation_sweeps=1)
+        model.c1.data.add_(seed - 1)
+        said = model.evaluate(Batch({"x": X}))["mean_field_residual"]
+        v = X.flatten(1)
+        change = model.mean_field(v, 2)[0] - model.mean_field(v, 1)[0]
+        torch.testing.assert_close(said, change.abs().max(1).values)
+        assert (change.max(1).values < said).any()  # some of the changes are downwards
+
+
+@torch.no_grad()
 def test_long_chains_have_the_exact_marginals():
     model = dbm(gibbs_steps=200)
     p = model.exact_log_prob(X).exp()

@@ -243,6 +243,40 @@ def test_rate_falls_by_a_factor_or_in_a_line():
         assert rates == pytest.approx(expected)
 
 
+def test_the_parzen_score_is_a_mixture_of_gaussians_on_the_scored_states():
+    from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+    model, x = gsn(score_samples=40, score_chains=5, burn_in=2, parzen_sigma=0.35), binary(6)
+    windows = Independent(Normal(model.states(), torch.tensor(0.35).double()), 1)
+    mixture = MixtureSameFamily(Categorical(torch.ones(40).double()), windows)
+    said = model.evaluate(Batch({"x": x.view(-1, 1, 3, 3)}))["parzen_nats"]
+    torch.testing.assert_close(said, mixture.log_prob(x))
+
+
+def test_what_is_logged_of_walkback_is_nats_an_image():
+    model, x = gsn(steps=2, corruption=0.0), binary(20)
+    terms = model.loss(Batch({"x": x.view(-1, 1, 3, 3)}))
+    model.noise = Noise(1, "test", dtype=torch.float64)
+    walked = torch.stack([torch.sigmoid(a) for a in model.walk(x, model.noise)])
+    each = -torch.where(x > 0, walked, 1 - walked).log().sum(2).mean(1)
+    said = torch.stack([terms["walkback_bce_1"], terms["walkback_bce_2"]])
+    torch.testing.assert_close(said, each)
+    torch.testing.assert_close(terms["walkback_bce"], each.mean())
+
+
+def test_sgd_has_its_momentum():
+    made = gsn(optimiser="sgd", momentum=0.3).configure_optimizers()["optimizer"]
+    assert type(made) is torch.optim.SGD and made.param_groups[0]["momentum"] == 0.3
+    assert type(gsn().configure_optimizers()["optimizer"]) is torch.optim.Adam
+
+
+def test_scores_rest_on_chains_that_have_burnt_in():
+    model = gsn(score_samples=6, score_chains=3, burn_in=4, corruption=0.0)
+    read = watched(model)
+    model.states()
+    assert len(read) == 4 + 2  # two states of each of three chains
+
+
 def test_fewer_steps_than_layers_are_refused():
     with pytest.raises(ValueError, match=r"steps is at least layers.*steps=2, layers=3"):
         GSN(SPEC, layers=3, steps=2)

@@ -204,6 +204,69 @@ def test_persistent_chains_start_where_they_stopped_and_cd_starts_at_the_data():
     assert torch.equal(stuck._negative(x), x)
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_negative_phase_is_k_steps_of_the_chains_transition_matrix(k):
+    model = rbm(SMALL, hidden=3, scale=1.5, algorithm="cd", k=k)
+    v, h = every_image(SMALL).double().flatten(1), every_image(DataSpec((3,), 2)).double()
+    up = torch.sigmoid(model.c + v @ model.W)  # P(h_j = 1 | v)
+    down = torch.sigmoid(model.b + h @ model.W.T)
+
+    def all_pairs(p, states):
+        return (p[:, None] * states + (1 - p[:, None]) * (1 - states)).prod(2)
+
+    step = all_pairs(up, h) @ all_pairs(down, v)
+    exact = torch.linalg.matrix_power(step, k)[5]
+    drawn = model._negative(v[5:6].expand(40_000, -1))
+    index = (drawn @ torch.tensor([8.0, 4, 2, 1]).double()).long()
+    order = (v @ torch.tensor([8.0, 4, 2, 1]).double()).long()
+    shares = torch.bincount(index, minlength=16)[order] / 40_000
+    assert (shares - exact).abs().max() < 0.012
+    assert (shares - torch.linalg.matrix_power(step, 4 - k)[5]).abs().max() > 0.03
+
+
+def test_what_is_logged_beside_the_likelihood_is_the_sum_over_pixels():
+    model, x = rbm(SMALL, hidden=3), every_image(SMALL)[[6]].double()
+    v = x.flatten(1)
+    mean = torch.sigmoid(model.b + torch.sigmoid(model.c + v @ model.W) @ model.W.T)
+    many = model.evaluate(Batch({"x": x.expand(4000, 1, 2, 2)}), torch.Generator().manual_seed(0))
+    error = -(v * mean.log() + (1 - v) * (1 - mean).log()).sum()
+    assert many["recon_bce"][0].item() == pytest.approx(error.item())
+    log_p = model.log_prob(x)
+    pseudo = 0.0  # -Σ log P(v_i | the others)
+    for i in range(4):
+        other = v.clone()
+        other[0, i] = 1 - other[0, i]
+        pair = torch.cat([log_p, model.log_prob(other.view(1, 1, 2, 2))])
+        pseudo -= (log_p - pair.logsumexp(0)).item()
+    assert many["pseudo_nll"].mean().item() == pytest.approx(pseudo, rel=0.05)
+
+
+def test_momentum_and_the_upper_estimate_are_the_ones_that_are_named():
+    model = rbm(momentum=0.7, hidden=3)
+    assert [g["momentum"] for g in model.configure_optimizers()["optimizer"].param_groups] == [
+        0.7,
+        0.7,
+    ]
+    big = rbm(DataSpec((1, 5, 5), 2), hidden=30, scale=0.3, temperatures=50, chains=20)
+    x = torch.zeros(2, 1, 5, 5).double()
+    said = big.evaluate(Batch({"x": x}))
+    upper = big.free_energy(x.flatten(1)) + said["log_z_upper"]
+    torch.testing.assert_close(said["nll_upper_nats"], upper)
+    assert (said["log_z_upper"] != said["log_z"]).all()
+
+
+def test_real_samples_have_the_variance_of_the_density():
+    model = rbm(DataSpec((2,)), hidden=2, scale=0.5, gibbs_steps=60)
+    x = model.sample(20_000, generator=torch.Generator().manual_seed(0))
+    axis = torch.linspace(-8, 8, 161).double()
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
+    p = model.log_prob(grid).exp()
+    p = p / p.sum()
+    mean = p @ grid
+    torch.testing.assert_close(x.mean(0), mean, rtol=0, atol=0.05)
+    torch.testing.assert_close(x.var(0), p @ (grid - mean).square(), rtol=0.05, atol=0)
+
+
 def test_negative_samples_carry_no_gradient_whatever_the_units():
     for spec in (SPEC, DataSpec((2,))):
         for algorithm in ("cd", "pcd"):

@@ -15,7 +15,8 @@ from zoo.metrics import FrechetDistance, Inception
 from zoo.metrics.inception_score import inception_score
 from zoo.metrics.kid import squared_mmd
 
-N = 32
+pytestmark = pytest.mark.xdist_group("inception")  # one worker measures, for all
+N = 16
 SPEC = DataSpec((3, 24, 24), 256)
 
 

@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.page.support import made_run, picture
 from zoo import page
+from zoo.metrics.meanings import Meaning
 from zoo.page.__main__ import main
 from zoo.page.curves import POINTS, charts
 from zoo.page.pictures import FRAMES
@@ -181,7 +182,7 @@ def test_curves_run_through_their_points_and_mark_the_best_and_the_last(run):
     assert [(m[0], m[3]) for m in fid.marks] == [("best", "1"), ("last", "5.5")]
     assert (fid.marks[0][1], fid.marks[0][2]) == places[2]
     recall = found["val/recall_pixels"]
-    assert [m[0] for m in recall.marks] == ["last"] and recall.aim == "higher is better"
+    assert [m[0] for m in recall.marks] == ["last"] and recall.meaning.aim == "higher is better"
 
 
 def test_long_curves_keep_their_ends_and_their_best(tmp_path):
@@ -198,8 +199,8 @@ def test_long_curves_keep_their_ends_and_their_best(tmp_path):
 
 def test_the_best_is_the_first_of_equals_in_the_right_direction():
     points = [(1, 3.0), (2, 1.0), (3, 1.0), (4, 5.0)]
-    assert best_of(points, "lower") == (2, 1.0) and best_of(points, "higher") == (4, 5.0)
-    assert best_of(points, 2.9) == (1, 3.0) and best_of(points, None) is None
+    for better, best in (("lower", (2, 1.0)), ("higher", (4, 5.0)), (2.9, (1, 3.0)), (None, None)):
+        assert best_of(points, Meaning("", "", better)) == best
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_scores_are_explained_beside_the_default(run, monkeypatch):
     (fid,), (recall,) = groups.values()
     line = fid.lines[0]
     assert (line.key, line.last, line.best, line.step) == ("val/fid_pixels", "5.5", "1", "300")
-    assert (line.usual, line.verdict) == ("10", "better") and fid.aim == "lower is better"
+    assert (line.usual, line.verdict) == ("10", "better") and fid.meaning.aim == "lower is better"
     assert recall.lines[0].best == "" and recall.lines[0].usual == ""  # the last is the best
     text = read(run).text
     assert "how far the features of samples are from those of the data" in text.lower()

@@ -151,3 +151,26 @@ def test_beta_halves_the_exact_total_correlation():
         fit(model, Given(model.spec, x, batch_size=64), 1000)
         found[beta] = model.aggregate(x)[1].mean()
     assert found[6.0] < 0.5 * found[1.0]
+
+
+def test_each_part_has_its_own_weight_and_the_logged_bound_none():
+    x, found = likelihoods.every_image(SPEC)[:16], {}
+    for name in ("alpha", "beta", "gamma"):
+        for weight in (1.0, 5.0):
+            model = beta_tcvae(**{"alpha": 1.0, "beta": 1.0, "gamma": 1.0, name: weight})
+            model.noise = Noise(3, "test", dtype=torch.float64)
+            found[weight] = model.loss(Batch({"x": x}))
+        part = found[1.0][{"alpha": "mi", "beta": "tc", "gamma": "dwkl"}[name]]
+        torch.testing.assert_close(found[5.0]["loss"] - found[1.0]["loss"], 4 * part)
+        torch.testing.assert_close(found[5.0]["nelbo"], found[1.0]["loss"])
+
+
+def test_a_process_has_every_second_row_of_the_minibatch():
+    model = beta_tcvae()
+    mu, log_var, z = torch.randn(3, 8, 3, dtype=torch.float64)
+    whole = model.split(z, (mu, log_var), (mu, log_var))
+    for rank in range(2):
+        own = slice(rank, None, 2)
+        mine = model.split(z[own], (mu[own], log_var[own]), (mu, log_var), rank, 2)
+        for a, b in zip(mine, whole, strict=True):
+            torch.testing.assert_close(a, b[own])

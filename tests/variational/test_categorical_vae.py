@@ -13,6 +13,7 @@ from zoo.check import likelihoods
 from zoo.core import Batch, DataSpec
 from zoo.core.likelihood import RowNoise
 from zoo.core.noise import Noise
+from zoo.nn.prior import Draw
 from zoo.variational.categorical_vae import (
     CategoricalVAE,
     gumbel,
@@ -221,3 +222,18 @@ def test_rows_do_not_talk():
     model, x = vae(), likelihoods.every_image(SPEC)
     likelihoods.assert_rows_do_not_talk(model.elbo, x)
     likelihoods.assert_rows_do_not_talk(model.importance_bound, x)
+
+
+def test_the_logged_bound_has_the_cost_of_both_kinds_of_codes():
+    model = vae(continuous=2)
+    model.noise = Noise(0, "test", dtype=torch.float64)
+    terms = model.loss(Batch({"x": likelihoods.every_image(SPEC)[:8]}))
+    torch.testing.assert_close(terms["relaxed_nelbo"], terms["kl"] - terms["recon"])
+
+
+def test_drawn_codes_are_uniform_over_the_values():
+    model = vae()
+    codes = model.draw_codes(3000, Draw(torch.Generator().manual_seed(0), dtype=torch.float64))
+    assert (codes.unflatten(1, (model.variables, model.classes)).sum(2) == 1).all()
+    share = 1 / model.classes
+    assert (codes.mean(0) - share).abs().max() < 5 * (share * (1 - share) / 3000) ** 0.5

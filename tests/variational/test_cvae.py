@@ -278,3 +278,28 @@ def test_the_code_explains_more_of_the_hidden_pixels_than_the_guess():
     batch = data.examples(split="val")
     terms = model.evaluate(batch)
     assert -model.elbo(batch["x"]).mean() < 0.92 * terms["baseline_nll"].mean()
+
+
+def test_the_priors_estimate_of_a_code_that_says_nothing_is_the_pixels_entropy():
+    """Whatever the number of draws: every draw gives the pixels the same."""
+    model = cvae(task="label", draws=7)
+    for p in model.parameters():
+        p.data.zero_()
+    x = torch.randint(2, (5, 1, 2, 2)).double()
+    told = model.evaluate(Batch({"x": x, "y": LABELS[:5]}))
+    want = torch.full((5,), 4 * math.log(2)).double()
+    for name in ("mc_nll", "iw_nll", "baseline_nll"):
+        torch.testing.assert_close(told[name], want)
+
+
+def test_the_condition_is_the_label_that_is_told():
+    y = torch.tensor([2, 0, 1, 1])
+    model = cvae(task="label")
+    assert torch.equal(model.condition(None, y), torch.eye(3)[y].to(model.float_dtype))
+
+
+def test_accuracy_is_that_of_the_likeliest_label():
+    model, y = cvae(task="label"), torch.tensor([2, 0, 1, 1])
+    model.classify = lambda x: 2.0 * torch.eye(3)[torch.tensor([2, 0, 1, 0])]
+    told = model.evaluate(Batch({"x": torch.zeros(4, 1, 2, 2).double(), "y": y}))
+    assert told["bayes_accuracy"].tolist() == [1, 1, 1, 0]

@@ -185,3 +185,67 @@ def test_gamma_lowers_the_exact_total_correlation():
                 recon.get(gamma, 0) - model.evaluate(Batch({"x": x}))["recon"].mean().item()
             )
     assert tc[10.0] < 0.95 * tc[0.0] and recon[10.0] < 2 * recon[0.0]
+
+
+def plain(**options) -> FactorVAE:
+    """Codes are N(0, I) whatever x."""
+    torch.manual_seed(0)
+    model = FactorVAE(DataSpec((1, 2, 3), 2), **{"latent": 3, "width": 8, **options})
+    model.posterior = lambda x: (torch.zeros(len(x), 3), torch.zeros(len(x), 3))
+    return model
+
+
+def images(n: int) -> Batch:
+    return Batch({"x": torch.randint(2, (n, 1, 2, 3)).float()})
+
+
+def test_each_player_has_the_papers_adam_at_its_own_rate():
+    d, g = (plain(lr=1e-3, lr_d=2e-4).optimisers()[p].defaults for p in ("d", "g"))
+    assert (d["betas"], d["lr"]) == ((0.5, 0.9), 2e-4)
+    assert (g["betas"], g["lr"]) == ((0.9, 0.999), 1e-3)
+
+
+def test_a_discriminator_that_knows_nothing_pays_ln_2():
+    model = plain()
+    for p in model.d.parameters():
+        p.data.zero_()
+    assert model.discriminator_loss(images(8))["loss"].item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize(("joint", "product", "right"), [(1, -1, 1), (1, 1, 0.5), (-1, 1, 0)])
+def test_accuracy_counts_codes_above_nought_and_shuffled_ones_below(joint, product, right):
+    model = plain()
+    model.d.both = lambda real, made: (
+        torch.full((len(real[0]),), float(joint)),
+        torch.full((len(made[0]),), float(product)),
+    )
+    assert model.discriminator_loss(images(8))["accuracy"].item() == right
+
+
+def test_the_discriminator_is_shown_draws_and_shuffles_of_all_processes():
+    model, shown = plain(), []
+    both = model.d.both
+    model.d.both = lambda real, made: shown.append((real[0], made[0])) or both(real, made)
+    model.discriminator_loss(images(800))
+    for codes in shown[0]:
+        assert codes.shape == (400, 3) and (codes.std(0) - 1).abs().max() < 0.15
+    model.everyone = lambda rows: torch.cat([rows, rows + 50])
+    model.discriminator_loss(images(40))
+    assert len(shown[1][1]) == 40 and (shown[1][1] > 25).sum() == 20 * 3
+
+
+def test_the_bound_that_is_logged_knows_no_gamma_and_the_validated_correlation_is_of_draws():
+    logged = []
+    for gamma in (0.0, 50.0):
+        model = plain(gamma=gamma)
+        model.noise = Noise(3, "test")
+        logged.append(model.generator_loss(images(1) | {"x": torch.ones(6, 1, 2, 3)})["nelbo"])
+    assert torch.equal(*logged)
+
+    class Length(torch.nn.Module):
+        def forward(self, z):
+            return z.square().sum(1)
+
+    model.d.net = Length()
+    tc = model.evaluate(images(2000))["tc"].mean().item()
+    assert abs(tc - 3) < 0.25  # of chi² with 3 degrees of freedom, 4.5 deviations

@@ -257,3 +257,17 @@ def test_digits_fall_into_clusters_without_their_labels():
         p = model.eval().responsibilities(batch["x"])
     assert (p.mean(0) > 0.01).sum() >= 8  # 9 or 10 on three seeds
     assert normalized_mutual_info_score(batch["y"], p.argmax(1)) > 0.40  # .54 to .64 on three seeds
+
+
+def test_the_logged_bound_has_the_cost_of_both_codes():
+    model = gmvae("gmvae")
+    model.noise = Noise(0, "test", dtype=torch.float64)
+    terms = model.loss(Batch({"x": IMAGES[:8]}))
+    torch.testing.assert_close(terms["nelbo"], terms["kl"] - terms["recon"])
+
+
+def test_the_entropy_of_use_is_that_of_the_whole_minibatch():
+    model = gmvae()
+    model.log_joint = lambda z, w: 50 * torch.eye(4).double()
+    terms = model.loss(Batch({"x": IMAGES[:4]}))
+    assert terms["mix_entropy"].item() == pytest.approx(math.log(4))

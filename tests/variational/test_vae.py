@@ -338,3 +338,53 @@ def test_rows_do_not_talk():
     model, x = vae(), likelihoods.every_image(BINARY)[:9]
     likelihoods.assert_rows_do_not_talk(model.elbo, x)
     likelihoods.assert_rows_do_not_talk(model.importance_bound, x)
+
+
+def test_adagrads_sums_start_at_a_tenth():
+    """So that its first step is lr g / sqrt(0.1 + g²), not the whole rate for every weight."""
+    torch.manual_seed(0)
+    model = VAE(DataSpec((1, 3, 3), 2), latent=2, width=8, optimiser="adagrad", lr=0.02)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimiser = model.configure_optimizers()
+    for scale in (1.0, 3.0):
+        for p in model.parameters():
+            p.grad = torch.full_like(p, scale)
+        optimiser.step()
+    step = 0.02 * (1 / math.sqrt(1.1) + 3 / math.sqrt(10.1))
+    for p, start in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(start - p, torch.full_like(p, step), atol=1e-5, rtol=0)
+    assert isinstance(
+        VAE(DataSpec((1, 3, 3), 2), latent=2).configure_optimizers(), torch.optim.Adam
+    )
+
+
+def test_the_importance_weighted_loss_of_a_code_that_says_nothing_is_the_pixels_entropy():
+    """Whatever K: every weight is the same."""
+    model = vae(objective="iwae", k=5)
+    for p in model.parameters():
+        p.data.zero_()
+    terms = model.loss(Batch({"x": likelihoods.every_image(BINARY)[[3, 40]]}))
+    for name in ("loss", "iw_nll"):
+        assert terms[name].item() == pytest.approx(6 * math.log(2))
+    told = model.evaluate(Batch({"x": likelihoods.every_image(BINARY)[[3, 40]]}))
+    torch.testing.assert_close(told["iw_nll"], torch.full((2,), 6 * math.log(2)).double())
+
+
+def test_free_bits_are_of_the_mean_over_the_batch():
+    model = vae(free_bits=0.5)
+    each = torch.tensor([[0.0, 0.0], [1.2, 0.4]]).double()  # means 0.6 and 0.2
+    model.kl = lambda q: each
+    terms = model.loss(Batch({"x": likelihoods.every_image(BINARY)[:2]}))
+    assert (terms["loss"] + terms["recon"]).item() == pytest.approx(0.6 + 0.5)
+    assert terms["kl"].item() == pytest.approx(0.8)
+
+
+def test_samples_are_draws_and_mean_only_is_the_mean():
+    model = vae()
+    for p in model.decoder.parameters():
+        p.data.zero_()
+    last = [m for m in model.decoder if isinstance(m, nn.Linear)][-1]
+    last.bias.data.fill_(math.log(0.3 / 0.7))
+    drawn = model.sample(500, generator=torch.Generator().manual_seed(0))
+    assert abs(drawn.mean().item() - 0.3) < 0.035  # 4 deviations of 3,000 bits
+    assert (model.sample(5, mean_only=True) == 0).all()

@@ -110,6 +110,10 @@ class AdversarialModule(GenerativeModule):
         controllers.
         """
 
+    @property
+    def differentiates_twice(self) -> bool:
+        return self.loop.r1 > 0
+
     # -- what the loop does -----------------------------------------------------------------------
     def parameters_of(self, player: str) -> Iterator[nn.Parameter]:
         nets = self.players()[player]

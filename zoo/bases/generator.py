@@ -52,7 +52,8 @@ class GeneratorModule(AdversarialModule):
         super().__init__(spec, loop)
         self.latent = latent or (32 if spec.has(x=Image) else spec.dim)
         self.prior, self.k, self.unit = prior, k, unit
-        self.lr_d, self.lr_g, self.betas = lr_d, lr_g, betas
+        self.lr_d, self.lr_g = lr_d, lr_g
+        self.betas = (float(betas[0]), float(betas[1]))  # torch takes no mixture with integers
 
     # -- units and codes --------------------------------------------------------------------------
     def scaled(self, x: Tensor) -> Tensor:

@@ -70,14 +70,15 @@ def check_builds(subject: Subject) -> None:
     assert (own / f"{name}.paper.yaml").is_file(), f"no paper config {own / name}.paper.yaml"
     paper = Subject.of(name, "--preset", "paper")
     with torch.device("meta"):
-        model = registry.create(name, _paper_spec(paper), **paper.model_params)
+        model = registry.create(name, paper_spec(paper), **paper.model_params)
     assert sum(p.numel() for p in model.parameters()) > 0
 
 
-def _paper_spec(subject: Subject) -> Spec:
+def paper_spec(subject: Subject) -> Spec:
+    """The data's of a paper preset; of folders of one's own the shape that they are given."""
     needed = inspect.signature(found(subject.data_class)).parameters.values()
     missing = [p.name for p in needed if p.default is p.empty]
-    if missing:  # one's own files are not here: the shape they are given
+    if missing:
         size = subject.data_params.get("size", 32)
         return DataSpec((subject.data_params.get("channels", 3), size, size), 256)
     return subject.data().spec

@@ -6,8 +6,11 @@ import csv
 import tempfile
 from pathlib import Path
 
+from zoo.check import trivial
 from zoo.check.checks import check
 from zoo.check.subject import Subject
+
+Gates = tuple[tuple[str, str, float], ...]  # as in ``learns``
 
 # No pictures: they are no part of a gate, and leave no trace in what is.
 PLAIN = [f"--{name}.enabled=false" for name in ("memorisation", "latent_space")]
@@ -25,12 +28,33 @@ def check_learns(subject: Subject) -> None:
             options += ["--data", subject.data_class]
         options += ["--trainer.enable_progress_bar=false", *PLAIN]
         assert command.main(options) == 0, "the default run failed"
-        values = last_metrics(Path(scratch) / "run" / "metrics.csv")
-    for metric, sign, threshold in subject.entry.learns:
+        reached(Path(scratch) / "run", subject.entry.learns)
+
+
+def reached(run: Path, gates: Gates) -> None:
+    """Raise an ``AssertionError`` unless the last values of a run folder pass the gates."""
+    values = last_metrics(run / "metrics.csv")
+    for metric, sign, threshold in gates:
         assert metric in values, f"{metric} was not logged; there are {sorted(values)}"
         value = values[metric]
         good = value < threshold if sign == "<" else value > threshold
         assert good, f"{metric} is {value:.4g}, the gate is {sign} {threshold}"
+
+
+@check(
+    lambda cls, entry: bool(entry.learns) and entry.family not in ("baseline", "", "data"),
+    mark="slow",
+)
+def check_gates_refuse_trivial_rows(subject: Subject) -> None:
+    """Data that the model never saw pass its gates on samples; none of the samplers and densities
+    that know next to nothing passes all gates that speak of it. Baselines are such rows themselves.
+    """
+    rows, gates = trivial.rows(subject), subject.entry.learns
+    held_out = rows.pop("held_out")
+    assert trivial.passes(gates, held_out) is not False, f"held-out data fail the gates: {held_out}"
+    for kind, values in rows.items():
+        said = ", ".join(f"{m} {values[m]:.3g}" for m, _, _ in gates if m in values)
+        assert not trivial.passes(gates, values), f"a trivial row ({kind}) passes them: {said}"
 
 
 def last_metrics(path: Path) -> dict[str, float]:

@@ -150,6 +150,11 @@ class GenerativeModule(LightningModule):
         """Generator steps done in the run at hand; None outside of one."""
         return self.trainer.global_step if attached(self) else None
 
+    @property
+    def differentiates_twice(self) -> bool:
+        """Whether a loss holds the gradient of a network."""
+        return False
+
     # -- what a data module asks ------------------------------------------------------------------
     def batches_per_step(self, step: int = 0) -> int:
         """Fresh minibatches of ``batch_size`` rows that training step ``step`` consumes."""

@@ -20,7 +20,8 @@ Notes      The released code computes (y + t) exp(s); this is the paper's form. 
            sin φ z_b. The default coupling network is 3x3-1x1-3x3 convolutions; ``blocks`` > 0 gives
            the residual network with weight normalisation, and ``batch_norm`` the paper's
            normalisation in it and after every coupling: batch statistics in training (each process
-           its own), running ones in evaluation and in the inverse.
+           its own), running ones in evaluation and in the inverse. All couplings have ``width``
+           maps; the released code doubles them after each squeeze.
 """
 
 from __future__ import annotations

@@ -158,7 +158,8 @@ class BSGAN(GeneratorModule):
         spec: two levels (discrete), any number of levels (multinomial), or any data (continuous).
         mode: "discrete", "multinomial" or "continuous". g_loss: "importance" or "reinforce", of
             data with levels.
-        samples: M, draws for each z in G's step. log_z: see the module's docstring.
+        samples: M, draws for each z in G's step. samples_d: draws for each z that D is shown.
+        log_z: see the module's docstring.
         arch: "small", or "conv" (discrete or multinomial images, height and width multiples of 4).
         latent: dimension of z; None is that of the data for vectors and 32 for images.
         width: hidden units (None is 128); filters of continuous images (32).
@@ -178,6 +179,7 @@ class BSGAN(GeneratorModule):
         mode: Literal["discrete", "multinomial", "continuous"] = "discrete",
         g_loss: Literal["importance", "reinforce"] = "importance",
         samples: Annotated[int, Range(2)] = 20,
+        samples_d: Count = 1,
         log_z: bool = False,
         arch: Literal["small", "conv"] = "small",
         latent: Count | None = None,
@@ -193,6 +195,11 @@ class BSGAN(GeneratorModule):
         if mode == "continuous" and arch == "conv":
             raise ValueError(
                 "bs_gan: arch=conv gives the logits of levels, got mode=continuous; set arch=small"
+            )
+        if mode == "continuous" and samples_d > 1:
+            raise ValueError(
+                "bs_gan: samples_d is of data with levels, got samples_d="
+                f"{samples_d} with mode=continuous; leave it out"
             )
         if mode == "continuous" and g_loss != "importance":
             raise ValueError(
@@ -219,7 +226,7 @@ class BSGAN(GeneratorModule):
             raise ValueError(
                 f"bs_gan with mode=discrete models data with 2 levels, got {spec}; {remedy}"
             )
-        self.mode, self.g_loss, self.samples = mode, g_loss, samples
+        self.mode, self.g_loss, self.samples, self.samples_d = mode, g_loss, samples, samples_d
         self.running, self.optimiser = log_z, optimiser
         # numbers that G gives a pixel
         self.outputs = 1 if mode == "continuous" or spec.levels == 2 else spec.levels or 1
@@ -276,12 +283,12 @@ class BSGAN(GeneratorModule):
         return super().scaled(x) if self.mode == "continuous" else self.shown(x.long().flatten(1))
 
     def made(self, n: int) -> Tensor:
-        """n new samples, one for each code, as D sees them."""
+        """New samples of n codes, ``samples_d`` of each, as D sees them."""
         z = self.codes(n)
         if self.mode == "continuous":
             return self.g(z)
-        u = self.noise.uniform(n, 1, self.spec.dim)
-        return self.shown(draw_levels(self.logits(z), u)[:, 0])
+        u = self.noise.uniform(n, self.samples_d, self.spec.dim)
+        return self.shown(draw_levels(self.logits(z), u).flatten(0, 1))
 
     # -- losses -----------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> Terms:

@@ -18,8 +18,8 @@ Logs       train/hm_real, hc_real, hm_fake, hc_fake; train/nmi between category 
 Sampling   z from the prior, G(z) quantised.
 Notes      The minibatch must hold many more rows than K. Hm is of the rows of all processes
            (cross_rank="gather"), or of each process's own ("local"); with loop.accumulate it is of
-           each micro-batch alone, which must then be that large itself. Labelled are the training
-           rows with ``index`` < ``labels``, each standing for N/labels rows of the mean
+           each micro-batch alone, which must then be that large itself. Labelled are as many
+           training rows of each class, the first ones, each standing for N/labels rows of the mean
            cross-entropy; in mode "unsup" they only give the categories their labels
            (``zoo.nn.votes``). As in the paper, the inputs of D's layers get gaussian noise in
            training.

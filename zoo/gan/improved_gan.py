@@ -21,16 +21,16 @@ Techniques each an option of its own: feature matching, above; ``kernels`` > 0, 
 Logs       train/sup, train/unl, train/fm; val/acc with D's averaged weights where ``ema.player`` is
            d. ``w_u=0`` is the baseline: the same net on the labels alone.
 Sampling   z from the prior, G(z) quantised.
-Notes      Labelled are the training rows with ``index`` < ``labels``, each standing for N/labels
-           rows of the mean; every row is an unlabelled one too. Without labels in the data K = 1
-           and L_sup is absent. Means of features and pairs of minibatch discrimination are over all
-           processes' rows (cross_rank="gather") or each process's own ("local"); in evaluation over
-           the minibatch at hand: with ``kernels``, D's answers depend on how many rows are seen
-           together. D is weight-normalised, scaled at the start by 500 training rows, with
-           ``kernels`` in minibatches; ``arch="paper"`` is the authors' CIFAR net, whose dropout
-           each process draws on its own. ``noise`` is the gaussian noise before D's layers of their
-           MNIST net. G's last layer is not weight-normalised, and its uniform prior is on (-1, 1),
-           theirs on (0, 1).
+Notes      Labelled are as many training rows of each class, the first ones, each standing for
+           N/labels rows of the mean; every row is an unlabelled one too. Without labels in the data
+           K = 1 and L_sup is absent. Means of features and pairs of minibatch discrimination are
+           over all processes' rows (cross_rank="gather") or each process's own ("local"); in
+           evaluation over the minibatch at hand: with ``kernels``, D's answers depend on how many
+           rows are seen together. D is weight-normalised, scaled at the start by 500 training rows,
+           with ``kernels`` in minibatches; ``arch="paper"`` is the authors' CIFAR net, whose
+           dropout each process draws on its own. ``noise`` is the gaussian noise before D's layers
+           of their MNIST net. G's last layer is not weight-normalised, and its uniform prior is on
+           (-1, 1), theirs on (0, 1).
 """
 
 from __future__ import annotations

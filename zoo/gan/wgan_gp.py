@@ -224,6 +224,10 @@ class WGANGP(GeneratorModule):
         alone = {"separate_batches": "the critic has no batch statistics"}
         self.d = Adversary(self, critic, WASSERSTEIN, without=alone)
 
+    @property
+    def differentiates_twice(self) -> bool:
+        return True
+
     # -- losses -----------------------------------------------------------------------------------
     def discriminator_loss(self, batch: Batch) -> Terms:
         real = self.scaled(batch["x"])

@@ -22,14 +22,14 @@ Objective  In this order, each with its own minibatch and optimiser:
            Enc:       semi only, -log ŷ_y of labelled rows.
 Sampling   z ~ p(z), Dec(z); where Dec or the prior takes a label, the one given; in mode cluster a
            uniform category.
-Notes      Labelled are the training rows with ``index`` < ``labels``; each stands for N/labels rows
-           of the cross-entropy's mean, so that a minibatch's number of labels does not matter. The
-           mixture's components have means 2 (cos 2πk/10, sin 2πk/10) and deviations 0.5 along the
-           radius and 0.1 across. The Swiss roll is t (cos t, sin t)/5, t = 3π/2 (1 + 2u); its
-           component k is u in [k/10, (k+1)/10). ``std`` scales each prior. Default networks are
-           narrower than the paper's and learn with Adam. val/code_std_*, val/code_mean_max and
-           val/code_mmd are statistics of the codes of one validation minibatch, averaged over
-           minibatches.
+Notes      Labelled are as many training rows of each class, the first ones; each stands for
+           N/labels rows of the cross-entropy's mean, so that a minibatch's number of labels does
+           not matter. The mixture's components have means 2 (cos 2πk/10, sin 2πk/10) and deviations
+           0.5 along the radius and 0.1 across. The Swiss roll is t (cos t, sin t)/5, t = 3π/2 (1 +
+           2u); its component k is u in [k/10, (k+1)/10). ``std`` scales each prior. Default
+           networks are narrower than the paper's and learn with Adam. val/code_std_*,
+           val/code_mean_max and val/code_mmd are statistics of the codes of one validation
+           minibatch, averaged over minibatches.
 """
 
 from __future__ import annotations

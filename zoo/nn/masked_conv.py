@@ -66,6 +66,21 @@ def row(shared: Tensor | float, r: int) -> Tensor | float:
     return shared[:, :, r % shared.shape[2]] if isinstance(shared, Tensor) else shared
 
 
+def open_taps(
+    kind: str, kernel: tuple[int, int], input_group: list[int], output_group: list[int]
+) -> Tensor:
+    """The mask of a convolution, (outputs, inputs, kh, kw), 1 where a tap is open.
+
+    >>> open_taps("B", (3, 3), [0], [0])[0, 0].int().tolist()
+    [[1, 1, 1], [1, 1, 0], [0, 0, 0]]
+    """
+    (kh, kw), a, b = kernel, torch.tensor(input_group), torch.tensor(output_group)[:, None]
+    mask = torch.zeros(len(output_group), len(input_group), kh * kw)
+    mask[:, :, : kh * kw // 2] = 1  # in raster order, the taps before the centre
+    mask[:, :, kh * kw // 2] = (a < b if kind == "A" else a <= b).float()
+    return mask.unflatten(2, kernel)
+
+
 class MaskedConv2d(nn.Conv2d):
     """Convolution of the same size whose weight is masked at every use.
 
@@ -98,11 +113,8 @@ class MaskedConv2d(nn.Conv2d):
             group_of(inputs, groups),
             group_of(outputs, groups, parts),
         )
-        a, b = torch.tensor(self.input_group)[None, :], torch.tensor(self.output_group)[:, None]
-        mask = torch.zeros(outputs, inputs, kh * kw)
-        mask[:, :, : kh * kw // 2] = 1  # in raster order, the taps before the centre
-        mask[:, :, kh * kw // 2] = (a < b if kind == "A" else a <= b).float()
-        self.register_buffer("mask", mask.view(outputs, inputs, kh, kw), persistent=False)
+        mask = open_taps(kind, (kh, kw), self.input_group, self.output_group)
+        self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight * self.mask, self.bias, padding=self.padding)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+CONSTANT = 1e-3  # a map of no more deviation is constant on the data
+
 
 class WeightNormed(nn.Module):
     """Base of the weight-normalised convolutions; subclasses say in ``_apply_to`` what w and b do
@@ -36,15 +38,20 @@ class WeightNormed(nn.Module):
         if self.folded is not None:
             return self.folded
         outs = 1 if self.grow else 0
-        norm = self.v.square().sum([d for d in range(4) if d != outs], keepdim=True).sqrt()
-        return self.v / norm * self.g.view(*[1] * outs, -1, *[1] * (3 - outs))
+        v = self.direction()
+        norm = v.square().sum([d for d in range(4) if d != outs], keepdim=True).sqrt()
+        return v / norm * self.g.view(*[1] * outs, -1, *[1] * (3 - outs))
+
+    def direction(self) -> Tensor:
+        """v; of a masked convolution what its mask leaves."""
+        return self.v
 
     def forward(self, x: Tensor) -> Tensor:
         out = self._apply_to(x)
         if self.measuring:
             with torch.no_grad():
                 std, mean = torch.std_mean(out, (0, 2, 3))
-                gain = self.scale / std.clamp(min=1e-3)  # a map may be constant on the data
+                gain = torch.where(std > CONSTANT, self.scale / std, self.scale)
                 self.g.mul_(gain)
                 self.b.sub_(mean).mul_(gain)
                 out = self._apply_to(x)
@@ -57,7 +64,8 @@ class WeightNormed(nn.Module):
 @contextmanager
 def measuring(net: nn.Module) -> Iterator[None]:
     """Within, every weight-normalised convolution that a batch passes through is scaled to have
-    that batch's outputs at mean 0 and standard deviation ``scale``.
+    that batch's outputs at mean 0 and standard deviation ``scale``; of a map that is constant on
+    the batch, no more than its gain becomes ``scale``.
 
     >>> from zoo.nn.shifted_conv import Pointwise
     >>> conv, x = Pointwise(2, 3), torch.randn(50, 2, 4, 4)

@@ -16,8 +16,10 @@ Estimator  q(z_i) = Σ_m W_im q(z_i | x_m) over the minibatch of B, likewise eac
 Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``.
 Notes      The minibatch is that of all processes together. The paper's stratified weights put a
            second weight on one example of the batch; those here treat all of them alike and have
-           the same mean. The logarithm of q̂ is biased, as with every estimate from a minibatch:
-           val/tc is that of a validation batch, ``aggregate`` gives the exact terms of a data set.
+           the same mean. The authors' code (vae_quant.py) takes "mws" unless told otherwise, and
+           its decoder has a third layer and tanh, where this one mirrors the encoder. The logarithm
+           of q̂ is biased, as with every estimate from a minibatch: val/tc is that of a validation
+           batch, ``aggregate`` gives the exact terms of a data set.
 """
 
 from __future__ import annotations

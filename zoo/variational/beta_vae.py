@@ -13,7 +13,9 @@ Bounds     ``elbo`` and all evaluated terms are the VAE's, β = 1: the training 
            likelihood.
 Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``.
 Notes      Everything is summed over pixels and latent dimensions; a loss that averages over both
-           (the papers' β_norm) has another β. Encoder and decoder mirror each other with one
+           (the papers' β_norm) has another β. Adagrad's sums start at 0.1, as in TensorFlow, which
+           the authors used (as remembered): from 0 its first step is the whole rate for every
+           weight. Encoder and decoder mirror each other with one
            activation; Higgins et al. give their decoder one layer more, and tanh. The mean in |KL -
            C(t)| is taken over all processes.
 """
@@ -112,5 +114,6 @@ class BetaVAE(VariationalModule):
 
     # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adagrad
-        return kind(self.parameters(), self.lr)
+        if self.optimiser == "adagrad":
+            return torch.optim.Adagrad(self.parameters(), self.lr, initial_accumulator_value=0.1)
+        return torch.optim.Adam(self.parameters(), self.lr)

@@ -14,8 +14,10 @@ Bounds     ``elbo`` is the VAE's, γ = 0.
 Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``.
 Notes      D's two class logits of the paper count by their difference only, which is D(z). Each
            player has a fresh minibatch, and D plays first: the halves of its minibatch give z and
-           z'. The paper takes for z the codes of the VAE's step, with as many z'. Codes of all
-           processes are shuffled together.
+           z'. net="conv" doubles its maps from layer to layer and ends in the code; the paper's
+           encoder of dSprites has 32, 32, 64 and 64 maps and a layer of 128 units more (table 1, as
+           remembered), its decoder the mirror. The paper takes for z the codes of the VAE's step,
+           with as many z'. Codes of all processes are shuffled together.
 """
 
 from __future__ import annotations

@@ -19,9 +19,12 @@ Objective  -E_q log p(x | z) + Σ_g max(λ, mean over the minibatch of KL_g), KL
 Bounds     ``elbo`` and ``importance_bound`` without free bits.
 Sampling   z from the prior, layer by layer; the flow takes no part.
 Notes      The mean over the minibatch is that of a process's own rows. Codes of the ResNet are the
-           maps of all layers, top first, flattened. Its convolutions are weight-normalised and
-           scaled by the data before training. x̂ is kept within half a level of the ends, and its
-           logistic has one scale for all pixels.
+           maps of all layers, top first, flattened. Its convolutions are weight-normalised; before
+           training their maps have deviation 0.1, those of the masked ones 1, on images on the way
+           up and draws from the prior on the way down, as in the authors' code (with a third of a
+           gain's logarithm). The first masked layer hides an element from itself, in their code the
+           last, with its context. x̂ is kept within half a level of the ends, and its logistic has
+           one scale for all pixels.
 """
 
 from __future__ import annotations
@@ -35,21 +38,22 @@ from torch.nn import functional as F
 
 from zoo.bases import VariationalModule
 from zoo.core import Batch, Image, Spec
+from zoo.core.noise import seeded
 from zoo.core.options import Count, NonNegative, Positive, Whole
 from zoo.nn.gaussian import log_normal, reparameterise, soft_clamp
 from zoo.nn.likelihood_heads import Likelihood, make_head
-from zoo.nn.masked_conv import MaskedConv2d
-from zoo.nn.prior import Source
+from zoo.nn.masked_conv import group_of, open_taps
+from zoo.nn.prior import Draw, Source
 from zoo.nn.weight_norm import WeightNormed, measuring
 from zoo.registry import Paper, register
 
+Dims = tuple[int, ...]
 OPEN = 1.5  # first bias of s: σ near 1, a step near the identity
+PLAIN = 0.1  # deviation of a plain convolution's maps at the start; of an autoregressive one's: 1
 
 
 class Step(nn.Module):
-    """(m, s) of vectors z (..., D): element i depends on z_<i and on the context (..., c). One
-    hidden layer of ELUs.
-    """
+    """(m, s) of z (..., D): element i sees z_<i and the context (..., c). One hidden layer, ELU."""
 
     mask_in: Tensor
     mask_out: Tensor
@@ -73,21 +77,52 @@ class Step(nn.Module):
         return m, s
 
 
+class WNConv(WeightNormed):
+    """Weight-normalised, of odd kernel; ``stride`` 2 halves the maps, ``grow`` doubles them."""
+
+    def __init__(
+        self, a: int, b: int, kernel: int = 3, stride: int = 1, grow: bool = False
+    ) -> None:
+        super().__init__(a, b, (kernel, kernel), grow, PLAIN)
+        self.stride, self.padding = stride, kernel // 2
+
+    def _apply_to(self, x: Tensor) -> Tensor:
+        if self.grow:
+            return F.conv_transpose2d(x, self.weight(), self.b, 2, self.padding, output_padding=1)
+        return F.conv2d(x, self.weight(), self.b, self.stride, self.padding)
+
+
+class MaskedWNConv(WNConv):
+    """The same, masked; the norm is that of the open taps."""
+
+    mask: Tensor
+
+    def __init__(self, kind: str, a: int, b: int, groups: int, parts: int = 1) -> None:
+        super().__init__(a, b)
+        self.scale = 1.0
+        mask = open_taps(kind, (3, 3), group_of(a, groups), group_of(b, groups, parts))
+        self.register_buffer("mask", mask, persistent=False)
+
+    def direction(self) -> Tensor:
+        return self.v * self.mask
+
+
 class ConvStep(nn.Module):
     """(m, s) of maps z (B, C, H, W), autoregressive in raster order and the channels of a position;
-    context (B, c, H, W).
+    context (B, hidden, H, W). Two hidden layers of ELUs, the context added in the first.
     """
 
-    def __init__(self, channels: int, context: int, hidden: int, bias: float) -> None:
+    def __init__(self, channels: int, hidden: int, bias: float) -> None:
         super().__init__()
-        self.hidden = MaskedConv2d("A", channels, hidden, 3, channels)
-        self.out = MaskedConv2d("B", hidden, 2 * channels, 3, channels, parts=2)
-        self.context = nn.Conv2d(context, hidden, 1, bias=False)
-        nn.init.constant_(self.out.bias[channels:], bias)
+        self.first = MaskedWNConv("A", channels, hidden, channels)
+        self.second = MaskedWNConv("B", hidden, hidden, channels)
+        self.out = MaskedWNConv("B", hidden, 2 * channels, channels, parts=2)
+        self.bias = bias
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        m, s = self.out(F.elu(self.hidden(z) + self.context(h))).chunk(2, 1)
-        return m, s
+        a = F.elu(self.second(F.elu(self.first(z) + h)))
+        m, s = self.out(a).chunk(2, 1)
+        return m, s + self.bias
 
 
 def transform(kind: str, z: Tensor, m: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,11 +142,7 @@ class Flow(nn.Module):
     """
 
     def __init__(
-        self,
-        steps: Sequence[nn.Module],
-        kind: str,
-        turned: tuple[int, ...],
-        turned_context: tuple[int, ...],
+        self, steps: Sequence[nn.Module], kind: str, turned: Dims, turned_context: Dims
     ) -> None:
         super().__init__()
         self.steps, self.kind = nn.ModuleList(steps), kind
@@ -128,29 +159,12 @@ class Flow(nn.Module):
 
 
 # -- ResNet --------------------------------------------------------------------------------------
-class WNConv(WeightNormed):
-    """Weight-normalised convolution of odd kernel; ``stride`` 2 halves the maps, ``grow`` doubles
-    them.
-    """
-
-    def __init__(
-        self, a: int, b: int, kernel: int = 3, stride: int = 1, grow: bool = False
-    ) -> None:
-        super().__init__(a, b, (kernel, kernel), grow)
-        self.stride, self.padding = stride, kernel // 2
-
-    def _apply_to(self, x: Tensor) -> Tensor:
-        if self.grow:
-            return F.conv_transpose2d(x, self.weight(), self.b, 2, self.padding, output_padding=1)
-        return F.conv2d(x, self.weight(), self.b, self.stride, self.padding)
-
-
 class Up(nn.Module):
-    """A layer of the bottom-up pass: (μ_q, ln σ_q, context) and the input of the layer above."""
+    """A layer of the way up: (μ_q, ln σ_q, context) and the input of the layer above."""
 
-    def __init__(self, z: int, width: int, stride: int) -> None:
+    def __init__(self, z: int, width: int, context: int, stride: int) -> None:
         super().__init__()
-        self.sizes = [z, z, width, width]
+        self.sizes = [z, z, context, width]
         self.conv, self.out = WNConv(width, sum(self.sizes), stride=stride), WNConv(width, width)
         self.stride = stride
 
@@ -165,9 +179,9 @@ class Down(nn.Module):
     ``merge`` takes z in.
     """
 
-    def __init__(self, z: int, width: int, grow: bool) -> None:
+    def __init__(self, z: int, width: int, context: int, grow: bool) -> None:
         super().__init__()
-        self.sizes = [z, z, z, z, width, width]
+        self.sizes = [z, z, z, z, context, width]
         self.conv, self.grow = WNConv(width, sum(self.sizes)), grow
         self.out = WNConv(z + width, width, grow=grow)
 
@@ -182,12 +196,13 @@ class Down(nn.Module):
 class BottomUp(nn.Module):
     """Images in [-½, ½] to each layer's (μ_q, ln σ_q, context), the top layer first."""
 
-    def __init__(self, channels: int, z: int, width: int, levels: int, blocks: int) -> None:
+    def __init__(
+        self, channels: int, z: int, width: int, context: int, levels: int, blocks: int
+    ) -> None:
         super().__init__()
         self.first = WNConv(channels, width, 5, 2)
-        self.layers = nn.ModuleList(
-            Up(z, width, 2 if i and j == 0 else 1) for i in range(levels) for j in range(blocks)
-        )
+        strides = [2 if i and j == 0 else 1 for i in range(levels) for j in range(blocks)]
+        self.layers = nn.ModuleList(Up(z, width, context, stride) for stride in strides)
 
     def forward(self, x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         x, found = self.first(x), []
@@ -212,6 +227,7 @@ class TopDown(nn.Module):
         channels: int,
         z: int,
         width: int,
+        context: int,
         levels: int,
         blocks: int,
         size: tuple[int, int],
@@ -222,7 +238,7 @@ class TopDown(nn.Module):
         self.z, self.size, self.channels, self.params, self.limit = z, size, channels, params, limit
         self.top = nn.Parameter(torch.zeros(1, width, 1, 1))
         self.layers = nn.ModuleList(
-            Down(z, width, i > 0 and j == 0) for i in range(levels) for j in range(blocks)
+            Down(z, width, context, i > 0 and j == 0) for i in range(levels) for j in range(blocks)
         )[::-1]
         self.last = WNConv(width, channels, 5, grow=True)
         # ln of the logistic's scale, or of the gaussian's variance
@@ -282,9 +298,8 @@ class IAFVAE(VariationalModule):
         width: hidden units, or maps. layers: hidden layers ("mlp"). context: numbers that the
             encoder tells the flow ("mlp").
         levels: resolutions, blocks: layers of each ("resnet").
-        likelihood: "bernoulli", "gaussian", "dlogistic" or "auto". draws: of z in the evaluated
-            importance bound.
-        optimiser: "adam" or "adamax". lr: learning rate.
+        likelihood: "bernoulli", "gaussian", "dlogistic" or "auto". draws: of z in the importance
+            bound. optimiser: "adam" or "adamax". lr: learning rate.
     """
 
     watches = ("nelbo", "kl")
@@ -314,8 +329,8 @@ class IAFVAE(VariationalModule):
         self.optimiser, self.lr = optimiser, lr
         bias = OPEN if iaf == "sigmoid" else 0.0
         if net == "mlp":
-            code = 2 * latent + context
-            self.build("mlp", latent, width, layers, "relu", likelihood, draws, code)
+            outputs = 2 * latent + context
+            self.build("mlp", latent, width, layers, "relu", likelihood, draws, outputs)
             flat = [Step(latent, context, hidden, bias) for _ in range(steps)]
             self.flows = nn.ModuleList([Flow(flat, iaf, (-1,), ())])
             return
@@ -330,21 +345,21 @@ class IAFVAE(VariationalModule):
         self.head, self.draws = make_head(likelihood, spec.levels), draws
         top = (size[0] // 2**levels, size[1] // 2**levels)
         limit = 1 - 1 / (spec.levels or 256)
-        self.encoder = BottomUp(c, latent, width, levels, blocks)
-        self.decoder = TopDown(c, latent, width, levels, blocks, top, self.head.params, limit)
+        sizes = (c, latent, width, hidden, levels, blocks)
+        self.encoder = BottomUp(*sizes)
+        self.decoder = TopDown(*sizes, top, self.head.params, limit)
         self.flows = nn.ModuleList()
         for _ in range(levels * blocks):
-            of_maps = [ConvStep(latent, width, hidden, bias) for _ in range(steps)]
+            of_maps = [ConvStep(latent, hidden, bias) for _ in range(steps)]
             self.flows.append(Flow(of_maps, iaf, (1, 2, 3), (2, 3)))
         self.latent = sum(a * b * d for a, b, d in self.decoder.sizes())
 
     def initialise_from(self, batch: Batch) -> None:
-        """Scale every weight-normalised convolution to unit variance on (up to 128) training
-        images.
-        """
+        """Scale the convolutions, by images on the way up, draws from the prior on the way down."""
         if self.net == "resnet":
+            source = Draw(seeded(int(self.noise_seed), "start"))
             with measuring(self):
-                self.encode(batch["x"][: self.first_examples])
+                self._draw_resnet(batch["x"][: self.first_examples], 1, source, of_prior=True)
 
     # -- likelihood -------------------------------------------------------------------------------
     gaussian = False
@@ -357,7 +372,7 @@ class IAFVAE(VariationalModule):
     def _noise(self, x: Tensor, k: int, source: Source | None, *shape: int) -> Tensor:
         if source is None:
             return x.new_zeros(k * len(x), *shape)
-        return source.normal(len(x), k, *shape).transpose(0, 1).flatten(0, 1)
+        return source.normal(len(x), k, *shape).to(x).transpose(0, 1).flatten(0, 1)
 
     def _draw_mlp(self, x: Tensor, k: int, source: Source | None) -> tuple[Tensor, Tensor, Tensor]:
         said = self.encoder(self.spec.to_signed(x)).repeat(k, 1)
@@ -368,7 +383,7 @@ class IAFVAE(VariationalModule):
         return self.decoder(z), z, log_q - log_normal(z)
 
     def _draw_resnet(
-        self, x: Tensor, k: int, source: Source | None
+        self, x: Tensor, k: int, source: Source | None, of_prior: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         found = self.encoder(self.spec.to_signed(x) / 2)
         ups = [tuple(t.repeat(k, 1, 1, 1) for t in said) for said in found]
@@ -378,10 +393,13 @@ class IAFVAE(VariationalModule):
         def choose(i: int, said: tuple[Tensor, ...]) -> Tensor:
             mu_p, log_s_p, mu_r, log_s_r, context, _ = said
             mu_q, log_s_q, context_q = ups[i]
-            mu, log_var = mu_r + mu_q, soft_clamp(2 * (log_s_r + log_s_q))
+            log_var_p = soft_clamp(2 * log_s_p)
+            mu, log_var = mu_p, log_var_p
+            if not of_prior:
+                mu, log_var = mu_r + mu_q, soft_clamp(2 * (log_s_r + log_s_q))
             z = reparameterise(mu, log_var, self._noise(x, k, source, *mu.shape[1:]))
             z, log_q = self.flows[i](z, log_normal(z, mu, log_var), context + context_q)
-            ratios.append((log_q - log_normal(z, mu_p, soft_clamp(2 * log_s_p))).sum((2, 3)))
+            ratios.append((log_q - log_normal(z, mu_p, log_var_p)).sum((2, 3)))
             codes.append(z.flatten(1))
             return z
 

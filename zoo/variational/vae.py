@@ -16,7 +16,9 @@ Sampling   z ~ N(0, I), x ~ p(x | z), or p's mean with ``mean_only``. Reconstruc
 Notes      log σ² is bounded softly by 10 tanh(·/10). ``warmup_steps`` raises the KL's weight from 0
            to 1 and ``free_bits`` keeps that many nats of each latent dimension's batch mean free;
            logged and evaluated bounds never contain either. The default is two hidden layers of
-           ReLU units with Adam, where the paper has one layer of tanh units with Adagrad.
+           ReLU units with Adam, where the paper has one layer of tanh units with Adagrad; its sums
+           start at 0.1, as TensorFlow's do, since from 0 the first step is the whole rate for every
+           weight.
 """
 
 from __future__ import annotations
@@ -141,5 +143,6 @@ class VAE(VariationalModule):
 
     # -- optimisers -------------------------------------------------------------------------------
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.Adagrad
-        return kind(self.parameters(), self.lr)
+        if self.optimiser == "adagrad":
+            return torch.optim.Adagrad(self.parameters(), self.lr, initial_accumulator_value=0.1)
+        return torch.optim.Adam(self.parameters(), self.lr)
