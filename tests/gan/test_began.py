@@ -155,6 +155,9 @@ def test_plateau_halves_both_rates_after_two_stalled_intervals():
         model.m_ema.fill_(m)
         model._plateau()
     assert [o.param_groups[0]["lr"] for o in optimisers] == [0.05, 0.1] and model.stalled == 0
+    for _ in range(80):
+        model._plateau()
+    assert [o.param_groups[0]["lr"] for o in optimisers] == [1e-6, 1e-6]  # and no lower
 
 
 def test_architecture_is_the_papers():
@@ -218,6 +221,8 @@ def test_inversion_finds_an_image_the_generator_can_make():
     start = model.invert(target, steps=0)
     error = [(SPEC.to_signed(target) - model.g(v)).abs().mean().item() for v in (start, z)]
     assert error[1] < 0.3 * error[0] + 1 / 16
+    far = model.invert(torch.full_like(target, 16), steps=60, lr=0.5)  # an image it cannot make
+    assert far.abs().max() == 1
 
 
 def test_both_rates_are_halved_after_as_many_cycles_however_many_steps_a_player_takes():

@@ -240,3 +240,18 @@ def test_the_optimisers_and_the_norm_are_those_that_are_asked_for():
 def test_a_decay_of_nought_may_be_written_as_a_whole_number():
     for optimiser in WGANGP(DataSpec((1, 8, 8)), beta1=0).optimisers().values():
         assert optimiser.defaults["betas"] == (0.0, 0.9)
+
+
+@pytest.mark.parametrize("resample", ["up", "down", ""])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_residual_block_is_two_convolutions_beside_a_shortcut(resample, first):
+    block, x = ResidualBlock(3, 5, resample, first=first), torch.randn(2, 3, 8, 8)
+    h, beside = x if first else x.clamp(min=0), x
+    if resample == "up":
+        h, beside = (v.repeat_interleave(2, 2).repeat_interleave(2, 3) for v in (h, beside))
+    h = block.conv2(block.conv1(h).clamp(min=0))
+    if resample == "down":
+        h, beside = (
+            v.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5)) for v in (h, beside)
+        )
+    torch.testing.assert_close(block(x), h + block.shortcut(beside))

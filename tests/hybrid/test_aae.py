@@ -342,7 +342,7 @@ def test_held_out_values_are_of_codes_in_units_of_the_prior_and_of_images_in_the
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(2.0)  # so that its opinions differ
-    values, x = model.evaluate(rows), rows["x"] / 16
+    values, x = model.evaluate(rows, torch.Generator().manual_seed(0)), rows["x"] / 16
     mse = (model.reconstruct(rows["x"]) / 16 - x).square().mean((1, 2, 3))  # of rounded levels
     torch.testing.assert_close(values["mse"], mse, atol=0.01, rtol=0)
     plain = (x - x.mean(0)).square().mean()
@@ -354,6 +354,8 @@ def test_held_out_values_are_of_codes_in_units_of_the_prior_and_of_images_in_the
     assert found["std_min"] == pytest.approx(z.std(0, ddof=1).min(), rel=1e-4)
     assert found["std_max"] == pytest.approx(z.std(0, ddof=1).max(), rel=1e-4)
     assert found["mean_max"] == pytest.approx(abs(z.mean(0)).max(), rel=1e-4)
+    drawn = 2 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(values["code_mmd"][0], mmd(model.encode(rows["x"]), drawn))
 
 
 def test_label_reg_samples_are_decoded_from_the_component_of_the_label():

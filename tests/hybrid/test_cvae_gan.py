@@ -322,6 +322,46 @@ def test_a_label_that_is_not_given_is_the_classifiers():
     torch.testing.assert_close(model.classify(x).sum(1), torch.ones(9))
 
 
+def test_shares_of_a_step_are_of_draws_of_the_prior_and_of_the_likeliest_class():
+    model, rows = make(), batch(4)
+    out = [torch.tensor(v) for v in ([1.0, -1, 2, 3], [-1.0, -2, 3, -4], [1.0, -2, 3, 4])]
+    model.d.judged = lambda *groups: out
+    terms = model.discriminator_loss(rows)
+    assert (terms["d_acc_real"], terms["d_acc_fake"]) == (0.75, 0.25)
+    said = torch.tensor([[2.0, 1, 0], [2, 1, 0], [0, 1, 2], [0, 2, 1]])  # of classes 0, 1, 2, 0
+    model.classifier.end.forward = lambda f: said[:, :, None, None]
+    assert model.classifier_loss(rows)["c_acc"] == 0.5
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_running_means_have_the_momentum_that_is_asked_for(momentum):
+    model, zero = make(momentum=momentum), torch.eye(3)[torch.zeros(4, dtype=torch.long)]
+    size = model.fc_mean.shape[1]
+    for value in (2.0, 5.0):
+        model.remember(torch.full((4, size), value), zero)
+    torch.testing.assert_close(model.fc_mean[0], torch.full((size,), 5 - 3 * momentum))
+
+
+def test_a_path_runs_between_codes_and_between_classes():
+    model, x = make().eval(), batch()["x"]
+    seen = []
+    model.g.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.interpolate(x, x.flip(0), 5)
+    y = model.classify(x).argmax(1)
+    ends = torch.cat([model.encode(x, y=y), torch.eye(3)[y]], 1)
+    path = seen[0].unflatten(0, (9, 5))
+    for i in range(5):
+        expected = (1 - i / 4) * ends + i / 4 * ends.flip(0)
+        torch.testing.assert_close(path[:, i], expected)
+    model.classify = lambda v: torch.eye(3)[(v.flatten(1).sum(1) % 3).long()]  # of several classes
+    seen.clear()
+    model.interpolate(x, x.flip(0), 3)
+    classes = seen[0].unflatten(0, (9, 3))[..., 4:]
+    found = torch.eye(3)[(x.flatten(1).sum(1) % 3).long()]
+    assert torch.equal(classes[:, 0], found) and torch.equal(classes[:, -1], found.flip(0))
+    assert not torch.equal(found, found.flip(0))
+
+
 @pytest.mark.parametrize("loop", [*SERVED, {"separate_batches": False}], ids=str)
 def test_the_loops_options_change_training_and_stay_finite(loop):
     def trained(**options) -> torch.Tensor:

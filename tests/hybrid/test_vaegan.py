@@ -282,6 +282,23 @@ def test_a_skipped_player_stays_put_for_a_cycle_and_is_counted():
     assert model.skipped.tolist() == [1, 1] and model.terms["skipped_d"] == 1
 
 
+def test_the_controller_has_the_equilibrium_that_is_asked_for_and_counts_each_player():
+    model = make(margin=0.1, equilibrium=2.0)
+    for costs, skips in (((1.0, 2.0), [True, False]), ((2.0, 2.0), [False, False])):
+        terms = {
+            name: torch.tensor(v) for name, v in zip(("cost_real", "cost_fake"), costs, strict=True)
+        }
+        model.after_cycle(terms)
+        assert model.skips.tolist() == skips
+    assert (terms["skipped_d"], terms["skipped_g"]) == (1, 0)
+
+
+def test_the_mean_image_is_that_of_the_data_as_networks_see_them():
+    model, x = make(), images(20)
+    model.initialise_from(Batch({"x": x}))
+    torch.testing.assert_close(model.mean_image, x.mean(0) / 8 - 1)
+
+
 def test_the_features_of_the_data_are_a_target_without_gradient():
     model = make()
     x = SPEC.to_signed(images()).requires_grad_()
