@@ -175,6 +175,91 @@ def test_classes_of_held_out_images_are_compared_with_their_labels():
     assert values["class_acc_real"].mean() == (p.argmax(1) == rows["y"]).float().mean()
 
 
+def sure_of_the_source(model: ACGAN) -> ACGAN:
+    """A model whose D gives the source's logit the largest value of all."""
+    with torch.no_grad():
+        model.d.net.source.bias.fill_(50.0)
+        model.d.net.classes.weight.mul_(20.0)
+    return model
+
+
+def test_shares_of_classes_are_among_the_classes_alone_in_training_and_held_out():
+    model, rows = sure_of_the_source(make()).eval(), batch(60).to("cpu", torch.float64)
+    terms = model.discriminator_loss(rows)
+    noise, x = Noise(3, "test", dtype=torch.float64), SPEC.to_signed(rows["x"])
+    c = noise.integers(60, high=3)
+    fake = model.g(torch.cat([noise.normal(60, 4), torch.eye(3, dtype=torch.float64)[c]], 1))
+
+    def share(v: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (model.d.net.classes(model.d.net.features(v)).max(1).indices == y).float()
+
+    torch.testing.assert_close(terms["class_acc_real"], share(x, rows["y"]).mean())
+    torch.testing.assert_close(terms["class_acc_fake"], share(fake, c).mean())
+    values = model.evaluate(rows, torch.Generator().manual_seed(0))
+    drawn = model.sample(60, y=rows["y"], generator=torch.Generator().manual_seed(0))
+    assert torch.equal(values["class_acc_real"].float(), share(x, rows["y"]))
+    assert torch.equal(values["class_acc_fake"].float(), share(SPEC.to_signed(drawn), rows["y"]))
+    assert 0 < values["class_acc_real"].mean() < 1
+    said = model.classify(rows["x"])
+    expected = model.d.net.classes(model.d.net.features(x)).softmax(1)
+    torch.testing.assert_close(said, expected)
+
+
+def test_samples_and_paths_are_of_the_class_that_is_asked_for_each_row():
+    model, y = ACGAN(SPEC, latent=4, width=4).eval(), torch.tensor([2, 0, 1])
+    drawn = model.sample(3, y=y, generator=torch.Generator().manual_seed(5))
+    z = torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(drawn, SPEC.from_signed(model.g(torch.cat([z, torch.eye(3)[y]], 1))))
+    frames = model.interpolate(z, z.flip(0), 5, y=y)
+    for i, c in enumerate(y):
+        for at, code in ((0, z[i]), (-1, z.flip(0)[i])):
+            row = model.g(torch.cat([code, torch.eye(3)[c]])[None])
+            assert torch.equal(frames[i, at], SPEC.from_signed(row)[0])
+
+
+@pytest.mark.parametrize("g_loss", ["nonsat", "minimax"])
+def test_the_generators_loss_is_the_one_that_is_asked_with_its_own_weight_of_the_classes(g_loss):
+    model, noise = make(g_loss=g_loss, w_d=0.3, w_g=0.7), Noise(3, "test", dtype=torch.float64)
+    terms = model.generator_loss(Batch({}, 9))
+    c = noise.integers(9, high=3)
+    out = model.d(model.g(torch.cat([noise.normal(9, 4), torch.eye(3).double()[c]], 1)))
+    p = out[:, 0].sigmoid()
+    game = -p.log().mean() if g_loss == "nonsat" else (1 - p).log().mean()
+    of_class = -out[:, 1:].softmax(1)[torch.arange(9), c].log().mean()
+    torch.testing.assert_close(terms["loss"], game + 0.7 * of_class)
+
+
+def test_similarity_is_of_two_draws_of_a_class_and_of_two_held_out_images_of_it():
+    spec = DataSpec((1, 16, 16), 17, 3)
+    model = ACGAN(spec, latent=4, width=4).eval()
+    x = torch.randint(0, 17, (9, 1, 16, 16), generator=torch.Generator().manual_seed(1)).float()
+    y = torch.arange(9) % 3
+    values = model.evaluate(Batch({"x": x, "y": y}), torch.Generator().manual_seed(0))
+    source = torch.Generator().manual_seed(0)
+    a, b = (model.sample(9, y=y, generator=source) / 16 for _ in range(2))
+    torch.testing.assert_close(values["ms_ssim"], ms_ssim(a, b))
+    own = ms_ssim(x / 16, x.roll(-3, 0) / 16).mean()  # the next row of the class
+    torch.testing.assert_close(values["ms_ssim_real"], own.expand(9))
+    assert values["ms_ssim"].max() < 0.999 and own < 0.5
+
+
+def test_r1_is_of_the_logit_of_the_source_alone():
+    model, rows = make(loop=LoopOptions(r1=3.0)), batch().to("cpu", torch.float64)
+    r1 = model.discriminator_loss(rows)["r1"]
+    x = SPEC.to_signed(rows["x"]).requires_grad_()
+    (slope,) = torch.autograd.grad(model.d.net.source(model.d.net.features(x)).sum(), x)
+    torch.testing.assert_close(r1, 1.5 * slope.square().sum((1, 2, 3)).mean())
+
+
+def test_the_networks_have_the_widths_and_the_dropout_that_are_asked():
+    model = ACGAN(SPEC, width=4, width_d=6, dropout=0.3, lr_d=0.2, lr_g=0.1, beta1=0.3)
+    assert model.d.net.trunk[0][0].out_channels == 6 and model.d.net.dropout.p == 0.3
+    assert [m.in_channels for m in model.g.net if hasattr(m, "output_padding")][-1] == 4
+    made = model.optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in made.values())
+
+
 def test_codes_without_a_class_are_refused():
     model, z = ACGAN(SPEC), torch.zeros(2, 32)
     for ask in (lambda: model.from_codes(z), lambda: model.interpolate(z, z + 1)):

@@ -218,6 +218,88 @@ def test_the_ratio_is_the_mixtures_density_over_the_datas(loop):
     assert torch.corrcoef(torch.stack([h.log()[near], truth[near].double()]))[0, 1] > 0.98
 
 
+@pytest.mark.parametrize("rule", ["theory_star", "theory_dagger", "topk"])
+def test_a_stage_begins_with_the_weights_of_the_rule_and_the_share_that_are_asked_for(rule):
+    model, h = small(rule=rule, top=0.25, beta="constant", beta_constant=0.3), []
+    inner = model.ratio
+    model.ratio = lambda x, stages: h.append(inner(x, stages)) or h[-1]
+    fit(model, data(), 4)
+    (h,) = h
+    order = h.argsort()
+    if rule == "topk":
+        expected = torch.zeros(96, dtype=torch.float64)
+        expected[order[:24]] = 1 / 24
+    else:
+        low, high = 0.0, 1e6  # λ by bisection
+        for _ in range(200):
+            lam = (low + high) / 2
+            w = lam - 0.7 * h if rule == "theory_star" else 1 - lam * 0.7 * h
+            expected = w.clamp(min=0) / (96 * 0.3)
+            above = (expected.sum() > 1) == (rule == "theory_star")
+            low, high = (low, lam) if above else (lam, high)
+    torch.testing.assert_close(model.w, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_effective_share_and_unused_are_shares_of_the_examples():
+    model, terms = small(), {}
+    model.w = torch.tensor([0.5, 0.25, 0.25, 0, 0, 0, 0, 0], dtype=torch.float64)
+    model.after_cycle(terms)
+    assert terms["ess"].item() == pytest.approx(1 / (8 * (0.25 + 2 / 16)))
+    assert terms["unused"].item() == 5 / 8
+    model.w = torch.full((8,), 1 / 8, dtype=torch.float64)
+    model.after_cycle(terms)
+    assert terms["ess"].item() == pytest.approx(1) and terms["unused"] == 0
+
+
+def test_the_classifier_tells_data_from_the_whole_mixture_at_its_own_rate(monkeypatch):
+    model, asked, rates = small(lr_mix=0.007, lr_d=0.2), [], []
+    model.stage.fill_(3)
+    inner, adam = model.draw_from, torch.optim.Adam
+    model.draw_from = lambda n, stages, g=None: asked.append(stages) or inner(n, stages, g)
+    monkeypatch.setattr(torch.optim, "Adam", lambda p, lr: rates.append(lr) or adam(p, lr))
+    model.ratio(torch.randn(20, 2), 2)
+    assert asked == [2] * 5 and rates == [0.007]
+
+
+def test_a_stage_begins_with_new_networks_for_both_players():
+    model, pairs = small(), []
+    inner = model.begin_stage
+
+    def begin():
+        before = [p.detach().clone() for part in (model.g, model.d.net) for p in part.parameters()]
+        inner()
+        after = [p.detach().clone() for part in (model.g, model.d.net) for p in part.parameters()]
+        pairs.append((before, after))
+
+    model.begin_stage = begin
+    fit(model, data(), 7)
+    assert len(pairs) == 2
+    for before, after in pairs:
+        assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("g_loss", ["nonsat", "minimax"])
+def test_the_generators_loss_is_the_one_that_is_asked_for(g_loss):
+    model = small(g_loss=g_loss)
+    model.noise = Noise(3, "test")
+    loss = model.generator_loss(Batch({}, 9))["loss"]
+    p = model.d.net(model.g(Noise(3, "test").normal(9, 2))).sigmoid()
+    expected = -p.log().mean() if g_loss == "nonsat" else (1 - p).log().mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_which_generator_makes_a_sample_does_not_hang_on_its_code():
+    model = small(latent=1).eval()
+    model.stage.fill_(2)
+    codes = {1: [], 2: []}
+    for stage in (1, 2):
+        net = model.of_stage(stage)
+        net.register_forward_pre_hook(lambda _, args, stage=stage: codes[stage].append(args[0]))
+    model.sample(4000, generator=torch.Generator().manual_seed(0))
+    for drawn in codes.values():
+        assert drawn[0].mean().abs() < 0.1 and drawn[0].std().item() == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"rule": "theory_dagger"}, {"rule": "topk", "beta": "constant"}],

@@ -120,7 +120,8 @@ def test_discriminators_loss_is_the_cross_entropy_over_one_class_more_than_the_d
     out = model.d(torch.cat([SPEC.to_signed(rows["x"]), fake]))
     target = torch.cat([rows["y"], torch.full((9,), 3)])
     torch.testing.assert_close(terms["loss"], 2 * F.cross_entropy(out, target))
-    assert all(p.grad is None for p in model.g.parameters())
+    of_g = torch.autograd.grad(terms["loss"], [*model.g.parameters()], allow_unused=True)
+    assert all(g is None for g in of_g)
 
 
 def test_a_real_row_raises_its_class_and_only_fakes_raise_the_fake_logit():
@@ -191,6 +192,80 @@ def test_a_predefined_class_is_drawn_at_its_own_place():
             200, y=torch.full((200,), y), generator=torch.Generator().manual_seed(0)
         )
         assert ((drawn - centre).norm(dim=1) < 1).float().mean() > 0.9
+
+
+def opinions() -> torch.Tensor:
+    """Logits of six rows of three classes and "fake", which is the likeliest of the last three."""
+    first = torch.tensor([[3.0, 1.0, 0.0, 2.0], [0.0, 2.0, 1.0, -1.0], [1.0, 0.0, 2.0, 1.5]])
+    last = torch.tensor([[1.0, 0.0, 0.5, 4.0], [2.0, 0.0, 1.0, 3.0], [0.0, 1.0, 2.0, 2.5]])
+    return torch.cat([first, last]).double()
+
+
+def test_shares_are_of_the_classes_of_data_and_of_who_is_called_fake():
+    model, logits = make(), opinions()
+    rows = Batch({"x": batch(6)["x"], "y": torch.tensor([0, 1, 2, 0, 1, 1])})
+    model.d.both = lambda real, made: (logits, logits.flip(0)[:4])
+    terms = model.discriminator_loss(rows)
+    assert terms["acc"].item() == pytest.approx(4 / 6)  # of the likeliest class of data
+    assert terms["d_acc_real"] == 0.5 and terms["d_acc_fake"] == 0.75
+    model.d.net.forward = lambda x: logits
+    values = model.evaluate(rows)
+    assert values["acc"].tolist() == [1, 1, 1, 1, 0, 0]
+    assert values["d_acc_real"].tolist() == [1, 1, 1, 0, 0, 0]
+    p = logits.exp() / logits.exp().sum(1, keepdim=True)
+    torch.testing.assert_close(model.classify(rows["x"]), p[:, :3] / (1 - p[:, 3:]))
+
+
+def test_the_logged_probability_is_the_likeliest_classs_among_all_with_fake():
+    model, logits = make(), opinions()
+    model.d.net.forward = lambda x: logits
+    found = model.generator_loss(Batch({}, 6))["fake_max_prob"]
+    p = logits.exp() / logits.exp().sum(1, keepdim=True)
+    torch.testing.assert_close(found.double(), p[:, :3].max(1).values.mean())
+
+
+def test_samples_are_of_the_class_that_is_asked_for():
+    model, y = make(mode="predefined").eval(), torch.tensor([2, 0, 1])
+    drawn = model.sample(3, y=y, generator=torch.Generator().manual_seed(5))
+    z = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    made = model.g(torch.cat([z, torch.eye(3, dtype=torch.float64)[y]], 1))
+    assert torch.equal(drawn, SPEC.from_signed(made))
+
+
+def test_r1_is_of_the_log_odds_of_not_being_fake():
+    model, rows = make(loop=LoopOptions(r1=3.0)), batch()
+    r1 = model.discriminator_loss(rows)["r1"]
+    x = SPEC.to_signed(rows["x"]).requires_grad_()
+    p = model.d.net(x).softmax(1)
+    (slope,) = torch.autograd.grad((p[:, :3].sum(1) / p[:, 3]).log().sum(), x)
+    torch.testing.assert_close(r1, 1.5 * slope.square().sum((1, 2, 3)).mean())
+
+
+def test_a_flipped_sample_is_taken_for_its_likeliest_class_of_data():
+    model, logits = make(loop=LoopOptions(label_flip=0.4)), opinions()
+    model.noise.uniform = lambda *shape: torch.zeros(shape)  # every target is flipped
+    model.d.both = lambda real, made: (logits, logits)
+    rows = Batch({"x": batch(6)["x"], "y": torch.tensor([0, 1, 2, 0, 1, 1])})
+    log_p = logits.log_softmax(1)
+    expected = -log_p[:, 3].mean() - log_p[:, :3].max(1).values.mean()
+    torch.testing.assert_close(model.discriminator_loss(rows)["loss"], expected)
+
+
+def test_each_network_has_the_norm_that_is_asked_for():
+    spec = DataSpec((1, 16, 16), 17, 3)
+    model = AMGAN(spec, width=4, norm="layer", norm_d="batch", lr_d=0.2, lr_g=0.1, beta1=0.3)
+    kinds = [
+        {
+            type(m)
+            for m in net.modules()
+            if isinstance(m, (torch.nn.BatchNorm2d, torch.nn.GroupNorm))
+        }
+        for net in (model.g, model.d)
+    ]
+    assert kinds == [{torch.nn.GroupNorm}, {torch.nn.BatchNorm2d}]
+    made = model.optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in made.values())
 
 
 def test_label_gans_loss_is_the_improbability_of_all_classes_of_data():

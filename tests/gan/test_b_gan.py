@@ -178,6 +178,53 @@ def test_generators_f_may_be_another_one_and_its_ratio_capped():
     assert slope[0] < 0 == slope[1]  # beyond the cap there is nothing to gain
 
 
+def test_what_is_logged_of_ratios_is_of_the_rows_it_names():
+    model = BGAN(PLANE, f="kl", alpha=0.0)
+    real, fake = (
+        torch.tensor([0.5, 2.0, 4.0, 8.0]).log(),
+        torch.tensor([0.5, 0.25, 0.125, 2.0]).log(),
+    )
+    terms = model.d.watch(real, fake)
+    assert terms["d_acc_real"] == 0.75 and terms["d_acc_fake"] == 0.75
+    u = fake.exp()
+    torch.testing.assert_close(terms["ratio_mean"], u.mean())
+    torch.testing.assert_close(terms["div"], (u * u.log()).mean())
+    torch.testing.assert_close(terms["div_lb"], real.mean() + 1 - u.mean())
+
+
+def test_held_out_bound_is_minus_the_loss_of_each_pair():
+    model, x = BGAN(PLANE, f="gan", width=8).eval(), torch.randn(50, 2)
+    values = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(1))
+    fake = model.sample(50, generator=torch.Generator().manual_seed(1))
+    real, made = model.d.net(x).sigmoid(), model.d.net(fake).sigmoid()
+    torch.testing.assert_close(values["div_lb"], real.log() + (1 - made).log())
+
+
+def test_pearsons_ratio_is_above_zero_and_has_a_slope_everywhere():
+    s = torch.tensor([-20.0, -3.0, 0.0, 3.0], dtype=torch.float64, requires_grad=True)
+    r = BGAN(PLANE, f="pearson").positive(s)
+    torch.testing.assert_close(r, (1 + s.exp()).log() + 1e-6)
+    assert (torch.autograd.grad(r.sum(), s)[0] > 0).all()
+
+
+def test_the_ratio_is_of_examples_in_their_own_units():
+    spec = DataSpec((1, 16, 16), 17)
+    model, x = BGAN(spec, f="kl", width=4), torch.randint(0, 17, (5, 1, 16, 16)).float()
+    torch.testing.assert_close(model.ratio(x), model.d.net(x / 8 - 1).exp())
+
+
+def test_the_network_and_the_game_are_those_that_are_asked_for():
+    spec = DataSpec((1, 16, 16), 17)
+    options = {"prior": "uniform", "k": 3, "lr_d": 0.2, "lr_g": 0.1, "beta1": 0.3}
+    model = BGAN(spec, norm="layer", width=4, **options)
+    assert any(isinstance(m, torch.nn.GroupNorm) for m in model.d.net.modules())
+    made = model.optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in made.values())
+    assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
+    assert model.codes(500).abs().max() <= 1
+
+
 @pytest.mark.parametrize("f", FUNCTIONS)
 def test_ratio_of_two_known_densities_is_learnt(f):
     model = BGAN(LINE, f=f, width=32, lr_d=3e-3)

@@ -155,6 +155,9 @@ def test_plateau_halves_both_rates_after_two_stalled_intervals():
         model.m_ema.fill_(m)
         model._plateau()
     assert [o.param_groups[0]["lr"] for o in optimisers] == [0.05, 0.1] and model.stalled == 0
+    for _ in range(80):
+        model._plateau()
+    assert [o.param_groups[0]["lr"] for o in optimisers] == [1e-6, 1e-6]  # and no lower
 
 
 def test_architecture_is_the_papers():
@@ -218,6 +221,92 @@ def test_inversion_finds_an_image_the_generator_can_make():
     start = model.invert(target, steps=0)
     error = [(SPEC.to_signed(target) - model.g(v)).abs().mean().item() for v in (start, z)]
     assert error[1] < 0.3 * error[0] + 1 / 16
+    far = model.invert(torch.full_like(target, 16), steps=60, lr=0.5)  # an image it cannot make
+    assert far.abs().max() == 1
+
+
+def test_both_rates_are_halved_after_as_many_cycles_however_many_steps_a_player_takes():
+    model = BEGAN(SPEC, latent=4, code=4, width=8, k=3, halve_every=4, lr_d=0.1, lr_g=0.2)
+    optimisers = model.optimisers()
+    schedules = model.schedulers(optimisers)
+    for cycle in range(1, 9):
+        for player in ("d", "d", "d", "g"):
+            optimisers[player].step()
+            schedules[player].step()
+        rates = [optimisers[p].param_groups[0]["lr"] for p in ("d", "g")]
+        assert rates == [pytest.approx(r * 0.5 ** (cycle // 4)) for r in (0.1, 0.2)]
+    assert BEGAN(SPEC, halve_every=0).schedulers(optimisers) == {}
+
+
+def test_what_a_cycle_logs_is_the_balance_the_convergence_measure_and_the_controllers_next_value():
+    options = {"latent": 4, "code": 4, "width": 8, "gamma": 0.6, "lambda_k": 0.3}
+    model, seen = BEGAN(SPEC, **options), []
+    after = model.after_cycle
+
+    def watch(terms):
+        after(terms)
+        seen.append({name: v.item() for name, v in terms.items()} | {"m": model.m_ema.item()})
+
+    model.after_cycle = watch
+    fit(model, Given(SPEC, images(64)), 3)
+    k, mean = 0.0, None
+    for terms in seen:
+        real, fake = terms["recon_real"], terms["recon_fake"]
+        balance = 0.6 * real - fake
+        k = min(max(k + 0.3 * balance, 0), 1)
+        measure = real + abs(balance)
+        mean = measure if mean is None else 0.99 * mean + 0.01 * measure
+        found = [terms[name] for name in ("balance", "k_t", "m_global", "m")]
+        assert found == pytest.approx([balance, k, measure, mean], rel=1e-5, abs=1e-7)
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("eta", [1, 2])
+def test_energy_is_the_mean_error_to_the_power_that_is_asked(eta):
+    model = BEGAN(SPEC, latent=4, code=4, width=8, eta=eta)
+    v = SPEC.to_signed(images(5))
+    error = (v - model.d.net.decoder(model.d.net.encoder(v))).flatten(1)
+    expected = error.abs().mean(1) if eta == 1 else (error * error).mean(1)
+    torch.testing.assert_close(model.d(v), expected)
+
+
+def test_the_vanishing_residual_carries_the_input_at_first_and_nothing_in_the_end():
+    model = BEGAN(SPEC, arch="conv", width=3, latent=4, code=4, vanishing_residual=4)
+    seen, inner = [], model.before_cycle
+    model.before_cycle = lambda step: (inner(step), seen.append(model.carry))
+    fit(model, Given(SPEC, images(64)), 6)
+    assert seen == [1, 0.75, 0.5, 0.25, 0, 0]
+    z = torch.randn(2, 4)
+    code = model.g.code(z).view(2, 3, 4, 4)
+    up = nn.functional.interpolate(code, scale_factor=2, mode="nearest")
+    torch.testing.assert_close(model.g(z, 1.0), model.g.image(up))  # no convolution but the last
+    plain = code
+    for i, pair in enumerate(model.g.pairs):
+        plain = nn.functional.interpolate(plain, scale_factor=2, mode="nearest") if i else plain
+        for conv in pair:
+            plain = nn.functional.elu(conv(plain))
+    torch.testing.assert_close(model.g(z, 0.0), model.g.image(plain))
+
+
+def test_skip_connections_bring_the_first_maps_to_every_stage():
+    model = BEGAN(DataSpec((1, 16, 16), 17), arch="conv", width=3, latent=4, code=4, skip=True)
+    seen = []
+    for pair in list(model.g.pairs)[1:]:
+        pair[0].register_forward_pre_hook(lambda _, args: seen.append(args[0][:, 3:]))
+    z = torch.randn(2, 4)
+    model.g(z)
+    first = model.g.code(z).view(2, 3, 4, 4)
+    assert len(seen) == 2
+    for times, maps in zip((2, 4), seen, strict=True):
+        assert torch.equal(maps, first.repeat_interleave(times, 2).repeat_interleave(times, 3))
+
+
+def test_codes_fill_the_cube_and_samples_are_the_generators_of_them(model):
+    z = model.codes(500)
+    assert z.abs().max() <= 1 and z.var().item() == pytest.approx(1 / 3, rel=0.1)
+    drawn = model.eval().sample(4, generator=torch.Generator().manual_seed(2))
+    u = torch.rand(4, 4, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(drawn, SPEC.from_signed(model.g(2 * u - 1)))
 
 
 @pytest.mark.slow

@@ -99,6 +99,36 @@ def test_effective_sample_size_is_that_of_the_weights():
     w = model.d(model.shown(levels)).exp()
     torch.testing.assert_close(terms["ess"], (w.sum(1) ** 2 / w.square().sum(1)).mean())
     torch.testing.assert_close(terms["w_mean"].float(), w.mean())
+    torch.testing.assert_close(terms["log_w_mean"], w.log().mean())
+    torch.testing.assert_close(terms["log_w_var"], w.log().square().mean() - w.log().mean() ** 2)
+
+
+def test_reinforce_takes_the_running_log_z_where_it_is_kept():
+    for running, log_z in ((True, 0.9), (False, None)):
+        model = three_bits(samples=6, g_loss="reinforce", log_z=running)
+        model.log_z.fill_(0.9)
+        loss = model.generator_loss(Batch({}, 4))["loss"]
+        noise = Noise(0, "test")
+        noise.draws = 1  # after the codes
+        p = model.g.logits.sigmoid().detach()
+        x = (noise.uniform(4, 6, 3) >= 1 - p).float()
+        s = model.d.net(x).detach()
+        of_each = s.exp().mean(1, keepdim=True).log() if log_z is None else log_z
+        log_g = (x * p.log() + (1 - x) * (1 - p).log()).sum(2)
+        torch.testing.assert_close(loss.detach(), -((s - of_each - 1) * log_g).mean())
+
+
+def test_what_the_discriminator_sees_and_what_is_sampled_are_draws_of_each_pixel():
+    model = three_bits()
+    p = model.g.logits.detach().sigmoid()
+    shown = (model.made(8000) + 1) / 2
+    sampled = model.sample(8000, generator=torch.Generator().manual_seed(0))
+    again = model.sample(8000, generator=torch.Generator().manual_seed(1))
+    for x in (shown, sampled, again):
+        assert set(x.unique().tolist()) == {0.0, 1.0}
+        assert (x.mean(0) - p).abs().max() < 0.02
+        assert (x.T.corrcoef() - torch.eye(3)).abs().max() < 0.05
+    assert not torch.equal(sampled, again)
 
 
 def test_no_gradient_goes_through_the_weights_yet_the_generator_has_one():

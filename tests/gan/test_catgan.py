@@ -208,6 +208,81 @@ def test_unsupervised_training_never_looks_at_a_label():
     assert torch.equal(*weights)
 
 
+def test_what_is_logged_are_the_entropies_of_data_and_of_samples_by_their_names():
+    model, real, fake = make(), biased_logits(30, 0), biased_logits(30, 1)
+    model.d.both = lambda rows, made: (real, fake)
+    terms = model.discriminator_loss(batch(30))
+    for name, logits in (("real", real), ("fake", fake)):
+        p = logits.softmax(1)
+        mean = p.mean(0)
+        torch.testing.assert_close(terms[f"hm_{name}"], -(mean * mean.log()).sum())
+        torch.testing.assert_close(terms[f"hc_{name}"], -(p * p.log()).sum(1).mean())
+    values = model.eval().evaluate(batch(30))
+    p = model.categories(batch(30)["x"])
+    torch.testing.assert_close(values["hc_real"], -(p * p.log()).sum(1))
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.3])
+def test_labels_weigh_as_they_are_asked_to(lam):
+    model, rows = make(mode="semi", classes=3, lam=lam), batch()
+    model.initialise_from(rows)
+    terms = model.discriminator_loss(rows)
+    game = terms["hc_real"] - terms["hm_real"] - terms["hc_fake"]
+    torch.testing.assert_close(terms["loss"], game + lam * terms["ce"])
+    assert terms["ce"] > 0.1
+
+
+def test_every_layer_of_d_gets_noise_of_its_own_in_training_alone():
+    model = make(noise=0.3, hidden_d=(16, 12))
+    v, stages = SPEC.to_signed(batch()["x"]), model.d.net.stages
+    found, noise, h = model.d(v), Noise(3, "test", dtype=torch.float64), v
+    for stage in stages:
+        h = stage(h + 0.3 * noise.normal(*h.shape))
+    torch.testing.assert_close(found, h)
+    assert noise.draws == 3
+    model.eval()
+    plain = stages[2](stages[1](stages[0](v)))
+    torch.testing.assert_close(model.d(v), plain)
+    assert not torch.allclose(found, plain)
+
+
+def test_semi_the_categories_are_the_classes_and_no_vote_names_them():
+    model, rows = make(mode="semi", classes=3).eval(), batch(30)
+    model.votes.counts.zero_()
+    model.votes.counts[:, 1] = 1  # a vote would call every category 1
+    p = model.d.net(SPEC.to_signed(rows["x"])).softmax(1)
+    torch.testing.assert_close(model.classify(rows["x"]), p)
+    values = model.evaluate(rows)
+    assert torch.equal(values["acc"], (p.argmax(1) == rows["y"]).double())
+    assert "cluster_acc" not in values and len(p.argmax(1).unique()) > 1
+
+
+def test_r1_is_of_how_sure_the_discriminator_is():
+    model, rows = make(loop=LoopOptions(r1=3.0)), batch()
+    r1 = model.discriminator_loss(rows)["r1"]
+    x = SPEC.to_signed(rows["x"]).requires_grad_()
+    p = model.d.net(x).softmax(1)
+    (slope,) = torch.autograd.grad((p * p.log()).sum(), x)
+    torch.testing.assert_close(r1, 1.5 * slope.square().sum((1, 2, 3)).mean())
+
+
+@pytest.mark.parametrize("arch", ["mlp", "conv"])
+def test_the_networks_and_the_game_are_those_that_are_asked_for(arch):
+    spec = DataSpec((1, 16, 16), 17, 3)
+    options = {"prior": "uniform", "k": 3, "lr_d": 0.2, "lr_g": 0.1, "beta1": 0.3}
+    model = CatGAN(spec, arch=arch, norm_d="layer", norm_g="batch", **options)
+    kinds = [
+        {type(m).__name__[:5] for m in net.modules() if "Norm" in type(m).__name__}
+        for net in (model.d, model.g)
+    ]
+    assert kinds == [{"Layer" if arch == "mlp" else "Group"}, {"Batch"}]
+    made = model.optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in made.values())
+    assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
+    assert model.codes(500).abs().max() <= 1
+
+
 def test_what_it_cannot_model_is_refused():
     for options, message in (
         ({"mode": "semi", "spec": DataSpec((2,))}, "needs labels"),

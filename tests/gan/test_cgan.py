@@ -163,6 +163,68 @@ def test_real_examples_with_wrong_labels_count_as_fake():
     extra = F.softplus(model.d(x, model.one_hot(wrong))).mean()
     torch.testing.assert_close(losses[True]["loss"], losses[False]["loss"] + extra)
     assert torch.equal(losses[True]["jsd_bound"], losses[False]["jsd_bound"])
+    right = (model.d(x, model.one_hot(wrong)) < 0).float().mean()
+    assert losses[True]["d_acc_mismatched"] == right
+
+
+def test_a_mismatched_row_is_right_where_it_is_not_taken_for_real():
+    model = make(mismatch=True)
+    out = torch.tensor([-1.0, -2, 3, -4, 5, -6, -7, -8, -9, -10, -11] * 2)
+    model.d.see = lambda x, c: out
+    assert model.discriminator_loss(batch(PLANE))["d_acc_mismatched"].item() == pytest.approx(
+        9 / 11
+    )
+
+
+def test_samples_are_of_the_class_that_is_asked_for():
+    for spec in (PLANE, IMAGES):
+        model, y = make(spec).eval(), torch.tensor([3, 0, 9])
+        drawn = model.sample(3, y=y, generator=torch.Generator().manual_seed(5))
+        z = torch.randn(3, model.latent, generator=torch.Generator().manual_seed(5))
+        made = model.g(z, torch.eye(spec.num_classes)[y])
+        if spec is IMAGES:  # a sigmoid end
+            assert torch.equal(drawn, (16 * made).round())
+        else:
+            assert torch.equal(drawn, made)
+
+
+@pytest.mark.parametrize(("arch", "low"), [("mlp", 0.0), ("conv", -1.0)])
+def test_the_discriminator_sees_images_in_the_units_in_which_they_are_made(arch, low):
+    model, seen, rows = make(IMAGES, arch=arch), [], batch(IMAGES, 6)
+    model.d.net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.discriminator_loss(rows)
+    torch.testing.assert_close(seen[0], low + (1 - low) * rows["x"] / 16)
+
+
+@pytest.mark.parametrize("g_loss", ["nonsat", "minimax"])
+def test_the_generators_loss_is_the_one_that_is_asked_for(g_loss):
+    model, rows = make(g_loss=g_loss), batch(PLANE)
+    model.noise = Noise(3, "test")
+    loss = model.generator_loss(rows)["loss"]
+    c = torch.eye(11)[rows["y"]]
+    p = model.d.net(model.g(Noise(3, "test").normal(22, 2), c), c).sigmoid()
+    expected = -p.log().mean() if g_loss == "nonsat" else (1 - p).log().mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_r1_is_taken_at_the_data_with_their_own_classes():
+    model, rows = make(loop={"r1": 3.0}), batch(PLANE)
+    r1 = model.discriminator_loss(rows)["r1"]
+    x, c = rows["x"].clone().requires_grad_(), torch.eye(11)[rows["y"]]
+    (slope,) = torch.autograd.grad(model.d.net(x, c).sum(), x)
+    torch.testing.assert_close(r1, 1.5 * slope.square().sum(1).mean())
+
+
+def test_the_game_is_played_as_it_is_asked_for():
+    options = {"lr_d": 0.2, "lr_g": 0.1, "beta1": 0.3}
+    model = make(prior="uniform", k=3, **options)
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in model.optimisers().values())
+    sgd = make(optimiser="sgd", **options).optimisers()
+    assert all(type(o) is torch.optim.SGD for o in sgd.values())
+    for made in (model.optimisers(), sgd):
+        assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
+    assert model.codes(500).abs().max() <= 1
 
 
 def test_the_paths_between_codes_run_between_classes_too():

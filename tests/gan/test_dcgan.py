@@ -127,3 +127,35 @@ def test_features_are_all_activations_pooled_to_a_four_by_four_grid():
     last = model.d.net.features(SPEC.to_signed(x))  # (3, 64, 4, 4)
     pooled = first.unfold(2, 2, 2).unfold(3, 2, 2).amax((-1, -2))
     torch.testing.assert_close(features, torch.cat([pooled.flatten(1), last.flatten(1)], 1))
+
+
+@pytest.mark.parametrize("g_loss", ["nonsat", "minimax"])
+def test_generator_loss_is_the_one_that_is_asked_for(g_loss):
+    model = DCGAN(SPEC, g_loss=g_loss)
+    model.noise = Noise(3, "test")
+    loss = model.generator_loss(Batch({}, 8))["loss"]
+    made = model.g(Noise(3, "test").uniform(8, 32, low=-1, high=1))
+    p = model.d.net(made).sigmoid()
+    expected = -p.log().mean() if g_loss == "nonsat" else (1 - p).log().mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_game_is_played_as_it_is_asked_for():
+    model = DCGAN(SPEC, prior="normal", k=3, lr_d=0.2, lr_g=0.1, beta1=0.3)
+    made = model.optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in made.values())
+    assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
+    assert model.codes(500).abs().max() > 2
+    assert DCGAN(SPEC, prior="uniform").codes(500).abs().max() <= 1
+
+
+def test_joined_batches_share_their_statistics_with_the_samples_of_the_step():
+    model = DCGAN(SPEC, loop=LoopOptions(separate_batches=False))
+    model.noise = Noise(3, "test")
+    terms = model.discriminator_loss(Batch({"x": images(8)}))
+    fake = model.g(Noise(3, "test").uniform(8, 32, low=-1, high=1)).detach()
+    s = model.d.net(torch.cat([SPEC.to_signed(images(8)), fake]))
+    target = torch.tensor([1.0] * 8 + [0.0] * 8)
+    bce = nn.functional.binary_cross_entropy_with_logits(s, target)
+    torch.testing.assert_close(terms["loss"], 2 * bce)

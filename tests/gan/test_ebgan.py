@@ -120,6 +120,49 @@ def test_pulling_away_is_in_the_generators_loss_only():
     torch.testing.assert_close(terms["pt"], pulling_away(codes))
 
 
+def test_what_is_logged_of_energies_is_of_the_rows_it_names():
+    model = tiny(margin=0.5)
+    real, fake = torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.6, 0.7, 0.9])
+    terms = model.d.watch(real, fake)
+    assert terms["energy_real"].item() == pytest.approx(0.2)
+    assert terms["energy_fake"].item() == pytest.approx(0.6)
+    assert terms["hinge_active"] == 0.25
+
+
+def test_held_out_energies_are_over_the_mean_images_and_below_those_of_noise_in_the_whole_cube():
+    model, x = tiny(), images(6)
+    model.mean_error.fill_(0.25)
+    values = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(3))
+    energy = (SPEC.to_signed(x) - model.d.net(SPEC.to_signed(x))).square().mean((1, 2, 3))
+    torch.testing.assert_close(values["energy_ratio"], energy / 0.25)
+    u = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    of_noise = model.d(2 * u - 1)
+    expected = [sum((e > own).item() for e in of_noise) / 6 for own in energy]
+    assert values["noise_auc"].tolist() == pytest.approx(expected)
+
+
+def test_r1_is_of_the_energy_itself():
+    model, x = tiny(loop={"r1": 3.0}), images(6)
+    r1 = model.discriminator_loss(Batch({"x": x}))["r1"]
+    v = SPEC.to_signed(x).requires_grad_()
+    target = (v - model.d.net(v)).square().mean((1, 2, 3))
+    (slope,) = torch.autograd.grad(target.sum(), v)
+    torch.testing.assert_close(r1, 1.5 * slope.square().sum((1, 2, 3)).mean())
+
+
+def test_the_networks_and_the_game_are_those_that_are_asked_for():
+    model = tiny(norm="batch", norm_g="layer", k=3, lr_d=0.2, lr_g=0.1, beta1=0.3, prior="uniform")
+    kinds = (nn.BatchNorm2d, nn.GroupNorm)
+    assert {type(m) for m in model.g.modules() if isinstance(m, kinds)} == {nn.GroupNorm}
+    wide = EBGAN(DataSpec((1, 16, 16), 17), norm="batch")
+    assert any(isinstance(m, nn.BatchNorm2d) for m in wide.d.net.modules())
+    made = model.optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in made.values())
+    assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
+    assert model.codes(500).abs().max() <= 1
+
+
 def test_generator_learns_through_the_energys_input_and_its_target():
     model, fake = tiny(), (torch.rand(5, 1, 8, 8) * 2 - 1).requires_grad_()
     (full,) = torch.autograd.grad(model.d(fake).sum(), fake)

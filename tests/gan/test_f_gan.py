@@ -193,6 +193,55 @@ def test_kl_covers_both_modes_and_reverse_kl_seeks_the_larger(name, mean, std):
     assert model.g.sigma.item() == pytest.approx(std, abs=0.15)
 
 
+def test_the_bound_is_logged_as_it_grows_in_training_and_held_out():
+    model, x = model_of("pearson", simultaneous=False).eval(), torch.randn(32, 2)
+    model.noise = Noise(0, "test")
+    terms = model.discriminator_loss(Batch({"x": x}))
+    v, w = model.d.net(x), model.d.net(model.g(Noise(0, "test").normal(32, 2)))
+    bound = v.mean() - (w.square() / 4 + w).mean()
+    torch.testing.assert_close(terms["div_lb"], bound)
+    torch.testing.assert_close(terms["loss"], -bound)
+    held_out = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(1))["div_lb"]
+    w = model.d.net(model.sample(32, generator=torch.Generator().manual_seed(1)))
+    torch.testing.assert_close(held_out, v - w.square() / 4 - w)
+
+
+@pytest.mark.parametrize("g_loss", ["nonsat", "minimax"])
+def test_the_generator_raises_the_output_or_lowers_the_bound(g_loss):
+    model, s = model_of("kl", g_loss=g_loss), torch.randn(9, dtype=torch.float64)
+    expected = -s if g_loss == "nonsat" else -(s - 1).exp()
+    torch.testing.assert_close(model.d.price.maker(s), expected)
+
+
+def test_turns_are_the_discriminators_first_and_the_samples_its_own_where_they_are_asked_for():
+    model, codes = model_of("js", simultaneous=False, k=3), []
+    assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
+    model.g.register_forward_pre_hook(lambda _, args: codes.append(args[0].clone()))
+    fit(model, Given(PLANE, torch.randn(64, 2), batch_size=8), 1)
+    assert len(codes) == 4 and len({z.sum().item() for z in codes}) == 4
+
+
+def test_the_alpha_that_is_asked_for_is_the_divergences():
+    u = torch.tensor([0.25, 1.0, 4.0], dtype=torch.float64)
+    for alpha, expected in ((2.0, (u - 1) ** 2 / 2), (-1.0, (u - 1) ** 2 / (2 * u))):
+        model = FGAN(PLANE, divergence="alpha", alpha=alpha)
+        torch.testing.assert_close(model.divergence.f(u), expected)
+        ratio = 2 * (torch.tensor([0.3, 0.6]) - 0.5)
+        v = torch.expm1((alpha - 1) * ratio) / (alpha - 1)
+        torch.testing.assert_close(model.d.price.real(ratio), -v)
+
+
+def test_paper_networks_see_and_make_pixels_in_the_unit_interval_from_narrow_weights():
+    spec = DataSpec((1, 8, 8), 17)
+    model, seen = FGAN(spec, arch="paper", width=40, simultaneous=False), []
+    model.d.net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x = torch.randint(0, 17, (6, 1, 8, 8)).float()
+    model.discriminator_loss(Batch({"x": x}))
+    assert torch.equal(seen[0], x / 16) and 0 < seen[1].min() < seen[1].max() < 1
+    weights = [p.abs().max().item() for p in model.parameters() if p.ndim == 2]
+    assert all(0.04 < w <= 0.05 for w in weights)
+
+
 def test_accuracy_is_about_the_rows_own_threshold():
     model = model_of("kl")  # f'(1) = 1
     terms = model.d.watch(torch.tensor([0.5, 1.5]), torch.tensor([0.5, 0.6, 0.7, 1.5]))
@@ -203,6 +252,8 @@ def test_outputs_beyond_the_clamp_are_counted_and_cost_finitely():
     model = model_of("hellinger")
     far = torch.tensor([-100.0, 100.0, 5.0, -5.0])
     assert model.d.watch(far, far)["clamped"] == 0.5
+    edge = torch.tensor([-31.0, 31.0, 29.0, -29.0])
+    assert model.d.watch(edge, edge)["clamped"] == 0.5  # the clamp is at 30
     assert (
         torch.isfinite(model.d.price.real(far)).all()
         and torch.isfinite(model.d.price.fake(far)).all()

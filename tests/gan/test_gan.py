@@ -171,3 +171,44 @@ def test_interpolation_runs_from_the_first_code_to_the_second():
     assert frames.shape == (3, 5, 1, 8, 8)
     for code, end in ((a, frames[:, 0]), (b, frames[:, -1])):
         assert torch.equal(end, model.spec.from_signed(model.g(code)))
+
+
+def test_maxout_networks_see_and_make_pixels_in_the_unit_interval():
+    spec = DataSpec((1, 4, 4), 17)
+    model, seen = GAN(spec, arch="maxout", width=20).eval(), []
+    model.d.net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x = torch.randint(0, 17, (6, 1, 4, 4)).float()
+    model.discriminator_loss(Batch({"x": x}))
+    assert torch.equal(seen[0], x / 16) and 0 < seen[1].min() < seen[1].max() < 1
+    with torch.no_grad():
+        model.g.pixels.weight.mul_(2000)  # pixels from black to white
+    drawn = model.sample(6, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, (16 * model.g(z)).round())
+    assert drawn.min() < 2 and drawn.max() > 14
+
+
+def test_each_optimiser_has_its_rate_and_the_momentum_that_is_asked():
+    options = {"lr_d": 0.2, "lr_g": 0.1, "beta1": 0.3}
+    adam = GAN(LINE, **options).optimisers()
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in adam.values())
+    sgd = GAN(LINE, optimiser="sgd", **options).optimisers()
+    assert all(o.defaults["momentum"] == 0.3 for o in sgd.values())
+    for made, kind in ((adam, torch.optim.Adam), (sgd, torch.optim.SGD)):
+        assert {p: (type(o), o.defaults["lr"]) for p, o in made.items()} == {
+            "d": (kind, 0.2),
+            "g": (kind, 0.1),
+        }
+
+
+def test_codes_are_of_the_prior_that_is_asked_in_training_and_in_samples():
+    for prior, like in (
+        ("uniform", lambda z: z.abs().max() <= 1),
+        ("sphere", lambda z: torch.allclose(z.norm(dim=1), torch.full((500,), 3**0.5))),
+        ("normal", lambda z: 2.5 < z.abs().max() < 6),
+    ):
+        model, seen = GAN(DataSpec((3,)), prior=prior), []
+        model.g.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        model.generator_loss(Batch({}, 500))
+        model.sample(500, generator=torch.Generator().manual_seed(0))
+        assert len(seen) == 2 and all(like(z) for z in seen) and not torch.equal(*seen)

@@ -65,11 +65,36 @@ def test_samples_features_all_move_along_the_normal():
 
 def test_leaky_loss_is_the_flipped_hinge_with_a_slope_beyond_the_margin():
     s = torch.tensor([-2.0, 0.5, 3.0], requires_grad=True)
-    cost = GeometricGAN(PLANE, g_loss="leaky", leak=0.1).d.price.maker(s)
-    torch.testing.assert_close(cost, torch.tensor([3.0, 0.5, -0.2]))
-    torch.testing.assert_close(
-        torch.autograd.grad(cost.sum(), s)[0], torch.tensor([-1.0, -1.0, -0.1])
-    )
+    for leak in (0.1, 0.3):
+        cost = GeometricGAN(PLANE, g_loss="leaky", leak=leak).d.price.maker(s)
+        torch.testing.assert_close(cost, torch.tensor([3.0, 0.5, -2 * leak]))
+        (slope,) = torch.autograd.grad(cost.sum(), s)
+        torch.testing.assert_close(slope, torch.tensor([-1.0, -1.0, -leak]))
+
+
+def test_linear_loss_has_the_same_slope_on_both_sides_of_the_margin():
+    s = torch.tensor([-2.0, 0.5, 3.0], requires_grad=True)
+    cost = GeometricGAN(PLANE).d.price.maker(s)
+    assert cost.tolist() == [2.0, -0.5, -3.0]
+    assert torch.autograd.grad(cost.sum(), s)[0].tolist() == [-1.0, -1.0, -1.0]
+
+
+def test_each_optimiser_is_the_one_that_is_asked_for():
+    options = {"lr_d": 0.2, "lr_g": 0.1, "beta1": 0.3, "beta2": 0.7}
+    adam = GeometricGAN(PLANE, **options).optimisers()
+    rmsprop = GeometricGAN(PLANE, optimiser="rmsprop", **options).optimisers()
+    for made, kind in ((adam, torch.optim.Adam), (rmsprop, torch.optim.RMSprop)):
+        assert all(type(o) is kind for o in made.values())
+        assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.7) for o in adam.values())
+
+
+def test_the_machine_has_the_norm_and_the_cycle_the_steps_that_are_asked_for():
+    for norm, kind in (("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm)):
+        model = GeometricGAN(DataSpec((1, 16, 16), 17), width=4, norm=norm, k=3)
+        found = [m for m in model.d.net.modules() if isinstance(m, kind)]
+        assert len(found) == 1
+        assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
 
 
 def test_best_outputs_are_signs_and_their_loss_is_the_overlap():

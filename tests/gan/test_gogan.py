@@ -151,6 +151,41 @@ def test_old_scores_of_the_old_critic_give_the_new_one_no_gradient():
         assert not torch.allclose(new, alone)
 
 
+@pytest.mark.parametrize("separate", [True, False])
+def test_old_examples_are_scored_by_the_critic_that_is_asked(separate):
+    x = torch.randn(32, 2)
+    for scorer in ("new", "old"):
+        loop = {"separate_batches": separate}
+        model = in_stage_two(rank_scorer=scorer, lambda_new=0.7, lambda_old=0.2, loop=loop)
+        model.noise = Noise(3, "test")
+        terms = model.discriminator_loss(Batch({"x": x}))
+        z = Noise(3, "test").normal(32, 2)
+        real, new = model.d.net(x), model.d.net(model.g(z))
+        critic = model.d.net if scorer == "new" else model.past[0]["d"]
+        old = critic(model.past[0]["g"](z))
+        missing, behind = (new + 1 - real).clamp(min=0), (old + 2 - real).clamp(min=0)
+        torch.testing.assert_close(terms["loss"], 0.7 * missing.mean() + 0.2 * behind.mean())
+        assert terms["rank_old"] == (new > old).float().mean()
+        torch.testing.assert_close(terms["w_est"], real.mean() - new.mean())
+
+
+def test_rmsprop_has_the_rates_and_the_decay_that_are_asked():
+    made = GoGAN(PLANE, lr_d=0.2, lr_g=0.1, alpha=0.5).optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(type(o) is torch.optim.RMSprop for o in made.values())
+    assert all(o.defaults["alpha"] == 0.5 for o in made.values())
+
+
+def test_completion_prefers_what_the_critic_likes_where_nothing_is_known():
+    torch.manual_seed(0)
+    model = GoGAN(PLANE, width=8).eval()
+    x, known = torch.zeros(6, 2), torch.zeros(6, 2, dtype=torch.bool)
+    draw = {"generator": torch.Generator().manual_seed(1)}
+    made = model.inpaint(x, known, **draw, steps=50, realism=1.0)
+    start = model.sample(6, generator=torch.Generator().manual_seed(1))
+    assert (model.d(made) > model.d(start)).all()
+
+
 def test_the_second_stage_starts_as_a_copy_and_leaves_the_first_alone():
     model, first = GoGAN(PLANE, width=8, stage_steps=3), {}
     z = torch.randn(9, 2)
@@ -223,6 +258,7 @@ def test_held_out_ranks_are_shares_of_pairs():
     d = model.d.net
     assert values["rank_new"].tolist() == (d(x) > d(new)).float().tolist()
     assert values["rank_old"].tolist() == (d(new) > d(old)).float().tolist()
+    torch.testing.assert_close(values["w_est"], d(x) - d(new))
     model.stage.fill_(1)
     assert "rank_old" not in model.evaluate(Batch({"x": x}))
 

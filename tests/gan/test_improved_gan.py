@@ -142,6 +142,16 @@ def test_minibatch_features_see_the_rows_of_other_processes():
     assert not torch.allclose(torch.cat([layer(part) for part in f.chunk(2)]), layer(f))
 
 
+@pytest.mark.parametrize("cross_rank", ["gather", "local"])
+def test_rows_of_other_processes_count_in_minibatch_discrimination_unless_local(cross_rank):
+    model, v = make(kernels=6, cross_rank=cross_rank), SPEC.to_signed(batch()["x"])
+    layer = model.d.net.minibatch
+    model.all_rows = lambda own: model.d.net.features(v) @ layer.t.flatten(1)  # of all processes
+    halves = torch.cat([model.d(part) for part in v.chunk(2)])
+    model.all_rows = lambda own: own
+    assert torch.allclose(halves, model.d(v)) == (cross_rank == "gather")
+
+
 def test_real_and_generated_minibatches_are_discriminated_apart():
     model, rows = make(kernels=6), batch()
     assert model.d.net.end.v.shape[1] == 4 + 6  # f and o
@@ -356,6 +366,79 @@ def test_data_without_labels_make_a_plain_discriminator_that_cannot_classify():
     )
     with pytest.raises(ValueError, match="needs labels"):
         model.classify(x)
+
+
+def test_unlabelled_rows_weigh_as_they_are_asked_to(logits):
+    for weight in (0.0, 0.4):
+        terms = given_logits(make(labels=None, w_u=weight), *logits)
+        torch.testing.assert_close(terms["loss"], terms["sup"] + weight * terms["unl"])
+    assert terms["unl"] > 0.1
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_the_noise_of_ds_layers_is_that_of_training_alone_for_data_and_for_samples(noise):
+    model, rows = make(noise=noise), batch()
+    v = SPEC.to_signed(rows["x"])
+    again = [model.d(v).detach() for _ in range(2)]
+    assert torch.equal(*again) == (noise == 0)
+    features, given = model.d.net.features, []
+    model.d.net.features = lambda x, source=None: given.append(source) or features(x, source)
+    model.generator_loss(rows)
+    assert given == [model.noise, model.noise]
+    model.eval()
+    assert torch.equal(model.d(v), model.d.net(v)) and torch.equal(model.d(v), model.d(v))
+
+
+def test_only_the_players_that_are_asked_are_averaged_and_logged_by_name():
+    x, y = batch(48)["x"].float(), batch(48)["y"]
+    for options, found in (
+        ({"history_g": 0.5}, {"history_g"}),
+        ({"history_d": 0.5}, {"history_d"}),
+        ({}, set()),
+    ):
+        model = make(**options).float()
+        fit(model, Given(SPEC, x, y), 3)
+        assert {name for name in model.terms if name.startswith("history")} == found
+
+
+def test_held_out_rows_are_real_by_all_logits_and_of_their_likeliest_class():
+    model, rows = make().eval(), batch(6)
+    out = torch.tensor(
+        [[-1.0, 2, 0], [3, -4, 1], [-5, -4, -3], [1, 2, 3], [-9, -1, -1], [0, -1, 2]]
+    )
+    model.d.net.forward = lambda x: out.double()
+    values = model.evaluate(rows)  # of classes 0, 1, 2, 0, 1, 2
+    assert values["acc"].tolist() == [0, 0, 1, 0, 1, 1]
+    real = (out.double().exp().sum(1) > 1).double()  # Z / (Z + 1) above a half
+    assert torch.equal(values["d_acc_real"], real) and real.tolist() == [1, 1, 0, 1, 0, 1]
+
+
+def test_r1_is_of_the_logit_of_being_real():
+    model, rows = make(loop=LoopOptions(r1=3.0)), batch()
+    r1 = model.discriminator_loss(rows)["r1"]
+    x = SPEC.to_signed(rows["x"]).requires_grad_()
+    (slope,) = torch.autograd.grad(model.d.net(x).exp().sum(1).log().sum(), x)
+    torch.testing.assert_close(r1, 1.5 * slope.square().sum((1, 2, 3)).mean())
+
+
+def test_rates_of_both_players_stay_until_the_start_and_end_at_zero():
+    model = make(k=3, decay_start=4, decay_end=8, lr_d=0.2, lr_g=0.1, beta1=0.3)
+    made = model.optimisers()
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in made.values())
+    schedules, seen = model.schedulers(made), []
+    for _ in range(9):
+        for player in ("d", "d", "d", "g"):
+            made[player].step()
+            schedules[player].step()
+        seen.append([made[p].param_groups[0]["lr"] for p in ("d", "g")])
+    shares = [1, 1, 1, 1, 0.75, 0.5, 0.25, 0, 0]
+    assert seen == [[pytest.approx(0.2 * s), pytest.approx(0.1 * s)] for s in shares]
+
+
+def test_the_width_of_d_is_its_own_where_it_is_asked():
+    model = make(width=4, width_d=6)
+    assert model.d.net.stages[0][0].v.shape[0] == 6
+    assert [m.in_channels for m in model.g.modules() if hasattr(m, "output_padding")][-1] == 4
 
 
 def test_what_has_no_meaning_is_refused():

@@ -13,6 +13,7 @@ from zoo.bases import LoopOptions
 from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.gan.infogan import InfoGAN
+from zoo.nn.prior import Draw
 from zoo.nn.votes import Votes
 
 SPEC = DataSpec((1, 8, 8), 17, 3)
@@ -305,3 +306,56 @@ def test_what_makes_no_sense_is_refused():
         assert InfoGAN(spec, categories=10).categories == 10
     with pytest.raises(ValueError, match="replay"):
         InfoGAN(SPEC, loop=LoopOptions(replay=8))
+
+
+def test_what_is_logged_is_the_information_in_nats_whatever_its_weights():
+    model = make(lam_cat=0.3, lam_cont=0.7)
+    terms = model.discriminator_loss(images())
+    codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
+    q = model.d.net(model.g(codes))[:, 1:]
+    p = q[:, :5].softmax(1)
+    of_category = p[codes[:, 4:9] == 1].log().mean() + math.log(5)
+    std = (5 * (q[:, 7:] / 10).tanh()).exp()  # bounded softly
+    density = torch.distributions.Normal(q[:, 5:7], std).log_prob(codes[:, 9:]).sum(1)
+    of_continuous = density.mean() + 2 * math.log(2)
+    torch.testing.assert_close(terms["mi_cat"], of_category)
+    torch.testing.assert_close(terms["mi_cont"], of_continuous)
+    values = model.eval().evaluate(images(), torch.Generator().manual_seed(0))
+    source = Draw(torch.Generator().manual_seed(0), dtype=torch.float64)
+    codes = model.draw_codes(12, source)
+    said = model.d.net(model.g(codes))[:, 1:6].softmax(1)
+    expected = said[codes[:, 4:9] == 1].log() + math.log(5)
+    torch.testing.assert_close(values["mi_cat"], expected)
+    assert set(values) == {"mi_cat", "mi_cont", "cluster_acc"}
+    assert not torch.allclose(values["mi_cat"], values["mi_cont"])
+
+
+@pytest.mark.parametrize("g_loss", ["nonsat", "minimax"])
+def test_the_generators_loss_is_the_one_that_is_asked_less_the_information(g_loss):
+    model = make(g_loss=g_loss, lam_cat=0.3, lam_cont=0.0)
+    loss = model.generator_loss(Batch({}, 12))["loss"]
+    codes = model.draw_codes(12, Noise(3, "test", dtype=torch.float64))
+    out = model.d.net(model.g(codes))
+    real = out[:, 0].sigmoid()
+    game = -real.log().mean() if g_loss == "nonsat" else (1 - real).log().mean()
+    known = out[:, 1:6].softmax(1)[codes[:, 4:9] == 1].log().mean() + math.log(5)
+    torch.testing.assert_close(loss, game - 0.3 * known)
+
+
+def test_r1_is_of_the_logit_of_the_source_alone():
+    model = make(loop=LoopOptions(r1=3.0))
+    r1 = model.discriminator_loss(images())["r1"]
+    x = SPEC.to_signed(images()["x"]).requires_grad_()
+    (slope,) = torch.autograd.grad(model.d.net(x)[:, 0].sum(), x)
+    torch.testing.assert_close(r1, 1.5 * slope.square().sum((1, 2, 3)).mean())
+
+
+def test_paper_networks_see_and_make_pixels_in_the_unit_interval():
+    model, seen = InfoGAN(SPEC, arch="paper", width=4, noise=4), []
+    model.d.net.trunk.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    rows = Batch({"x": images()["x"].float(), "y": images()["y"]})
+    model.discriminator_loss(rows)
+    assert torch.equal(seen[0], rows["x"] / 16)
+    assert 0 <= seen[1].min() < seen[1].max() <= 1
+    slopes = {m.negative_slope for m in model.d.modules() if isinstance(m, torch.nn.LeakyReLU)}
+    assert slopes == {0.1}

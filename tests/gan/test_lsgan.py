@@ -63,15 +63,15 @@ def test_pearson_codes_make_the_optimal_loss_a_divergence(densities):
 
 def test_chi2_is_logged_for_the_pearson_codes_only_and_is_twice_the_two_errors_about_c():
     batch = Batch({"x": torch.randn(16, 2)})
-    assert "chi2" not in LSGAN(PLANE).discriminator_loss(batch)
-    model = LSGAN(PLANE, a=-1, b=1, c=0)
-    chi2 = model.discriminator_loss(batch)["chi2"]
-    model.noise.draws = 0
-    fake = model.g(model.noise.normal(16, 2))
-    torch.testing.assert_close(
-        chi2,
-        model.d(batch["x"]).pow(2).mean() + model.d(fake).pow(2).mean(),
-    )
+    for a, b, c in ((0, 1, 1), (0, 1, 0), (-1, 1, 1)):
+        assert "chi2" not in LSGAN(PLANE, a=a, b=b, c=c).discriminator_loss(batch)
+    for c in (0, 3):
+        model = LSGAN(PLANE, a=c - 1, b=c + 1, c=c)
+        chi2 = model.discriminator_loss(batch)["chi2"]
+        model.noise.draws = 0
+        fake = model.g(model.noise.normal(16, 2))
+        errors = [(model.d(v) - c).pow(2).mean() for v in (batch["x"], fake)]
+        torch.testing.assert_close(chi2, sum(errors))
 
 
 def test_losses_are_half_squared_errors_to_the_three_codes():
@@ -119,6 +119,19 @@ def test_accuracy_is_about_the_middle_of_the_codes_and_knows_their_order():
         )  # always nearer to b
         terms = model.discriminator_loss(Batch({"x": torch.randn(4, 2)}))
         assert (terms["d_acc_real"], terms["d_acc_fake"]) == (1, 0)
+    for a, b, s in ((-1.0, 1.0, 0.25), (1.0, -1.0, -0.25), (2.0, 4.0, 3.5), (4.0, 2.0, 2.5)):
+        said = torch.tensor([s, s, s, 2 * a - s])
+        shares = LSGAN(PLANE, a=a, b=b).watched(said, said)  # three of four are nearer to b
+        assert (shares["d_acc_real"], shares["d_acc_fake"]) == (0.75, 0.25)
+
+
+def test_options_of_training_are_those_that_are_asked_for():
+    model = LSGAN(PLANE, prior="uniform", k=3, lr_d=0.2, lr_g=0.1, beta1=0.3)
+    made = model.optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in made.values())
+    assert model.codes(500).abs().max() <= 1
+    assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
 
 
 def test_paper_network_is_figure_2():

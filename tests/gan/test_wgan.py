@@ -151,5 +151,44 @@ def test_held_out_estimate_has_one_value_for_each_example_and_averages_to_the_di
 
 
 def test_both_players_use_rmsprop_without_momentum():
-    for optimiser in WGAN(PLANE).optimisers().values():
+    made = WGAN(PLANE, lr_d=0.2, lr_g=0.1, alpha=0.5).optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    for optimiser in made.values():
         assert type(optimiser) is torch.optim.RMSprop and optimiser.defaults["momentum"] == 0
+        assert optimiser.defaults["alpha"] == 0.5
+
+
+def test_the_losses_are_differences_of_means_and_the_estimate_is_the_critics_negative():
+    model, x = WGAN(PLANE), torch.randn(32, 2)
+    model.noise = Noise(0, "test")
+    terms = model.discriminator_loss(Batch({"x": x}))
+    wanted = model.generator_loss(Batch({}, 32))["loss"]
+    noise = Noise(0, "test")
+    first, second = (model.d.net(model.g(noise.normal(32, 2))).mean() for _ in range(2))
+    torch.testing.assert_close(terms["loss"], first - model.d.net(x).mean())
+    torch.testing.assert_close(terms["w_est"], model.d.net(x).mean() - first)
+    torch.testing.assert_close(wanted, -second)
+
+
+def test_the_networks_and_codes_are_those_that_are_asked_for():
+    spec = DataSpec((1, 16, 16), 17)
+    model = WGAN(spec, norm="layer", init="dcgan", width=64, prior="uniform", latent=8)
+    assert sum(isinstance(m, nn.GroupNorm) for m in model.d.net.modules()) == 1
+    for net in (model.g, model.d.net):
+        convolutions = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
+        stds = [m.weight.std().item() for m in convolutions if m.weight.numel() > 2000]
+        assert stds and stds == pytest.approx([0.02] * len(stds), rel=0.1)
+    assert model.codes(500).abs().max() <= 1
+
+
+def test_the_critic_is_clamped_on_both_sides_and_the_generator_on_none():
+    model = WGAN(PLANE, c=0.05)
+    for p in model.parameters():
+        nn.init.uniform_(p, -1, 1)
+    before = [p.detach().clone() for p in model.g.parameters()]
+    model.after_step("g")
+    assert max(p.abs().max() for p in model.d.net.parameters()) > 0.5
+    model.after_step("d")
+    for p in model.d.net.parameters():
+        assert p.min() >= -torch.tensor(0.05) and p.max() <= torch.tensor(0.05)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.g.parameters(), strict=True))

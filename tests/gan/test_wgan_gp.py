@@ -187,8 +187,71 @@ def test_rates_fall_linearly_to_zero_for_both_players_whatever_k():
         pytest.approx(0.05),
         pytest.approx(0.1),
     ]
+    for player in 6 * ["d", "d", "d", "g"]:
+        optimisers[player].step()
+        schedulers[player].step()
+    assert [o.param_groups[0]["lr"] for o in optimisers.values()] == [0, 0]
+
+
+def test_the_estimate_is_the_critics_on_data_above_samples_in_training_and_held_out(x):
+    model = model_with(Smooth(), lam=4.0)
+    terms, (fake, _) = terms_of(model, x), drawn(model, x)
+    above = model.d.net(x).mean() - model.d.net(fake).mean()
+    torch.testing.assert_close(terms["w_est"], above)
+    held_out = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(2))["w_est"]
+    z = torch.randn(6, 16, dtype=F64, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(held_out, model.d.net(x) - model.d.net(model.g(z)))
+
+
+def test_the_penalty_draws_flat_and_steep_critics_to_norm_one(x):
+    for norm, gp in ((0.25, 0.75**2), (1.0, 0.0), (3.0, 2.0**2)):
+        model = model_with(Linear(16), lam=5.0)
+        model.d.net.w.data *= norm / model.d.net.w.norm()
+        terms = terms_of(model, x)
+        assert terms["gp"].item() == pytest.approx(5 * gp, abs=1e-9)
+        assert terms["grad_norm"].item() == pytest.approx(norm)
+
+
+def test_all_that_the_critic_sees_has_the_instance_noise_and_the_past(x):
+    model, seen = model_with(Smooth()), []
+    model.d.noisy = lambda v: v + 100
+    model.d.stored = lambda made: (made.detach() + 1000,)
+    model.d.net.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    terms_of(model, x)
+    fake, eps = drawn(model, x)
+    real, made = x + 100, fake + 1100
+    eps = eps.view(6, 1, 1, 1)
+    assert len(seen) == 3
+    for shown, expected in zip(seen, (real, made, eps * real + (1 - eps) * made), strict=True):
+        torch.testing.assert_close(shown, expected)
+
+
+def test_the_optimisers_and_the_norm_are_those_that_are_asked_for():
+    spec = DataSpec((1, 16, 16), 17)
+    model = WGANGP(spec, norm="layer", width=4, lr_d=0.2, lr_g=0.1, beta1=0.3, beta2=0.7, k=3)
+    made = model.optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
+    assert all(o.defaults["betas"] == (0.3, 0.7) for o in made.values())
+    assert sum(isinstance(m, nn.GroupNorm) for m in model.d.net.modules()) == 1
+    assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
+    assert model.schedulers(made) == {}
 
 
 def test_a_decay_of_nought_may_be_written_as_a_whole_number():
     for optimiser in WGANGP(DataSpec((1, 8, 8)), beta1=0).optimisers().values():
         assert optimiser.defaults["betas"] == (0.0, 0.9)
+
+
+@pytest.mark.parametrize("resample", ["up", "down", ""])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_residual_block_is_two_convolutions_beside_a_shortcut(resample, first):
+    block, x = ResidualBlock(3, 5, resample, first=first), torch.randn(2, 3, 8, 8)
+    h, beside = x if first else x.clamp(min=0), x
+    if resample == "up":
+        h, beside = (v.repeat_interleave(2, 2).repeat_interleave(2, 3) for v in (h, beside))
+    h = block.conv2(block.conv1(h).clamp(min=0))
+    if resample == "down":
+        h, beside = (
+            v.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).mean((3, 5)) for v in (h, beside)
+        )
+    torch.testing.assert_close(block(x), h + block.shortcut(beside))

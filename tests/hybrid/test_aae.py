@@ -155,6 +155,7 @@ def test_label_reg_gives_a_label_its_own_component_and_the_unlabelled_the_whole_
     assert (torch.cdist(drawn, centres).argmin(1) == 7).float().mean() > 0.98
 
 
+@pytest.mark.slow
 def test_a_linear_encoder_learns_to_whiten_a_gaussian():
     torch.manual_seed(0)
     spec = DataSpec((2,))
@@ -252,6 +253,118 @@ def test_labels_choose_what_is_drawn_and_modes_without_them_say_so(model):
 def test_labels_are_uniform():
     counts = draw_labels(10000, 4, source()).bincount(minlength=4)
     assert len(counts) == 4 and (counts - 2500).abs().max() < 200
+
+
+def test_rates_are_a_players_own_and_a_tenth_after_every_interval(model):
+    model.rates = dict(zip(model.rates, (0.8, 0.4, 0.2, 0.1), strict=False))
+    model.decay_every = 3
+    made = model.optimisers()
+    schedules = model.schedulers(made)
+    for player, rate in model.rates.items():
+        for _ in range(6):
+            made[player].step()
+            schedules[player].step()
+        assert made[player].param_groups[0]["lr"] == pytest.approx(rate / 100)
+    model.decay_every = 0
+    assert model.schedulers(made) == {}
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_the_optimiser_that_is_asked_for_has_little_momentum_in_the_game(optimiser):
+    rates = {"lr": 0.3, "lr_adv": 0.2, "lr_label": 0.1}
+    made = AAE(SPEC, mode="semi", width=8, optimiser=optimiser, **rates).optimisers()
+    assert {p: o.defaults["lr"] for p, o in made.items()} == {
+        "ae": 0.3,
+        "d": 0.2,
+        "g": 0.2,
+        "c": 0.1,
+    }
+    if optimiser == "sgd":
+        expected = {"ae": 0.9, "d": 0.1, "g": 0.1, "c": 0.9}
+        assert all(type(o) is torch.optim.SGD for o in made.values())
+        assert {p: o.defaults["momentum"] for p, o in made.items()} == expected
+    else:
+        expected = {"ae": 0.9, "d": 0.5, "g": 0.5, "c": 0.9}
+        assert {p: o.defaults["betas"] for p, o in made.items()} == {
+            p: (first, 0.999) for p, first in expected.items()
+        }
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"prior": "mixture", "latent": 2}, {"prior": "swiss_roll", "latent": 2}]
+)
+def test_the_scale_of_the_prior_is_that_of_its_draws(options):
+    one, wide = (AAE(SPEC, width=8, std=std, **options) for std in (1.0, 3.0))
+    drawn = [m.prior_codes(50, source()) for m in (one, wide)]
+    torch.testing.assert_close(drawn[1], 3 * drawn[0])
+    assert drawn[0].std() > 0.5
+    for m in (one, wide):
+        codes = m.prior_codes(20, source())
+        assert torch.equal(
+            m.sample(20, generator=torch.Generator().manual_seed(0)), m.decode(codes)
+        )
+
+
+@pytest.mark.parametrize("recon", ["l2", "bce"])
+def test_reconstruction_is_a_negative_log_likelihood_of_the_whole_image(recon):
+    model, v = AAE(SPEC, width=8, recon=recon), (batch()["x"] / 16).flatten(1)
+    terms = model.autoencoder_loss(batch())
+    p = model.decoder(model.encode(batch()["x"])).sigmoid()
+    if recon == "l2":
+        unit = torch.distributions.Normal(p, 1.0)
+        cost = -(unit.log_prob(v) - unit.log_prob(unit.mean)).sum(1)
+    else:
+        cost = -(v * p.log() + (1 - v) * (1 - p).log()).sum(1)
+    torch.testing.assert_close(terms["loss"], cost.mean())
+    torch.testing.assert_close(terms["mse"], (p - v).square().mean())
+
+
+def test_semi_the_encoder_is_to_fool_both_discriminators():
+    model = AAE(SPEC, mode="semi", latent=3, width=8)
+    z, logits = model.coded(batch()["x"], None)
+    said = model.d.net(z), model.d_label.net(logits.softmax(1))
+    expected = sum(-s.sigmoid().log().mean() for s in said)
+    torch.testing.assert_close(model.generator_loss(batch())["loss"], expected)
+
+
+def test_the_discriminator_is_right_where_it_tells_draws_from_codes():
+    model = AAE(SPEC, width=8)
+    real, code = torch.tensor([1.0, -2.0, 3.0, 4.0]), torch.tensor([-1.0, 2.0, 3.0, 4.0])
+    model.d.both = lambda drawn, codes: (real, code)
+    rows = batch(4)
+    assert model.discriminator_loss(rows)["d_acc"] == (3 / 4 + 1 / 4) / 2
+
+
+def test_held_out_values_are_of_codes_in_units_of_the_prior_and_of_images_in_the_unit_interval():
+    rows = batch(40)
+    model = AAE(SPEC, mode="semi", latent=3, width=8, std=2.0, labels=40)
+    model.initialise_from(rows)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(2.0)  # so that its opinions differ
+    values, x = model.evaluate(rows, torch.Generator().manual_seed(0)), rows["x"] / 16
+    mse = (model.reconstruct(rows["x"]) / 16 - x).square().mean((1, 2, 3))  # of rounded levels
+    torch.testing.assert_close(values["mse"], mse, atol=0.01, rtol=0)
+    plain = (x - x.mean(0)).square().mean()
+    torch.testing.assert_close(values["mse_ratio"], values["mse"] / plain)
+    right = model.probabilities(rows["x"]).max(1).indices == rows["y"]
+    assert torch.equal(values["accuracy"], right.float()) and 0 < right.sum() < 40
+    z = model.encode(rows["x"]).detach().numpy() / 2
+    found = {name: values[f"code_{name}"][0].item() for name in ("std_min", "std_max", "mean_max")}
+    assert found["std_min"] == pytest.approx(z.std(0, ddof=1).min(), rel=1e-4)
+    assert found["std_max"] == pytest.approx(z.std(0, ddof=1).max(), rel=1e-4)
+    assert found["mean_max"] == pytest.approx(abs(z.mean(0)).max(), rel=1e-4)
+    drawn = 2 * torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(values["code_mmd"][0], mmd(model.encode(rows["x"]), drawn))
+
+
+def test_label_reg_samples_are_decoded_from_the_component_of_the_label():
+    model = AAE(SPEC, mode="label_reg", prior="mixture", latent=2, width=8)
+    codes = []
+    model.decoder.register_forward_pre_hook(lambda _, args: codes.append(args[0]))
+    model.sample(300, y=torch.full((300,), 7), generator=torch.Generator().manual_seed(0))
+    angle = torch.atan2(codes[0][:, 1], codes[0][:, 0]) % (2 * math.pi)
+    assert (angle / (2 * math.pi / 10) - 7).abs().mean() < 0.2
 
 
 @pytest.mark.parametrize("loop", SERVED, ids=str)

@@ -4,6 +4,7 @@ what, the running class means.
 
 import pytest
 import torch
+from torch.distributions import Normal, kl_divergence
 from torch.nn import functional as F
 
 from tests.support import Given, fit
@@ -11,6 +12,7 @@ from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
 from zoo.data.digits import Digits
 from zoo.hybrid.cvae_gan import CVAEGAN
+from zoo.nn.prior import Draw
 
 SPEC = DataSpec((1, 8, 8), 17, 3)
 SERVED = [
@@ -184,6 +186,119 @@ def test_the_pairwise_loss_is_half_the_squared_distance_in_pixels_and_both_featu
     torch.testing.assert_close(model.pairwise(v, other), expected, rtol=1e-4, atol=1e-4)
 
 
+def made_of(model: CVAEGAN, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """G(z, c) in [-1, 1]."""
+    return model.g(torch.cat([z, torch.eye(3)[y]], 1))
+
+
+def test_the_discriminator_sees_data_reconstructions_of_drawn_codes_and_draws_of_the_prior():
+    model, seen = make(), []
+    handle = model.d.net.register_forward_hook(lambda net, args, out: seen.append(args[0]))
+    whole = gradients(model, "discriminator_loss")["d"]
+    handle.remove()
+    v, y, noise = SPEC.to_signed(batch()["x"]), batch()["y"], Noise(3, "test")
+    mu, log_var = model.posterior(v, torch.eye(3)[y])
+    x_f = made_of(model, mu + log_var.exp().sqrt() * noise.normal(9, 4), y)
+    x_p = made_of(model, noise.normal(9, 4), y)
+    for shown, expected in zip(seen, (v, x_f, x_p), strict=True):
+        torch.testing.assert_close(shown, expected)
+    d = model.d.net
+    loss = -d(v).sigmoid().log().mean()
+    loss = loss - sum((1 - d(x.detach()).sigmoid()).log().mean() for x in (x_f, x_p))
+    grads = torch.autograd.grad(loss, [*d.parameters()])
+    torch.testing.assert_close(whole, torch.cat([g.flatten() for g in grads]), rtol=1e-4, atol=1e-6)
+
+
+def test_the_encoders_loss_weighs_the_divergence_and_the_likeness_of_a_drawn_code():
+    model = make(lambda_kl=0.3, lambda_g=2.0)
+    model.noise = Noise(3, "test")
+    terms = model.encoder_loss(batch())
+    v, y = SPEC.to_signed(batch()["x"]), batch()["y"]
+    mu, log_var = model.posterior(v, torch.eye(3)[y])
+    q = Normal(mu, log_var.exp().sqrt())
+    kl = kl_divergence(q, Normal(0.0, 1.0)).sum(1).mean()
+    x_f = made_of(model, q.mean + q.stddev * Noise(3, "test").normal(9, 4), y)
+    views = (lambda u: u, model.d.net.features, model.classifier.features)
+    pair = sum(0.5 * (f(v) - f(x_f)).square().sum() / 9 for f in views)
+    torch.testing.assert_close(terms["kl"], kl)
+    torch.testing.assert_close(terms["l_g"], pair)
+    torch.testing.assert_close(terms["loss"], 0.3 * kl + 2 * pair)
+
+
+def test_each_part_of_the_generators_loss_has_its_own_weight():
+    weights = {"lambda_g": 0.5, "lambda_gd": 0.2, "lambda_gc": 0.7}
+    model, parts = make(**weights), {}
+    model.fc_seen.fill_(True)
+    for name, weight in weights.items():
+        model.noise = Noise(3, "test")
+        whole = model.generator_loss(batch())
+        setattr(model, name, 0.0)
+        model.noise = Noise(3, "test")
+        parts[name] = (whole["loss"] - model.generator_loss(batch())["loss"]) / weight
+        setattr(model, name, weight)
+    torch.testing.assert_close(parts["lambda_gd"], whole["l_gd"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(parts["lambda_gc"], whole["l_gc"], rtol=1e-3, atol=1e-4)
+    total = sum(weights[name] * part for name, part in parts.items())
+    torch.testing.assert_close(whole["loss"], total, rtol=1e-3, atol=1e-4)
+    assert all(part > 1e-3 for part in parts.values())
+
+
+def test_held_out_values_are_of_images_in_the_unit_interval_and_of_draws_of_the_prior():
+    model, rows = make().eval(), batch(60)
+    model.mean_image.fill_(0.25)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(3.0)  # so that its images and its opinions differ
+    values = model.evaluate(rows, torch.Generator().manual_seed(1))
+    x, y, source = rows["x"] / 16, rows["y"], Draw(torch.Generator().manual_seed(1))
+    first, other = (made_of(model, source.normal(60, 4), y) for _ in range(2))
+    recon = made_of(model, model.encode(rows["x"], y=y), y)
+    unit = {name: (v + 1) / 2 for name, v in (("a", first), ("b", other), ("r", recon))}
+    mse = (unit["r"] - x).square().mean((1, 2, 3))
+    torch.testing.assert_close(values["mse"], mse)
+    torch.testing.assert_close(
+        values["mse_ratio"], mse / (1.25 / 2 - x).square().mean((1, 2, 3)), rtol=1e-4, atol=1e-6
+    )
+    apart = (unit["a"] - unit["b"]).square().mean((1, 2, 3))
+    torch.testing.assert_close(values["diversity"], apart)
+    shares = {
+        "c_consistency": model.classifier(first).argmax(1) == y,
+        "c_accuracy": model.classify(rows["x"]).argmax(1) == y,
+        "d_acc_real": model.d.net(SPEC.to_signed(rows["x"])) > 0,
+        "d_acc_prior": model.d.net(first) < 0,
+    }
+    for name, share in shares.items():
+        assert torch.equal(values[name], share.float()), name
+    assert not torch.equal(model.classifier(recon).argmax(1), model.classifier(first).argmax(1))
+
+
+def test_samples_are_the_generators_of_draws_of_the_prior_and_the_class_that_is_asked():
+    model, y = make().eval(), torch.tensor([2, 1, 0, 2, 2])
+    drawn = model.sample(5, y=y, generator=torch.Generator().manual_seed(4))
+    z = torch.randn(5, 4, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(drawn, SPEC.from_signed(made_of(model, z, y)))
+    assert not torch.equal(drawn, SPEC.from_signed(made_of(model, z, y * 0)))
+
+
+def test_every_network_has_its_adam_with_the_rate_and_the_decay_that_are_asked():
+    made = make(lr=0.02, beta1=0.3).optimisers()
+    assert [*made] == ["c", "d", "g", "e"]
+    for optimiser in made.values():
+        assert optimiser.defaults["lr"] == 0.02 and optimiser.defaults["betas"] == (0.3, 0.999)
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_inpainting_encodes_what_it_has_completed_in_each_of_its_rounds(rounds):
+    model, x, seen = make().eval(), batch()["x"], []
+    model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, :1]))
+    known = torch.zeros(1, 8, 8, dtype=torch.bool)
+    known[:, :4] = True
+    model.inpaint(x, known, generator=torch.Generator().manual_seed(0), rounds=rounds)
+    assert len(seen) == rounds
+    assert all(torch.equal(v[:, :, :4], SPEC.to_signed(x)[:, :, :4]) for v in seen)
+    assert len({v[:, :, 4:].sum().item() for v in seen}) == rounds
+
+
 def test_inpainting_keeps_what_is_known_and_draws_the_rest():
     model, x = make(), batch()["x"]
     known = torch.ones(1, 8, 8, dtype=torch.bool)
@@ -205,6 +320,46 @@ def test_a_label_that_is_not_given_is_the_classifiers():
         model.reconstruct(x), model.decode(model.encode(x, y=y), y=y)
     )
     torch.testing.assert_close(model.classify(x).sum(1), torch.ones(9))
+
+
+def test_shares_of_a_step_are_of_draws_of_the_prior_and_of_the_likeliest_class():
+    model, rows = make(), batch(4)
+    out = [torch.tensor(v) for v in ([1.0, -1, 2, 3], [-1.0, -2, 3, -4], [1.0, -2, 3, 4])]
+    model.d.judged = lambda *groups: out
+    terms = model.discriminator_loss(rows)
+    assert (terms["d_acc_real"], terms["d_acc_fake"]) == (0.75, 0.25)
+    said = torch.tensor([[2.0, 1, 0], [2, 1, 0], [0, 1, 2], [0, 2, 1]])  # of classes 0, 1, 2, 0
+    model.classifier.end.forward = lambda f: said[:, :, None, None]
+    assert model.classifier_loss(rows)["c_acc"] == 0.5
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.6])
+def test_running_means_have_the_momentum_that_is_asked_for(momentum):
+    model, zero = make(momentum=momentum), torch.eye(3)[torch.zeros(4, dtype=torch.long)]
+    size = model.fc_mean.shape[1]
+    for value in (2.0, 5.0):
+        model.remember(torch.full((4, size), value), zero)
+    torch.testing.assert_close(model.fc_mean[0], torch.full((size,), 5 - 3 * momentum))
+
+
+def test_a_path_runs_between_codes_and_between_classes():
+    model, x = make().eval(), batch()["x"]
+    seen = []
+    model.g.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.interpolate(x, x.flip(0), 5)
+    y = model.classify(x).argmax(1)
+    ends = torch.cat([model.encode(x, y=y), torch.eye(3)[y]], 1)
+    path = seen[0].unflatten(0, (9, 5))
+    for i in range(5):
+        expected = (1 - i / 4) * ends + i / 4 * ends.flip(0)
+        torch.testing.assert_close(path[:, i], expected)
+    model.classify = lambda v: torch.eye(3)[(v.flatten(1).sum(1) % 3).long()]  # of several classes
+    seen.clear()
+    model.interpolate(x, x.flip(0), 3)
+    classes = seen[0].unflatten(0, (9, 3))[..., 4:]
+    found = torch.eye(3)[(x.flatten(1).sum(1) % 3).long()]
+    assert torch.equal(classes[:, 0], found) and torch.equal(classes[:, -1], found.flip(0))
+    assert not torch.equal(found, found.flip(0))
 
 
 @pytest.mark.parametrize("loop", [*SERVED, {"separate_batches": False}], ids=str)

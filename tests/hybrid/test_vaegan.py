@@ -115,9 +115,22 @@ def test_likeness_in_features_has_another_gradient_than_likeness_in_pixels():
 
 def test_decoders_loss_is_gamma_likeness_plus_the_log_probability_of_being_found_out():
     parts = {gamma: gradients(make(gamma=gamma), "decoder_loss")["g"] for gamma in (0.0, 1.0, 3.0)}
-    torch.testing.assert_close(
-        parts[3.0] - parts[0.0], 3 * (parts[1.0] - parts[0.0]), rtol=1e-3, atol=1e-6
-    )
+    model, v, noise = make(), SPEC.to_signed(images()), Noise(3, "test")
+    mu, log_var = (t.detach() for t in model.posterior(v))
+    recon = model.decoder(mu + log_var.exp().sqrt() * noise.normal(6, 4))
+    features = model.d.net.features
+    like = 0.5 * (features(v).detach() - features(recon)).square().sum() / 6
+    grads = torch.autograd.grad(like, [*model.decoder.parameters()])
+    alone = torch.cat([g.flatten() for g in grads])
+    assert alone.abs().max() > 1e-3
+    for gamma in (1.0, 3.0):
+        torch.testing.assert_close(parts[gamma] - parts[0.0], gamma * alone, rtol=1e-3, atol=1e-5)
+    model.noise = Noise(3, "test")
+    gan = model.decoder_loss(Batch({"x": images()}))["gan"]
+    made = (recon, model.decoder(noise.normal(6, 4)))
+    found_out = [(1 - model.d.net(u).sigmoid()).log().mean() for u in made]
+    torch.testing.assert_close(gan, sum(found_out))
+    assert (found_out[0] - found_out[1]).abs() > 1e-4
     model = make()
     for p in model.d.net.verdict[-1].parameters():
         nn.init.zeros_(p)
@@ -145,12 +158,10 @@ def test_the_discriminator_sees_three_kinds_of_images():
     v = SPEC.to_signed(images())
     assert len(seen) == 3 and torch.equal(seen[0], v)
     model.noise = Noise(3, "test")
-    z, z_p = model.latents(v)
-    assert (
-        torch.equal(seen[1], model.decoder(z))
-        and torch.equal(seen[2], model.decoder(z_p))
-        and not torch.equal(z, z_p)
-    )
+    mu, log_var = model.posterior(v)
+    z, z_p = (model.noise.normal(6, 4) for _ in range(2))  # of two draws of noise
+    torch.testing.assert_close(seen[1], model.decoder(mu + log_var.exp().sqrt() * z))
+    assert torch.equal(seen[2], model.decoder(z_p))
     d = model.d.net
     terms = [
         -d(seen[0]).sigmoid().log().mean(),
@@ -162,6 +173,84 @@ def test_the_discriminator_sees_three_kinds_of_images():
     ]
     torch.testing.assert_close(whole, flat[0] + flat[1] + flat[2], rtol=1e-4, atol=1e-6)
     assert not torch.allclose(whole, flat[0] + flat[1], atol=1e-4)
+
+
+def test_the_discriminators_cost_weighs_its_images_and_the_controller_is_told_both_kinds():
+    model = make(real_weight=0.3)
+    model.noise = Noise(3, "test")
+    terms, noise = model.discriminator_loss(Batch({"x": images()})), Noise(3, "test")
+    v = SPEC.to_signed(images())
+    mu, log_var = model.posterior(v)
+    codes = (mu + log_var.exp().sqrt() * noise.normal(6, 4), noise.normal(6, 4))
+    recon, prior = (model.d.net(model.decoder(z)).sigmoid() for z in codes)
+    real = model.d.net(v).sigmoid()
+    on_fake = [-(1 - p).log().mean() for p in (recon, prior)]
+    torch.testing.assert_close(terms["cost_real"], -real.log().mean())
+    torch.testing.assert_close(terms["cost_fake"], sum(on_fake) / 2)
+    torch.testing.assert_close(terms["loss"], -0.3 * real.log().mean() + sum(on_fake))
+    for name, p in (("d_real", real), ("d_recon", recon), ("d_prior", prior)):
+        torch.testing.assert_close(terms[name], p.mean())
+
+
+def test_held_out_errors_are_of_the_mean_code_over_those_of_the_mean_image():
+    model, x = make().eval(), images(40)
+    model.mean_image.fill_(0.25)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(2.0)
+        z = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+        drawn = model.decoder(z)
+        model.d.net.verdict[-1].bias -= model.d.net(drawn).median()  # so that its opinions differ
+    values = model.evaluate(Batch({"x": x}), torch.Generator().manual_seed(1))
+    v, plain = SPEC.to_signed(x), torch.full((1, 1, 8, 8), 0.25)
+    recon = model.decoder(model.encode(x))
+    mse = ((recon - v) / 2).square().mean((1, 2, 3))  # of images in [0, 1]
+    torch.testing.assert_close(values["mse"], mse)
+    over = ((plain - v) / 2).square().mean((1, 2, 3))
+    torch.testing.assert_close(values["mse_ratio"], mse / over)
+    f = [model.d.net.features(u) for u in (v, recon, plain)]
+    like, least = (0.5 * (f[0] - u).square().sum((1, 2, 3)) for u in f[1:])
+    torch.testing.assert_close(values["llike"], like)
+    torch.testing.assert_close(values["llike_ratio"], like / least)
+    right = [model.d.net(v) > 0, model.d.net(recon) <= 0, model.d.net(drawn) <= 0]
+    for name, share in zip(("real", "recon", "prior"), right, strict=True):
+        assert torch.equal(values[f"d_acc_{name}"], share.float())
+    assert torch.equal(values["d_acc"], (right[0].float() + right[2].float()) / 2)
+    assert not torch.equal(right[1], right[2])
+
+
+def test_the_logged_error_of_a_step_is_of_images_in_the_unit_interval():
+    model = make()
+    model.noise = Noise(3, "test")
+    mse = model.encoder_loss(Batch({"x": images()}))["mse"]
+    mu, log_var = model.posterior(SPEC.to_signed(images()))
+    recon = model.decoder(mu + log_var.exp().sqrt() * Noise(3, "test").normal(6, 4))
+    torch.testing.assert_close(mse, ((recon + 1) / 2 - images() / 16).square().mean())
+
+
+def test_samples_are_decoded_from_draws_of_the_prior():
+    model = make().eval()
+    drawn = model.sample(5, generator=torch.Generator().manual_seed(4))
+    z = torch.randn(5, 4, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(drawn, SPEC.from_signed(model.decoder(z)))
+    assert len(model.decoder(z).detach().unique(dim=0)) == 5
+
+
+def test_the_optimiser_that_is_asked_for_trains_every_network_at_a_falling_rate():
+    adam = make(lr=0.02, beta1=0.3).optimisers()
+    assert [*adam] == ["d", "g", "e"]
+    assert all(type(o) is torch.optim.Adam for o in adam.values())
+    assert all(o.defaults["betas"] == (0.3, 0.999) for o in adam.values())
+    model = make(optimiser="rmsprop", lr=0.02, decay=0.75, decay_every=4)
+    made = model.optimisers()
+    assert all(type(o) is torch.optim.RMSprop for o in made.values())
+    schedules = model.schedulers(made)
+    for player, optimiser in made.items():
+        for _ in range(8):
+            optimiser.step()
+            schedules[player].step()
+        assert optimiser.param_groups[0]["lr"] == pytest.approx(0.02 * 0.75**2)
+    assert make().schedulers(adam) == {}
 
 
 @pytest.mark.parametrize(
@@ -191,6 +280,23 @@ def test_a_skipped_player_stays_put_for_a_cycle_and_is_counted():
     trainer = fit(model, Given(SPEC, images(64)), 4)
     assert moved == ["d", "g", "e", "g", "e", "d", "e", "d", "g", "e"] and trainer.global_step == 4
     assert model.skipped.tolist() == [1, 1] and model.terms["skipped_d"] == 1
+
+
+def test_the_controller_has_the_equilibrium_that_is_asked_for_and_counts_each_player():
+    model = make(margin=0.1, equilibrium=2.0)
+    for costs, skips in (((1.0, 2.0), [True, False]), ((2.0, 2.0), [False, False])):
+        terms = {
+            name: torch.tensor(v) for name, v in zip(("cost_real", "cost_fake"), costs, strict=True)
+        }
+        model.after_cycle(terms)
+        assert model.skips.tolist() == skips
+    assert (terms["skipped_d"], terms["skipped_g"]) == (1, 0)
+
+
+def test_the_mean_image_is_that_of_the_data_as_networks_see_them():
+    model, x = make(), images(20)
+    model.initialise_from(Batch({"x": x}))
+    torch.testing.assert_close(model.mean_image, x.mean(0) / 8 - 1)
 
 
 def test_the_features_of_the_data_are_a_target_without_gradient():
