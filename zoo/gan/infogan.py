@@ -148,7 +148,12 @@ LOSSES = {
     likelihood="none",
     can={"sample", "interpolate", "encode"},
     data="digits",
-    learns=(("val/mi_cat", ">", 2.0), ("val/cluster_acc", ">", 0.28), ("val/fid_pixels", "<", 0.4)),
+    learns=(
+        ("val/mi_cat", ">", 2.0),
+        ("val/cluster_acc", ">", 0.28),
+        ("val/is_pixels", ">", 3.7),
+        ("val/fid_pixels", "<", 0.4),
+    ),
 )
 class InfoGAN(GeneratorModule):
     """See the module's docstring.
