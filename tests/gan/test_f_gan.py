@@ -174,10 +174,10 @@ def test_kl_covers_both_modes_and_reverse_kl_seeks_the_larger(name, mean, std):
     ]  # quantiles of the normal distribution
     x = torch.cat([-1 + 0.5 * z, 1.5 + 0.5 * z[1::3]])  # of mean -0.375 and deviation 1.19
     model = FGAN(
-        LINE, divergence=name, arch="line", width=32, g_loss="minimax", lr_d=3e-3, lr_g=3e-3
+        LINE, divergence=name, arch="line", width=32, g_loss="minimax", lr_d=8e-3, lr_g=8e-3
     )
     optimisers = model.optimisers()
-    for step in range(1200):
+    for step in range(500):
         model.noise = Noise(0, step)
         made = model.generator_loss(Batch({}, 256))
         rows = Batch({"x": x, "fake": made["fake"].detach()})

@@ -174,6 +174,7 @@ def test_the_networks_and_codes_are_those_that_are_asked_for():
     spec = DataSpec((1, 16, 16), 17)
     model = WGAN(spec, norm="layer", init="dcgan", width=64, prior="uniform", latent=8)
     assert sum(isinstance(m, nn.GroupNorm) for m in model.d.net.modules()) == 1
+    assert model.d.net.end.bias is None  # a constant would change no loss
     for net in (model.g, model.d.net):
         convolutions = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
         stds = [m.weight.std().item() for m in convolutions if m.weight.numel() > 2000]

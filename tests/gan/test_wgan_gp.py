@@ -233,6 +233,7 @@ def test_the_optimisers_and_the_norm_are_those_that_are_asked_for():
     assert {p: o.defaults["lr"] for p, o in made.items()} == {"d": 0.2, "g": 0.1}
     assert all(o.defaults["betas"] == (0.3, 0.7) for o in made.values())
     assert sum(isinstance(m, nn.GroupNorm) for m in model.d.net.modules()) == 1
+    assert model.d.net.end.bias is None  # a constant would change no loss
     assert [(p.player, p.times(0)) for p in model.phases()] == [("d", 3), ("g", 1)]
     assert model.schedulers(made) == {}
 
