@@ -37,7 +37,7 @@ from zoo.metrics.parzen import GRID
 Named = Literal["auto", "inception", "datanet", "pixels"]
 Pair = Annotated[int, Range(2)]  # images, of which a covariance takes two
 PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
-WEAK = 0.6  # of held-out images, that a classifier is right about: below, its scores mean little
+WEAK = 0.5  # of held-out images, that a classifier is right about: below, its scores mean little
 MANY = 10_000  # samples from which on KID and IS are computed as in the papers; KID keeps no more
 
 
