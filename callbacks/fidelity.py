@@ -191,6 +191,8 @@ class Fidelity(Observer):
             x = data.examples(size, split, start)["x"].to(device)
             for scorer in scorers:
                 scorer.update(x, data.spec, start, real=False)
+        papers = len(scorers) < len(self._scorers)  # Inception measures too
+        better = "; Inception's mean more of photographs (--fidelity.extractor=inception)"
         labels = data.examples(n, split)["y"] if data.spec.num_classes else None
         scores: dict[str, float] = {}
         for scorer in scorers:
@@ -201,8 +203,7 @@ class Fidelity(Observer):
             if accuracy is not None and accuracy < WEAK:
                 self.say(
                     f"{name} classifies {accuracy:.0%} of held-out images rightly: its scores mean "
-                    f"little here; of photographs, Inception's mean more "
-                    "(--fidelity.inception_weights=download)"
+                    f"little here{'' if papers else better}"
                 )
         return {"split": split, "n": n, "scores": scores}
 
