@@ -37,6 +37,7 @@ from zoo.metrics.parzen import GRID
 Named = Literal["auto", "inception", "datanet", "pixels"]
 Pair = Annotated[int, Range(2)]  # images, of which a covariance takes two
 PATIENCE = 10.0  # seconds that an evaluation may take without a progress bar
+WEAK = 0.5  # of held-out images, that a classifier is right about: below, its scores mean little
 MANY = 10_000  # samples from which on KID and IS are computed as in the papers; KID keeps no more
 
 
@@ -51,7 +52,9 @@ class Fidelity(Observer):
     held-out images and its window's ``val/parzen_sigma``. Only numbers of the Inception network
     stand without X. A score that these data or samples do not allow (too few rows, images all
     alike) is left out, with a line that says why. How they were measured is written to
-    protocol.json and the W&B config.
+    protocol.json and the W&B config, with what held-out images score in the samples' place, and how
+    often a classifier of the data's own is right about them; where that is seldom, one line says
+    that its scores mean little.
 
     Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed:
     the values do not depend on the number of processes. Real features are computed once a run. A
@@ -98,6 +101,7 @@ class Fidelity(Observer):
         self.seed, self.inception_weights = seed, inception_weights
         self._scorers: list[_Scorer] = []
         self._window: ParzenWindow | None = None
+        self._held_out: dict[str, Any] = {}
         self._data: Any = None
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
@@ -139,9 +143,9 @@ class Fidelity(Observer):
                         self._window.update(spec.to_unit(x).flatten(1), start, real=False)
             values: dict[str, float] = {}
             if self._window:
-                values |= self._taken("parzen_{}", {"nats, sigma": self._window.compute})
+                values |= self._taken("val/parzen_{}", {"nats, sigma": self._window.compute})
             for scorer in self._scorers:
-                values |= self._taken(f"{{}}{scorer.suffix}", scorer.scores(labels))
+                values |= self._taken(f"val/{{}}{scorer.suffix}", scorer.scores(labels))
         write_protocol(trainer, {"fidelity": self._protocol(trainer, module, ema)})
         return values
 
@@ -174,9 +178,37 @@ class Fidelity(Observer):
             for start, size in self._blocks(trainer, data.count("val"), "held-out images"):
                 held_out = data.spec.to_unit(data.examples(size, "val", start)["x"])
                 self._window.update(held_out.flatten(1).to(device), start, real=True)
+        self._held_out = self._measured(trainer, data, device)
+
+    def _measured(self, trainer: Any, data: Any, device: torch.device) -> dict[str, Any]:
+        """What held-out images score in the samples' place, by the extractors that were made for
+        these data, and how often their classes are right.
+        """
+        split = "test" if self.reference == "val" else "val"
+        n = min(self.n_fake, data.count(split))
+        scorers = [scorer for scorer in self._scorers if scorer.extractor.about_data]
+        for start, size in self._blocks(trainer, n, "held-out images"):
+            x = data.examples(size, split, start)["x"].to(device)
+            for scorer in scorers:
+                scorer.update(x, data.spec, start, real=False)
+        papers = len(scorers) < len(self._scorers)  # Inception measures too
+        better = "; Inception's mean more of photographs (--fidelity.extractor=inception)"
+        labels = data.examples(n, split)["y"] if data.spec.num_classes else None
+        scores: dict[str, float] = {}
+        for scorer in scorers:
+            name = scorer.extractor.name
+            scores |= self._taken(f"{{}}_{name}", scorer.scores(labels), " of held-out images")
+            accuracy = scores.pop(f"cond_acc_{name}", None)  # they are what their labels say
+            scorer.about["held_out_accuracy"] = accuracy
+            if accuracy is not None and accuracy < WEAK:
+                self.say(
+                    f"{name} classifies {accuracy:.0%} of held-out images rightly: its scores mean "
+                    f"little here{'' if papers else better}"
+                )
+        return {"split": split, "n": n, "scores": scores}
 
     def _taken(
-        self, named: str, scores: dict[str, Callable[[], dict[str, Tensor]]]
+        self, named: str, scores: dict[str, Callable[[], dict[str, Tensor]]], of: str = ""
     ) -> dict[str, float]:
         """The values of scores that these rows allow; one line says of each other why not."""
         values: dict[str, float] = {}
@@ -184,11 +216,11 @@ class Fidelity(Observer):
             try:
                 found = take()
             except (ValueError, torch.linalg.LinAlgError) as error:
-                missing = ", ".join(f"val/{named.format(k)}" for k in group.split(", "))
-                self.say(f"{missing} left out: {error}")
+                missing = ", ".join(named.format(k) for k in group.split(", "))
+                self.say(f"{missing}{of} left out: {error}")
             else:
-                values |= {f"val/{named.format(k)}": float(v) for k, v in found.items()}
-        return self.numbers(values, "not a number for these samples")
+                values |= {named.format(k): float(v) for k, v in found.items()}
+        return self.numbers(values, f"not a number for these samples{of}")
 
     def _blocks(self, trainer: Any, n: int, what: str) -> Any:
         """(start, size) of this process's blocks; a bar on the first process once it is clear that
@@ -244,6 +276,7 @@ class Fidelity(Observer):
             "seed": self.seed,
             "labels": "drawn from the reference split's" if module.told else None,
             "extractors": {scorer.extractor.name: scorer.about for scorer in self._scorers},
+            "held_out": self._held_out,
             **(first.protocol(self._n_real, self.n_fake) if first else {}),
             "parzen": {"held_out": "val", "sigmas": [*GRID]} if self.parzen else None,
             "versions": versions(),

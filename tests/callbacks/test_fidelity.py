@@ -189,6 +189,71 @@ def test_protocol_says_how_the_numbers_were_measured():
     assert json.loads(Path("protocol.json").read_text())["fidelity"]["weights"] == "raw"
 
 
+class Parted(Given):
+    """Squares whose held-out images are every other row of the training images, mislabelled."""
+
+    def load(self):
+        splits = super().load()
+        held_out = {k: v[::2].clone() for k, v in splits["train"].items()}
+        held_out["x"] = torch.where(held_out["x"] == 3, 1.0, held_out["x"])  # a third of them
+        return {**splits, "val": held_out}
+
+
+def test_protocol_says_what_held_out_images_score_and_how_often_their_class_is_found():
+    source = squares().examples()
+    data = Parted(SPEC, source["x"], source["y"], batch_size=8)
+    run(Free(), data, 1, small(), every=1)
+    said = json.loads(Path("protocol.json").read_text())["fidelity"]
+    held_out, net = data.examples(split="val"), Pixels(SPEC, source["x"], source["y"])
+    (real, _), (fake, p) = net(source["x"], SPEC), net(held_out["x"], SPEC)
+    expected = dict(prdc(real[:25], fake, 3))  # as many of either kind
+    apart = (real.mean(0) - fake.mean(0)).square().sum()  # constant images: the covariances are
+    expected["fid"] = apart + (real.std(0).norm() - fake.std(0).norm()).square()  # of one matrix
+    expected["is"] = inception_score(p, 1)[0]
+    assert (said["held_out"]["split"], said["held_out"]["n"]) == ("val", 25)
+    for name, value in expected.items():
+        found = said["held_out"]["scores"][f"{name}_pixels"]
+        assert found == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
+    assert {k.split("_")[-1] for k in said["held_out"]["scores"]} == {"pixels", "squaresnet"}
+    wrong = sum(range(50)[i] % 3 == 2 for i in range(0, 50, 2))  # class 2 looks like class 0
+    assert said["extractors"]["pixels"]["held_out_accuracy"] == pytest.approx(1 - wrong / 25)
+    assert 0 <= said["extractors"]["squaresnet"]["held_out_accuracy"] <= 1
+
+
+def test_held_out_images_leave_no_trace_in_the_scores_and_are_never_the_reference():
+    data = squares()
+    found = [values(run(Free(), data, 1, small(n_real=45, reference="val"), every=1))]
+    said = json.loads(Path("protocol.json").read_text())["fidelity"]
+    assert said["held_out"]["split"] == "test"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fidelity, "_measured", lambda self, *a: {})
+        found.append(values(run(Free(), data, 1, small(n_real=45, reference="val"), every=1)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_classifier_that_is_seldom_right_is_said_in_one_line(labelled, caplog):
+    class Renamed(Given):
+        """Held-out images whose classes are one further."""
+
+        def load(self):
+            splits = super().load()
+            moved = {k: (v + 1) % 3 if k == "y" else v for k, v in splits["train"].items()}
+            return {**splits, "val": moved}
+
+    source = squares().examples()
+    spec = SPEC if labelled else type(SPEC)(SPEC.shape, 5, 0, "squares")
+    renamed = Renamed(spec, source["x"], *([source["y"]] if labelled else []), batch_size=8)
+    accuracies = []
+    for data in (squares(), renamed):
+        run(Free(data.spec), data, 2, small(extractor="pixels"), every=1)
+        about = json.loads(Path("protocol.json").read_text())["fidelity"]["extractors"]
+        accuracies.append(about["pixels"]["held_out_accuracy"])
+    said = [r for r in caplog.messages if "mean little" in r]
+    assert accuracies == [1, 0 if labelled else None] and len(said) == labelled
+    assert all("pixels classifies 0% of held-out images" in r and "\n" not in r for r in said)
+
+
 def test_protocol_reaches_the_config_of_a_wandb_run():
     from callbacks.loggers import WandbLogger
 

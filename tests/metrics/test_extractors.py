@@ -118,6 +118,31 @@ def test_datanet_and_pixels_take_any_size(shape, brief, monkeypatch):
         assert torch.allclose(p.sum(1), torch.ones(10).double())
 
 
+@pytest.mark.parametrize(("size", "larger"), [(16, False), (17, True)])
+def test_what_the_first_network_cannot_learn_trains_a_larger_one(
+    size, larger, brief, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(extractors, "STEPS", 4)
+    spec, g = DataSpec((1, size, size), None, 4, "clouds"), torch.Generator().manual_seed(0)
+    x, y = torch.rand(100, *spec.shape, generator=g), torch.arange(100) % 4  # nothing to learn
+    fitted = []
+    fit = DataNet._fit
+    monkeypatch.setattr(DataNet, "_fit", lambda self, *a: (fitted.append(1), fit(self, *a)))
+    first = DataNet(spec, x, y, cache=tmp_path, progress=False)
+    again = DataNet(spec, x, y, cache=tmp_path, progress=False)  # from the cache
+    assert len(fitted) == 1 + larger and first.describe()["larger_network"] == larger
+    assert again.describe() == first.describe()
+    found = [net(x, spec) for net in (first, again)]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    alone = first(x[:1], spec)[0]  # the norm is not that of the batch
+    assert torch.allclose(alone, found[0][0][:1], atol=1e-4)
+    (file,) = tmp_path.glob("*.pt")
+    file.write_bytes(b"")
+    with pytest.warns(UserWarning, match="damaged"):
+        third = DataNet(spec, x, y, cache=tmp_path, progress=False)
+    assert third.weights_hash == first.weights_hash
+
+
 def test_a_network_of_fewer_steps_is_not_taken_for_the_recipes(monkeypatch):
     x, y = shapes()
     nets = []
