@@ -17,6 +17,8 @@ from __future__ import annotations
 import functools
 import json
 import math
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -144,6 +146,7 @@ def rows(subject: Subject) -> dict[str, dict[str, float]]:
 
 @functools.cache  # models share their data
 def _measured(key: str) -> dict[str, dict[str, float]]:
+    scratch = tempfile.mkdtemp()
     data_class, params, options, mass, told = json.loads(key)
     data = trust.class_of(data_class, "data", [])(**params)
     data.setup()
@@ -156,6 +159,7 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
         model = Trivial(data.spec, kind, data, tuple(told)).eval()
         callbacks = [found_class(CALLBACKS[name])(**options[name]) for name in LOOKING]
         trainer = Trainer(
+            default_root_dir=scratch,  # for what callbacks write
             accelerator="cpu",
             devices=1,
             logger=False,
@@ -172,6 +176,7 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
             values |= {name: sign * nats for name, sign in NATS.items()}
             values["val/bits_per_dim"] = nats / (data.spec.dim * math.log(2))
         found[kind] = values
+    shutil.rmtree(scratch)
     return found
 
 
