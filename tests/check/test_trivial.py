@@ -8,6 +8,9 @@ import torch
 from scipy import stats
 
 from tests.support import Given
+from zoo.check import Subject
+from zoo.check import trivial as module
+from zoo.check.gates import check_gates_refuse_trivial_rows
 from zoo.check.likelihoods import every_image
 from zoo.check.trivial import Trivial, passes
 from zoo.core import DataSpec
@@ -84,3 +87,16 @@ def test_gates_are_passed_by_all_that_they_speak_of():
     assert passes(gates, {"val/a": 2.0, "val/b": 1.0}) is True
     assert passes(gates, {"val/a": 2.0, "val/b": 3.0}) is False
     assert passes(gates, {"val/x": 2.0}) is None
+
+
+def test_models_that_share_data_are_held_against_the_same_rows(monkeypatch):
+    """The rows are measured once: no check may take anything out of them."""
+    good, bad = {"val/modes": 25.0, "val/hq": 0.9, "val/hq_strict": 0.9}, {"val/modes": 3.0}
+    rows = {"held_out": good, "uniform": bad}
+    monkeypatch.setattr(module, "_measured", lambda key: rows)
+    subject = Subject.of("adagan")
+    for _ in range(2):
+        check_gates_refuse_trivial_rows(subject)
+    rows["uniform"] = good
+    with pytest.raises(AssertionError, match=r"a trivial row \(uniform\) passes"):
+        check_gates_refuse_trivial_rows(subject)
