@@ -2,7 +2,6 @@
 capacity.
 """
 
-import math
 
 import pytest
 import torch
@@ -134,24 +133,6 @@ def test_a_larger_beta_carries_less_information_and_reconstructs_worse():
         fit(model, data, 1000)
         terms[beta] = {k: v.mean() for k, v in model.evaluate(Batch({"x": x})).items()}
     assert terms[4.0]["kl"] < 0.7 * terms[1.0]["kl"] and terms[4.0]["recon"] < terms[1.0]["recon"]
-
-
-def test_adagrads_sums_start_at_a_tenth():
-    """So that its first step is lr g / sqrt(0.1 + g²), not the whole rate for every weight."""
-    torch.manual_seed(0)
-    model = BetaVAE(DataSpec((1, 3, 3), 2), latent=2, width=8, optimiser="adagrad", lr=0.02)
-    before = [p.detach().clone() for p in model.parameters()]
-    optimiser = model.configure_optimizers()
-    for scale in (1.0, 3.0):
-        for p in model.parameters():
-            p.grad = torch.full_like(p, scale)
-        optimiser.step()
-    step = 0.02 * (1 / math.sqrt(1.1) + 3 / math.sqrt(10.1))
-    for p, start in zip(model.parameters(), before, strict=True):
-        torch.testing.assert_close(start - p, torch.full_like(p, step), atol=1e-5, rtol=0)
-    assert isinstance(
-        BetaVAE(DataSpec((1, 3, 3), 2), latent=2).configure_optimizers(), torch.optim.Adam
-    )
 
 
 def test_the_logged_bound_is_the_vaes_whatever_beta():

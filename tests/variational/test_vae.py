@@ -340,24 +340,6 @@ def test_rows_do_not_talk():
     likelihoods.assert_rows_do_not_talk(model.importance_bound, x)
 
 
-def test_adagrads_sums_start_at_a_tenth():
-    """So that its first step is lr g / sqrt(0.1 + g²), not the whole rate for every weight."""
-    torch.manual_seed(0)
-    model = VAE(DataSpec((1, 3, 3), 2), latent=2, width=8, optimiser="adagrad", lr=0.02)
-    before = [p.detach().clone() for p in model.parameters()]
-    optimiser = model.configure_optimizers()
-    for scale in (1.0, 3.0):
-        for p in model.parameters():
-            p.grad = torch.full_like(p, scale)
-        optimiser.step()
-    step = 0.02 * (1 / math.sqrt(1.1) + 3 / math.sqrt(10.1))
-    for p, start in zip(model.parameters(), before, strict=True):
-        torch.testing.assert_close(start - p, torch.full_like(p, step), atol=1e-5, rtol=0)
-    assert isinstance(
-        VAE(DataSpec((1, 3, 3), 2), latent=2).configure_optimizers(), torch.optim.Adam
-    )
-
-
 def test_the_importance_weighted_loss_of_a_code_that_says_nothing_is_the_pixels_entropy():
     """Whatever K: every weight is the same."""
     model = vae(objective="iwae", k=5)

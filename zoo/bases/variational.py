@@ -257,4 +257,16 @@ class Variational(GenerativeModule):
 
 
 class VariationalModule(Variational, LikelihoodModule):
-    """Base of the models with an inference network that one loss trains."""
+    """Base of the models with an inference network that one loss trains, as a rule with Adam.
+
+    Attributes:
+        optimiser: "adam", or "adagrad", whose sums start at 0.1 as TensorFlow's did. lr: its rate.
+    """
+
+    optimiser: str = "adam"
+    lr: float
+
+    def configure_optimizers(self) -> Any:
+        if self.optimiser == "adagrad":
+            return torch.optim.Adagrad(self.parameters(), self.lr, initial_accumulator_value=0.1)
+        return torch.optim.Adam(self.parameters(), self.lr)

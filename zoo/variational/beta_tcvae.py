@@ -158,7 +158,3 @@ class BetaTCVAE(VariationalModule):
         z = reparameterise(*q, RowNoise(x, generator).normal(len(x), self.latent))
         mi, tc, dwkl = self.split(z, q, q)
         return super().evaluate(batch, generator) | {"mi": mi, "tc": tc, "dwkl": dwkl}
-
-    # -- optimisers -------------------------------------------------------------------------------
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), self.lr)

@@ -111,9 +111,3 @@ class BetaVAE(VariationalModule):
             **terms,
             "capacity": torch.as_tensor(c),
         }
-
-    # -- optimisers -------------------------------------------------------------------------------
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        if self.optimiser == "adagrad":
-            return torch.optim.Adagrad(self.parameters(), self.lr, initial_accumulator_value=0.1)
-        return torch.optim.Adam(self.parameters(), self.lr)

@@ -232,7 +232,3 @@ class CategoricalVAE(VariationalModule):
         own = slice(variable * self.classes, (variable + 1) * self.classes)
         parts[:, :, own] = torch.eye(self.classes).to(z)
         return parts
-
-    # -- optimisers -------------------------------------------------------------------------------
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), self.lr)

@@ -233,7 +233,3 @@ class GMVAE(VariationalModule):
             raise ValueError(f"gmvae: a component is one of 0..{self.components - 1}, got {k}")
         z = self.draw_codes(n, Draw(generator, self.device, self.float_dtype), component=k)
         return self.head.sample(self.decoder(z), generator)
-
-    # -- optimisers -------------------------------------------------------------------------------
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), self.lr)

@@ -290,7 +290,3 @@ class PixelVAE(VariationalModule):
         z = path("uniform", self.encode(a), self.encode(b), frames)
         u = self.details(len(a), generator).repeat_interleave(frames, 1)
         return self.decode(z.flatten(0, 1), u).unflatten(0, (len(a), frames))
-
-    # -- optimisers -------------------------------------------------------------------------------
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), self.lr)

@@ -140,9 +140,3 @@ class VAE(VariationalModule):
     def beta(self) -> float:
         """The KL's weight, a function of the training step."""
         return self.ramp(self.warmup_steps)
-
-    # -- optimisers -------------------------------------------------------------------------------
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        if self.optimiser == "adagrad":
-            return torch.optim.Adagrad(self.parameters(), self.lr, initial_accumulator_value=0.1)
-        return torch.optim.Adam(self.parameters(), self.lr)
