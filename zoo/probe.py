@@ -342,13 +342,13 @@ def disentanglement(model: Any, data: Any) -> Rows:
     return [*found, _row("disentanglement", "factor_vae_score", None, scores)]
 
 
-def _principal(x: Any, x_val: Any, width: int) -> tuple[Any, Any]:
+def _principal(x: Any, x_val: Any, width: int) -> list[Any]:
     """The first principal components of x, at most ``width``, of both."""
     import torch
 
     mean = x.double().mean(0)
     _, _, directions = torch.linalg.svd(x.double() - mean, full_matrices=False)
-    return tuple((part.double() - mean) @ directions[:width].T for part in (x, x_val))  # type: ignore[return-value]
+    return [(part.double() - mean) @ directions[:width].T for part in (x, x_val)]
 
 
 # -- output --------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 capacity.
 """
 
-
 import pytest
 import torch
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from zoo.bases.likelihood import LikelihoodModule
 from zoo.core.batch import Batch
-from zoo.core.likelihood import bits_per_dim
+from zoo.core.likelihood import bits_per_dim, log_frequencies
 from zoo.core.spec import Image
 
 Stream = Generator[Tensor, Tensor, None]
@@ -82,12 +82,9 @@ class AutoregressiveModule(LikelihoodModule):
 
     def marginals(self, x: Tensor, outputs: int) -> Tensor:
         """Parameters (D, P) of independent dimensions with the smoothed frequencies of the levels
-        of x, (count + 1/2) / (N + L/2).
+        of x.
         """
-        v = x.flatten(1)
-        each = [(v == level).sum(0) for level in range(self.spec.levels or 0)]
-        counts = torch.stack(each, 1) + 0.5
-        log_p = (counts / counts.sum(1, keepdim=True)).log()
+        log_p = log_frequencies(x, self.spec.levels or 0)
         return log_p[:, 1:] - log_p[:, :1] if outputs == 1 else log_p
 
     # -- one conditional --------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import shutil
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +30,7 @@ from zoo.check.subject import Subject
 from zoo.check.subject import found as found_class
 from zoo.config import CALLBACKS, layer
 from zoo.core import GenerativeModule, Image
-from zoo.core.likelihood import dequantise, row_noise
+from zoo.core.likelihood import dequantise, log_frequencies, row_noise
 
 LOOKING = ("fidelity", "mode_coverage")  # callbacks that gates rest on
 KINDS = ("uniform", "gaussian", "independent", "mean", "circle")
@@ -115,7 +114,8 @@ class Trivial(GenerativeModule):
                 return (high - low).log().sum().expand(len(x))
             return torch.full((len(x),), self.spec.dim * math.log(levels))
         if self.kind == "independent" and levels is not None and mass:
-            return -self._log_independent(x).sum(1)
+            log_p = log_frequencies(self.rows, levels)
+            return -log_p.gather(1, x.flatten(1).long().T).sum(0)
         cov = self.cov if self.kind == "gaussian" else self.cov.diag().diag()
         constant = 0.0
         if levels is None:
@@ -127,12 +127,6 @@ class Trivial(GenerativeModule):
             v = y.flatten(1).double()
         normal = torch.distributions.MultivariateNormal(self.mu, cov)
         return -(normal.log_prob(v) + constant)
-
-    def _log_independent(self, x: Tensor) -> Tensor:
-        flat, levels = self.rows.flatten(1), self.spec.levels or 0
-        counts = torch.stack([(flat == level).sum(0) for level in range(levels)]) + 0.5
-        log_p = (counts / counts.sum(0)).log()  # (L, D)
-        return log_p.gather(0, x.flatten(1).long())
 
 
 def rows(subject: Subject) -> dict[str, dict[str, float]]:
@@ -146,7 +140,6 @@ def rows(subject: Subject) -> dict[str, dict[str, float]]:
 
 @functools.cache  # models share their data
 def _measured(key: str) -> dict[str, dict[str, float]]:
-    scratch = tempfile.mkdtemp()
     data_class, params, options, mass, told = json.loads(key)
     data = trust.class_of(data_class, "data", [])(**params)
     data.setup()
@@ -158,17 +151,18 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
             continue  # coordinates of a grid are independent
         model = Trivial(data.spec, kind, data, tuple(told)).eval()
         callbacks = [found_class(CALLBACKS[name])(**options[name]) for name in LOOKING]
-        trainer = Trainer(
-            default_root_dir=scratch,  # for what callbacks write
-            accelerator="cpu",
-            devices=1,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            callbacks=callbacks,
-        )
-        trainer.validate(model, data, verbose=False)
+        with tempfile.TemporaryDirectory() as scratch:  # for what callbacks write
+            trainer = Trainer(
+                default_root_dir=scratch,
+                accelerator="cpu",
+                devices=1,
+                logger=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+                callbacks=callbacks,
+            )
+            trainer.validate(model, data, verbose=False)
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if kind in ("uniform", "gaussian", "independent"):
             x = data.examples(split="val")["x"].float()
@@ -176,7 +170,6 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
             values |= {name: sign * nats for name, sign in NATS.items()}
             values["val/bits_per_dim"] = nats / (data.spec.dim * math.log(2))
         found[kind] = values
-    shutil.rmtree(scratch)
     return found
 
 

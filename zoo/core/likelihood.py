@@ -34,6 +34,18 @@ def bits_per_dim(log_prob: Tensor, dim: int) -> Tensor:
     return -log_prob / (dim * math.log(2))
 
 
+def log_frequencies(x: Tensor, levels: int) -> Tensor:
+    """Logarithms of the smoothed frequencies of each dimension's levels, (D, L): of (count + 1/2) /
+    (N + L/2).
+
+    Args:
+        x: (N, *shape) levels.
+    """
+    v = x.flatten(1)
+    counts = torch.stack([(v == level).sum(0) for level in range(levels)], 1) + 0.5
+    return (counts / counts.sum(1, keepdim=True)).log()
+
+
 def dequantise(x: Tensor, levels: int, u: Tensor) -> tuple[Tensor, float]:
     """Integer levels to y = (x + u)/L in [0, 1).
 

@@ -114,7 +114,8 @@ def fault(hint: Any, value: Any) -> str:
 
 def bound(cls: type, instance: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     """A constructor's arguments by name, the defaults filled in."""
-    arguments = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)  # type: ignore[misc]
+    start: Any = cls.__init__  # type: ignore[misc]
+    arguments = inspect.signature(start).bind(instance, *args, **kwargs)
     arguments.apply_defaults()
     return dict([*arguments.arguments.items()][1:])
 

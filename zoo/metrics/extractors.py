@@ -86,7 +86,7 @@ RECIPE += "; Adam 1e-3 to 0, batch 64, noise 0.1 (denoising 0.3)"
 RECIPE += "; above 16 pixels, right about fewer than .6 of the training images: conv 32, 64, 128, "
 RECIPE += "batch norm; Adam 2e-3 to 0, shifts by up to 3 pixels, no noise"
 STEPS, BATCH, WIDTH = 1000, 64, 64
-WEAK = 0.6  # of the training images; a network that is right about fewer is replaced by a larger
+ENOUGH = 0.6  # of the training images; a network that is right about fewer is replaced by a larger
 
 
 class DataNet(Extractor):
@@ -190,7 +190,7 @@ class DataNet(Extractor):
     def _train(self, x: Tensor, y: Tensor | None, progress: bool) -> None:
         self._build(x.shape[1])  # a damaged file may have been loaded in part
         self._fit(x, y, 1e-3, progress)
-        if y is not None and max(self.size) > 16 and self._right(x, y) < WEAK:
+        if y is not None and max(self.size) > 16 and self._right(x, y) < ENOUGH:
             self._build(x.shape[1], large=True)
             self._fit(x, y, 2e-3, progress)
         self.eval()
