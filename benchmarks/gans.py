@@ -47,6 +47,7 @@ from zoo.looking import data_of
 from zoo.show.paint import DATA, DRAWN, Shades, rgb
 from zoo.show.points import scatter
 from zoo.show.sheets import Panel, save, sheet
+from zoo.standards import HALF, SPREAD, trivial
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs") / "gans"
 QUIET = [
@@ -213,14 +214,20 @@ def row_of(folder: Path, name: str, task: str, seed: int) -> dict[str, Any]:
 
 
 def table(task: str) -> None:
-    """Write results/gans_TASK.csv and .md from the finished runs."""
-    plan, names = TASKS[task], registry.list(family="gan")
-    rows = []
+    """Write results/gans_TASK.csv and .md from the finished runs; rows of models that have none
+    here stay as they are."""
+    plan, names, path = TASKS[task], registry.list(family="gan"), RESULTS / f"gans_{task}.csv"
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    if path.is_file():
+        with path.open(newline="") as file:
+            found = {(r["model"], int(r["seed"])): r for r in csv.DictReader(file)}
     for name in names:
         for folder in sorted((RUNS / task).glob(f"{name}-[0-9]*")):
             if (folder / "seconds.txt").is_file():
-                rows.append(row_of(folder, name, task, int(folder.name.rsplit("-", 1)[1])))
-    with (RESULTS / f"gans_{task}.csv").open("w", newline="") as file:
+                seed = int(folder.name.rsplit("-", 1)[1])
+                found[name, seed] = row_of(folder, name, task, seed)
+    rows = [row for _, row in sorted(found.items())]
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0]])
         writer.writeheader()
         writer.writerows(rows)
@@ -265,7 +272,7 @@ def table(task: str) -> None:
     ]
     for name in order:
         runs = groups[name]
-        each = " / ".join(_short(r[first], first) for r in runs)
+        each = " / ".join(_short(float(r[first]), first) for r in runs)
         label = f"`{name}`{LABELS.get(name, '')}"
         cells = [
             label,
@@ -275,12 +282,15 @@ def table(task: str) -> None:
             *(_spread(runs, c) for c in others),
         ]
         lines.append(
-            f"| {' | '.join(cells)} | {sum(r['collapsed'] for r in runs)} of {len(runs)} | "
+            f"| {' | '.join(cells)} | {sum(int(r['collapsed']) for r in runs)} of {len(runs)} | "
             f"{speeds.get(name, '')} |"
         )
+    lines += references(task)
     lines += [
         "",
-        f"{', '.join(f'{mark} {use}' for mark, use in USE.items())}; the others see no labels.",
+        f"{', '.join(f'{mark} {use}' for mark, use in USE.items())}; the others see no labels. In "
+        "italics: the data themselves, and samplers that know next to nothing "
+        "([trivial.py](../trivial.py)).",
     ]
     absent = [name for name in names if name not in players(task)]
     if absent:
@@ -292,6 +302,26 @@ def table(task: str) -> None:
     (RESULTS / f"gans_{task}.md").write_text("\n".join(lines) + "\n")
 
 
+def references(task: str) -> list[str]:
+    """Rows of the data themselves and of trivial samplers, the best first."""
+    plan = TASKS[task]
+    known = trivial(Subject.of("gan", *plan.data).data().spec.name)
+    first, *others = plan.metrics
+    lines = list[tuple[list[float], str]]()
+    for name, values in known.items():
+        if plan.metrics[first] not in values or name == SPREAD:
+            continue
+        spread = known[SPREAD] if name == HALF else {}
+        cells = {
+            c: _middle(values[k], c) + (f" ± {spread[k]:.2f}" if k in spread else "")
+            for c, k in plan.metrics.items()
+        }
+        line = ["*" + name + "*", cells[first], "", "", *(cells[c] for c in others), "", ""]
+        order = [values[plan.metrics[c]] for c in (first, others[0])]
+        lines.append((order, f"| {' | '.join(line)} |"))
+    return [line for _, line in sorted(lines, reverse=not plan.lower)]
+
+
 def _mean(runs: list[dict[str, Any]], column: str) -> float:
     return statistics.mean(float(r[column]) for r in runs)
 
@@ -300,13 +330,13 @@ def _short(value: float, column: str) -> str:
     return f"{value:.0f}" if column.endswith(("modes", "classes")) else f"{value:.2f}"
 
 
+def _middle(value: float, column: str) -> str:
+    return f"{value:.1f}" if column.endswith(("modes", "classes")) else f"{value:.2f}"
+
+
 def _spread(runs: list[dict[str, Any]], column: str) -> str:
     values = [float(r[column]) for r in runs]
-    middle = (
-        f"{statistics.mean(values):.1f}"
-        if column.endswith(("modes", "classes"))
-        else f"{statistics.mean(values):.2f}"
-    )
+    middle = _middle(statistics.mean(values), column)
     return f"{middle} ± {statistics.stdev(values):.2f}" if len(values) > 1 else middle
 
 

@@ -37,6 +37,7 @@ from zoo.core.draw import draw, undisturbed
 from zoo.core.likelihood import bits_per_dim
 from zoo.looking import data_of
 from zoo.metrics import FrechetDistance, choose
+from zoo.standards import HALF, SPREAD, trivial
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = (
@@ -236,7 +237,38 @@ def write(name: str, title: str, rows: list[dict[str, Any]]) -> None:
             f"| {int(runs[0]['parameters']):,} "
             f"| {statistics.mean(int(r['steps']) for r in runs):,.0f} | {seconds} | {said} |"
         )
+    for data in sorted({data for data, *_ in groups}):
+        lines += references(data)
+    if any(trivial(data) for data, *_ in groups):
+        lines += [
+            "",
+            "In italics: the data themselves, and samplers and densities that know next to "
+            "nothing ([trivial.py](../trivial.py)); the Gaussian's nats are its dequantised bound, "
+            "those of independent pixels come from each pixel's frequencies.",
+        ]
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def references(data: str) -> list[str]:
+    """Rows of the data themselves and of what knows next to nothing."""
+    lines = []
+    for name, values in trivial(data).items():
+        nats, fid = values.get("test/nll_nats"), values.get("val/fid_digitsnet")
+        bits = values.get("test/bits_per_dim")
+        if name == SPREAD or (nats is None and fid is None):
+            continue
+        spread = trivial(data)[SPREAD].get("val/fid_digitsnet") if name == HALF else None
+        cells = [
+            data,
+            f"*{name}*",
+            "" if nats is None else f"{nats:.2f}",
+            "",
+            "" if bits is None else f"{bits:.4f}",
+            "",
+            ("" if fid is None else f"{fid:.2f}") + ("" if spread is None else f" ± {spread:.2f}"),
+        ]
+        lines.append(f"| {' | '.join(cells)} | | | | |")
+    return lines
 
 
 def _mean(runs: list[dict[str, Any]], column: str) -> float:

@@ -30,8 +30,8 @@ def test_a_run_on_other_data_has_no_standard():
 def test_the_data_score_better_than_what_knows_next_to_nothing():
     for data in ("digits 8x8", "heads 32x32 (aligned)"):
         rows = trivial(data)
-        assert {"held-out images", "half against half", "gaussian", "mean"} <= {*rows}
-        for key, value in rows["held-out images"].items():
+        assert {"held-out data", "half against half", "gaussian", "mean"} <= {*rows}
+        for key, value in rows["held-out data"].items():
             name = key.removeprefix("val/")
             assert meaning(key) in OF_SAMPLES.values(), key
             if name.startswith(("fid", "coverage", "am")):

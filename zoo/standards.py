@@ -16,6 +16,7 @@ from zoo.config import folder
 from zoo.metrics.meanings import HIGHER
 
 FILE, TRIVIAL = "defaults.json", "trivial.json"
+HELD_OUT, HALF, SPREAD = "held-out data", "half against half", "deviation over halvings"
 ALIKE = 0.1  # within this share of the standard two values are about the same
 
 

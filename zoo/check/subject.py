@@ -40,24 +40,24 @@ class Subject:
     inside: bool = True
 
     @classmethod
-    def of(cls, name: str, *options: str) -> Subject:
+    def of(cls, name: str, *options: str, small: bool = True) -> Subject:
         """As ``python -m zoo.fit --model NAME OPTIONS`` would train it; of the options, those of
-        the model and the data count. A model with a default run on digits beside another is checked
-        on those.
+        the model and the data count.
 
         Args:
             name: a registry name, or MODULE.CLASS of a model from outside the zoo, whose @register
                 names its data, or which ``--data`` does.
+            small: a model with a default run on digits beside another is taken on those.
         """
         outside = "." in name
         model_class = found(name)
         entry = entry_of(model_class)
         words = [*options]
         if not any(o.startswith("--data") for o in options):
-            small = folder() / entry.family / f"{name}.{SMALL}.yaml"
+            on_digits = folder() / entry.family / f"{name}.{SMALL}.yaml"
             if outside and entry.data:
                 words = ["--data", entry.data, *words]
-            elif not outside and small.is_file():
+            elif small and not outside and on_digits.is_file():
                 words = ["--data", SMALL, *words]
         layered = layer(["--model", name, *words])
         document = layered.document

@@ -78,10 +78,15 @@ class Trivial(GenerativeModule):
         low, high = self.rows.amin(0), self.rows.amax(0)
         return low + (high - low) * torch.rand(n, self.spec.dim, generator=g)
 
-    def _gaussian(self, n: int, g: Any) -> Tensor:
+    @functools.cached_property
+    def root(self) -> Tensor:
+        """A matrix R with R Rᵀ the covariance."""
         values, vectors = torch.linalg.eigh(self.cov)
-        z = torch.randn(n, len(values), generator=g, dtype=torch.float64)
-        v = self.mu + z * values.clamp(min=0).sqrt() @ vectors.T
+        return vectors * values.clamp(min=0).sqrt()
+
+    def _gaussian(self, n: int, g: Any) -> Tensor:
+        z = torch.randn(n, len(self.mu), generator=g, dtype=torch.float64)
+        v = self.mu + z @ self.root.T
         levels = self.spec.levels
         return v if levels is None else (v * levels).floor().clamp(0, levels - 1)
 
@@ -129,11 +134,17 @@ class Trivial(GenerativeModule):
         return -(normal.log_prob(v) + constant)
 
 
-def rows(subject: Subject) -> dict[str, dict[str, float]]:
-    """What each trivial row, and held-out data, score where the model's gates look, by metric."""
+def rows(subject: Subject, mass: bool | None = None) -> dict[str, dict[str, float]]:
+    """What each trivial row, and held-out data, score where the model's gates look, by metric.
+
+    Args:
+        mass: whether independent levels are judged by their frequencies, not by the bound of a
+            density; as the model is, by default.
+    """
     document = layer(["--model", subject.name]).document if subject.inside else {}
     callbacks = {name: document.get(name) or {} for name in LOOKING}
-    mass = subject.entry.likelihood != "dequantised_bound"
+    if mass is None:
+        mass = subject.entry.likelihood != "dequantised_bound"
     told = subject.model().told
     return _measured(json.dumps([subject.data_class, subject.data_params, callbacks, mass, told]))
 
@@ -165,10 +176,14 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
             trainer.validate(model, data, verbose=False)
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if kind in ("uniform", "gaussian", "independent"):
-            x = data.examples(split="val")["x"].float()
+            x, unseen = (data.examples(split=s)["x"].float() for s in ("val", "test"))
             nats = model.nats(x, mass).mean().item()
+            tested = model.nats(unseen, mass).mean().item()
+            values["test/nll_nats"] = tested
             values |= {name: sign * nats for name, sign in NATS.items()}
-            values["val/bits_per_dim"] = nats / (data.spec.dim * math.log(2))
+            if image:
+                values["val/bits_per_dim"] = nats / (data.spec.dim * math.log(2))
+                values["test/bits_per_dim"] = tested / (data.spec.dim * math.log(2))
         found[kind] = values
     return found
 
