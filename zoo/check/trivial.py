@@ -57,8 +57,11 @@ class Trivial(GenerativeModule):
         held_out = [data.examples(split=s) for s in ("val", "test")]
         self.other = torch.cat([batch["x"] for batch in held_out]).float()
         self.labels = torch.cat([batch["y"] for batch in held_out]) if "y" in told else None
-        v = self.values(self.rows).double()
-        self.mu, self.cov = v.mean(0), torch.atleast_2d(torch.cov(v.T))
+        self.mu = self.values(self.rows).double().mean(0)
+
+    @functools.cached_property
+    def cov(self) -> Tensor:
+        return torch.atleast_2d(torch.cov(self.values(self.rows).double().T))
 
     def values(self, x: Tensor) -> Tensor:
         """(B, D) on the scale of the normal distribution: levels in their middle on [0, 1]."""
@@ -78,15 +81,11 @@ class Trivial(GenerativeModule):
         low, high = self.rows.amin(0), self.rows.amax(0)
         return low + (high - low) * torch.rand(n, self.spec.dim, generator=g)
 
-    @functools.cached_property
-    def root(self) -> Tensor:
-        """A matrix R with R Rᵀ the covariance."""
-        values, vectors = torch.linalg.eigh(self.cov)
-        return vectors * values.clamp(min=0).sqrt()
-
     def _gaussian(self, n: int, g: Any) -> Tensor:
-        z = torch.randn(n, len(self.mu), generator=g, dtype=torch.float64)
-        v = self.mu + z @ self.root.T
+        """Sums of the centred rows with normal weights, whose covariance is the rows' own."""
+        v = self.values(self.rows).double()
+        weights = torch.randn(n, len(v), generator=g, dtype=torch.float64) / math.sqrt(len(v) - 1)
+        v = self.mu + weights @ (v - self.mu)
         levels = self.spec.levels
         return v if levels is None else (v * levels).floor().clamp(0, levels - 1)
 

@@ -41,8 +41,11 @@ def log_frequencies(x: Tensor, levels: int) -> Tensor:
     Args:
         x: (N, *shape) levels.
     """
-    v = x.flatten(1)
-    counts = torch.stack([(v == level).sum(0) for level in range(levels)], 1) + 0.5
+    v = x.flatten(1).long()
+    own = v + levels * torch.arange(
+        v.shape[1], device=v.device
+    )  # a number for each pair (d, level)
+    counts = own.flatten().bincount(minlength=levels * v.shape[1]).view(-1, levels) + 0.5
     return (counts / counts.sum(1, keepdim=True)).log()
 
 
