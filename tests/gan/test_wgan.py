@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.gan.critics import assert_networks_and_codes_as_asked
 from tests.support import Given, fit
 from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
@@ -171,15 +172,7 @@ def test_the_losses_are_differences_of_means_and_the_estimate_is_the_critics_neg
 
 
 def test_the_networks_and_codes_are_those_that_are_asked_for():
-    spec = DataSpec((1, 16, 16), 17)
-    model = WGAN(spec, norm="layer", init="dcgan", width=64, prior="uniform", latent=8)
-    assert sum(isinstance(m, nn.GroupNorm) for m in model.d.net.modules()) == 1
-    assert model.d.net.end.bias is None  # a constant would change no loss
-    for net in (model.g, model.d.net):
-        convolutions = [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))]
-        stds = [m.weight.std().item() for m in convolutions if m.weight.numel() > 2000]
-        assert stds and stds == pytest.approx([0.02] * len(stds), rel=0.1)
-    assert model.codes(500).abs().max() <= 1
+    assert_networks_and_codes_as_asked(WGAN)
 
 
 def test_the_critic_is_clamped_on_both_sides_and_the_generator_on_none():
