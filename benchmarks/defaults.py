@@ -42,7 +42,12 @@ def found(target: Path) -> tuple[str, dict]:
     config = yaml.safe_load((target / "config.yaml").read_text())
     values = last_metrics(target / "metrics.csv")
     kept = {k: float(f"{v:.6g}") for k, v in values.items() if k.startswith("val/")}
-    said = {"steps": saved["global_step"], "seed": config["seed_everything"], "values": kept}
+    said = {
+        "steps": saved["global_step"],
+        "seed": config["seed_everything"],
+        "values": kept,
+        "machine": json.loads((target / "run.json").read_text()).get("machine", ""),
+    }
     return saved["zoo"]["spec"]["name"], said
 
 

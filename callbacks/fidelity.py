@@ -20,6 +20,7 @@ from zoo.core.ema import averaged
 from zoo.core.noise import seeded
 from zoo.core.options import Count, Range, Whole
 from zoo.core.spec import Label
+from zoo.core.threads import machine
 from zoo.metrics import (
     PRDC,
     AMScore,
@@ -279,6 +280,7 @@ class Fidelity(Observer):
             "held_out": self._held_out,
             **(first.protocol(self._n_real, self.n_fake) if first else {}),
             "parzen": {"held_out": "val", "sigmas": [*GRID]} if self.parzen else None,
+            "machine": machine(),
             "versions": versions(),
         }
 

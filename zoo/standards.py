@@ -22,15 +22,18 @@ ALIKE = 0.1  # within this share of the standard two values are about the same
 
 @dataclass(frozen=True)
 class Standard:
-    """A default run: its data as the spec names them, its steps, its seed, its last values."""
+    """A default run: its data as the spec names them, its steps, its seed, its last values, and the
+    machine, "" where nobody noted it."""
 
     data: str
     steps: int
     seed: int
     values: Mapping[str, float]
+    machine: str = ""
 
     def __str__(self) -> str:
-        return f"the documented default: {self.steps:,} steps on {self.data}"
+        where = f", {self.machine}" if self.machine else ""
+        return f"the documented default: {self.steps:,} steps on {self.data}{where}"
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from tests.callbacks.fakes import (
 )
 from tests.support import Given
 from zoo.core.draw import draw
+from zoo.core.threads import machine
 from zoo.metrics import FrechetDistance, KernelDistance, Pixels, extractors
 from zoo.metrics.am_score import am_score
 from zoo.metrics.inception_score import classes_present, inception_score
@@ -185,6 +186,7 @@ def test_protocol_says_how_the_numbers_were_measured():
     assert set(said["extractors"]) == {"squaresnet", "pixels"}
     assert all(len(e["weights"]) == 16 and e["resize"] for e in said["extractors"].values())
     assert set(said["versions"]) >= {"torch", "torchmetrics", "torch-fidelity", "zoo"}
+    assert said["machine"] == machine()
     run(Pair(SPEC), squares(), 1, small(), every=1)
     assert json.loads(Path("protocol.json").read_text())["fidelity"]["weights"] == "raw"
 

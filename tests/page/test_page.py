@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.page.support import made_run, picture
 from zoo import page
+from zoo.core.threads import machine
 from zoo.metrics.meanings import Meaning
 from zoo.page.__main__ import main
 from zoo.page.curves import POINTS, charts
@@ -254,6 +255,7 @@ def test_a_resumed_run_adds_its_time_and_keeps_its_first_command(run):
     page.record(run, "second", 30.0)
     said = json.loads((run / "run.json").read_text())
     assert said["seconds"] == 90.0 and said["command"] == "first" and said["resumed"] is True
+    assert said["machine"] == machine() and machine() in page.page(Run(run))
 
 
 def test_a_run_with_nothing_but_its_config_has_a_page(tmp_path):

@@ -16,6 +16,7 @@ from typing import Any
 
 from zoo import __version__
 from zoo.core.files import written_whole
+from zoo.core.threads import machine
 from zoo.page.curves import charts
 from zoo.page.pictures import frames, others
 from zoo.page.run import Run
@@ -42,7 +43,7 @@ def write(folder: Path) -> Path:
 
 def record(folder: Path, command: str, seconds: float) -> None:
     """Keep in ``folder/run.json`` what no other file says: the command, how long it took, when it
-    ended, and the versions; a resumed run adds to the seconds.
+    ended, on what machine, and the versions; a resumed run adds to the seconds.
     """
     before = Run(Path(folder)).record
     spent = before.get("seconds", 0)
@@ -52,6 +53,7 @@ def record(folder: Path, command: str, seconds: float) -> None:
         "resumed": bool(before),
         "seconds": round(seconds, 1),
         "ended": time.strftime("%Y-%m-%d %H:%M"),
+        "machine": machine(),
         "versions": {"zoo": __version__, "python": platform.python_version()}
         | {package: version(package) for package in PACKAGES},
     }

@@ -40,6 +40,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("seed", str(run.config.get("seed_everything", ""))[:40]),
         ("time", _minutes(seconds) if isinstance(seconds, int | float) else ""),
         ("ended", str(record.get("ended", ""))[:40]),
+        ("machine", str(record.get("machine", ""))[:120]),
     ]
     if isinstance(rows, dict):
         said.insert(1, ("rows", ", ".join(f"{k} {_count(v)}" for k, v in [*rows.items()][:6])))
