@@ -35,7 +35,7 @@ from zoo.bases import Variational
 from zoo.core import Image, checkpoint
 from zoo.core.draw import draw, undisturbed
 from zoo.core.likelihood import bits_per_dim
-from zoo.looking import data_of
+from zoo.looking import data_in
 from zoo.metrics import FrechetDistance, choose
 
 RESULTS = Path(__file__).parent / "results"
@@ -133,7 +133,7 @@ def train(name: str, options: list[str], seed: int, threads: int) -> dict[str, A
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
         path = folder / "checkpoints" / "last.ckpt"
-        model, data = checkpoint.load(path, ema=True), data_of(folder)
+        model, data = checkpoint.load(path, ema=True), data_in(folder)
         steps = torch.load(path, weights_only=True)["global_step"]
         row = {
             "model": name,
