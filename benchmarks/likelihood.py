@@ -72,9 +72,10 @@ MNIST: dict[
     ],
     "made": [
         "--model.hidden=1000",
-        "--model.lr=2e-3",
+        "--model.lr=5e-3",
         "--data.batch_size=100",
-        "--ema.decay=0.999",
+        "--trainer.callbacks=callbacks.LinearDecay",  # the rate ends with the time
+        "--trainer.callbacks.hold=0.4",
     ],
     "pixelcnn": ["--data.batch_size=32", "--ema.decay=0.99"],
     "gated_pixelcnn": ["--model.conditional=false", "--data.batch_size=32", "--ema.decay=0.99"],
