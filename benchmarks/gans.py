@@ -43,7 +43,7 @@ from zoo.check import Subject
 from zoo.check.quiet import hush
 from zoo.core import checkpoint
 from zoo.core.draw import draw
-from zoo.looking import data_of
+from zoo.looking import data_in
 from zoo.show.paint import DATA, DRAWN, Shades, rgb
 from zoo.show.points import scatter
 from zoo.show.sheets import Panel, save, sheet
@@ -412,7 +412,7 @@ def pictures(seed: int = 0, columns: int = 16) -> None:
             continue
         model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
         if not rows:
-            data = data_of(folder).examples(columns)["x"]
+            data = data_in(folder).examples(columns)["x"]
             spec, shades = model.spec, Shades(model.spec["x"], data)
             rows["data", DATA] = rgb(data, shades)
         rows[name, DRAWN] = rgb(draw(model, columns, 0), shades)
@@ -428,7 +428,7 @@ def pictures(seed: int = 0, columns: int = 16) -> None:
             folder = RUNS / task / f"{name}-{seed}"
             if (folder / "seconds.txt").is_file():
                 model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
-                data = data_of(folder).examples(1000)["x"]
+                data = data_in(folder).examples(1000)["x"]
                 plots[name] = scatter(draw(model, 1000, 0), data, side=320)
         if plots:
             panel = Panel([*plots.values()], 4, "drawn, over the data", captions=[*plots])

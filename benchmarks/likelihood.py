@@ -35,7 +35,7 @@ from zoo.bases import Variational
 from zoo.core import Image, checkpoint
 from zoo.core.draw import draw, undisturbed
 from zoo.core.likelihood import bits_per_dim
-from zoo.looking import data_of
+from zoo.looking import data_in
 from zoo.metrics import FrechetDistance, choose
 from zoo.standards import HALF, SPREAD, trivial
 
@@ -73,9 +73,10 @@ MNIST: dict[
     ],
     "made": [
         "--model.hidden=1000",
-        "--model.lr=2e-3",
+        "--model.lr=5e-3",
         "--data.batch_size=100",
-        "--ema.decay=0.999",
+        "--trainer.callbacks=callbacks.LinearDecay",  # the rate ends with the time
+        "--trainer.callbacks.hold=0.4",
     ],
     "pixelcnn": ["--data.batch_size=32", "--ema.decay=0.99"],
     "gated_pixelcnn": ["--model.conditional=false", "--data.batch_size=32", "--ema.decay=0.99"],
@@ -134,7 +135,7 @@ def train(name: str, options: list[str], seed: int, threads: int) -> dict[str, A
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
         path = folder / "checkpoints" / "last.ckpt"
-        model, data = checkpoint.load(path, ema=True), data_of(folder)
+        model, data = checkpoint.load(path, ema=True), data_in(folder)
         steps = torch.load(path, weights_only=True)["global_step"]
         row = {
             "model": name,

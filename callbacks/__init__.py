@@ -4,6 +4,7 @@ what it can do, never what it is.
 
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.checkpoint import Checkpoints
+from callbacks.decay import LinearDecay
 from callbacks.ema import EMA
 from callbacks.fidelity import Fidelity
 from callbacks.latent_space import LatentSpace
@@ -19,6 +20,7 @@ __all__ = [
     "Checkpoints",
     "Fidelity",
     "LatentSpace",
+    "LinearDecay",
     "Memorisation",
     "ModeCoverage",
     "NaNGuard",

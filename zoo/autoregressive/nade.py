@@ -144,9 +144,9 @@ class NADE(MixtureOfOrders):
         return (x if self.spec.levels is None else self.spec.to_unit(x)).flatten(1)
 
     def hidden(self, a: Tensor, steps: slice) -> Tensor:
-        """Hidden units from the running sums a (..., steps, H)."""
+        """Hidden units from the running sums a (steps, B, H)."""
         if self.rho is not None:
-            return F.relu(self.rho[steps, None] * a)
+            return F.relu(self.rho[steps, None, None] * a)
         if not self.orderless:
             return torch.sigmoid(a)
         h = F.relu(a)
@@ -160,24 +160,21 @@ class NADE(MixtureOfOrders):
 
     def conditionals_in(self, order: Tensor, x: Tensor) -> Tensor:
         v, k = self.inputs(x)[:, order], self.chunk
-        flags = self.U if self.U is not None else torch.zeros_like(self.W)
         # Each is split once, so that its gradient is put together once.
-        chunks = zip(
-            v.split(k, 1),
-            *(t[order].split(k) for t in (self.W, flags, self.V, self.b)),
-            strict=True,
-        )
+        chunks = zip(v.split(k, 1), *(t[order].split(k) for t in (self.W, self.V)), strict=True)
         a, parts, start = self.c.expand(len(x), -1), [], 0
-        for values, w, u, out, bias in chunks:
+        for values, w, out in chunks:
+            steps = slice(start, start + len(w))
             earlier = values.new_ones(len(w), len(w)).tril(-1)  # what a dimension sees of its chunk
-            sums = ((values[:, None] * earlier) @ w).add_(a[:, None])  # (B, chunk, H)
+            sums = ((values * earlier[:, None]) @ w).add_(a)  # (chunk, B, H)
             a = torch.addmm(a, values, w)
             if self.U is not None:
-                sums, a = sums + earlier @ u, a + u.sum(0)
-            h = self.hidden(sums, slice(start, start + len(w)))
-            parts.append(torch.bmm(h.transpose(0, 1), out.transpose(1, 2)).transpose(0, 1) + bias)
+                u = self.U[order[steps]]
+                sums, a = sums + (earlier @ u)[:, None], a + u.sum(0)
+            h = self.hidden(sums, steps)
+            parts.append(h @ out.mT)  # (chunk, B, P)
             start += len(w)
-        return torch.cat(parts, 1)[:, order.argsort()]
+        return torch.cat(parts).transpose(0, 1)[:, order.argsort()] + self.b
 
     def log_conditionals(self, params: Tensor, x: Tensor) -> Tensor:
         if self.rho is None:
@@ -232,11 +229,11 @@ class NADE(MixtureOfOrders):
         return self.stream_in(self.orders_of[k], n)
 
     def stream_in(self, order: Tensor, n: int) -> Stream:
-        a = self.c.expand(n, 1, -1).clone()
+        a = self.c.expand(1, n, -1).clone()
         for step, d in enumerate(order.tolist()):
-            h = self.hidden(a, slice(step, step + 1))[:, 0]
+            h = self.hidden(a, slice(step, step + 1))[0]
             value = yield torch.addmm(self.b[d], h, self.V[d].T)
-            a[:, 0].addr_(self.inputs(value[:, None])[:, 0], self.W[d])
+            a[0].addr_(self.inputs(value[:, None])[:, 0], self.W[d])
             if self.U is not None:
                 a += self.U[d]
 
