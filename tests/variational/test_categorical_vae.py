@@ -237,3 +237,37 @@ def test_drawn_codes_are_uniform_over_the_values():
     assert (codes.unflatten(1, (model.variables, model.classes)).sum(2) == 1).all()
     share = 1 / model.classes
     assert (codes.mean(0) - share).abs().max() < 5 * (share * (1 - share) / 3000) ** 0.5
+
+
+def test_the_relaxed_cost_is_that_of_torchs_densities_each_at_its_own_temperature():
+    model, x = vae(kl="concrete", tau_prior=0.4), likelihoods.every_image(SPEC)
+    model.tau = lambda: 0.7
+    model.noise = Noise(0, "test", dtype=torch.float64)
+    terms = model.loss(Batch({"x": x}))
+    logits, _, _ = model.posteriors(x)
+    u = Noise(0, "test", dtype=torch.float64).uniform(*logits.shape)
+    log_y = ((logits - (-u.log()).log()) / 0.7).log_softmax(-1)
+    q = ExpRelaxedCategorical(torch.tensor(0.7).double(), logits=logits)
+    p = ExpRelaxedCategorical(torch.tensor(0.4).double(), logits=torch.zeros_like(logits))
+    want = (q.log_prob(log_y) - p.log_prob(log_y)).sum(1).mean()
+    torch.testing.assert_close(terms["kl"], want)
+    torch.testing.assert_close(terms["loss"], want - terms["recon"])
+
+
+def test_each_kind_of_code_is_held_at_its_own_capacity():
+    model = vae(variables=1, classes=2, continuous=2, gamma=10.0, capacity=2.0)
+    model.posteriors = lambda x: (
+        torch.zeros(len(x), 1, 2).double(),  # KL 0
+        torch.full((len(x), 2), 3.0).double(),  # KL 9
+        torch.zeros(len(x), 2).double(),
+    )
+    terms = model.loss(Batch({"x": likelihoods.every_image(SPEC)}))
+    held = (terms["loss"] + terms["recon"]).item()
+    assert held == pytest.approx(10 * (9 - 2 + math.log(2)))
+
+
+def test_a_variable_is_switched_to_each_of_its_values_and_no_other():
+    z = torch.eye(6)[[0, 4]].sum(0)[None]
+    switched = vae().switched(z, 1)
+    assert torch.equal(switched[0, :, :3], z[:, :3].expand(3, 3))
+    assert torch.equal(switched[0, :, 3:], torch.eye(3))
