@@ -171,3 +171,9 @@ def test_the_kl_that_is_held_is_that_of_all_processes():
     terms = model.loss(Batch({"x": likelihoods.every_image(SPEC)[:20].float()}))
     held = (terms["loss"] + terms["recon"]).item()
     assert held == pytest.approx(3 * abs(terms["kl"].item() + 7 - 1), rel=1e-5)
+
+
+def test_the_likelihood_is_the_one_that_is_asked_for():
+    grey = DataSpec((1, 2, 3), 17)
+    heads = [BetaVAE(grey, likelihood=name).head for name in ("auto", "gaussian")]
+    assert [type(head).__name__ for head in heads] == ["DiscretisedLogistic", "Gaussian"]

@@ -309,6 +309,7 @@ def test_paper_network_is_the_authors():
         p=16,
         kernel=5,
     )
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in model.encoder) == 8
     network = model.decoder.network
     assert isinstance(network, GatedStacks) and len(network.layers) == 13
     assert [layer.horizontal.kernel_size for layer in network.layers] == [(1, 7)] + 12 * [(1, 5)]
