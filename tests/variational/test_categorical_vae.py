@@ -271,3 +271,16 @@ def test_a_variable_is_switched_to_each_of_its_values_and_no_other():
     switched = vae().switched(z, 1)
     assert torch.equal(switched[0, :, :3], z[:, :3].expand(3, 3))
     assert torch.equal(switched[0, :, 3:], torch.eye(3))
+
+
+def test_gaussian_dimensions_are_drawn_in_training_and_in_samples():
+    model, seen = vae(continuous=2), []
+    model.decoder.register_forward_pre_hook(lambda net, given: seen.append(given[0][:, 6:]))
+    x = likelihoods.every_image(SPEC)[5:6]
+    model.noise = Noise(0, "test", dtype=torch.float64)
+    model.loss(Batch({"x": x.expand(4000, -1, -1, -1)}))
+    model.sample(4000, generator=torch.Generator().manual_seed(0))
+    _, mu, log_var = model.posteriors(x)
+    for drawn, mean, std in ((seen[0], mu, (log_var / 2).exp()), (seen[1], 0 * mu, 1 + 0 * mu)):
+        assert ((drawn.mean(0) - mean).abs() < 4 * std / math.sqrt(4000)).all()
+        torch.testing.assert_close(drawn.std(0), std[0], rtol=0.05, atol=0)
