@@ -206,8 +206,8 @@ def test_each_player_has_the_papers_adam_at_its_own_rate():
 
 
 def test_the_discriminator_has_its_own_width_and_depth():
-    shapes = [tuple(p.shape) for p in plain(width_d=5, layers_d=2).d.parameters() if p.ndim > 1]
-    assert shapes == [(5, 3), (5, 5), (1, 5)]
+    shapes = [tuple(p.shape) for p in plain(width_d=5, layers_d=1).d.parameters() if p.ndim > 1]
+    assert shapes == [(5, 3), (1, 5)]
 
 
 def test_the_logged_total_correlation_is_what_the_discriminator_says():
