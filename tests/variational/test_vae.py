@@ -429,3 +429,29 @@ def test_networks_are_as_wide_deep_and_bent_as_asked():
         assert [tuple(m.weight.shape) for m in net if isinstance(m, nn.Linear)] == sizes
         assert sum(isinstance(m, nn.Tanh) for m in net) == 3
         assert not any(isinstance(m, nn.ReLU) for m in net)
+
+
+def test_the_encoder_reads_black_and_white_as_minus_one_and_one():
+    model = VAE(DataSpec((1, 2, 2), 17), latent=2)
+    model.encoder = Fixed(lambda v: v.flatten(1))
+    x = torch.tensor([0.0, 8, 16, 4]).view(1, 1, 2, 2)
+    assert model.encode(x).tolist() == [[-1, pytest.approx(0)]]
+
+
+def test_draws_of_the_bound_of_a_gaussian_each_blur_the_levels_anew():
+    """So that the bound of a code that says nothing closes in on the mass of each level."""
+    spec, mean, log_var = DataSpec((1, 1, 2), 3), 0.2, -2.0
+    model = vae(spec, likelihood="gaussian")
+    model.encoder = Fixed(lambda v: v.new_zeros(len(v), 4))
+    constant = torch.tensor([mean, log_var]).double().view(1, 2, 1, 1, 1)
+    model.decoder = Fixed(lambda z: constant.expand(len(z), 2, 1, 1, 2))
+    x = likelihoods.every_image(spec)
+    normal = torch.distributions.Normal(mean, math.exp(log_var / 2))
+    edges = normal.cdf(2 * torch.arange(4).double() / 3 - 1)
+    want = (edges[1:] - edges[:-1]).log()[x.long()].flatten(1).sum(1)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.importance_bound(x, 10_000, generator), want, atol=0.1, rtol=0
+        )
+        assert (model.importance_bound(x, 1, generator) - want).abs().max() > 0.2
