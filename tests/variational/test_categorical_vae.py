@@ -85,9 +85,8 @@ def test_bounds_lie_below_the_enumerated_likelihood_and_close_in():
     logits, _, _ = model.posteriors(images)
     q = torch.einsum("bi,bj->bij", *logits.softmax(-1).unbind(1)).reshape(16, 9).T
     elbo = (q * (given_z - math.log(9) - q.log())).sum(0)
-    draws = torch.stack(
-        [model.elbo(images, generator=torch.Generator().manual_seed(s)) for s in range(4000)]
-    )
+    rows = images.repeat(4000, 1, 1, 1)
+    draws = model.elbo(rows, generator=torch.Generator().manual_seed(0)).view(4000, 16)
     assert ((draws.mean(0) - elbo).abs() < 4.5 * draws.std(0) / math.sqrt(4000)).all() and (
         elbo < exact
     ).all()
