@@ -23,7 +23,11 @@ from zoo.config import folder
 from zoo.core import checkpoint
 from zoo.standards import FILE
 
-ALSO = {"began": ("digits",), "ica": ("patches",)}  # data with a default configuration of their own
+ALSO = {
+    "began": ("digits",),
+    "beta_vae": ("digits",),
+    "ica": ("patches",),
+}  # data with a default configuration of their own
 
 
 def run(model: str, data: str | None, target: Path) -> None:

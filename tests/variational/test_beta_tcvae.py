@@ -174,3 +174,30 @@ def test_a_process_has_every_second_row_of_the_minibatch():
         mine = model.split(z[own], (mu[own], log_var[own]), (mu, log_var), rank, 2)
         for a, b in zip(mine, whole, strict=True):
             torch.testing.assert_close(a, b[own])
+
+
+def test_the_gradient_is_that_of_all_codes_of_the_minibatch():
+    """By differences of the loss, in a mean and in a spread of the posterior."""
+    model, x = beta_tcvae(), likelihoods.every_image(SPEC)[10:14]
+    eps = torch.randn(4, 1, 3, dtype=torch.float64)
+
+    def loss() -> torch.Tensor:
+        model.noise.normal = lambda *shape: eps
+        return model.loss(Batch({"x": x}))["loss"]
+
+    bias = model.encoder[-1].bias
+    (gradient,) = torch.autograd.grad(loss(), bias)
+    for i in (0, 3):
+        ends = []
+        for h in (1e-5, -2e-5):
+            bias.data[i] += h
+            ends.append(loss().item())
+        bias.data[i] += 1e-5
+        assert gradient[i].item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4)
+
+
+def test_a_lone_row_is_its_own_aggregated_posterior():
+    model = beta_tcvae()
+    q = torch.randn(2, 1, 3, dtype=torch.float64)
+    mi, tc, dwkl = model.split(torch.randn(1, 3, dtype=torch.float64), (q[0], q[1]), (q[0], q[1]))
+    assert abs(mi) < 1e-12 and abs(tc) < 1e-12 and abs(dwkl) > 0.01

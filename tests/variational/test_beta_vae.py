@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.support import Given, fit
+from zoo import check
 from zoo.check import likelihoods
 from zoo.core import Batch, DataSpec
 from zoo.core.noise import Noise
@@ -151,3 +152,20 @@ def test_the_kl_that_is_held_is_that_of_all_processes():
     terms = model.loss(Batch({"x": likelihoods.every_image(SPEC)[:20].float()}))
     held = (terms["loss"] + terms["recon"]).item()
     assert held == pytest.approx(3 * abs(terms["kl"].item() + 7 - 1), rel=1e-5)
+
+
+def test_the_likelihood_is_the_one_that_is_asked_for():
+    grey = DataSpec((1, 2, 3), 17)
+    heads = [BetaVAE(grey, likelihood=name).head for name in ("auto", "gaussian")]
+    assert [type(head).__name__ for head in heads] == ["DiscretisedLogistic", "Gaussian"]
+
+
+@pytest.mark.slow
+def test_the_default_run_on_digits_has_a_code():
+    """Three seeds: 4.8 nats in four or five dimensions. With β = 4 it is 1.2 nats, in two."""
+    subject = check.Subject.of("beta_vae", "--data", "digits")
+    data, model = subject.data(), subject.model()
+    subject.fit(model, 700, data)
+    with torch.no_grad():
+        kl = model.kl_of_each(data.examples(split="val")["x"]).mean(0)
+    assert kl.sum() > 3.5 and (kl > 0.3).sum() >= 4

@@ -303,3 +303,42 @@ def test_accuracy_is_that_of_the_likeliest_label():
     model.classify = lambda x: 2.0 * torch.eye(3)[torch.tensor([2, 0, 1, 0])]
     told = model.evaluate(Batch({"x": torch.zeros(4, 1, 2, 2).double(), "y": y}))
     assert told["bayes_accuracy"].tolist() == [1, 1, 1, 0]
+
+
+def test_the_others_read_the_condition_and_the_guessed_pixels():
+    model, x = cvae(), likelihoods.every_image(SPEC)
+    c = model.condition(x, None)
+    guess = 2 * torch.sigmoid(model.baseline(c)) - 1  # of black and white, -1 and 1
+    torch.testing.assert_close(model.context(c), torch.cat([c, guess], 1))
+
+
+def test_reconstructions_and_interpolations_are_of_the_labels_and_codes_of_both_ends():
+    spec = DataSpec((1, 2, 2), 65, 3)
+    model, y = cvae(spec, task="label", scale=2.0), torch.tensor([0, 1, 2, 1])
+    x = torch.randint(65, (4, 1, 2, 2), generator=torch.Generator().manual_seed(0)).double()
+    told = model.reconstruct(x, y=y)
+    assert torch.equal(told, model.decode(model.encode(x, y=y), y=y))
+    assert not torch.equal(told, model.reconstruct(x, y=(y + 1) % 3))
+    model.classify = lambda x: torch.eye(3)[y[:2] if torch.equal(x, x0) else y[2:]]
+    x0, x1 = x[:2], x[2:]
+    path = model.interpolate(x0, x1, frames=3)
+    assert torch.equal(path[:, 0], told[:2]) and torch.equal(path[:, 2], told[2:])
+    assert not torch.equal(told[:2], told[2:])
+
+
+def test_what_inpainting_fills_in_is_drawn():
+    model, x = cvae(task="label"), torch.zeros(500, 1, 2, 2).double()
+    for p in model.generation.parameters():
+        p.data.zero_()
+    model.generation[-1].bias.data.fill_(math.log(0.3 / 0.7))
+    y, known = torch.zeros(500, dtype=torch.long), torch.tensor([[[True, False], [False, False]]])
+    filled = model.inpaint(x, known, y=y, generator=torch.Generator().manual_seed(0))
+    assert abs(filled[:, ~known].mean().item() - 0.3) < 0.05  # 4 deviations of 1,500 bits
+
+
+def test_the_logged_bound_is_without_the_guess():
+    model, y = cvae(task="label"), torch.tensor([0, 1, 2, 1])
+    x = torch.ones(4, 1, 2, 2).double()
+    terms = model.loss(Batch({"x": x, "y": y}))
+    torch.testing.assert_close(terms["nelbo"], terms["kl"] - terms["recon"])
+    torch.testing.assert_close(terms["loss"], terms["nelbo"] + terms["baseline_nll"])

@@ -205,6 +205,19 @@ def test_each_player_has_the_papers_adam_at_its_own_rate():
     assert (g["betas"], g["lr"]) == ((0.9, 0.999), 1e-3)
 
 
+def test_the_discriminator_has_its_own_width_and_depth():
+    shapes = [tuple(p.shape) for p in plain(width_d=5, layers_d=1).d.parameters() if p.ndim > 1]
+    assert shapes == [(5, 3), (1, 5)]
+
+
+def test_the_logged_total_correlation_is_what_the_discriminator_says():
+    model = plain(gamma=50.0)
+    model.d.forward = lambda z: z.new_full((len(z),), 0.25)
+    terms = model.generator_loss(images(8))
+    assert terms["tc"].item() == 0.25
+    assert (terms["loss"] - terms["nelbo"]).item() == pytest.approx(50 * 0.25)
+
+
 def test_a_discriminator_that_knows_nothing_pays_ln_2():
     model = plain()
     for p in model.d.parameters():

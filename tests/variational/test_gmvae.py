@@ -150,6 +150,9 @@ def test_pseudo_inputs_start_as_training_images_and_stay_images():
     with torch.no_grad():
         model.initialise_from(Batch({"x": x}))
     assert all((x / 16 == u).flatten(1).all(1).any() for u in model.inputs.detach())
+    assert len(model.inputs.unique(dim=0)) > 1
+    of_images = model.posterior(16 * model.inputs.detach())
+    torch.testing.assert_close(model.mixture(torch.empty(0))[1:], of_images)
     model.inputs.data[0] = 7.0
     clipped = model.mixture(torch.empty(0))[1][0]
     model.inputs.data[0] = 1.0
@@ -271,3 +274,29 @@ def test_the_entropy_of_use_is_that_of_the_whole_minibatch():
     model.log_joint = lambda z, w: 50 * torch.eye(4).double()
     terms = model.loss(Batch({"x": IMAGES[:4]}))
     assert terms["mix_entropy"].item() == pytest.approx(math.log(4))
+
+
+def test_means_start_apart():
+    means = GMVAE(SPEC, components=200, latent=3, width=8).means
+    assert means.mean().abs() < 0.17 and abs(means.std() - 1) < 0.12  # 4 deviations of 600 draws
+
+
+def test_a_components_samples_are_draws_of_the_pixels():
+    model = gmvae()
+    for p in model.decoder.parameters():
+        p.data.zero_()
+    model.decoder[-2].bias.data.fill_(math.log(0.3 / 0.7))
+    drawn = model.sample_component(1, 500, torch.Generator().manual_seed(0))
+    assert abs(drawn.mean().item() - 0.3) < 0.035  # 4 deviations of 3,000 bits
+
+
+def test_the_clusters_cost_their_divergence_from_the_weights():
+    """What is logged has no free nats."""
+    model, joint = gmvae(objective="split", lam=50.0), 3 * torch.randn(5, 4).double()
+    model.log_joint = lambda z, w: joint
+    terms = model.loss(Batch({"x": IMAGES[:5]}))
+    weights = Categorical(logits=model.weights.detach())
+    want = torch.distributions.kl_divergence(Categorical(logits=joint), weights).mean()
+    torch.testing.assert_close(terms["kl_clusters"].detach(), want)
+    cost = terms["loss"] + terms["recon"] - terms["kl_within"]
+    assert cost.item() == pytest.approx(50)

@@ -401,4 +401,90 @@ def test_steps_start_near_the_identity_and_residuals_are_small():
 
 def test_the_optimiser_is_the_one_that_is_asked_for():
     for name, kind in (("adam", torch.optim.Adam), ("adamax", torch.optim.Adamax)):
-        assert type(IAFVAE(SPEC, optimiser=name).configure_optimizers()) is kind
+        optimiser = IAFVAE(SPEC, optimiser=name, lr=0.03).configure_optimizers()
+        assert type(optimiser) is kind and optimiser.param_groups[0]["lr"] == 0.03
+
+
+class Says(torch.nn.Module):
+    """A step that says m and s whatever it is given."""
+
+    def __init__(self, m: float, s: float) -> None:
+        super().__init__()
+        self.m, self.s = m, s
+
+    def forward(self, z, h):
+        return torch.full_like(z, self.m), torch.full_like(z, self.s)
+
+
+@pytest.mark.parametrize("build", [iaf, resnet], ids=["vectors", "maps"])
+def test_every_flow_has_the_steps_and_the_kind_that_are_asked_for(build):
+    z = torch.zeros(1, 2, 2, 2).double()
+    sigma = 1 / (1 + math.e)
+    for kind, want, fall in (
+        ("affine", -0.2 * math.exp(0.1), 0.1),
+        ("sigmoid", 2 * (1 - sigma), math.log(sigma)),
+    ):
+        model = build(iaf=kind, steps=3)
+        for flow in model.flows:
+            assert len(flow.steps) == 3
+            flow.steps = flow.steps[:1]
+            flow.steps[0] = Says(2.0, -1.0)
+            moved, log_q = flow(z, z, z)
+            torch.testing.assert_close(moved, torch.full_like(z, want))
+            torch.testing.assert_close(log_q, torch.full_like(z, -fall))
+
+
+def test_steps_of_either_kind_start_near_the_identity():
+    for kind, s in (("sigmoid", 1.5), ("affine", 0.0)):
+        flat = iaf(iaf=kind).flows[0].steps[0]
+        assert flat.out.bias[2:].tolist() == pytest.approx([1.7 * s] * 2)  # iaf() stretches all
+        maps = resnet(iaf=kind).flows[0].steps[0]
+        z, h = torch.zeros(1, 2, 2, 2).double(), torch.zeros(1, 8, 2, 2).double()
+        for layer in (maps.first, maps.second, maps.out):
+            layer.b.data.zero_()
+        assert maps(z, h)[1].unique().tolist() == [s]
+
+
+def test_a_code_is_that_of_no_noise():
+    model = iaf(steps=0)
+    want = model.encoder(model.spec.to_signed(IMAGES))[:, :2]
+    torch.testing.assert_close(model.encode(IMAGES), want)
+
+
+def test_posterior_and_prior_that_say_the_same_cost_nothing():
+    model, x = resnet(steps=0), torch.randint(17, (3, 1, 8, 8)).double()
+    for layer in model.encoder.layers:
+        layer.conv.g.data[: 2 * layer.sizes[0]] = 0
+        layer.conv.b.data[: 2 * layer.sizes[0]] = 0
+    for layer in model.decoder.layers:
+        own = layer.conv.b.data[: 4 * layer.sizes[0]].view(4, -1)
+        layer.conv.g.data[: own.numel()] = 0
+        own[[0, 2]], own[[1, 3]] = 3.0, -0.5
+    assert model.weigh(x, 5, RowNoise(x))[1].abs().max() < 1e-10
+
+
+def test_the_context_of_a_flow_is_of_both_passes():
+    for way in ("encoder", "decoder"):
+        model, x, seen = resnet(), torch.randint(17, (3, 1, 8, 8)).double(), []
+        model.flows[0].register_forward_pre_hook(lambda m, given, s=seen: s.append(given[2]))
+        model.draw(x, 1, None)
+        layer = getattr(model, way).layers[-1 if way == "encoder" else 0]  # the top
+        start = sum(layer.sizes[: len(layer.sizes) - 2])
+        layer.conv.b.data[start : start + 8] += 2
+        model.draw(x, 1, None)
+        torch.testing.assert_close(seen[1], seen[0] + 2)
+
+
+def test_the_resnet_reads_and_makes_images_in_its_own_units():
+    model, seen = resnet(), []
+    model.encoder.first.register_forward_pre_hook(lambda m, given: seen.append(given[0]))
+    x = torch.zeros(2, 1, 8, 8).double()
+    x[0] += 16
+    model.encode(x)
+    assert seen[0][0].unique().tolist() == [0.5] and seen[0][1].unique().tolist() == [-0.5]
+    last = model.decoder.last
+    last.g.data.zero_()
+    for b, mean in ((0.2, 0.4), (5.0, 1 - 1 / 17), (-5.0, 1 / 17 - 1)):  # half a level of 17
+        last.b.data.fill_(b)
+        out = model.decoder(torch.zeros(1, model.latent).double())
+        assert out[:, 0].unique().tolist() == pytest.approx([mean])

@@ -274,6 +274,15 @@ def test_evaluation_names_the_share_of_the_code_and_what_is_left_without_it():
     )
 
 
+def seen(network: torch.nn.Sequential, x: torch.Tensor) -> list[torch.Tensor]:
+    """What the weighted layers give."""
+    found = []
+    for layer in network:
+        x = layer(x)
+        found += [x] if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) else []
+    return found
+
+
 def test_paper_network_is_the_authors():
     encoder = conv_encoder((1, 28, 28), 32, 32)
     assert [tuple(p.shape[:2]) for p in encoder.parameters() if p.ndim > 1] == [
@@ -287,6 +296,8 @@ def test_paper_network_is_the_authors():
         (64, 64),
         (32, 4 * 4 * 64),
     ]
+    sides = [h.shape[-1] for h in seen(encoder, torch.zeros(1, 1, 28, 28))[:-1]]
+    assert sides == [28, 14, 14, 7, 7, 4, 4, 4]
     model = PixelVAE(
         DataSpec((1, 28, 28), 2),
         16,
@@ -298,6 +309,7 @@ def test_paper_network_is_the_authors():
         p=16,
         kernel=5,
     )
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in model.encoder) == 8
     network = model.decoder.network
     assert isinstance(network, GatedStacks) and len(network.layers) == 13
     assert [layer.horizontal.kernel_size for layer in network.layers] == [(1, 7)] + 12 * [(1, 5)]

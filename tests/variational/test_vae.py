@@ -327,11 +327,13 @@ def test_xavier_start_gives_every_pixel_its_frequency():
 
 
 def test_interpolation_runs_from_one_reconstruction_to_the_other():
-    model, x = vae(), likelihoods.every_image(BINARY)
-    path = model.interpolate(x[:3], x[-3:], frames=4)
-    assert torch.equal(path[:, 0], model.reconstruct(x[:3])) and torch.equal(
-        path[:, -1], model.reconstruct(x[-3:])
-    )
+    """By equal steps, where encoder and decoder are linear."""
+    model, (x, _) = linear_gaussian("exact")
+    path = model.interpolate(x[:2], x[2:], frames=5)
+    share = torch.linspace(0, 1, 5).double()[None, :, None]
+    ends = model.reconstruct(x)[:, None]
+    assert (ends[:2] - ends[2:]).abs().max() > 0.1
+    torch.testing.assert_close(path, ends[:2] * (1 - share) + ends[2:] * share)
 
 
 def test_rows_do_not_talk():
@@ -370,3 +372,68 @@ def test_samples_are_draws_and_mean_only_is_the_mean():
     drawn = model.sample(500, generator=torch.Generator().manual_seed(0))
     assert abs(drawn.mean().item() - 0.3) < 0.035  # 4 deviations of 3,000 bits
     assert (model.sample(5, mean_only=True) == 0).all()
+
+
+def test_every_sample_has_a_code_of_its_own():
+    model = vae()
+    model.decoder = Fixed(lambda z: 1e3 * z[:, :1, None, None, None].expand(-1, 1, 1, 2, 3))
+    drawn = model.sample(1000, generator=torch.Generator().manual_seed(0)).flatten(1)
+    assert (drawn == drawn[:, :1]).double().mean() > 0.99  # the sign of the first coordinate
+    assert abs(drawn.mean() - 0.5) < 0.07  # 4 deviations of 1,000 codes
+
+
+def test_evaluation_is_of_draws_from_the_posterior_and_as_many_as_asked():
+    """E_q log p(x | z) = log p(x | μ) - Σ_j σ_j² |W_j|² / 2 σ², in the linear model."""
+    model, (x, _) = linear_gaussian("exact")
+    rows, counted, weigh = x[:1].expand(4000, -1), [], model.weigh
+    model.draws = 7
+    model.weigh = lambda x, k, source: counted.append(k) or weigh(x, k, source)
+    told = model.evaluate(Batch({"x": rows}), torch.Generator().manual_seed(0))
+    assert sum(counted) == 7
+    mu, log_var = model.posterior(x[:1])
+    columns = model.decoder(torch.eye(2).double())[:, 0] - model.decoder(torch.zeros_like(mu))[:, 0]
+    spread = (log_var.exp()[0] * columns.square().sum(1)).sum() / (2 * 0.3)
+    error = told["recon"].std() / math.sqrt(4000)
+    want = model.log_likelihood(x[:1], mu) - spread
+    assert (told["recon"].mean() - want).abs() < 4 * error < spread / 10
+    normal = torch.distributions.Normal(mu, (0.5 * log_var).exp())
+    standard = torch.distributions.Normal(torch.zeros(2).double(), 1.0)
+    kl = torch.distributions.kl_divergence(normal, standard).sum(1)
+    torch.testing.assert_close(told["kl"], kl.expand(4000))
+
+
+def test_networks_are_as_wide_deep_and_bent_as_asked():
+    model = VAE(BINARY, latent=2, width=5, layers=3, activation="tanh")
+    for net, sizes in (
+        (model.encoder, [(5, 6), (5, 5), (5, 5), (4, 5)]),
+        (model.decoder, [(5, 2), (5, 5), (5, 5), (6, 5)]),
+    ):
+        assert [tuple(m.weight.shape) for m in net if isinstance(m, nn.Linear)] == sizes
+        assert sum(isinstance(m, nn.Tanh) for m in net) == 3
+        assert not any(isinstance(m, nn.ReLU) for m in net)
+
+
+def test_the_encoder_reads_black_and_white_as_minus_one_and_one():
+    model = VAE(DataSpec((1, 2, 2), 17), latent=2)
+    model.encoder = Fixed(lambda v: v.flatten(1))
+    x = torch.tensor([0.0, 8, 16, 4]).view(1, 1, 2, 2)
+    assert model.encode(x).tolist() == [[-1, pytest.approx(0)]]
+
+
+def test_draws_of_the_bound_of_a_gaussian_each_blur_the_levels_anew():
+    """So that the bound of a code that says nothing closes in on the mass of each level."""
+    spec, mean, log_var = DataSpec((1, 1, 2), 3), 0.2, -2.0
+    model = vae(spec, likelihood="gaussian")
+    model.encoder = Fixed(lambda v: v.new_zeros(len(v), 4))
+    constant = torch.tensor([mean, log_var]).double().view(1, 2, 1, 1, 1)
+    model.decoder = Fixed(lambda z: constant.expand(len(z), 2, 1, 1, 2))
+    x = likelihoods.every_image(spec)
+    normal = torch.distributions.Normal(mean, math.exp(log_var / 2))
+    edges = normal.cdf(2 * torch.arange(4).double() / 3 - 1)
+    want = (edges[1:] - edges[:-1]).log()[x.long()].flatten(1).sum(1)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.importance_bound(x, 10_000, generator), want, atol=0.1, rtol=0
+        )
+        assert (model.importance_bound(x, 1, generator) - want).abs().max() > 0.2
