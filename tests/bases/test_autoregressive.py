@@ -124,6 +124,15 @@ def test_a_low_temperature_draws_the_most_probable_value(model):
     assert cold[0, 0, 0, 0] == first.argmax()
 
 
+def test_rounding_never_draws_a_level_that_is_not_there():
+    logits = torch.randn(2000, 256, generator=torch.Generator().manual_seed(0))
+    masses = logits.softmax(-1).cumsum(-1)[:, -1]
+    u = torch.full((2000,), 1 - 2**-24)  # the largest number that is drawn
+    assert (masses <= u).any()
+    drawn = AutoregressiveModule(DataSpec((1, 2, 2), 256)).invert(logits, u)
+    assert drawn.max() == 255 and drawn.min() > 128
+
+
 def test_temperature_must_be_positive(model):
     with pytest.raises(ValueError, match=r"temperature is positive.*got 0"):
         model.sample(1, temperature=0)
