@@ -10,7 +10,7 @@ from scipy.special import expit
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.support import Given, fit
-from zoo.autoregressive.pixelcnn_pp import PixelCNNpp, mixture
+from zoo.autoregressive.pixelcnn_pp import GatedResnet, PixelCNNpp, mixture
 from zoo.check.likelihoods import (
     assert_rows_do_not_talk,
     coverage,
@@ -170,6 +170,14 @@ def test_convolutions_start_with_unit_variance_on_the_data_the_second_of_a_block
         torch.testing.assert_close(
             out.std((0, 2, 3)), torch.full((out.shape[1],), scale), rtol=1e-3, atol=1e-4
         )
+
+
+def test_the_second_half_of_a_blocks_maps_is_the_gate_of_the_first():
+    block = next(m for m in pp().modules() if isinstance(m, GatedResnet))
+    x = torch.randn(2, 6, 3, 3).double()
+    halves = torch.cat([torch.full_like(x, 2.0), torch.zeros_like(x)], 1)
+    out = block(x, first=lambda c: c, second=lambda c: halves)
+    torch.testing.assert_close(out, x + 1)  # 2 σ(0)
 
 
 @pytest.mark.parametrize(

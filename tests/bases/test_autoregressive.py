@@ -2,10 +2,15 @@
 requests are refused.
 """
 
+import math
+
 import pytest
 import torch
+from scipy import stats
+from torch.nn import functional as F
 
 from zoo.autoregressive.fvsbn import FVSBN
+from zoo.bases.autoregressive import AutoregressiveModule, MixtureOfOrders
 from zoo.check.likelihoods import every_image
 from zoo.core import DataSpec
 
@@ -70,11 +75,62 @@ def test_many_rows_are_completed_in_parts(model):
     assert torch.equal(again[..., known], x[..., known]) and again.shape == x.shape
 
 
+def test_each_of_many_rows_is_completed_by_what_it_is_told():
+    class Told(AutoregressiveModule):
+        """Every dimension of a row of class y is y."""
+
+        conditional = True
+
+        def conditionals(self, x, *, y):
+            return 100.0 * F.one_hot(y, 3)[:, None].expand(-1, 4, -1)
+
+    y = torch.arange(2100) % 3
+    x, nothing = torch.zeros(2100, 1, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool)
+    again = Told(DataSpec((1, 2, 2), 3, 3)).inpaint(x, nothing, y=y)
+    assert torch.equal(again.flatten(1).long(), y[:, None].expand(-1, 4))
+
+
+def test_pixels_follow_in_raster_order_with_their_channels_together():
+    order = AutoregressiveModule(DataSpec((2, 2, 2), 3)).order
+    assert order.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_mixture_of_orders_is_the_mean_of_their_masses_and_draws_each_as_often(cache):
+    class Two(MixtureOfOrders):
+        """All zeros in the first order, all ones in the second."""
+
+        orders = 2
+
+        def order_of(self, k):
+            return torch.arange(4) if k == 0 else torch.arange(4).flip(0)
+
+        def conditionals(self, x, k=0):
+            return torch.full((len(x), 4, 1), 50.0 if k else -50.0)
+
+    model, spec = Two(DataSpec((1, 2, 2), 2)), DataSpec((1, 2, 2), 2)
+    log_p = model.log_prob(every_image(spec).float())
+    assert log_p[[0, -1]].tolist() == pytest.approx([math.log(0.5)] * 2)
+    assert log_p[1:-1].max() < -40
+    drawn = model.sample(400, generator=torch.Generator().manual_seed(0), cache=cache).flatten(1)
+    assert torch.equal(drawn, drawn[:, :1].expand(-1, 4))
+    assert stats.binomtest(int(drawn[:, 0].sum()), 400).pvalue > 1e-3
+
+
 def test_a_low_temperature_draws_the_most_probable_value(model):
     cold = model.sample(50, generator=torch.Generator().manual_seed(0), temperature=1e-6)
     assert len(cold.unique(dim=0)) == 1
     first = model.conditionals(cold)[0, 0]
     assert cold[0, 0, 0, 0] == first.argmax()
+
+
+def test_rounding_never_draws_a_level_that_is_not_there():
+    logits = torch.randn(2000, 256, generator=torch.Generator().manual_seed(0))
+    masses = logits.softmax(-1).cumsum(-1)[:, -1]
+    u = torch.full((2000,), 1 - 2**-24)  # the largest number that is drawn
+    assert (masses <= u).any()
+    drawn = AutoregressiveModule(DataSpec((1, 2, 2), 256)).invert(logits, u)
+    assert drawn.max() == 255 and drawn.min() > 128
 
 
 def test_temperature_must_be_positive(model):

@@ -1,5 +1,7 @@
 """Estimators iterate over all the data, keep the trainer's clock, and need no gradient."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -67,5 +69,17 @@ def test_dequantisation_noise_is_drawn_once_and_lies_within_the_level():
     )
     assert torch.equal(model.data_units(rows), X.double())
     assert torch.equal(model.data_units(model.middle(X)), X.float())
+    torch.testing.assert_close(6 * model.middle(X), 2.0 * X.flatten(1) + 1)  # of sixths
     torch.manual_seed(1)
     assert not torch.equal(DensityEstimator(SPEC).prepared(X), rows)
+
+
+def test_a_uniform_density_gives_every_image_the_same_mass():
+    class Uniform(DensityEstimator):
+        def log_density(self, y):
+            return y.new_zeros(len(y))
+
+    model = Uniform(SPEC)
+    assert model.nll(model.prepared(X)).item() == pytest.approx(math.log(3**4))
+    points = Uniform(DataSpec((4,)))
+    assert points.nll(points.prepared(torch.rand(5, 4))).item() == 0

@@ -192,9 +192,12 @@ def test_accumulation_is_one_step_on_the_whole_minibatch():
     results = []
     for accumulate in (1, 2, 4):
         torch.manual_seed(0)
-        toy = Toy(k=2, loop=LoopOptions(accumulate=accumulate)).double()
+        toy, told = Toy(k=2, loop=LoopOptions(accumulate=accumulate)).double(), []
+        toy.after_cycle = lambda terms, told=told: told.append(terms)
         fit(toy, data(), 5, precision="64-true")
-        results.append(torch.cat([p.detach().flatten() for p in toy.parameters()]))
+        weights = torch.cat([p.detach().flatten() for p in toy.parameters()])
+        assert {*told[0]} == {"loss_d", "loss_g", "seen"}
+        results.append((weights, told))
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=1e-14)
     torch.testing.assert_close(results[2], results[0], rtol=0, atol=1e-14)
 

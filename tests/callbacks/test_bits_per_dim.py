@@ -10,7 +10,18 @@ import pytest
 import torch
 
 from callbacks import EMA, BitsPerDim
-from tests.callbacks.fakes import POINTS, SPEC, Bound, Gauss, Pair, Recorder, Witness, run, squares
+from tests.callbacks.fakes import (
+    POINTS,
+    SPEC,
+    Bound,
+    Gauss,
+    Pair,
+    Recorder,
+    Witness,
+    entry,
+    run,
+    squares,
+)
 from tests.support import Given
 
 
@@ -45,6 +56,30 @@ def test_a_bound_is_logged_as_a_bound_and_its_kind_is_in_the_protocol():
     assert json.loads(Path("protocol.json").read_text()) == {"likelihood_kind": "lower_bound"}
 
 
+def test_bits_are_those_of_the_likelihood_where_there_is_a_bound_too():
+    class Both(Bound):
+        entry = entry("both", can={"elbo", "log_prob"}, likelihood="exact_mass")
+        log_prob = Gauss.log_prob
+
+    found = values(run(still(Both()), squares(), 1, BitsPerDim(), every=1))
+    nats = sum(8 * (i % 3 + 1) ** 2 for i in range(50)) / 50  # 16 pixels of level 1, 2 or 3
+    assert found["val/elbo"] == pytest.approx(-nats - 1)
+    assert found["val/bits_per_dim"] == pytest.approx(nats / 16 / math.log(2))
+
+
+def test_a_likelihood_is_told_what_its_model_is_told():
+    class Told(Gauss):
+        """N(y, 1) for each pixel of a square of class y."""
+
+        entry = entry("told", can={"log_prob"}, told=("y",), likelihood="exact_mass")
+
+        def log_prob(self, x, *, y, generator=None):
+            return super().log_prob(x - y[:, None, None, None])
+
+    found = values(run(still(Told()), squares(), 1, BitsPerDim(), every=1))
+    assert found["val/nll_nats"] == pytest.approx(8)  # the level is y + 1: a half for each pixel
+
+
 def test_vectors_have_no_bits_per_dimension():
     trainer = run(still(Gauss(POINTS)), Given(POINTS, torch.randn(20, 2)), 1, BitsPerDim(), every=1)
     assert (
@@ -70,6 +105,18 @@ def test_random_estimates_repeat():
 
     assert estimate(1) == estimate(2) != estimate(1, seed=1)
     assert 0.3 < estimate(1) < 0.7
+
+
+def test_every_batch_draws_noise_of_its_own_and_the_same_in_the_next_validation():
+    class Kept(Gauss):
+        def evaluate(self, batch, generator=None):
+            drawn.append(torch.rand(batch.n))
+            return {"random": drawn[-1]}
+
+    drawn = []
+    run(still(Kept()), squares(), 2, BitsPerDim(), every=1)
+    first, second = torch.cat(drawn[:7]), torch.cat(drawn[7:])  # of 50 rows each
+    assert len(first.unique()) == 50 and torch.equal(first, second)
 
 
 def test_no_trace_is_left():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 
 from callbacks import EMA, BitsPerDim, Fidelity, Memorisation
 from tests.callbacks.fakes import (
@@ -144,6 +145,20 @@ def test_conditional_models_get_the_labels_of_the_data():
     assert json.loads(Path("protocol.json").read_text())["fidelity"]["labels"] is not None
 
 
+def test_labels_are_drawn_from_all_of_the_data():
+    class Asked(Painter):
+        def sample(self, n, *, y, generator=None):
+            asked.append(y)
+            return super().sample(n, y=y, generator=generator)
+
+    asked, source = [], squares(600).examples()
+    rows = source["y"].argsort()  # the first 200 are of class 0
+    data = Given(SPEC, source["x"][rows], source["y"][rows], batch_size=200)
+    run(Asked(), data, 1, small(n_fake=64, extractor="pixels"), every=1)
+    counts = torch.cat(asked).bincount(minlength=3)
+    assert counts.sum() == 64 and stats.chisquare(counts.numpy()).pvalue > 1e-3
+
+
 def test_unlabelled_data_have_no_classes():
     spec = type(SPEC)((1, 4, 4), 5, 0, "plain")
     found = values(
@@ -220,6 +235,20 @@ def test_protocol_says_what_held_out_images_score_and_how_often_their_class_is_f
     wrong = sum(range(50)[i] % 3 == 2 for i in range(0, 50, 2))  # class 2 looks like class 0
     assert said["extractors"]["pixels"]["held_out_accuracy"] == pytest.approx(1 - wrong / 25)
     assert 0 <= said["extractors"]["squaresnet"]["held_out_accuracy"] <= 1
+
+
+def test_the_reference_is_the_split_that_was_asked_for_and_its_rows_are_counted():
+    source = squares().examples()
+    data = Parted(SPEC, source["x"], source["y"], batch_size=8)
+    options = {"extractor": "pixels", "reference": "val", "n_real": 45}
+    found = values(run(Free(), data, 1, small(**options), every=1))
+    unit = Pixels(SPEC, source["x"], source["y"])
+    real, fake = (unit(x, SPEC)[0] for x in (data.examples(split="val")["x"], draw(Free(), 70, 0)))
+    fid = FrechetDistance(16)
+    fid.update(real, real=True)
+    fid.update(fake)
+    assert found["val/fid_pixels"] == pytest.approx(float(fid.compute()), rel=1e-5)
+    assert json.loads(Path("protocol.json").read_text())["fidelity"]["n_real"] == 25
 
 
 def test_held_out_images_leave_no_trace_in_the_scores_and_are_never_the_reference():

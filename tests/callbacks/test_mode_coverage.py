@@ -34,6 +34,23 @@ def test_modes_and_shares_are_logged_on_generator_steps_without_a_trace():
     assert logger.steps("val/modes") == [2, 4] and witness.calls > 0
 
 
+@pytest.mark.parametrize(
+    ("radius", "least", "modes", "hq"), [(0.6, 10, 2, 1), (0.6, 11, 1, 1), (0.4, 10, 1, 10 / 64)]
+)
+def test_what_is_near_and_how_many_reach_a_mode_are_as_asked(radius, least, modes, hq):
+    class Beside(Free):
+        """Ten points on the first centre, the others half a unit from the second."""
+
+        def sample(self, n, *, generator=None):
+            first, second = Toy2D().centres[:2].to(self.float_dtype)
+            aside = second * 1.25  # of radius 2
+            return torch.cat([first.expand(10, 2), aside.expand(n - 10, 2)])
+
+    coverage = ModeCoverage(n=64, radius=radius, least=least)
+    found = run(Beside(POINTS), Toy2D(size=1000), 1, coverage, every=1).callback_metrics
+    assert found["val/modes"] == modes and found["val/hq"] == pytest.approx(hq)
+
+
 def test_data_without_centres_and_images_are_left_alone():
     for model, data in (
         (Free(POINTS), Given(POINTS, torch.randn(20, 2))),
@@ -46,15 +63,15 @@ def test_data_without_centres_and_images_are_left_alone():
 
 def test_a_conditional_model_is_asked_for_each_labels_own_mode():
     class Turned(Painter):
-        """Points of the right component for even labels, of the next one for odd ones."""
+        """Points of the right component, but for labels 0 and 4 of the next one."""
 
         def sample(self, n, *, y, generator=None):
-            return Toy2D().centres[(y + y % 2) % 8].to(self.float_dtype)
+            return Toy2D().centres[y + (y % 4 == 0)].to(self.float_dtype)
 
     data = Toy2D(size=1000, labelled=True)
     found = run(Turned(data.spec), data, 1, ModeCoverage(), every=1).callback_metrics
     assert (
-        found["val/own_mode"] == pytest.approx(0.5)
-        and found["val/modes"] == 4
+        found["val/own_mode"] == pytest.approx(0.75)  # 312 and 313 of 2,500 are not
+        and found["val/modes"] == 6
         and found["val/hq"] == 1
     )

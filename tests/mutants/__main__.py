@@ -6,7 +6,8 @@
     python -m tests.mutants vae --only "the mean"    those whose words hold this
 
 An edit is killed by the tests named in its file, then by the contract of its model (``--slow``:
-also by what trains for long). Ends with 1 where one survives, or where the tests fail without it.
+also by what trains for long). Ends with 1 where one survives, where one's passage is no longer in
+its file, or where the tests fail without it.
 """
 
 from __future__ import annotations
@@ -117,14 +118,20 @@ def main() -> int:
                 if edit.why:
                     print(f"equal     {name:<20} {edit.breaks}: {edit.why}", flush=True)
                     continue
-                path = tree / edit.file
-                before, started = path.read_text(), time.time()
-                path.write_text(edit.applied(before))
+                total[edit.family] += 1
+                path, started = tree / edit.file, time.time()
+                try:
+                    before = path.read_text()
+                    after = edit.applied(before)
+                except (OSError, ValueError) as error:
+                    print(f"STALE     {name:<20} {error}", flush=True)
+                    bad += 1
+                    continue
+                path.write_text(after)
                 try:
                     by = noticed(tree, edit, args.slow, args.quick)
                 finally:
                     path.write_text(before)
-                total[edit.family] += 1
                 killed[edit.family] += bool(by)
                 bad += not by
                 said = f"killed    {name:<20} {edit.breaks}: {by}"

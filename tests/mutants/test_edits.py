@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from tests.mutants.edits import ROOT, SHARED, books, edits
+from tests.mutants import __main__ as command
+from tests.mutants.edits import HERE, ROOT, SHARED, Edit, books, edits
 
 EVERY = {name: [*edits(path)] for name, path in books().items()}
 
@@ -34,3 +35,29 @@ def test_a_model_has_six_edits_that_matter(name):
 
 def test_an_equal_edit_says_why():
     assert all(e.why.strip() for some in EVERY.values() for e in some if e.why)
+
+
+def test_an_edit_that_no_longer_fits_is_one_line_and_the_others_are_tried(monkeypatch, capsys):
+    def noticed(tree, *_):
+        return "" if (tree / "law.py").read_text() == "a = 1\n" else "test_law"
+
+    passages = {"law.py": ["b = 1", "a = 1"], "gone.py": ["a = 1"]}
+    own = [
+        Edit("own", SHARED, f"{p} in {f}", f, p, "a = 2")
+        for f, some in passages.items()
+        for p in some
+    ]
+    monkeypatch.setattr(command, "books", lambda: {"own": HERE / "own.txt"})
+    monkeypatch.setattr(command, "edits", lambda path: own)
+    monkeypatch.setattr(command, "copy", lambda tree: (tree / "law.py").write_text("a = 1\n"))
+    monkeypatch.setattr(command, "noticed", noticed)
+    for chosen, words, status in (
+        ("", ["STALE", "killed", "STALE"], 1),
+        ("b = 1", ["STALE"], 1),
+        ("a = 1 in law", ["killed"], 0),
+    ):
+        monkeypatch.setattr("sys.argv", ["mutants", "own", "--only", chosen])
+        assert command.main() == status
+        said, table = capsys.readouterr().out.split("\n\n")
+        assert [line.split()[0] for line in said.splitlines()] == words
+        assert f"| all | {len(words)} | {words.count('killed')} |" in table

@@ -35,13 +35,14 @@ def test_unknown_prior_is_refused():
 def test_path_on_the_sphere_keeps_the_norm_and_equal_angles_and_the_straight_one_equal_steps():
     a, b = draw_prior("sphere", 2, 6, Noise(3)).double().split(1)
     arc = path("sphere", a, b, 7)[0]
+    torch.testing.assert_close(arc[[0, -1]], torch.cat([a, b]))
     torch.testing.assert_close(
         arc.norm(dim=1), torch.full((7,), a.norm().item(), dtype=torch.float64)
     )
     angles = torch.acos((arc[1:] * arc[:-1]).sum(1) / 6)
     torch.testing.assert_close(angles, angles[:1].expand(6))
     steps = path("uniform", a, b, 7)[0].diff(dim=0)
-    torch.testing.assert_close(steps, steps[:1].expand(6, -1))
+    torch.testing.assert_close(steps, ((b - a) / 6).expand(6, -1))
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, -1.0])

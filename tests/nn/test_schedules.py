@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo.nn.schedules import DecayAndMomentum
+from zoo.nn.schedules import DecayAndMomentum, goodfellow
 
 
 def walk(schedule: DecayAndMomentum, steps: int) -> list[tuple[float, float]]:
@@ -34,6 +34,15 @@ def test_the_rate_falls_by_a_factor_to_a_floor_and_the_momentum_rises_to_its_end
 
 def test_without_steps_the_momentum_has_risen_after_the_first():
     assert [momentum for _, momentum in walk(make(steps=0), 2)] == pytest.approx([0.5, 0.7, 0.7])
+
+
+def test_players_of_unequal_steps_have_the_same_momentum_at_the_end_of_every_cycle():
+    steps = {"d": 3, "g": 1}
+    sgd = {p: torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1) for p in steps}
+    schedules = goodfellow(sgd, 1.5, (0.5, 0.7), cycles=4, steps_of=steps.__getitem__)
+    momenta = {p: [m for _, m in walk(schedules[p], 5 * n)][::n] for p, n in steps.items()}
+    assert momenta["d"] == pytest.approx(momenta["g"])
+    assert momenta["g"] == pytest.approx([0.5, 0.55, 0.6, 0.65, 0.7, 0.7])
 
 
 def test_it_goes_on_where_a_checkpoint_stood():

@@ -245,13 +245,14 @@ def test_sampled_kl_has_the_mean_of_the_closed_form():
     assert a.item() == pytest.approx(b.item(), rel=0.03) and a != b
 
 
-def test_warmup_raises_the_weight_of_the_kl_and_not_the_logged_bound():
+@pytest.mark.parametrize(("steps", "weights"), [(4, [0, 0.25, 0.5, 0.75, 1, 1]), (0, [1] * 6)])
+def test_warmup_raises_the_weight_of_the_kl_and_not_the_logged_bound(steps, weights):
     spec = DataSpec((1, 2, 3), 2)
-    model, seen = VAE(spec, latent=2, width=8, warmup_steps=4), []
+    model, seen = VAE(spec, latent=2, width=8, warmup_steps=steps), []
     inner = model.loss
     model.loss = lambda batch: seen.append((model.beta(), inner(batch))) or seen[-1][1]
     fit(model, Given(spec, likelihoods.every_image(spec).float()), 6)
-    assert [beta for beta, _ in seen] == [0, 0.25, 0.5, 0.75, 1, 1]
+    assert [beta for beta, _ in seen] == weights
     for beta, terms in seen:
         torch.testing.assert_close(terms["nelbo"], terms["kl"] - terms["recon"])
         torch.testing.assert_close(terms["loss"], beta * terms["kl"] - terms["recon"])
