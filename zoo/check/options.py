@@ -19,7 +19,9 @@ from zoo.check.subject import Given, Subject
 from zoo.core import DataSpec
 from zoo.core.draw import draw_fields, tell, undisturbed
 
+Options = dict[str, Any]
 STEPS = 3
+CHEAP, DEEP = 3, 6  # traces: of the steps, and of what is drawn and measured too
 SPECS = [  # other data, where an option means nothing on a model's own
     DataSpec((3,)),
     DataSpec((1, 8, 8), 2, 10),
@@ -57,32 +59,35 @@ class Hearing:
         return [*alternatives(self.hints.get(name), value)]
 
     def heard(self, name: str) -> bool:
-        """Whether any other value changes anything, in the first of the contexts where it does."""
+        """Whether any other value changes anything: first in the model's own run, then together
+        with another option, then on other data too; what is dear to look at comes last in each.
+        """
+        options = [k for k in self.values if k != name]
+        changes = [{k: v} for k in options for v in self.others(k, self.values[k])]
+        stages: list[list[tuple[DataSpec | None, Options]]] = [
+            [(None, {})],
+            [(None, change) for change in changes],
+            [*itertools.product(SPECS, [{}, *changes])],
+        ]
         return any(
-            self.differs(context, {name: other}, spec)
-            for spec, context in self.contexts(name)
+            self.differs(context, {name: other}, spec, depth)
+            for stage in stages
+            for depth in (CHEAP, DEEP)
+            for spec, context in stage
             for other in self.others(name, self.values[name])
         )
 
-    def contexts(self, name: str) -> Iterator[tuple[DataSpec | None, dict[str, Any]]]:
-        """Data, None for the model's own, and further options, none at first."""
-        options = [k for k in self.values if k != name]
-        changes = [{k: v} for k in options for v in self.others(k, self.values[k])]
-        yield None, {}
-        yield from ((None, change) for change in changes)
-        yield from itertools.product(SPECS, [{}, *changes])
-
-    def differs(self, context: dict[str, Any], change: dict[str, Any], spec: Any) -> bool:
-        """Whether a change makes a difference; not where it is refused."""
+    def differs(self, context: Options, change: Options, spec: DataSpec | None, depth: int) -> bool:
+        """Whether a change makes a difference in the first traces; not where it is refused."""
         before, after = self.of(context, spec), self.of(context | change, spec)
         i = 0
-        while (a := before(i)) is not None and (b := after(i)) is not None:
+        while i < depth and (a := before(i)) is not None and (b := after(i)) is not None:
             if a != b:
                 return True
             i += 1
         return False
 
-    def of(self, changes: dict[str, Any], spec: Any) -> _Memory:
+    def of(self, changes: Options, spec: DataSpec | None) -> _Memory:
         key = repr((sorted(changes.items()), spec))
         return self.known.setdefault(key, _Memory(lambda: traces(self.subject, spec, changes)))
 
@@ -126,7 +131,7 @@ def alternatives(hint: Any, value: Any) -> Iterator[Any]:
         yield from (v for v in dict.fromkeys((r / 2, 0.9, 2.0 * r)) if v != value)
 
 
-def traces(subject: Subject, spec: DataSpec | None, changes: dict[str, Any]) -> Iterator[str]:
+def traces(subject: Subject, spec: DataSpec | None, changes: Options) -> Iterator[str]:
     """Digests of what comes of a model with these options, the cheapest first: its state at the
     start, its optimisers and its state after some steps, what it draws, what it measures.
     """
