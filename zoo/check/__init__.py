@@ -4,7 +4,7 @@
 the model's own fields, so it holds for a kind of data that did not exist when it was written.
 """
 
-from zoo.check import densities, everyone, games, gates, options, processes
+from zoo.check import densities, everyone, games, gates, processes
 from zoo.check.checks import CHECKS, check
 from zoo.check.run import applicable, main, run_check, waivers
 from zoo.check.subject import Given, Subject, fit
@@ -21,7 +21,6 @@ __all__ = [
     "games",
     "gates",
     "main",
-    "options",
     "processes",
     "run_check",
     "waivers",

@@ -209,7 +209,7 @@ LOSSES = {
     learns=(
         ("val/acc", ">", 0.885),
         ("val/classes_pixels", ">", 7.5),
-        ("val/precision_pixels", ">", 0.33),
+        ("val/precision_pixels", ">", 0.28),
         ("val/fid_pixels", "<", 0.8),
     ),
     waive={
