@@ -124,12 +124,17 @@ TASKS = {
     ),
 }
 SETTINGS = {"bs_gan": ["--model.mode=continuous"]}  # what a model needs for these data
+ON_POINTS = {  # its class's own values, where its default run is one of images
+    "infogan": ["arch=small", "width=null", "noise=20", "lr_d=5e-4"],
+}
 LABELS = {"acgan": "¹", "cgan": "¹", "am_gan": "²", "improved_gan": "²"}
 USE = {"¹": "sampled by class", "²": "learns from the labels"}
 
 
 def options_of(name: str, task: str) -> list[str]:
     entry, own = registry.entry(name), SETTINGS.get(name, [])
+    if TASKS[task].metrics is POINTS:
+        own = [*own, *(f"--model.{option}" for option in ON_POINTS.get(name, []))]
     if "stage_steps" in entry.parameters:
         stages = inspect.signature(registry.get(name)).parameters["stages"].default
         own = [*own, f"--model.stage_steps={TASKS[task].steps // stages}"]

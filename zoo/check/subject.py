@@ -7,8 +7,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from lightning.pytorch import Trainer, seed_everything
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from zoo import registry
@@ -62,13 +62,9 @@ class Subject:
         layered = layer(["--model", name, *words])
         document = layered.document
         for option in layered.options:
-            key, _, value = option.removeprefix("--").partition("=")
-            section, *path = key.split(".")
-            if section in ("model", "data"):
-                change: Any = yaml.safe_load(value)
-                for part in reversed(path):
-                    change = {part: change}
-                document[section] = merge(document[section], {"init_args": change})
+            change: Any = OmegaConf.to_container(OmegaConf.from_dotlist([option[2:]]))
+            for section in {"model", "data"} & {*change}:
+                document[section] = merge(document[section], {"init_args": change[section]})
         clip = ("gradient_clip_val", "gradient_clip_algorithm")
         trainer = {k: v for k, v in document["trainer"].items() if k in clip}
         model, data = document["model"].get("init_args", {}), document["data"]
