@@ -52,5 +52,8 @@ def test_every_file_it_names_exists():
     for path in re.findall(
         r"\((docs/[^)]+)\)|`(docs/[\w./]+|[A-Z]+\.md|sweeps/\w+\.yaml)`", README
     ):
-        name = path[0] or path[1]
+        name, _, section = (path[0] or path[1]).partition("#")
         assert (ROOT / name).exists(), name
+        if section:
+            heads = re.findall(r"^#+ (.+)$", (ROOT / name).read_text(), re.MULTILINE)
+            assert section in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads]
