@@ -2,15 +2,17 @@
 
 import re
 
+import pytest
 import torch
 
 from callbacks.fidelity import _Scorer
-from zoo import registry
+from zoo import registry, standards
 from zoo.core import DataSpec
 from zoo.metrics import Pixels
 from zoo.metrics.meanings import OF_SAMPLES, OTHERS, PARTS, extractor_of, meaning
 
 EVERY = {**OF_SAMPLES, **OTHERS}
+LOG_P = re.compile(r"(?:a \w*\s?\w+ bound of )?(-?)[EΣ ]*log [pP]")
 
 
 def explained(key):
@@ -34,6 +36,25 @@ def test_every_gate_is_explained_and_asks_for_what_is_better():
             assert explained(key), (entry.name, key)
             wrong = {"<": "higher", ">": "lower"}[sign]
             assert found.better != wrong, (entry.name, key)
+
+
+def test_signs_and_units_are_those_of_what_is_logged():
+    """Masses are at most 1, so what is said to be a log p is below 0 in every default run."""
+    seen = set()
+    for runs in standards.every().values():
+        for data, run in runs.items():
+            for key, value in run.values.items() if data.startswith(("digits", "factor")) else ():
+                found = meaning(key)
+                if said := LOG_P.match(found.sentence):
+                    seen.add(key)
+                    assert (value > 0) == (said[1] == "-"), (key, value, found)
+                    assert found.better == ("lower" if value > 0 else "higher"), key
+    assert seen >= {"val/recon", "val/elbo", "val/nll_nats", "val/iw_nll", "val/pseudo_nll"}
+    for name in ("nice", "glow", "realnvp"):
+        values = standards.every()[name]["digits 8x8"].values
+        parts = values["val/prior_bpd"] + values["val/logdet_per_dim"]
+        assert parts == pytest.approx(values["val/bits_per_dim"], abs=1e-4)
+        assert "bits" in meaning("val/logdet_per_dim").title
 
 
 def test_every_score_of_samples_is_explained_with_its_extractor():

@@ -24,7 +24,7 @@ from zoo.page.pictures import FRAMES
 from zoo.page.run import Run
 from zoo.page.scores import best_of, cards
 from zoo.page.story import changed, commands, facts, sections
-from zoo.standards import Standard, verdict
+from zoo.standards import HALF, HELD_OUT, SPREAD, Standard, verdict
 
 
 class Reader(HTMLParser):
@@ -235,6 +235,14 @@ def test_scores_are_explained_beside_the_default(run, monkeypatch):
     assert "how far the features of samples are from those of the data" in text.lower()
     assert "the documented default: 9,000 steps on digits 8x8, seed 3" in text
     assert "5.5 1 step 300 10 ▲" in text
+
+
+def test_below_a_score_stand_the_data_first_and_the_spread_beside_its_mean(run, monkeypatch):
+    key = "val/fid_pixels"
+    rows = {"gaussian": {key: 4.0}, HALF: {key: 1.0}, SPREAD: {key: 0.25}, HELD_OUT: {key: 0.5}}
+    monkeypatch.setattr("zoo.page.scores.trivial", lambda data: rows | {"mean": {"val/is": 1.0}})
+    (fid,), _ = cards(Run(run)).values()
+    assert fid.lines[0].trivial == "held-out data 0.5 · half against half 1 ± 0.25 · gaussian 4"
 
 
 def test_without_a_documented_default_there_is_no_column_for_it(run, monkeypatch):

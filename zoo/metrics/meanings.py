@@ -170,7 +170,7 @@ OTHERS = {
             HIGHER,
         ),
         parzen_sigma=("Parzen width", "of the window, chosen on the data", None),
-        recon=("reconstruction term", "-E log p(x | z), nats: one part of the bound", LOWER),
+        recon=("reconstruction term", "E log p(x | z), nats: one part of the bound", HIGHER),
         kl=("KL term", "what the codes carry, nats: the other part of the bound", None),
         kl_within=("KL within clusters", "nats that the codes carry within their cluster", None),
         kl_clusters=("KL between clusters", "nats that the choice of the cluster carries", None),
@@ -190,7 +190,11 @@ OTHERS = {
             HIGHER,
         ),
         prior_bpd=("bits of the prior", "of the code, per dimension", None),
-        logdet_per_dim=("log-determinant", "of the flow, nats per dimension", None),
+        logdet_per_dim=(
+            "bits of the flow",
+            "of log-determinants and dequantisation, the other part of the bits per dimension",
+            None,
+        ),
         bits_small=("bits of the small image", "per dimension of it", LOWER),
         bits_cond=(
             "bits of the rest",

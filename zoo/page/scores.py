@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from zoo.metrics import meanings
 from zoo.metrics.meanings import Meaning
 from zoo.metrics.meanings import meaning as meaning_of
 from zoo.page.run import Run
-from zoo.standards import Standard, standard, trivial, verdict
+from zoo.standards import HALF, HELD_OUT, SPREAD, Standard, standard, trivial, verdict
 
 ORDER = ["likelihood", "fidelity", "diversity", "classes", "reconstruction", "novelty"]
 
@@ -48,13 +49,21 @@ def cards(run: Run) -> dict[str, list[Card]]:
         if key.startswith("val/"):
             meaning = meaning_of(key)
             card = found.setdefault(meaning.title, Card(meaning))
-            others = [f"{what} {number(of[key], 3)}" for what, of in rows.items() if key in of]
-            line = _line(key, points, meaning, values.get(key), " · ".join(others))
+            line = _line(key, points, meaning, values.get(key), _others(key, rows))
             card.lines.append(line)
     groups: dict[str, list[Card]] = {}
     for card in sorted(found.values(), key=lambda card: place(card.meaning)):
         groups.setdefault(card.meaning.group, []).append(card)
     return groups
+
+
+def _others(key: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """What the data themselves and trivial samplers have, the spread beside its mean."""
+    said = {what: number(of[key], 3) for what, of in rows.items() if key in of}
+    if spread := said.pop(SPREAD, ""):
+        said[HALF] += f" ± {spread}"
+    first = [what for what in (HELD_OUT, HALF) if what in said]
+    return " · ".join(f"{what} {said[what]}" for what in dict.fromkeys([*first, *said]))
 
 
 def place(meaning: Meaning) -> tuple[int, str]:
