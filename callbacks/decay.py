@@ -28,10 +28,14 @@ class LinearDecay(Optioned):
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         if trainer.lr_scheduler_configs:
-            raise ValueError("linear_decay: the model has a schedule of its own; leave one out")
+            raise ValueError(
+                f"linear_decay: {module.model_name} has a schedule of its own, and both would set "
+                "its rates; leave callbacks.LinearDecay out of --trainer.callbacks"
+            )
         if not self.spent(trainer):
             raise ValueError(
-                "linear_decay: say --trainer.max_steps=N or --trainer.max_time=D:H:M:S"
+                f"linear_decay: max_steps={trainer.max_steps} without max_time is a run without an "
+                "end; say --trainer.max_steps=N or --trainer.max_time=D:H:M:S"
             )
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:

@@ -48,6 +48,11 @@ def autoregressive(cls: Any, entry: registry.Entry) -> bool:
     return issubclass(cls, AutoregressiveModule)
 
 
+def meets(value: float, sign: str, bound: float) -> bool:
+    """Whether a value is on the right side of a gate's bound; ``sign`` is "<" or ">"."""
+    return value < bound if sign == "<" else value > bound
+
+
 def refusal(attempt: Callable[[], Any]) -> str:
     """What the ValueError of an attempt says; empty where it goes through."""
     try:

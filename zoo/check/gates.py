@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from zoo.check import trivial
-from zoo.check.checks import check
+from zoo.check.checks import check, meets
 from zoo.check.subject import Subject
 
 Gates = tuple[tuple[str, str, float], ...]  # as in ``learns``
@@ -37,8 +37,8 @@ def reached(run: Path, gates: Gates) -> None:
     for metric, sign, threshold in gates:
         assert metric in values, f"{metric} was not logged; there are {sorted(values)}"
         value = values[metric]
-        good = value < threshold if sign == "<" else value > threshold
-        assert good, f"{metric} is {value:.4g}, the gate is {sign} {threshold}"
+        said = f"{metric} is {value:.4g}, the gate is {sign} {threshold}"
+        assert meets(value, sign, threshold), said
 
 
 @check(
@@ -49,8 +49,9 @@ def check_gates_refuse_trivial_rows(subject: Subject) -> None:
     """Data that the model never saw pass its gates on samples; none of the samplers and densities
     that know next to nothing passes all gates that speak of it. Baselines are such rows themselves.
     """
-    gates, default = subject.entry.learns, Subject.of(subject.name, small=False)
-    (_, held_out), *others = trivial.rows(default if subject.inside else subject).items()
+    gates = subject.entry.learns
+    default = Subject.of(subject.name, small=False) if subject.inside else subject
+    (_, held_out), *others = trivial.rows(default).items()
     assert trivial.passes(gates, held_out) is not False, f"held-out data fail the gates: {held_out}"
     for kind, values in others:
         said = ", ".join(f"{m} {values[m]:.3g}" for m, _, _ in gates if m in values)

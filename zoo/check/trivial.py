@@ -26,6 +26,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from zoo import trust
+from zoo.check.checks import meets
 from zoo.check.subject import Subject
 from zoo.check.subject import found as found_class
 from zoo.config import CALLBACKS, layer
@@ -192,4 +193,4 @@ def passes(gates: Any, values: dict[str, float]) -> bool | None:
     spoken = [(m, s, t) for m, s, t in gates if m in values]
     if not spoken:
         return None
-    return all(values[m] < t if s == "<" else values[m] > t for m, s, t in spoken)
+    return all(meets(values[m], s, t) for m, s, t in spoken)

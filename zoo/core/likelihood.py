@@ -42,10 +42,9 @@ def log_frequencies(x: Tensor, levels: int) -> Tensor:
         x: (N, *shape) levels.
     """
     v = x.flatten(1).long()
-    own = v + levels * torch.arange(
-        v.shape[1], device=v.device
-    )  # a number for each pair (d, level)
-    counts = own.flatten().bincount(minlength=levels * v.shape[1]).view(-1, levels) + 0.5
+    firsts = levels * torch.arange(v.shape[1], device=v.device)  # each pair (d, level) its number
+    counts = (v + firsts).flatten().bincount(minlength=levels * v.shape[1]) + 0.5
+    counts = counts.view(-1, levels)
     return (counts / counts.sum(1, keepdim=True)).log()
 
 
