@@ -41,7 +41,8 @@ TAXONOMY = (
     "hybrid",
 )
 CAPABILITIES = (
-    "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate".split()
+    "sample log_prob elbo encode decode reconstruct interpolate inpaint classify translate score "
+    "edit mix".split()
 )
 LIKELIHOODS = (
     "exact_mass",
