@@ -3,10 +3,13 @@
     python -m zoo.explore --ckpt runs/vae-...                           everything the model can
     show, in RUN/explore
     python -m zoo.explore --ckpt PATH interpolate --frames 12           between samples, and between
-    encoded images python -m zoo.explore --ckpt PATH arithmetic --a class:8 --b class:3 --c class:5
+    encoded images
+    python -m zoo.explore --ckpt PATH arithmetic --a class:8 --b class:3 --c class:5
     python -m zoo.explore --ckpt PATH arithmetic --a 3,17,20 --b 4,5,9 --c 0,2,31    exemplars by
-    number (samples.png shows them) python -m zoo.explore --ckpt PATH manifold | traverse |
-    reconstruct | neighbours
+    number (samples.png shows them)
+    python -m zoo.explore --ckpt PATH manifold | traverse | reconstruct | neighbours
+    python -m zoo.explore --ckpt PATH mix | truncate | pyramid      where a generator has styles, a
+    truncation, levels
 
 A group of exemplars is ``class:K`` or numbers. Models with an encoder average the codes of all
 training images of a class, or of the training images with these numbers; others take the codes of
@@ -32,6 +35,9 @@ TOOLS = (
     "traverse",
     "reconstruct",
     "filters",
+    "mix",
+    "truncate",
+    "pyramid",
     "neighbours",
 )
 
@@ -112,12 +118,29 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
             )
         batch = data.examples(32, "test")
         yield "reconstructions", reconstruction_sheet(model, batch, split="test")
+    yield from _styles(args, model, data)
     if tool == "arithmetic" or (
         everything and has_codes and not model.told and (data.spec.num_classes >= 3 or args.a)
     ):
         yield from _arithmetic(args, model, data)
     if tool == "neighbours" or (everything and "sample" in model.entry.can):
         yield "neighbours", _neighbours(args, model, data)
+
+
+def _styles(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
+    from zoo.show import styles
+
+    tools = {
+        "mix": ("mix", lambda: ("mixing", styles.mixing(model, args.n, args.seed))),
+        "truncate": (
+            "truncations",
+            lambda: ("truncations", styles.truncations(model, data, args.n, args.seed)),
+        ),
+        "pyramid": ("pyramid", lambda: ("pyramid", styles.pyramid(model, data, args.n, args.seed))),
+    }
+    for tool, (needed, drawn) in tools.items():
+        if args.tool in (tool, "all") and hasattr(model, needed):
+            yield drawn()
 
 
 def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
