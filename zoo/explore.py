@@ -8,8 +8,8 @@
     python -m zoo.explore --ckpt PATH arithmetic --a 3,17,20 --b 4,5,9 --c 0,2,31    exemplars by
     number (samples.png shows them)
     python -m zoo.explore --ckpt PATH manifold | traverse | reconstruct | neighbours
-    python -m zoo.explore --ckpt PATH mix | truncate | pyramid      where a generator has styles, a
-    truncation, levels
+    python -m zoo.explore --ckpt PATH mix | truncate | pyramid | brush    where a generator has
+    styles, a truncation, levels, an editor
 
 A group of exemplars is ``class:K`` or numbers. Models with an encoder average the codes of all
 training images of a class, or of the training images with these numbers; others take the codes of
@@ -38,6 +38,7 @@ TOOLS = (
     "mix",
     "truncate",
     "pyramid",
+    "brush",
     "neighbours",
 )
 
@@ -137,6 +138,7 @@ def _styles(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[s
             lambda: ("truncations", styles.truncations(model, data, args.n, args.seed)),
         ),
         "pyramid": ("pyramid", lambda: ("pyramid", styles.pyramid(model, data, args.n, args.seed))),
+        "brush": ("edit", lambda: ("strokes", styles.strokes(model, data, args.n, args.seed))),
     }
     for tool, (needed, drawn) in tools.items():
         if args.tool in (tool, "all") and hasattr(model, needed):

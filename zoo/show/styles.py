@@ -1,5 +1,5 @@
-"""What a generator does with parts of its code, or with less of it: styles mixed, truncation swept,
-the levels of a pyramid.
+"""What a generator does with parts of its code, with less of it, or under a brush: styles mixed,
+truncation swept, the levels of a pyramid, edits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from zoo.core.draw import tell, undisturbed
 from zoo.core.latent import Codes
 from zoo.core.moment import Moment
 from zoo.core.noise import seeded
-from zoo.show.paint import DRAWN, MUTED, Shades, rgb
+from zoo.show.paint import DATA, DRAWN, MUTED, Shades, rgb
 from zoo.show.sheets import Cell, Panel, Word, about, sheet
 
 BANDS = ("coarse", "middle", "fine")
@@ -84,6 +84,34 @@ def pyramid(
     heading = "a sample a column, from its coarsest level to the finest"
     panel = Panel(cells, n, heading, DRAWN, rows)
     title = f"The pyramid of {model.model_name}"
+    return sheet(title, about(model, moment, f"seed {seed}"), [[panel]], [shades.note])
+
+
+def strokes(
+    model: Any, data: Any, n: int = 8, seed: int = 0, moment: Moment | None = None
+) -> Image.Image:
+    """Validation images under the brush: a dark and a bright stroke through their middle, and what
+    the model makes of each.
+    """
+    x = data.examples(n, "val")["x"]
+    field, height, width = model.spec["x"], *x.shape[-2:]
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    mask[:, height // 4 : height - height // 4, width // 2 - 1 : width // 2 + 1] = True
+    shades = Shades(field, x)
+    rows: dict[Word, Tensor] = {("original", DATA): x}
+    with undisturbed(model):
+        for name, value in (("dark", 0.0), ("bright", 1.0)):
+            colour = field.from_unit(torch.full((x.shape[1],), value))
+            torch.manual_seed(seed)
+            images = x.to(model.device, model.float_dtype)
+            edited = model.edit(images, mask.to(model.device), colour.to(images))
+            painted = torch.where(mask, colour.to(x.dtype)[:, None, None], x)
+            rows[f"{name} stroke", MUTED] = painted
+            rows[f"edited ({name})", DRAWN] = edited.cpu().to(x.dtype)
+    cells = torch.cat([rgb(v, shades) for v in rows.values()])
+    heading = f"data: {model.spec.name} (validation), the stroke, and what the model makes of both"
+    panel = Panel(cells, n, heading, DATA, [*rows])
+    title = f"Strokes of the brush through images of {model.model_name}"
     return sheet(title, about(model, moment, f"seed {seed}"), [[panel]], [shades.note])
 
 
