@@ -94,7 +94,8 @@ def strokes(
     the model makes of each.
     """
     x = data.examples(n, "val")["x"]
-    field, height, width = model.spec["x"], *x.shape[-2:]
+    height, width = x.shape[-2:]
+    field = model.spec["x"]
     mask = torch.zeros(1, height, width, dtype=torch.bool)
     mask[:, height // 4 : height - height // 4, width // 2 - 1 : width // 2 + 1] = True
     shades = Shades(field, x)
