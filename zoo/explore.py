@@ -96,6 +96,7 @@ def _explore(args: argparse.Namespace) -> None:
 def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
     from zoo.core.latent import codes_of
     from zoo.show import codes as show
+    from zoo.show import styles
     from zoo.show.filters import filters_picture
     from zoo.show.samples import reconstruction_sheet
 
@@ -119,30 +120,14 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
             )
         batch = data.examples(32, "test")
         yield "reconstructions", reconstruction_sheet(model, batch, split="test")
-    yield from _styles(args, model, data)
+    if everything or tool in styles.TOOLS:
+        yield from styles.pictures(model, data, args.n, args.seed, only="" if everything else tool)
     if tool == "arithmetic" or (
         everything and has_codes and not model.told and (data.spec.num_classes >= 3 or args.a)
     ):
         yield from _arithmetic(args, model, data)
     if tool == "neighbours" or (everything and "sample" in model.entry.can):
         yield "neighbours", _neighbours(args, model, data)
-
-
-def _styles(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
-    from zoo.show import styles
-
-    tools = {
-        "mix": ("mix", lambda: ("mixing", styles.mixing(model, args.n, args.seed))),
-        "truncate": (
-            "truncations",
-            lambda: ("truncations", styles.truncations(model, data, args.n, args.seed)),
-        ),
-        "pyramid": ("pyramid", lambda: ("pyramid", styles.pyramid(model, data, args.n, args.seed))),
-        "brush": ("edit", lambda: ("strokes", styles.strokes(model, data, args.n, args.seed))),
-    }
-    for tool, (needed, drawn) in tools.items():
-        if args.tool in (tool, "all") and hasattr(model, needed):
-            yield drawn()
 
 
 def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:

@@ -209,8 +209,9 @@ LOSSES = {
     data="digits",
     learns=(
         ("val/acc", ">", 0.95),
-        ("val/classes_pixels", ">", 7.5),
+        ("val/classes_pixels", ">", 6.5),
         ("val/precision_pixels", ">", 0.6),
+        ("val/coverage_pixels", ">", 0.35),
         ("val/is_pixels", ">", 3.6),
         ("val/fid_pixels", "<", 0.5),
     ),

@@ -4,6 +4,7 @@ truncation swept, the levels of a pyramid, edits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,7 +21,23 @@ from zoo.show.sheets import Cell, Panel, Word, about, sheet
 BANDS = ("coarse", "middle", "fine")
 
 
-def mixing(model: Any, n: int = 5, seed: int = 0, moment: Moment | None = None) -> Image.Image:
+def pictures(
+    model: Any,
+    data: Any,
+    n: int = 8,
+    seed: int = 0,
+    moment: Moment | None = None,
+    only: str = "",
+) -> Iterator[tuple[str, Image.Image]]:
+    """What this model can show of these, by name; ``only`` one of ``TOOLS``, or all of them."""
+    for tool, (needed, name, picture) in TOOLS.items():
+        if only in ("", tool) and hasattr(model, needed):
+            yield name, picture(model, data, n, seed, moment)
+
+
+def mixing(
+    model: Any, data: Any, n: int = 5, seed: int = 0, moment: Moment | None = None
+) -> Image.Image:
     """Styles mixed (Karras et al. 2019, figure 3): every row keeps its own code but for a third of
     the layers, which take the styles of the column's; coarse, middle and fine layers in turn.
     """
@@ -119,3 +136,12 @@ def strokes(
 def _magnified(x: Tensor, side: int) -> Tensor:
     times = side // x.shape[-1]
     return x.repeat_interleave(times, -2).repeat_interleave(times, -1)
+
+
+# What a model must have for it, the picture's name, and what draws it.
+TOOLS = {
+    "mix": ("mix", "mixing", mixing),
+    "truncate": ("truncations", "truncations", truncations),
+    "pyramid": ("pyramid", "pyramid", pyramid),
+    "brush": ("edit", "strokes", strokes),
+}
