@@ -11,6 +11,7 @@ from callbacks.latent_space import LatentSpace
 from callbacks.memorisation import Memorisation
 from callbacks.modes import ModeCoverage
 from callbacks.nan_guard import NaNGuard
+from callbacks.pairs import PairAgreement
 from callbacks.progress import Progress
 from callbacks.sample_grid import SampleGrid
 
@@ -24,6 +25,7 @@ __all__ = [
     "Memorisation",
     "ModeCoverage",
     "NaNGuard",
+    "PairAgreement",
     "Progress",
     "SampleGrid",
 ]

@@ -25,6 +25,7 @@ CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
     "sample_grid": "callbacks.SampleGrid",
     "fidelity": "callbacks.Fidelity",
     "mode_coverage": "callbacks.ModeCoverage",
+    "pair_agreement": "callbacks.PairAgreement",
     "bits_per_dim": "callbacks.BitsPerDim",
     "memorisation": "callbacks.Memorisation",
     "latent_space": "callbacks.LatentSpace",

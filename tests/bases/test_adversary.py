@@ -311,6 +311,14 @@ def test_spectral_norm_over_another_norm_binds_the_weight_that_is_used():
     torch.testing.assert_close(torch.linalg.svdvals(weight)[0].item(), 1.0, rtol=1e-4, atol=0)
 
 
+def test_a_layer_of_two_adversaries_is_divided_once():
+    torch.manual_seed(0)
+    shared = nn.Linear(5, 7)
+    normalise(nn.Sequential(nn.Linear(3, 5), shared))
+    normalise(nn.Sequential(nn.Linear(4, 5), shared))
+    assert len(shared.parametrizations.weight) == 1
+
+
 class Pairs(nn.Module):
     """s(x, a) = Σ_i tanh(x W)_i a_i + ‖a‖² ‖x‖²/2: neither input is judged without the other."""
 

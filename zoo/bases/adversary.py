@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from zoo.nn.penalties import squared_gradient_norm
@@ -216,10 +216,13 @@ class Pool(nn.Module):
 
 def normalise(net: nn.Module) -> None:
     """Divide every weight of a net, in place, by its largest singular value: every parameter of two
-    dimensions or more, whatever the kind of layer, but the gains of norms.
+    dimensions or more, whatever the kind of layer, but the gains of norms. A layer that is another
+    adversary's too is divided once.
     """
     for module in [m for m in net.modules() if not isinstance(m, (*NORMS, ParametrizationList))]:
         own = [name for name, _ in module.named_parameters(recurse=False)]
         for name in [*own, *getattr(module, "parametrizations", ())]:  # over any other norm
-            if getattr(module, name).ndim > 1:
+            over = getattr(module, "parametrizations", {})
+            divided = name in over and any(isinstance(p, _SpectralNorm) for p in over[name])
+            if getattr(module, name).ndim > 1 and not divided:
                 spectral_norm(module, name)

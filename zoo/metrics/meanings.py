@@ -236,6 +236,9 @@ OTHERS = {
         mse_over_pca=("error over PCA's", "below 1 it beats as many linear components", LOWER),
         mse_mean_image=("squared error of the mean image", "what knowing nothing costs", None),
         recon_mse=("squared error", "of reconstructions, per pixel", LOWER),
+        hole_mse=("squared error of holes", "of their completions, per pixel in [0, 1]", LOWER),
+        hole_mse_mean=("the mean image's", "squared error in the same holes", None),
+        hole_gain=("gain over the mean image", "squared error of a hole that is saved", HIGHER),
         recon_bce=("cross-entropy", "of reconstructions, nats an example", LOWER),
         denoise_bce=("denoising cross-entropy", "nats an example", LOWER),
         walkback_bce=("walkback cross-entropy", "over the steps of the walk, nats", LOWER),
@@ -282,6 +285,8 @@ OTHERS = {
         nmi=("normalised mutual information", "of categories and classes, 0 to 1", HIGHER),
         mi_cat=("information of the category", "a lower bound, nats", HIGHER),
         mi_cont=("information of the continuous codes", "a lower bound, nats", HIGHER),
+        pair_labels=("pairs of one class", "share whose two images classifiers agree on", HIGHER),
+        acc_source=("accuracy on the source", "of the domain whose labels it was taught", HIGHER),
         own_mode=("own mode", "share of samples nearest to the centre of their class", HIGHER),
     ),
     **_all(
@@ -289,6 +294,7 @@ OTHERS = {
         modes=("modes", "components of the mixture that samples reach", HIGHER),
         ms_ssim=("likeness within a class", "MS-SSIM of samples; of the data: ms_ssim_real", LOWER),
         ms_ssim_real=("likeness within a class of data", "MS-SSIM of data", None),
+        chain_div=("spread of the chains", "distance of what two make of one code", None),
         diversity=(
             "diversity",
             "mean squared difference of two samples of one class; 0 is one picture a class",
@@ -297,6 +303,12 @@ OTHERS = {
     ),
     **_all(
         "fidelity",
+        pair_agree=(
+            "agreement of pairs",
+            "share of pixels of b on the side of the middle level where a, changed, has them",
+            HIGHER,
+        ),
+        pair_random=("agreement of strangers", "the same for a and b of two samples", None),
         hq=("near a mode", "share of samples within reach of a mode's centre", HIGHER),
         hq_strict=("within three deviations", "share of samples as near as data are", HIGHER),
         rank_new=(
