@@ -7,6 +7,7 @@ from zoo.bases.few_labels import FewLabels
 from zoo.bases.flow import FlowModule
 from zoo.bases.game import AdversarialModule, Phase
 from zoo.bases.generator import GeneratorModule
+from zoo.bases.growing import Growing, GrowingModule
 from zoo.bases.likelihood import DensityModule, LikelihoodModule, LossModule
 from zoo.bases.loop_options import LoopOptions
 from zoo.bases.staged import StagedModule
@@ -22,6 +23,8 @@ __all__ = [
     "FewLabels",
     "FlowModule",
     "GeneratorModule",
+    "Growing",
+    "GrowingModule",
     "LikelihoodModule",
     "LoopOptions",
     "Loss",
