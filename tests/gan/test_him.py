@@ -133,13 +133,14 @@ def test_each_loss_reaches_its_own_player_alone():
 
 
 def test_both_halves_of_the_ratios_batch_have_the_same_beta_and_q_is_shown_data():
-    him, batch, seen = model(draws=3, widen=5.0), rows(4), []
+    him, batch, seen = model(draws=3, widen=5.0, sigma=1e-6), rows(4), []
     him.r.net.forward = lambda *inputs: (seen.append(inputs), inputs[0][:, 0])[1]
     him.initialise_from(batch)
     him.ratio_loss(batch)
     (x, hint, match, c), (made, hint_made, _, c_made) = seen
     assert (hint == hint_made).all() and (c == c_made).all()
     assert (x == batch["x"].repeat_interleave(3, 0)).all() and (made != x).all()
+    torch.testing.assert_close(made, hint, atol=1e-4, rtol=0)  # simulated with that very β
     assert (match == x - hint).all()
     assert (c == batch["covariates"].repeat_interleave(3, 0)).all()
     him.posterior_loss(batch)
@@ -200,6 +201,8 @@ def test_labels_are_drawn_with_the_probabilities_of_the_network():
     assert net.dim == 5 * 5 + 5 + 4 * 5 + 4
     summary = net.summary(many[:, :2000], c, Draw(g)).exp()
     torch.testing.assert_close(summary.mean((0, 1)), wanted, atol=0.01, rtol=0)
+    many_eps = net.summary(beta, c, Draw(g), k=5000).exp()[0, 0]  # the mean, not one of them
+    torch.testing.assert_close(many_eps, wanted, atol=0.015, rtol=0)
     assert net.match(torch.eye(4)[None, :1], summary[:, :1].log()).shape == (1, 1, 1)
 
 
