@@ -60,6 +60,11 @@ class JointModule(GeneratorModule):
         """D's loss, from the same pairs without gradient."""
         raise NotImplementedError
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What else D reads of the pairs' rows: labels, and which rows they are."""
+        return (*self.reads[1:], "index") if self.reads[1:] else ()
+
     # -- losses -----------------------------------------------------------------------------------
     def pairs(self, batch: Batch) -> dict[str, Tensor]:
         """New pairs: scaled examples, their codes, samples, their codes."""
@@ -78,8 +83,7 @@ class JointModule(GeneratorModule):
         pairs = self.pairs(batch)
         terms = self.pairs_loss(**pairs)
         if self.simultaneous:
-            more = {name: batch[name] for name in self.reads[1:]}  # labels of the same rows
-            terms |= {**pairs, **more}
+            terms |= {**pairs, **{name: batch[name] for name in self.beside}}
         return terms
 
     # -- the game ---------------------------------------------------------------------------------
@@ -89,7 +93,7 @@ class JointModule(GeneratorModule):
     def phases(self) -> list[Phase]:
         d_loss, g_loss = self.discriminator_loss, self.generator_loss
         if self.simultaneous:
-            made = (*PAIRS, *self.reads[1:])
+            made = (*PAIRS, *self.beside)
             return [
                 Phase("g", g_loss, self.reads, makes=made),
                 Phase("d", d_loss, made, critic=True),
