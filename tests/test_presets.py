@@ -25,7 +25,10 @@ STEPS, ROWS, EACH = 10, 256, 8
 NARROWER = {
     "acgan": {"width": 4},
     "am_gan": {"width": 4},
+    "bayesian_gan": {"width": 8, "generators": 5},
+    "ccgan": {"width": 4},
     "biggan": {"width": 12, "widest": 12},
+    "cogan": {"width": 8},
     "dcgan": {"width": 8},
     "ebgan": {"width": 4, "width_g": 4},
     "ffjord": {"width": 8},

@@ -140,8 +140,10 @@ class Adversary(nn.Module):
             on_real = a * on_real + (1 - a) * self.price.fake(real)
         if rho:
             noise = self.game.noise
-            each = len(on_real), *[1] * (on_real.ndim - 1)  # all logits of a row alike
-            flipped_real, flipped_fake = (noise.uniform(*each) < rho for _ in range(2))
+            each = [1] * (on_real.ndim - 1)  # all logits of a row alike
+            flipped_real, flipped_fake = (
+                noise.uniform(len(v), *each) < rho for v in (on_real, on_fake)
+            )
             on_real = torch.where(flipped_real, self.price.fake(real), on_real)
             on_fake = torch.where(flipped_fake, self.price.real(fake), on_fake)
         return on_real, on_fake
