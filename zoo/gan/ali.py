@@ -21,7 +21,7 @@ Notes      D's step is of the pairs of the makers' step with ``simultaneous``, a
            code; by default they take turns, with new pairs. ``arch="paper"`` has the authors'
            networks for 32x32 colour: no padding, maxout and dropout in D, batch norm in G and E but
            none in D, the image's last bias at the log-odds of the mean image. The small networks
-           are MLPs with layer norm.
+           are MLPs.
 """
 
 from __future__ import annotations
@@ -151,6 +151,10 @@ class Generator(nn.Module):
     can={"sample", "encode", "decode", "reconstruct", "interpolate", "classify"},
     data="digits",
     learns=(("val/recon_mse", "<", 0.06), ("val/is_pixels", ">", 3.5)),
+    waive={
+        "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
+        "ddp_equal": "batch norm's statistics are those of one process",
+    },
 )
 class ALI(FewLabels, JointModule):
     """See the module's docstring.
@@ -176,7 +180,7 @@ class ALI(FewLabels, JointModule):
         arch: Literal["small", "paper"] = "small",
         latent: Count = 8,
         width: Count = 256,
-        norm: Norm = "layer",
+        norm: Norm = "batch",
         labels: Whole = 0,
         prior: Prior = "normal",
         g_loss: Literal["nonsat", "minimax"] = "nonsat",
@@ -231,6 +235,7 @@ class ALI(FewLabels, JointModule):
         )
         self.reads = ("x", "y") if labels else ("x",)
 
+    @torch.no_grad()
     def initialise_from(self, batch: Batch) -> None:
         """The labelled rows; G's last bias at the log-odds of the mean image."""
         FewLabels.initialise_from(self, batch)

@@ -236,6 +236,12 @@ OTHERS = {
         mse_over_pca=("error over PCA's", "below 1 it beats as many linear components", LOWER),
         mse_mean_image=("squared error of the mean image", "what knowing nothing costs", None),
         recon_mse=("squared error", "of reconstructions, per pixel", LOWER),
+        recon_permuted=(
+            "error of another's",
+            "reconstruction, per pixel: what a code is worth",
+            None,
+        ),
+        code_mse=("error of the code", "of samples, per dimension", LOWER),
         hole_mse=("squared error of holes", "of their completions, per pixel in [0, 1]", LOWER),
         hole_mse_mean=("the mean image's", "squared error in the same holes", None),
         hole_gain=("gain over the mean image", "squared error of a hole that is saved", HIGHER),
