@@ -15,7 +15,7 @@ SPEC = DataSpec((1, 4, 4), 17, 3)
 
 def model(spec=SPEC, **options) -> ALI:
     torch.manual_seed(0)
-    made = ALI(spec, **{"latent": 3, "width": 8, **options})
+    made = ALI(spec, **{"latent": 3, "width": 8, "norm": "layer", **options})
     made.noise = Noise(0, "test")
     return made
 

@@ -14,7 +14,7 @@ SPEC = DataSpec((1, 4, 4), 17)
 
 def model(**options) -> BiGAN:
     torch.manual_seed(0)
-    made = BiGAN(SPEC, **{"latent": 3, "width": 8, **options})
+    made = BiGAN(SPEC, **{"latent": 3, "width": 8, "norm": "layer", **options})
     made.noise = Noise(0, "test")
     return made
 
