@@ -23,7 +23,7 @@ OPTIONS = {
     "label_flip": 0.3,
     "instance_noise": 0.5,
     "spectral_norm": True,
-    "r1": 1.0,
+    "r1": 0.7,  # that no config has
     "replay": 16,
 }
 
