@@ -37,9 +37,10 @@ class PairAgreement(Observer):
         self.n, self.seed = n, seed
         self._judges: tuple[Any, list[Extractor]] = None, []
 
+    def concerns(self, module: Any) -> bool:
+        return {"a", "b"} <= {*module.makes} and can(module, "sample")
+
     def unserved(self, trainer: Any, module: Any) -> str:
-        if not {"a", "b"} <= {*module.makes} or not can(module, "sample"):
-            return "it makes no pairs of a and b"
         if not hasattr(trainer.datamodule, "oracle"):
             return "the data do not publish what b belongs to an a"
         return ""

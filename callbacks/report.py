@@ -85,12 +85,18 @@ class Observer(Optioned):
         """Why this callback has nothing for this model and data; "" if it has."""
         return ""
 
+    def concerns(self, module: Any) -> bool:
+        """Whether a model is of the kind that it is for; no others hear of it."""
+        return True
+
     def serves(self, trainer: Any, module: Any) -> bool:
         """Whether it is wanted, and can."""
-        return self.enabled and not self.unserved(trainer, module)
+        wanted = self.enabled and self.concerns(module)
+        return wanted and not self.unserved(trainer, module)
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
-        if self.enabled and (why := self.unserved(trainer, module)):
+        wanted = self.enabled and self.concerns(module)
+        if wanted and (why := self.unserved(trainer, module)):
             rank_zero_info(f"{self.name}: nothing here for {name_of(module)}: {why}")
 
     @contextmanager

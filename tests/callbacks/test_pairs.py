@@ -60,7 +60,10 @@ def test_models_without_pairs_and_data_that_do_not_know_are_left_alone(caplog):
     data = Unpaired(kind="invert")
     callback, trainer = PairAgreement(), type("T", (), {"datamodule": data})
     assert callback.unserved(trainer, Pairs(data)) == ""
-    assert "makes no pairs" in callback.unserved(trainer, Painter())
+    assert callback.concerns(Pairs(data)) and not callback.concerns(Painter())
+    assert not callback.serves(trainer, Painter())
+    callback.on_fit_start(trainer, Painter())  # no word to a model of another kind
+    assert not caplog.records
     trainer.datamodule = object()
     assert "do not publish" in callback.unserved(trainer, Pairs(data))
 

@@ -179,6 +179,7 @@ def test_reconstructions_are_the_generators_of_the_code_and_their_error_is_a_pix
     torch.testing.assert_close(values["recon_mse"], wanted)
     other = (made[[5, 0, 1, 2, 3, 4]] - unit).square().flatten(1).mean(1)
     torch.testing.assert_close(values["recon_permuted"], other)
+    torch.testing.assert_close(values["code_gain"], other - wanted)
     said = bigan.d(bigan.scaled(x), z) > 0
     assert torch.equal(values["d_acc_real"], said.float())
 

@@ -120,7 +120,8 @@ class JointModule(GeneratorModule):
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """recon_mse: squared error of reconstructions a pixel, of images in [0, 1]; recon_permuted:
-        that of the reconstruction of another image; d_acc_real: how often D takes (x, E(x)) for
+        that of the reconstruction of another image; code_gain: their difference, 0 for the mean
+        image however near it is; d_acc_real: how often D takes (x, E(x)) for
         such a pair.
         """
         v = self.scaled(batch["x"])
@@ -128,6 +129,7 @@ class JointModule(GeneratorModule):
         made, unit = self.g(z), 1.0 if self.unit else 0.25
         errors = {"recon_mse": made, "recon_permuted": made.roll(1, 0)}
         values = {k: unit * (w - v).square().flatten(1).mean(1) for k, w in errors.items()}
+        values["code_gain"] = values["recon_permuted"] - values["recon_mse"]
         return values | {"d_acc_real": (self.d.realness(self.d(v, z)) > 0).to(v.dtype)}
 
     # -- optimisers -------------------------------------------------------------------------------

@@ -88,7 +88,12 @@ class Encoder(nn.Module):
     likelihood="none",
     can={"sample", "encode", "decode", "reconstruct", "interpolate"},
     data="digits",
-    learns=(("val/recon_mse", "<", 0.06), ("val/is_pixels", ">", 3.5)),
+    learns=(
+        ("val/code_gain", ">", 0.05),
+        ("val/is_pixels", ">", 4.8),
+        ("val/precision_pixels", ">", 0.35),
+        ("val/coverage_pixels", ">", 0.22),
+    ),
     waive={
         "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
         "ddp_equal": "batch norm's statistics are those of one process",

@@ -241,6 +241,7 @@ OTHERS = {
             "reconstruction, per pixel: what a code is worth",
             None,
         ),
+        code_gain=("gain by the code", "squared error a pixel less than with another's", HIGHER),
         code_mse=("error of the code", "of samples, per dimension", LOWER),
         hole_mse=("squared error of holes", "of their completions, per pixel in [0, 1]", LOWER),
         hole_mse_mean=("the mean image's", "squared error in the same holes", None),
