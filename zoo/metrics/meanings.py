@@ -241,6 +241,8 @@ OTHERS = {
             "reconstruction, per pixel: what a code is worth",
             None,
         ),
+        gen_mse=("squared error of samples", "and their reconstructions, per pixel", LOWER),
+        gen_permuted=("error of another's", "reconstruction of a sample, per pixel", None),
         code_mse=("error of the code", "of samples, per dimension", LOWER),
         hole_mse=("squared error of holes", "of their completions, per pixel in [0, 1]", LOWER),
         hole_mse_mean=("the mean image's", "squared error in the same holes", None),
