@@ -24,6 +24,7 @@ STEPS, ROWS, EACH = 10, 256, 8
 # How many times narrower than the preset: {model: {option: factor}}.
 NARROWER = {
     "acgan": {"width": 4},
+    "aegan": {"width": 4},
     "am_gan": {"width": 4},
     "bayesian_gan": {"width": 8, "generators": 5},
     "ccgan": {"width": 4},

@@ -242,6 +242,8 @@ OTHERS = {
             None,
         ),
         code_gain=("gain by the code", "squared error a pixel less than with another's", HIGHER),
+        gen_mse=("squared error of samples", "and their reconstructions, per pixel", LOWER),
+        gen_permuted=("error of another's", "reconstruction of a sample, per pixel", None),
         code_mse=("error of the code", "of samples, per dimension", LOWER),
         hole_mse=("squared error of holes", "of their completions, per pixel in [0, 1]", LOWER),
         hole_mse_mean=("the mean image's", "squared error in the same holes", None),
