@@ -25,6 +25,7 @@ STEPS, ROWS, EACH = 10, 256, 8
 NARROWER = {
     "acgan": {"width": 4},
     "am_gan": {"width": 4},
+    "anogan": {"width": 8},
     "dcgan": {"width": 8},
     "ebgan": {"width": 4, "width_g": 4},
     "ffjord": {"width": 8},

@@ -26,6 +26,7 @@ CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
     "fidelity": "callbacks.Fidelity",
     "mode_coverage": "callbacks.ModeCoverage",
     "bits_per_dim": "callbacks.BitsPerDim",
+    "anomaly": "callbacks.Anomaly",
     "memorisation": "callbacks.Memorisation",
     "latent_space": "callbacks.LatentSpace",
     "ema": "callbacks.EMA",
