@@ -2,6 +2,7 @@
 what it can do, never what it is.
 """
 
+from callbacks.anomaly import Anomaly
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.checkpoint import Checkpoints
 from callbacks.decay import LinearDecay
@@ -17,6 +18,7 @@ from callbacks.sample_grid import SampleGrid
 
 __all__ = [
     "EMA",
+    "Anomaly",
     "BitsPerDim",
     "Checkpoints",
     "Fidelity",

@@ -10,6 +10,7 @@
     python -m zoo.explore --ckpt PATH manifold | traverse | reconstruct | neighbours
     python -m zoo.explore --ckpt PATH mix | truncate | pyramid | brush    where a generator has
     styles, a truncation, levels, an editor
+    python -m zoo.explore --ckpt PATH score    the familiar and the strange, and the residuals
 
 A group of exemplars is ``class:K`` or numbers. Models with an encoder average the codes of all
 training images of a class, or of the training images with these numbers; others take the codes of
@@ -39,6 +40,7 @@ TOOLS = (
     "truncate",
     "pyramid",
     "brush",
+    "score",
     "neighbours",
 )
 
@@ -126,6 +128,8 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
         everything and has_codes and not model.told and (data.spec.num_classes >= 3 or args.a)
     ):
         yield from _arithmetic(args, model, data)
+    if tool == "score" or (everything and "score" in model.entry.can):
+        yield "anomalies", _anomalies(args, model, data)
     if tool == "neighbours" or (everything and "sample" in model.entry.can):
         yield "neighbours", _neighbours(args, model, data)
 
@@ -211,6 +215,21 @@ def _sure(label: int, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
     assert p is not None
     rows = p[:, label].topk(3).indices.to(z.device)
     return x[rows.cpu()], z[rows]
+
+
+def _anomalies(args: argparse.Namespace, model: Any, data: Any) -> Any:
+    from zoo.show.anomalies import ranked
+
+    if "score" not in model.entry.can:
+        raise ValueError(
+            f"{model.entry.name} cannot score; it can {', '.join(sorted(model.entry.can))}"
+        )
+    picture, area = ranked(model, data, args.n)
+    if area is None:
+        print("no test image is of a class that it never saw (train with --data.left_out=[0])")
+    else:
+        print(f"AUROC {area:.3f}: how often a class it never saw scores higher")
+    return picture
 
 
 def _neighbours(args: argparse.Namespace, model: Any, data: Any) -> Any:

@@ -66,14 +66,14 @@ class JointModule(GeneratorModule):
         return (*self.reads[1:], "index") if self.reads[1:] else ()
 
     # -- losses -----------------------------------------------------------------------------------
-    def pairs(self, batch: Batch) -> dict[str, Tensor]:
+    def pairs(self, batch: Batch) -> Batch:
         """New pairs: scaled examples, their codes, samples, their codes."""
         v, z = self.scaled(batch["x"]), self.codes(batch.n)
-        return {"v": v, "enc": self.code(v), "made": self.g(z), "z": z}
+        return Batch({"v": v, "enc": self.code(v), "made": self.g(z), "z": z})
 
     def discriminator_loss(self, batch: Batch) -> Terms:
         if self.simultaneous:
-            pairs = {name: batch[name] for name in PAIRS}
+            pairs = Batch({name: batch[name] for name in PAIRS})
         else:
             with torch.no_grad():
                 pairs = self.pairs(batch)
