@@ -150,7 +150,7 @@ LOSSES = {
     learns=(
         ("val/hole_gain", ">", 0.02),
         ("val/hole_mse", "<", 0.04),
-        ("val/acc", ">", 0.85),
+        ("val/acc", ">", 0.9),
     ),
 )
 class CCGAN(FewLabels, AdversarialModule):
