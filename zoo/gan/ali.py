@@ -150,7 +150,11 @@ class Generator(nn.Module):
     likelihood="none",
     can={"sample", "encode", "decode", "reconstruct", "interpolate", "classify"},
     data="digits",
-    learns=(("val/recon_mse", "<", 0.06), ("val/is_pixels", ">", 3.5)),
+    learns=(
+        ("val/code_gain", ">", 0.035),
+        ("val/recon_mse", "<", 0.06),
+        ("val/is_pixels", ">", 3.5),
+    ),
     waive={
         "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
         "ddp_equal": "batch norm's statistics are those of one process",
