@@ -41,7 +41,7 @@ def mixing(
     """Styles mixed (Karras et al. 2019, figure 3): every row keeps its own code but for a third of
     the layers, which take the styles of the column's; coarse, middle and fine layers in turn.
     """
-    codes, layers, n = Codes(model), [*range(model.styles)], min(n, 6)
+    codes, layers, n = Codes(model), [*range(model.layers)], min(n, 6)
     own, others = codes.draw(2 * n, seed).chunk(2)
     a, b = others.repeat(n, 1), own.repeat_interleave(n, 0)  # column by column in each row
     thirds = [len(layers) * i // 3 for i in range(4)]
@@ -80,7 +80,7 @@ def truncations(
     x = torch.cat([*rows.values()])
     shades = Shades(model.spec["x"], x)
     labels: list[Word] = [(words, DRAWN) for words in rows]
-    heading = "the same draws in a column; less variety upwards or downwards as truncation grows"
+    heading = "the same draws in each column, by how much their codes are truncated"
     panel = Panel(rgb(x, shades), n, heading, DRAWN, labels, path="across")
     title = f"Truncation of {model.model_name}"
     return sheet(title, about(model, moment, f"seed {seed}"), [[panel]], [shades.note])
