@@ -117,6 +117,13 @@ def test_drift_pulls_the_values_of_real_images_alone_by_two_epsilon_over_the_bat
     assert made.grad is None and all(p.grad is None for p in model.g.parameters())
 
 
+def test_no_gradient_reaches_the_generator_in_the_critics_turn():
+    model = make()
+    model.discriminator_loss(images())["loss"].backward()
+    assert all(p.grad is None for p in model.g.parameters())
+    assert all(p.grad.abs().max() > 0 for p in model.d.net.last.parameters())
+
+
 def test_points_of_the_penalty_lie_between_pairs_with_one_share_an_image():
     x, made = torch.randn(2, 5, 1, 4, 4, dtype=F64)
     u = torch.rand(5, dtype=F64)

@@ -175,6 +175,8 @@ def test_truncation_zero_is_one_image_and_one_leaves_styles_alone():
     torch.testing.assert_close(half, (0.5 * (w + model.w_avg))[:, None].expand(-1, 6, -1))
     flat = model.sample(5, truncation=0.0, generator=torch.Generator().manual_seed(0))
     assert torch.equal(flat, flat[:1].expand_as(flat))
+    for layer in model.g.synthesis.layers:
+        layer.strength.data.fill_(0.7)
     whole = model.sample(5, generator=torch.Generator().manual_seed(0))
     z = torch.randn(5, 5, generator=(g := torch.Generator().manual_seed(0)), dtype=F64)
     planes = [torch.randn(5, 1, s, s, generator=g, dtype=F64) for s in (4, 4, 8, 8, 16, 16)]
@@ -311,6 +313,7 @@ def test_the_second_versions_penalties_come_every_so_often_with_so_much_more_wei
 
 def test_the_second_versions_path_is_of_the_images_with_normal_ones_over_root_pixels():
     model = make(v2=True)
+    model.path_avg.fill_(0.3)
     terms = model.generator_loss(Batch({}, 8))
     model.noise = noise = Noise(3, "test", dtype=F64)
     w, _ = model.styles(8)
@@ -320,6 +323,8 @@ def test_the_second_versions_path_is_of_the_images_with_normal_ones_over_root_pi
     (slope,) = torch.autograd.grad((model.g.synthesis(w, planes, 2) * y).sum(), w)
     lengths = slope.square().sum(2).mean(1).sqrt()
     torch.testing.assert_close(terms["path"], lengths.mean())
+    expected = (lengths - model.path_avg).square().mean()
+    torch.testing.assert_close(terms["path_penalty"], expected)
     assert terms["path"] > 0
 
 
