@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from zoo.core import Batch, DataSpec
@@ -36,6 +37,17 @@ def test_a_search_in_training_mode_changes_no_weight_buffer_mode_or_gradient(nor
     assert all(p.grad is None for p in model.parameters())
     assert all(m.training for m in model.modules())
     assert torch.equal(scores, model.eval().score(images()))
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"), [("layer", nn.GroupNorm), ("batch", nn.BatchNorm2d), ("none", None)]
+)
+def test_both_networks_have_the_norm_that_is_asked_for(norm, kind):
+    model = AnoGAN(DataSpec((1, 16, 16), 17), width=4, norm=norm)
+    for net in (model.g, model.d):
+        norms = [m for m in net.modules() if isinstance(m, (nn.GroupNorm, nn.BatchNorm2d))]
+        assert bool(norms) == (kind is not None)
+        assert all(type(m) is kind for m in norms)
 
 
 def test_codes_are_reached_through_batch_norms_fixed_statistics():

@@ -72,7 +72,7 @@ def mixture(r: Tensor, d: Tensor, lam: float) -> Tensor:
     can={"sample", "interpolate", "reconstruct", "score"},
     data="digits",
     learns=(
-        ("val/auroc", ">", 0.65),
+        ("val/auroc", ">", 0.7),
         ("val/is_pixels", ">", 3.2),
         ("val/precision_pixels", ">", 0.25),
     ),
