@@ -2,6 +2,7 @@
 what it can do, never what it is.
 """
 
+from callbacks.anomaly import Anomaly
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.checkpoint import Checkpoints
 from callbacks.decay import LinearDecay
@@ -11,11 +12,13 @@ from callbacks.latent_space import LatentSpace
 from callbacks.memorisation import Memorisation
 from callbacks.modes import ModeCoverage
 from callbacks.nan_guard import NaNGuard
+from callbacks.pairs import PairAgreement
 from callbacks.progress import Progress
 from callbacks.sample_grid import SampleGrid
 
 __all__ = [
     "EMA",
+    "Anomaly",
     "BitsPerDim",
     "Checkpoints",
     "Fidelity",
@@ -24,6 +27,7 @@ __all__ = [
     "Memorisation",
     "ModeCoverage",
     "NaNGuard",
+    "PairAgreement",
     "Progress",
     "SampleGrid",
 ]

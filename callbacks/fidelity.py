@@ -4,6 +4,7 @@ comparable.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,14 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from callbacks.report import Observer, log_scalars, score_field, versions, write_protocol
+from callbacks.report import (
+    Observer,
+    image_fields,
+    log_scalars,
+    score_field,
+    versions,
+    write_protocol,
+)
 from zoo.core.batch import Batch
 from zoo.core.column import column
 from zoo.core.draw import BLOCK, draw_fields
@@ -52,10 +60,11 @@ class Fidelity(Observer):
     classifier, which never saw one, gives their label. With ``parzen``, ``val/parzen_nats`` of
     held-out images and its window's ``val/parzen_sigma``. Only numbers of the Inception network
     stand without X. A score that these data or samples do not allow (too few rows, images all
-    alike) is left out, with a line that says why. How they were measured is written to
-    protocol.json and the W&B config, with what held-out images score in the samples' place, and how
-    often a classifier of the data's own is right about them; where that is seldom, one line says
-    that its scores mean little.
+    alike) is left out, with a line that says why. Of a model that makes several fields of images
+    the first is scored under these names, each other, NAME, under ``val/fid_X_NAME``. How they were
+    measured is written to protocol.json and the W&B config, with what held-out images score in the
+    samples' place, and how often a classifier of the data's own is right about them; where that is
+    seldom, one line says that its scores mean little.
 
     Samples come in blocks of 64, dealt out to the processes in turn, each block from its own seed:
     the values do not depend on the number of processes. Real features are computed once a run. A
@@ -104,6 +113,7 @@ class Fidelity(Observer):
         self._window: ParzenWindow | None = None
         self._held_out: dict[str, Any] = {}
         self._data: Any = None
+        self._others: dict[str, Fidelity] = {}  # of further fields
 
     def setup(self, trainer: Any, module: Any, stage: str) -> None:
         if self.extractor == "inception" and str(self.inception_weights) != "download":
@@ -119,7 +129,19 @@ class Fidelity(Observer):
 
     def scores(self, trainer: Any, module: Any) -> dict[str, float]:
         """All values by name, equal on all processes; all processes call it together."""
-        field, _ = score_field(trainer, module)
+        first, *others = image_fields(module)
+        values = self._scores(trainer, module, first)
+        for field in others:
+            if field not in self._others:
+                self._others[field] = copy.copy(self)
+                self._others[field]._data = None
+            found = self._others[field]._scores(trainer, module, field)
+            values |= {f"{name}_{field}": value for name, value in found.items()}
+        return values
+
+    # -- parts ------------------------------------------------------------------------------------
+    def _scores(self, trainer: Any, module: Any, field: str) -> dict[str, float]:
+        """The values of one field."""
         source, spec = trainer.datamodule, module.spec[field]
         # float64, which the metrics need, is not everywhere.
         device = module.device if module.device.type == "cuda" else torch.device("cpu")
@@ -147,10 +169,10 @@ class Fidelity(Observer):
                 values |= self._taken("val/parzen_{}", {"nats, sigma": self._window.compute})
             for scorer in self._scorers:
                 values |= self._taken(f"val/{{}}{scorer.suffix}", scorer.scores(labels))
-        write_protocol(trainer, {"fidelity": self._protocol(trainer, module, ema)})
+        said = "fidelity" if field == image_fields(module)[0] else f"fidelity of {field}"
+        write_protocol(trainer, {said: self._protocol(trainer, module, field, ema)})
         return values
 
-    # -- parts ------------------------------------------------------------------------------------
     def _prepare(self, trainer: Any, data: Any, device: torch.device) -> None:
         """Choose the extractors and compute the real features, once a run."""
         names = dict.fromkeys([self.extractor, *(["pixels"] if self.pixels else [])])
@@ -257,7 +279,7 @@ class Fidelity(Observer):
         fields = {k: torch.cat([part[k] for part in parts]) for k in module.told}
         return Batch(fields, self.n_fake)
 
-    def _protocol(self, trainer: Any, module: Any, ema: bool) -> dict[str, Any]:
+    def _protocol(self, trainer: Any, module: Any, field: str, ema: bool) -> dict[str, Any]:
         spec, first = module.spec, self._scorers[0] if self._scorers else None
         averages = next(
             (
@@ -272,7 +294,7 @@ class Fidelity(Observer):
             "reference": self.reference,
             "n_real": self._n_real,
             "n_fake": self.n_fake,
-            "quantised_to_levels": getattr(spec[score_field(trainer, module)[0]], "levels", None),
+            "quantised_to_levels": getattr(spec[field], "levels", None),
             "weights": {"ema": averages} if averages else "raw",
             "seed": self.seed,
             "labels": "drawn from the reference split's" if module.told else None,

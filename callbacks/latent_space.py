@@ -1,21 +1,23 @@
-"""Pictures of the latent space at the end of a run."""
+"""Pictures of the latent space, and of what else is done with codes, at the end of a run."""
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 from callbacks.report import Observer, save_picture
 from zoo.core.ema import averaged
-from zoo.core.latent import Codes
+from zoo.core.latent import Codes, codes_of
 from zoo.core.moment import Moment
 from zoo.core.options import Whole
 from zoo.core.spec import Image
 from zoo.show.codes import every_picture
+from zoo.show.styles import TOOLS, pictures
 
 
 class LatentSpace(Observer):
     """At the end of a run of an image model with latent codes: its interpolations, traversals and
-    manifold in ``samples/``.
+    manifold in ``samples/``; mixed styles, truncations, a pyramid or strokes where it has them.
 
     Every process decodes, the first one writes.
 
@@ -33,6 +35,8 @@ class LatentSpace(Observer):
             return "the data module shows no examples"
         if not module.spec.has(x=Image):
             return f"codes are drawn as images, and these data are {module.spec}"
+        if any(hasattr(module, needed) for needed, *_ in TOOLS.values()):
+            return ""
         try:
             Codes(module)
         except ValueError as error:
@@ -46,7 +50,10 @@ class LatentSpace(Observer):
         what, data = "pictures of the latent space", trainer.datamodule
         with self.spared(trainer, what), averaged(trainer, module) as smooth:
             moment = Moment(trainer.global_step, smooth)
-            for name, picture in every_picture(module, data, seed=self.seed, moment=moment):
+            shown = [every_picture] * (codes_of(module) is not None) + [pictures]
+            for name, picture in chain(
+                *(f(module, data, 8, seed=self.seed, moment=moment) for f in shown)
+            ):
                 file = f"{name}_{trainer.global_step:06d}.png"
                 saved = save_picture(trainer, name, file, picture.copy, quiet=failed)
                 failed = failed or not saved

@@ -85,12 +85,18 @@ class Observer(Optioned):
         """Why this callback has nothing for this model and data; "" if it has."""
         return ""
 
+    def concerns(self, module: Any) -> bool:
+        """Whether a model is of the kind that it is for; no others hear of it."""
+        return True
+
     def serves(self, trainer: Any, module: Any) -> bool:
         """Whether it is wanted, and can."""
-        return self.enabled and not self.unserved(trainer, module)
+        wanted = self.enabled and self.concerns(module)
+        return wanted and not self.unserved(trainer, module)
 
     def on_fit_start(self, trainer: Any, module: Any) -> None:
-        if self.enabled and (why := self.unserved(trainer, module)):
+        wanted = self.enabled and self.concerns(module)
+        if wanted and (why := self.unserved(trainer, module)):
             rank_zero_info(f"{self.name}: nothing here for {name_of(module)}: {why}")
 
     @contextmanager
@@ -119,15 +125,20 @@ class Observer(Optioned):
         return {k: v for k, v in values.items() if k not in missing}
 
 
+def image_fields(module: Any) -> list[str]:
+    """The fields of images that a model makes."""
+    return [k for k in module.makes if isinstance(module.spec[k], Image)]
+
+
 def score_field(trainer: Any, module: Any) -> tuple[str, str]:
-    """The field of images by which a model's samples are scored and searched, and why there is
-    none.
+    """The first field of images that a model makes, by which its samples are scored and searched,
+    and why there is none.
     """
     if not can(module, "sample"):
         return "", "it cannot sample"
     if not hasattr(trainer.datamodule, "examples"):
         return "", "the data module shows no examples"
-    images = [k for k in module.makes if isinstance(module.spec[k], Image)]
+    images = image_fields(module)
     if not images:
         kinds = ", ".join(f"{k} {module.spec[k]}" for k in module.makes)
         return "", f"samples are scored as images, and it makes {kinds}"

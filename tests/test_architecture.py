@@ -40,7 +40,7 @@ ALLOWED = {  # what of ours a layer may import
     "nn": {"zoo.nn"},
     "core": {"zoo.core", "zoo.nn", "zoo.registry"},
     "bases": {"zoo.bases", "zoo.core", "zoo.nn"},
-    "data": {"zoo.core", "zoo.data", "zoo.registry"},
+    "data": {"zoo.core", "zoo.data", "zoo.nn", "zoo.registry"},
     "metrics": {"zoo.core", "zoo.metrics"},
     "family": {"zoo.bases", "zoo.core", "zoo.nn", "zoo.registry"},
     "show": {"zoo.core", "zoo.metrics", "zoo.show"},

@@ -24,8 +24,13 @@ STEPS, ROWS, EACH = 10, 256, 8
 # How many times narrower than the preset: {model: {option: factor}}.
 NARROWER = {
     "acgan": {"width": 4},
+    "aegan": {"width": 4},
     "am_gan": {"width": 4},
+    "anogan": {"width": 8},
+    "bayesian_gan": {"width": 8, "generators": 5},
     "biggan": {"width": 12, "widest": 12},
+    "ccgan": {"width": 4},
+    "cogan": {"width": 8},
     "dcgan": {"width": 8},
     "ebgan": {"width": 4, "width_g": 4},
     "ffjord": {"width": 8},

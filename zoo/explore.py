@@ -3,10 +3,14 @@
     python -m zoo.explore --ckpt runs/vae-...                           everything the model can
     show, in RUN/explore
     python -m zoo.explore --ckpt PATH interpolate --frames 12           between samples, and between
-    encoded images python -m zoo.explore --ckpt PATH arithmetic --a class:8 --b class:3 --c class:5
+    encoded images
+    python -m zoo.explore --ckpt PATH arithmetic --a class:8 --b class:3 --c class:5
     python -m zoo.explore --ckpt PATH arithmetic --a 3,17,20 --b 4,5,9 --c 0,2,31    exemplars by
-    number (samples.png shows them) python -m zoo.explore --ckpt PATH manifold | traverse |
-    reconstruct | neighbours
+    number (samples.png shows them)
+    python -m zoo.explore --ckpt PATH manifold | traverse | reconstruct | neighbours
+    python -m zoo.explore --ckpt PATH mix | truncate | pyramid | brush    where a generator has
+    styles, a truncation, levels, an editor
+    python -m zoo.explore --ckpt PATH score    the familiar and the strange, and the residuals
 
 A group of exemplars is ``class:K`` or numbers. Models with an encoder average the codes of all
 training images of a class, or of the training images with these numbers; others take the codes of
@@ -32,6 +36,11 @@ TOOLS = (
     "traverse",
     "reconstruct",
     "filters",
+    "mix",
+    "truncate",
+    "pyramid",
+    "brush",
+    "score",
     "neighbours",
 )
 
@@ -89,6 +98,7 @@ def _explore(args: argparse.Namespace) -> None:
 def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
     from zoo.core.latent import codes_of
     from zoo.show import codes as show
+    from zoo.show import styles
     from zoo.show.filters import filters_picture
     from zoo.show.samples import reconstruction_sheet
 
@@ -112,10 +122,14 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
             )
         batch = data.examples(32, "test")
         yield "reconstructions", reconstruction_sheet(model, batch, split="test")
+    if everything or tool in styles.TOOLS:
+        yield from styles.pictures(model, data, args.n, args.seed, only="" if everything else tool)
     if tool == "arithmetic" or (
         everything and has_codes and not model.told and (data.spec.num_classes >= 3 or args.a)
     ):
         yield from _arithmetic(args, model, data)
+    if tool == "score" or (everything and "score" in model.entry.can):
+        yield "anomalies", _anomalies(args, model, data)
     if tool == "neighbours" or (everything and "sample" in model.entry.can):
         yield "neighbours", _neighbours(args, model, data)
 
@@ -201,6 +215,21 @@ def _sure(label: int, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
     assert p is not None
     rows = p[:, label].topk(3).indices.to(z.device)
     return x[rows.cpu()], z[rows]
+
+
+def _anomalies(args: argparse.Namespace, model: Any, data: Any) -> Any:
+    from zoo.show.anomalies import ranked
+
+    if "score" not in model.entry.can:
+        raise ValueError(
+            f"{model.entry.name} cannot score; it can {', '.join(sorted(model.entry.can))}"
+        )
+    picture, area = ranked(model, data, args.n)
+    if area is None:
+        print("no test image is of a class that it never saw (train with --data.left_out=[0])")
+    else:
+        print(f"AUROC {area:.3f}: how often a class it never saw scores higher")
+    return picture
 
 
 def _neighbours(args: argparse.Namespace, model: Any, data: Any) -> Any:

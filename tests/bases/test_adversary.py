@@ -311,6 +311,23 @@ def test_spectral_norm_over_another_norm_binds_the_weight_that_is_used():
     torch.testing.assert_close(torch.linalg.svdvals(weight)[0].item(), 1.0, rtol=1e-4, atol=0)
 
 
+def test_targets_are_flipped_where_more_rows_are_made_than_real():
+    toy = Toy(LoopOptions(label_flip=0.3))
+    real, fake = torch.full((2000,), 3.0), torch.full((6000,), 3.0)
+    on_real, on_fake = toy.d.prices(real, fake)
+    dear = nn.functional.softplus(torch.tensor(3.0))
+    assert (on_real == dear).float().mean().item() == pytest.approx(0.3, abs=0.04)
+    assert (on_fake == dear).float().mean().item() == pytest.approx(0.7, abs=0.03)
+
+
+def test_a_layer_of_two_adversaries_is_divided_once():
+    torch.manual_seed(0)
+    shared = nn.Linear(5, 7)
+    normalise(nn.Sequential(nn.Linear(3, 5), shared))
+    normalise(nn.Sequential(nn.Linear(4, 5), shared))
+    assert len(shared.parametrizations.weight) == 1
+
+
 class Pairs(nn.Module):
     """s(x, a) = Σ_i tanh(x W)_i a_i + ‖a‖² ‖x‖²/2: neither input is judged without the other."""
 

@@ -89,6 +89,17 @@ def test_gates_are_passed_by_all_that_they_speak_of():
     assert passes(gates, {"val/x": 2.0}) is None
 
 
+def test_a_model_of_two_domains_is_held_against_the_first():
+    from zoo.data.unpaired import Unpaired
+
+    data = Unpaired(kind="edges")
+    alone = module.Field(data, "a")
+    for split in ("train", "val", "test"):
+        rows, whole = alone.examples(split=split), data.examples(split=split)
+        assert torch.equal(rows["x"], whole["a"]) and torch.equal(rows["y"], whole["y"])
+    assert Trivial(alone.spec, "mean", alone).sample(3).shape == (3, 1, 8, 8)
+
+
 def test_models_that_share_data_are_held_against_the_same_rows(monkeypatch):
     """The rows are measured once: no check may take anything out of them."""
     good, bad = {"val/modes": 25.0, "val/hq": 0.9, "val/hq_strict": 0.9}, {"val/modes": 3.0}

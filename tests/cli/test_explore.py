@@ -24,6 +24,7 @@ def runs(tmp_path_factory):
     for name, options in {
         "vae": ["--model.width=16", "--model.latent=2"],
         "dcgan": ["--model.width=8"],
+        "anogan": ["--model.width=8", "--model.gamma=3", "--data.left_out=[0,5]"],
         "made": ["--model.hidden=16", "--data.binarize=threshold"],
     }.items():
         assert fit.main([f"--model={name}", *SMALL, *options, f"--run_dir={folder / name}"]) == 0
@@ -53,6 +54,16 @@ def test_everything_is_drawn_into_the_run_folder(runs, capsys):
     assert "times as far as validation images" in said and said.count(".png") == 9
     assert explore.main(["--ckpt", str(runs / "made"), "--n", "4"]) == 0
     assert drawn(runs / "made" / "explore") == ["neighbours"]
+
+
+def test_scores_rank_images_and_tell_classes_never_seen_from_the_others(runs, tmp_path, capsys):
+    assert explore.main(["--ckpt", str(runs / "anogan"), "score", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert 0 <= float(said.split("AUROC ")[1].split(":")[0]) <= 1
+    with Image.open(tmp_path / "anomalies.png") as picture:
+        assert picture.width > 100
+    assert explore.main(["--ckpt", str(runs / "vae"), "score", "--out", str(tmp_path)]) == 2
+    assert "vae cannot score; it can" in capsys.readouterr().err
 
 
 def test_a_generator_interpolates_and_adds_samples_chosen_by_number(runs, tmp_path):

@@ -4,12 +4,13 @@ import pytest
 import torch
 
 from zoo import registry
-from zoo.core import DataSpec
+from zoo.core import DataSpec, Image, Spec
 from zoo.core.asked import ASKED
 from zoo.core.draw import draw
 
 SPEC = DataSpec((1, 8, 8), 2, 10, "digits")
 LARGE = DataSpec((1, 16, 16), 17, 10, "digits")
+PAIR = Spec("pairs", a=Image((1, 16, 16), 17), b=Image((1, 16, 16), 17))
 TOLD = {  # the models that are told the class, or can be
     "aae": {"mode": "sup", "width": 8},
     "acgan": {"width": 4},
@@ -30,7 +31,7 @@ TOLD = {  # the models that are told the class, or can be
 def build(name, **options):
     known = registry.entry(name).parameters
     chosen = {k: v for k, v in {**TOLD.get(name, {}), **options}.items() if k in known}
-    for spec in (SPEC, LARGE):
+    for spec in (SPEC, LARGE, PAIR):
         try:
             return registry.create(name, spec, **chosen).eval()
         except ValueError:

@@ -117,8 +117,11 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "heads": {"identities": "each head a person of its own"},
     "began": {"halve_every": "never", "interval": "never", "vanishing_residual": "none"},
     "beta_tcvae": {"warmup_steps": "none"},
+    "bayesian_gan": {"warm_up": "no Adam"},
     "categorical_vae": {"continuous": "no such codes"},
     "catgan": {"classes": "those of the data"},
+    "ccgan": {"low_res": "none"},
+    "cogan": {"share_g": "two GANs", "share_d": "two GANs"},
     "dbm": {"pretrain_steps": "none", "decay_steps": "never"},
     "ebgan": {"code": "as wide as the net", "margin_steps": "a constant margin"},
     "ffjord": {"exact": "always an estimate", "warmup": "none"},
@@ -139,6 +142,7 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "wgan_gp": {"decay_steps": "never"},
     "digits": {"shift": "none"},
     **{name: {"size": "as it is"} for name in ("cifar10", "fashion_mnist", "mnist")},
+    "unpaired": {"size": "the base's own"},
     "ema": {"start": "at once"},
 }
 

@@ -11,6 +11,7 @@ from zoo.metrics.meanings import meaning
 ROOT = Path(registry.__file__).parent
 # Keys of such functions that are not logged: a phase's field, turns, a picture.
 NOT_LOGGED = {"fake", "pre1", "pre2", "joint", "components: principal axes"}
+NOT_LOGGED |= {"score", "residual", "discrimination"}  # of images, by which AUROC is logged
 
 
 def told_of(function):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm, spectral_norm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from zoo.nn.penalties import squared_gradient_norm
@@ -140,8 +140,10 @@ class Adversary(nn.Module):
             on_real = a * on_real + (1 - a) * self.price.fake(real)
         if rho:
             noise = self.game.noise
-            each = len(on_real), *[1] * (on_real.ndim - 1)  # all logits of a row alike
-            flipped_real, flipped_fake = (noise.uniform(*each) < rho for _ in range(2))
+            each = [1] * (on_real.ndim - 1)  # all logits of a row alike
+            flipped_real, flipped_fake = (
+                noise.uniform(len(v), *each) < rho for v in (on_real, on_fake)
+            )
             on_real = torch.where(flipped_real, self.price.fake(real), on_real)
             on_fake = torch.where(flipped_fake, self.price.real(fake), on_fake)
         return on_real, on_fake
@@ -216,10 +218,13 @@ class Pool(nn.Module):
 
 def normalise(net: nn.Module) -> None:
     """Divide every weight of a net, in place, by its largest singular value: every parameter of two
-    dimensions or more, whatever the kind of layer, but the gains of norms.
+    dimensions or more, whatever the kind of layer, but the gains of norms. A layer that is another
+    adversary's too is divided once.
     """
     for module in [m for m in net.modules() if not isinstance(m, (*NORMS, ParametrizationList))]:
         own = [name for name, _ in module.named_parameters(recurse=False)]
         for name in [*own, *getattr(module, "parametrizations", ())]:  # over any other norm
-            if getattr(module, name).ndim > 1:
+            over = getattr(module, "parametrizations", {})
+            divided = name in over and any(isinstance(p, _SpectralNorm) for p in over[name])
+            if getattr(module, name).ndim > 1 and not divided:
                 spectral_norm(module, name)

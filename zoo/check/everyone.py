@@ -342,6 +342,27 @@ def check_rows_do_not_talk(subject: Subject) -> None:
             torch.testing.assert_close(alone, together[:1], rtol=1e-4, atol=1e-4)
 
 
+@check(can("score"))
+def check_scores_are_each_rows_own(subject: Subject) -> None:
+    """Scores are finite, one a row, the same whatever shares the batch, in every mode and every
+    time; they leave weights, buffers, gradients, modes and the random state as they were.
+    """
+    model, x = subject.model().train(), subject.batch(4)["x"]
+    state, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    scores = model.score(x)
+    assert scores.shape == (4,) and scores.isfinite().all(), f"the scores of 4 rows are {scores}"
+    assert not scores.requires_grad, "scores carry a gradient"
+    assert model.training, "it left training mode"
+    assert torch.equal(rng, torch.get_rng_state()), "it used the global random state"
+    assert all(p.grad is None for p in model.parameters()), "it left gradients"
+    changed = [n for n, v in state.items() if not torch.equal(v, model.state_dict()[n])]
+    assert not changed, f"it changed {', '.join(changed)}"
+    assert torch.equal(scores, model.eval().score(x)), "the mode, or the time, matters"
+    model = model.double()
+    together, alone = model.score(x.double()), model.score(x[:1].double())
+    torch.testing.assert_close(alone, together[:1], rtol=1e-6, atol=1e-6)
+
+
 @check()
 def check_fingerprint_is_its_own(subject: Subject) -> None:
     """No other model has the same weights after two steps on the same data: no name is a renamed

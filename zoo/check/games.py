@@ -55,8 +55,14 @@ def check_players_take_turns(subject: Subject) -> None:
 def _turns(subject: Subject, model: Any) -> list[str]:
     """Whose steps two cycles consist of."""
     seen: list[str] = []
-    last = {n: p.detach().clone() for n, p in model.named_parameters()}
-    after = model.after_step
+    last: dict[str, Tensor] = {}
+    before, after = model.before_cycle, model.after_step
+
+    def begin(step: int) -> None:
+        nonlocal last
+        before(step)
+        if not seen:  # weights may have been set by the first rows
+            last = {n: p.detach().clone() for n, p in model.named_parameters()}
 
     def watch(player: str) -> None:
         nonlocal last
@@ -71,7 +77,7 @@ def _turns(subject: Subject, model: Any) -> list[str]:
         last = now
         seen.append(player)
 
-    model.after_step = watch
+    model.before_cycle, model.after_step = begin, watch
     trainer = subject.fit(model, 2)
     assert trainer.global_step == 2, f"global_step is {trainer.global_step} after two cycles"
     return seen

@@ -1,6 +1,7 @@
 """Samplers and densities that know next to nothing of the data, and what gates make of them.
 
-``Trivial`` is a model like any other to the callbacks, so its scores are measured as a model's are:
+``Trivial`` is a model like any other to the callbacks, so its scores are measured as a model's are;
+of a model that makes other fields than x, by the first one alone:
 
     uniform      every level equally likely; every place of the data's square, for points
     gaussian     one normal distribution with the mean and covariance of the data; of levels its
@@ -27,10 +28,11 @@ from torch import Tensor, nn
 
 from zoo import trust
 from zoo.check.checks import meets
-from zoo.check.subject import Subject
+from zoo.check.subject import Given, Subject
 from zoo.check.subject import found as found_class
 from zoo.config import CALLBACKS, layer
 from zoo.core import GenerativeModule, Image
+from zoo.core.column import column
 from zoo.core.likelihood import dequantise, log_frequencies, row_noise
 
 LOOKING = ("fidelity", "mode_coverage")  # callbacks that gates rest on
@@ -145,14 +147,32 @@ def rows(subject: Subject, mass: bool | None = None) -> dict[str, dict[str, floa
     callbacks = {name: document.get(name) or {} for name in LOOKING}
     if mass is None:
         mass = subject.entry.likelihood != "dequantised_bound"
-    told = subject.model().told
-    return _measured(json.dumps([subject.data_class, subject.data_params, callbacks, mass, told]))
+    model = subject.model()
+    scored = callbacks, mass, model.told, model.makes[0]
+    return _measured(json.dumps([subject.data_class, subject.data_params, *scored]))
+
+
+class Field(Given):
+    """A data module's field alone, as x.
+
+    Args:
+        data: a data module that has it. field: its name.
+    """
+
+    def __init__(self, data: Any, field: str) -> None:
+        self.of = column(data, field)
+        super().__init__(self.of.spec)
+
+    def load(self) -> dict[str, Any]:
+        parts = {name: self.of.examples(split=name) for name in ("train", "val", "test")}
+        return {name: {k: part[k] for k in self.spec} for name, part in parts.items()}
 
 
 @functools.cache  # models share their data
 def _measured(key: str) -> dict[str, dict[str, float]]:
-    data_class, params, options, mass, told = json.loads(key)
+    data_class, params, options, mass, told, field = json.loads(key)
     data = trust.class_of(data_class, "data", [])(**params)
+    data = data if field == "x" else Field(data, field)
     data.setup()
     found = {}
     image = data.spec.has(x=Image)

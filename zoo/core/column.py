@@ -11,7 +11,8 @@ from zoo.core.spec import Label, Spec
 
 
 class Column:
-    """A data module's field under the name x, with the class beside it where there is one.
+    """A data module's field under the name x, with the class beside it where its rows have one: a
+    domain without pairs has none of another's.
 
     Attributes:
         spec: of x (and y).
@@ -19,7 +20,8 @@ class Column:
 
     def __init__(self, data: Any, field: str) -> None:
         self.data, self.field = data, field
-        label = {"y": data.spec["y"]} if data.spec.has(y=Label) else {}
+        together = next((g for g in getattr(data, "groups", ()) if field in g), ("y",))
+        label = {"y": data.spec["y"]} if data.spec.has(y=Label) and "y" in together else {}
         name = data.spec.name if field == "x" else f"{data.spec.name} {field}"
         self.spec = Spec(name, x=data.spec[field], **label)
 

@@ -4,6 +4,7 @@ levels. No download.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -13,6 +14,7 @@ from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule, split_rows
+from zoo.data.left_out import check_left_out, said, without
 from zoo.data.transforms import binarise, check_binarise, resize_levels, shift
 from zoo.registry import register
 
@@ -32,6 +34,7 @@ class Digits(ZooDataModule):
         binarize: "none"; "threshold" (x >= 8); "stochastic" (a fresh Bernoulli draw at each visit);
             "fixed" (one draw for good).
         shift: largest random translation in pixels, training only; 0 is off.
+        left_out: classes that the training split has no row of.
         batch_size: rows of one minibatch on one process.
         num_workers: loader processes.
         seed: of the order, the augmentation and the binarisation.
@@ -42,6 +45,7 @@ class Digits(ZooDataModule):
         size: Count = 8,
         binarize: str = "none",
         shift: Whole = 0,
+        left_out: Sequence[Whole] = (),
         batch_size: Count = 64,
         num_workers: Whole = 0,
         seed: Whole = 0,
@@ -52,7 +56,9 @@ class Digits(ZooDataModule):
         check_binarise(binarize)
         if shift >= size:
             raise ValueError(f"digits of {size} pixels are shifted by fewer, got shift={shift}")
+        check_left_out("digits", left_out, 10)
         self.size, self.binarize, self.shift = size, binarize, shift
+        self.left_out = tuple(left_out)
 
     @cached_property
     def spec(self) -> Spec:
@@ -60,6 +66,7 @@ class Digits(ZooDataModule):
         name = f"digits {self.size}x{self.size}" + (
             f" binarised ({self.binarize})" if binary else ""
         )
+        name += said(self.left_out)
         return DataSpec((1, self.size, self.size), 2 if binary else LEVELS, 10, name)
 
     def load(self) -> dict[str, Split]:
@@ -72,10 +79,11 @@ class Digits(ZooDataModule):
         elif self.binarize == "fixed":
             x = binarise(x.float(), LEVELS, "stochastic", Noise(self.seed, "fixed binarisation"))
         x, y = x.to(torch.uint8), torch.from_numpy(labels).long()
-        return {
+        splits = {
             name: {"x": x[rows], "y": y[rows]}
             for name, rows in split_rows(len(x), 0, 180, 180).items()
         }
+        return without(splits, self.left_out)
 
     def transform(self, batch: Batch, noise: Noise, training: bool) -> Batch:
         if training and self.shift:

@@ -5,6 +5,7 @@ split, binarisation, resizing.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
 from zoo.core.spec import DataSpec, Spec
 from zoo.data.base import Split, ZooDataModule
+from zoo.data.left_out import check_left_out, said, without
 from zoo.data.transforms import LEVELS, binarise, check_binarise, resize_levels, visited
 
 
@@ -31,6 +33,7 @@ class TorchvisionImages(ZooDataModule):
         binarize: none, threshold (x >= 128), stochastic (a fresh Bernoulli(x/255) draw at each
             visit), fixed (one draw for good).
         flip: random horizontal flips in training.
+        left_out: classes that the training split has no row of.
         batch_size, num_workers, seed: as for every data module.
     """
 
@@ -47,13 +50,16 @@ class TorchvisionImages(ZooDataModule):
         size: Whole = 0,
         binarize: str = "none",
         flip: bool = False,
+        left_out: Sequence[Whole] = (),
         batch_size: Count = 64,
         num_workers: Whole = 0,
         seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         check_binarise(binarize)
+        check_left_out(self.name, left_out, self.classes)
         self.root, self.size, self.binarize, self.flip = root, size, binarize, flip
+        self.left_out = tuple(left_out)
 
     @cached_property
     def spec(self) -> Spec:
@@ -61,6 +67,7 @@ class TorchvisionImages(ZooDataModule):
         h, w = (self.size, self.size) if self.size else (h, w)
         binary = self.binarize != "none"
         name = f"{self.name} {h}x{w}" + (f" binarised ({self.binarize})" if binary else "")
+        name += said(self.left_out)
         return DataSpec((c, h, w), 2 if binary else LEVELS, self.classes, name)
 
     def load(self) -> dict[str, Split]:
@@ -72,10 +79,11 @@ class TorchvisionImages(ZooDataModule):
             "val": (train, order[cut:]),
             "test": (test, torch.arange(len(test["x"]))),
         }
-        return {
+        splits = {
             name: {key: value[rows] for key, value in split.items()}
             for name, (split, rows) in parts.items()
         }
+        return without(splits, self.left_out)
 
     def _open(self, train: bool) -> Split:
         import torchvision

@@ -14,9 +14,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "tanh": nn.Tanh,
     "elu": nn.ELU,
+    "softplus": nn.Softplus,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
 }
-Activation = Literal["relu", "tanh", "elu", "leaky_relu"]
+Activation = Literal["relu", "tanh", "elu", "softplus", "leaky_relu"]
 Net = Literal["mlp", "conv"]
 
 

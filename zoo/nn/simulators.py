@@ -1,0 +1,41 @@
+"""Simulators: what is easy to draw from and has no density that one could write down."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EVERY = 0.2  # time between two observations
+
+
+def lotka_volterra(
+    rates: Tensor, noise: Tensor, start: tuple[float, float] = (50.0, 100.0)
+) -> Tensor:
+    """Populations of predators X and prey Y, (..., T, 2), at times 0.2, 0.4, ...: the chemical
+    Langevin equation by Euler and Maruyama of the four reactions (Wilkinson 2011)
+
+        X is born at rate θ₁ X Y,  X dies at θ₂ X,  Y is born at θ₃ Y,  Y is eaten at θ₄ X Y.
+
+    Args:
+        rates: θ > 0, (..., 4). noise: standard normal, (..., T, steps, 4): steps of the equation
+            between two observations.
+
+    >>> still = torch.zeros(30, 2, 4)  # without noise, at the fixed point X = θ₃/θ₄, Y = θ₂/θ₁
+    >>> path = lotka_volterra(torch.tensor([0.01, 0.5, 1.0, 0.01]), still, (100.0, 50.0))
+    >>> path.shape, path[-1]
+    (torch.Size([30, 2]), tensor([100.,  50.]))
+    """
+    dt = EVERY / noise.shape[-2]
+    x, y = (torch.full_like(rates[..., 0], v) for v in start)
+    observed = []
+    for t in range(noise.shape[-3]):
+        for s in range(noise.shape[-2]):
+            # (..., 4)
+            expected = dt * rates * torch.stack([x * y, x, y, x * y], -1)
+            born_x, dead_x, born_y, dead_y = (
+                expected + expected.sqrt() * noise[..., t, s, :]
+            ).unbind(-1)
+            x = (x + born_x - dead_x).clamp(0, 1e4)
+            y = (y + born_y - dead_y).clamp(0, 1e4)
+        observed.append(torch.stack([x, y], -1))
+    return torch.stack(observed, -2)
