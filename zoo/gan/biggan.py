@@ -208,6 +208,13 @@ HINGE = Loss(
     can={"sample", "interpolate"},
     told=("y",),
     data="digits",
+    learns=(
+        ("val/cond_acc_digitsnet", ">", 0.85),
+        ("val/is_pixels", ">", 5.0),
+        ("val/precision_pixels", ">", 0.4),
+        ("val/coverage_pixels", ">", 0.2),
+        ("val/fid_pixels", "<", 0.7),
+    ),
     waive={
         "makers_get_gradients": "attention begins closed, and its weights idle until γ moves",
         "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
