@@ -216,7 +216,6 @@ HINGE = Loss(
         ("val/fid_pixels", "<", 0.7),
     ),
     waive={
-        "makers_get_gradients": "attention begins closed, and its weights idle until γ moves",
         "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
         "ddp_equal": "batch norm's statistics are those of one process",
     },
