@@ -80,7 +80,8 @@ def paper_spec(subject: Subject) -> Spec:
     missing = [p.name for p in needed if p.default is p.empty]
     if missing:
         size = subject.data_params.get("size", 32)
-        return DataSpec((subject.data_params.get("channels", 3), size, size), 256)
+        classes = 10 if "y" in subject.cls.accepts else 0
+        return DataSpec((subject.data_params.get("channels", 3), size, size), 256, classes)
     return subject.data().spec
 
 
