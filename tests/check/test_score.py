@@ -49,4 +49,4 @@ def test_bad_scores_are_caught(cls):
 
 
 def test_scores_of_a_row_by_itself_pass():
-    check_scores_are_each_rows_own(subject(Plain))
+    assert check_scores_are_each_rows_own(subject(Plain)) is None
