@@ -139,7 +139,7 @@ def test_the_orthogonal_penalty_has_four_times_its_gradient_and_none_at_orthogon
 
 def test_the_penalty_is_of_the_weights_before_their_division_and_leaves_the_embedding():
     model = make(beta=0.5)
-    for p in model.g.synthesis.parameters():
+    for p in model.g.parameters():
         if p.ndim > 1:
             p.data.normal_()
     terms = model.generator_loss(Batch({}, 8))
