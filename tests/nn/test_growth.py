@@ -104,6 +104,8 @@ def test_the_deviation_is_taken_in_single_precision():
     assert out.dtype == torch.bfloat16
     expected = h.float().numpy().std(0).mean()
     assert out[0, 2, 0, 0].item() == pytest.approx(expected, rel=0.01)
+    same = minibatch_std(torch.ones(4, 2, 3, 3).half())[:, 2]  # in half precision 1e-8 is nothing
+    torch.testing.assert_close(same.float(), torch.full((4, 3, 3), 1e-4), atol=1e-6, rtol=0)
 
 
 def test_blur_keeps_the_sum_inside_and_is_its_own_mirror():
