@@ -148,7 +148,7 @@ def test_a_name_is_shown_and_a_pattern_listed(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["beagn"], "nothing matches 'beagn'; did you mean began, ebgan, b_gan?"),
+        (["beagn"], "nothing matches 'beagn'; did you mean began, ebgan, bigan?"),
         (["digit"], "nothing matches 'digit'; did you mean digits?"),
         (["gan", "--family", "flow"], "nothing matches 'gan' with --family"),
         (["nothing*", "--data"], "nothing matches 'nothing*'"),

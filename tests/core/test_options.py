@@ -113,6 +113,13 @@ OWNERS = {
 }
 RATES = ("lr", "lr_d", "lr_g", "lr_adv", "lr_label", "lr_mix", "pretrain_lr")
 NOTHING = {  # whole numbers of which 0 is one, and what it means
+    "aegan": {"stage_steps": "a generator that is given"},
+    "ali": {"labels": "none"},
+    "anogan": {"gamma": "the start"},
+    "bigan": {"anneal_steps": "never"},
+    "biggan": {"standing": "running averages"},
+    "progan": {"fade": "at once", "steady": "none"},
+    "stylegan": {"fade": "at once", "steady": "none"},
     "aae": {"classes": "those of the data", "decay_every": "never"},
     "heads": {"identities": "each head a person of its own"},
     "began": {"halve_every": "never", "interval": "never", "vanishing_residual": "none"},
@@ -140,8 +147,11 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "vae": {"warmup_steps": "none"},
     "vaegan": {"decay_every": "never"},
     "wgan_gp": {"decay_steps": "never"},
-    "digits": {"shift": "none"},
-    **{name: {"size": "as it is"} for name in ("cifar10", "fashion_mnist", "mnist")},
+    "digits": {"shift": "none", "left_out": "class 0"},
+    **{
+        name: {"size": "as it is", "left_out": "class 0"}
+        for name in ("cifar10", "fashion_mnist", "mnist")
+    },
     "unpaired": {"size": "the base's own"},
     "ema": {"start": "at once"},
 }

@@ -91,6 +91,7 @@ def pixel_error(a: Tensor, b: Tensor) -> Tensor:
         "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
         "ddp_equal": "batch norm's statistics are those of one process",
         "every_parameter_learns": "the encoder rests until the generator is trained",
+        "makers_get_gradients": "the encoder rests until the generator is trained",
     },
 )
 class AEGAN(GeneratorModule):

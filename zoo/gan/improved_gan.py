@@ -215,10 +215,6 @@ LOSSES = {
         ("val/is_pixels", ">", 3.6),
         ("val/fid_pixels", "<", 0.5),
     ),
-    waive={
-        "accumulation_equals_one_batch": "the mean features that are matched are those of a "
-        "micro-batch"
-    },
 )
 class ImprovedGAN(FewLabels, GeneratorModule):
     """See the module's docstring.

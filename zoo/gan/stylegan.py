@@ -238,8 +238,8 @@ class StyleGAN(GrowingModule):
     Args:
         spec: images, height and width multiples of 4 and at least 8.
         v2: the networks and penalties of the second paper.
-        progressive: grow from the second level on, each level faded in over ``fade`` images and
-            trained for ``steady``; not with v2.
+        progressive: grow from the second level on; not with v2. fade: images over which a level is
+            faded in. steady: images for which it is trained then.
         latent: dimension of z. units: of w. depth: layers of f. rate: how much slower f's weights
             move.
         width: maps of the last level, twice as many at each one before. widest: at most so many.
