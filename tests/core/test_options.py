@@ -117,7 +117,7 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "ali": {"labels": "none"},
     "anogan": {"gamma": "the start"},
     "bigan": {"anneal_steps": "never"},
-    "biggan": {"standing": "running averages", "attention": "at the base grid"},
+    "biggan": {"standing": "running averages", "attention": "none"},
     "progan": {"fade": "at once", "steady": "none"},
     "stylegan": {"fade": "at once", "steady": "none"},
     "aae": {"classes": "those of the data", "decay_every": "never"},
