@@ -43,7 +43,7 @@ from zoo.nn.blur import doubled, halved
 from zoo.nn.conditional import ConditionalBatchNorm, ProjectionHead
 from zoo.nn.growth import maps_of
 from zoo.nn.prior import Draw, path
-from zoo.nn.small import doublings, logits
+from zoo.nn.small import doublings, full, logits
 from zoo.registry import Paper, register
 
 ROWS = 64  # of each pass for standing statistics
@@ -184,8 +184,9 @@ def off_diagonal(weight: Tensor) -> Tensor:
 
 def truncated(u: Tensor, t: float) -> Tensor:
     """Normal values given that they are in [-t, t], of uniform ones in [0, 1)."""
-    low = torch.special.ndtr(u.new_tensor(-t))
-    return torch.special.ndtri(low + u * (1 - 2 * low)).clamp(-t, t)
+    v = full(u)  # half precision has no inverse of the distribution function
+    low = torch.special.ndtr(v.new_tensor(-t))
+    return torch.special.ndtri(low + v * (1 - 2 * low)).clamp(-t, t).to(u.dtype)
 
 
 HINGE = Loss(
