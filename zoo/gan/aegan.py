@@ -65,7 +65,7 @@ class Encoder(nn.Module):
         self.end = nn.Tanh() if bounded else nn.Identity()
 
     def forward(self, v: Tensor) -> Tensor:
-        return self.end(self.net(v).reshape(len(v), -1))
+        return self.end(self.net(v).reshape(len(v), -1)).to(v.dtype)  # D's ends are in full
 
 
 def pixel_error(a: Tensor, b: Tensor) -> Tensor:

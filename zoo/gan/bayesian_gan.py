@@ -245,7 +245,7 @@ class BayesianGAN(FewLabels, AdversarialModule):
         z = draw_prior(self.prior, batch.n, self.latent, RowNoise(batch["x"]))
         made = self.g(z[:, None].expand(-1, len(self.g), -1)).flatten(2)  # one code for all chains
         pairs = max(len(self.g) * (len(self.g) - 1), 1)
-        values = {"chain_div": torch.cdist(made, made).sum((1, 2)) / pairs}
+        values = {"chain_div": torch.cdist(small.full(made), small.full(made)).sum((1, 2)) / pairs}
         if self.mode == "semi":
             right = self.classify(batch["x"]).argmax(1) == batch["y"]
             values["acc"] = right.to(self.float_dtype)
