@@ -11,6 +11,7 @@ from zoo.core.draw import undisturbed
 from zoo.core.ema import averaged
 from zoo.core.options import Count
 from zoo.metrics.auroc import auroc
+from zoo.show.anomalies import strangers
 
 
 class Anomaly(Observer):
@@ -46,8 +47,8 @@ class Anomaly(Observer):
 
     def _tell_apart(self, trainer: Any, module: Any) -> None:
         batch = trainer.datamodule.examples(self.n, "val")
-        strange = ~module.seen.cpu()[batch["y"]]
-        if strange.all() or not strange.any():
+        strange = strangers(module, batch.get("y"))
+        if strange is None:
             self.say("no class is left out of training (--data.left_out=[0]): nothing is strange")
             return
         with torch.inference_mode(False), averaged(trainer, module), undisturbed(module):

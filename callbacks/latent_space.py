@@ -50,10 +50,10 @@ class LatentSpace(Observer):
         what, data = "pictures of the latent space", trainer.datamodule
         with self.spared(trainer, what), averaged(trainer, module) as smooth:
             moment = Moment(trainer.global_step, smooth)
-            shown = [every_picture] * (codes_of(module) is not None) + [pictures]
-            for name, picture in chain(
-                *(f(module, data, 8, seed=self.seed, moment=moment) for f in shown)
-            ):
+            shown = pictures(module, data, seed=self.seed, moment=moment)
+            if codes_of(module) is not None:
+                shown = chain(every_picture(module, data, seed=self.seed, moment=moment), shown)
+            for name, picture in shown:
                 file = f"{name}_{trainer.global_step:06d}.png"
                 saved = save_picture(trainer, name, file, picture.copy, quiet=failed)
                 failed = failed or not saved

@@ -115,11 +115,7 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
     if tool == "filters" or (everything and not has_codes and hasattr(model, "filters")):
         yield "filters", filters_picture(model)
     if tool == "reconstruct" or (everything and "reconstruct" in model.entry.can):
-        if "reconstruct" not in model.entry.can:
-            raise ValueError(
-                f"{model.entry.name} cannot reconstruct; it can "
-                f"{', '.join(sorted(model.entry.can))}"
-            )
+        _need(model, "reconstruct")
         batch = data.examples(32, "test")
         yield "reconstructions", reconstruction_sheet(model, batch, split="test")
     if everything or tool in styles.TOOLS:
@@ -132,6 +128,12 @@ def _pictures(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple
         yield "anomalies", _anomalies(args, model, data)
     if tool == "neighbours" or (everything and "sample" in model.entry.can):
         yield "neighbours", _neighbours(args, model, data)
+
+
+def _need(model: Any, capability: str) -> None:
+    if capability not in model.entry.can:
+        can = ", ".join(sorted(model.entry.can))
+        raise ValueError(f"{model.entry.name} cannot {capability}; it can {can}")
 
 
 def _arithmetic(args: argparse.Namespace, model: Any, data: Any) -> Iterator[tuple[str, Any]]:
@@ -220,10 +222,7 @@ def _sure(label: int, seed: int, codes: Any, data: Any) -> tuple[Any, Any]:
 def _anomalies(args: argparse.Namespace, model: Any, data: Any) -> Any:
     from zoo.show.anomalies import ranked
 
-    if "score" not in model.entry.can:
-        raise ValueError(
-            f"{model.entry.name} cannot score; it can {', '.join(sorted(model.entry.can))}"
-        )
+    _need(model, "score")
     picture, area = ranked(model, data, args.n)
     if area is None:
         print("no test image is of a class that it never saw (train with --data.left_out=[0])")

@@ -8,7 +8,7 @@ from zoo.bases.flow import FlowModule
 from zoo.bases.game import AdversarialModule, Phase
 from zoo.bases.generator import GeneratorModule
 from zoo.bases.growing import Growing, GrowingModule
-from zoo.bases.joint import JointModule
+from zoo.bases.joint import InferenceModule, JointModule
 from zoo.bases.likelihood import DensityModule, LikelihoodModule, LossModule
 from zoo.bases.loop_options import LoopOptions
 from zoo.bases.staged import StagedModule
@@ -26,6 +26,7 @@ __all__ = [
     "GeneratorModule",
     "Growing",
     "GrowingModule",
+    "InferenceModule",
     "JointModule",
     "LikelihoodModule",
     "LoopOptions",

@@ -120,6 +120,13 @@ class AdversarialModule(GenerativeModule):
         for net in [nets] if isinstance(nets, nn.Module) else nets:
             yield from net.parameters()
 
+    def one_each(self, kind: Callable[..., Optimizer], **options: Any) -> dict[str, Optimizer]:
+        """An optimiser of this kind for each player, with the rate ``lr_PLAYER`` of the model."""
+        return {
+            p: kind(self.parameters_of(p), getattr(self, f"lr_{p}"), **options)
+            for p in self.players()
+        }
+
     def batches_per_step(self, step: int = 0) -> int:
         phases = self._fed if attached(self) and self._fed else fed(self.phases())
         return max(sum([p.times(step) for p in phases]), 1)

@@ -4,7 +4,6 @@ stand in each model's own file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -78,11 +77,6 @@ class GeneratorModule(AdversarialModule):
 
     def optimisers(self) -> dict[str, Optimizer]:
         return self.one_each(torch.optim.Adam, betas=self.betas)
-
-    def one_each(self, kind: Callable[..., Optimizer], **options: Any) -> dict[str, Optimizer]:
-        """An optimiser of this kind for each of the two players, with its own rate."""
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {p: kind(self.parameters_of(p), rate, **options) for p, rate in rates.items()}
 
     # -- use --------------------------------------------------------------------------------------
     def from_codes(self, z: Tensor) -> Tensor:

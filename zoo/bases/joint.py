@@ -1,5 +1,5 @@
-"""Games of a generator and an encoder against one adversary of pairs, (x, E(x)) and (G(z), z): what
-BiGAN and ALI share. Objectives and networks stand in each model's own file.
+"""Games of a generator with an encoder beside it; of these, what BiGAN and ALI share: one adversary
+of pairs, (x, E(x)) and (G(z), z). Objectives and networks stand in each model's own file.
 """
 
 from __future__ import annotations
@@ -16,19 +16,66 @@ from zoo.bases.game import Phase
 from zoo.bases.generator import GeneratorModule
 from zoo.core.batch import Batch
 
+PAIRS = ("v", "enc", "made", "z")
 
-class JointModule(GeneratorModule):
-    """Base of these games. A constructor sets ``g``, ``e``, ``d`` and calls ``play``; a model
-    defines ``code``, ``pairs_loss`` (the maker's) and ``mean_code``.
+
+def pixel_error(a: Tensor, b: Tensor, unit: bool = False) -> Tensor:
+    """Squared error a pixel, (B,), as of images in [0, 1], of images in [-1, 1], or in [0, 1]
+    already (``unit``).
+    """
+    return ((1.0 if unit else 0.5) * (a - b)).square().flatten(1).mean(1)
+
+
+class InferenceModule(GeneratorModule):
+    """Base of the games with an encoder. A model defines ``mean_code``.
 
     Attributes:
-        e: the encoder. simultaneous: whether D's step is of the pairs of the makers' step, before
+        e: the encoder.
+    """
+
+    e: nn.Module
+
+    def mean_code(self, v: Tensor) -> Tensor:
+        """The code that stands for a scaled example, (B, latent)."""
+        return self.e(v)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The code that stands for each example, (B, latent)."""
+        return self.mean_code(self.scaled(x))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """G(z) in the units of ``spec``, (B, *shape)."""
+        return self.from_codes(z)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """G of the code that stands for x, in the units of ``spec``."""
+        return self.from_codes(self.encode(x))
+
+    def errors(self, name: str, v: Tensor, z: Tensor) -> Terms:
+        """NAME_mse: squared error of scaled examples v and what G makes of their codes z, a pixel
+        of images in [0, 1], (B,); NAME_permuted: with what it makes of another's code.
+        """
+        made = self.g(z)
+        return {
+            f"{name}_mse": pixel_error(made, v, self.unit),
+            f"{name}_permuted": pixel_error(made.roll(1, 0), v, self.unit),
+        }
+
+
+class JointModule(InferenceModule):
+    """Base of the joint games. A constructor sets ``g``, ``e``, ``d`` and calls ``play``; a model
+    defines ``code``, ``judge_loss`` (D's), ``pairs_loss`` (the makers') and, where a code is drawn,
+    ``mean_code``.
+
+    Attributes:
+        simultaneous: whether D's step is of the pairs of the makers' step, before
             which neither has moved, and not of new ones.
         weight_decay: of Adam. anneal_steps: generator steps after half of which the rates begin to
             fall, exponentially, to a hundredth at their end; 0 is never.
     """
 
-    e: nn.Module
     reads: tuple[str, ...] = ("x",)
 
     def play(
@@ -46,11 +93,7 @@ class JointModule(GeneratorModule):
     # -- what a model defines ---------------------------------------------------------------------
     def code(self, v: Tensor) -> Tensor:
         """A code of each scaled example, as the game has it, (B, latent)."""
-        raise NotImplementedError
-
-    def mean_code(self, v: Tensor) -> Tensor:
-        """The code that stands for a scaled example, (B, latent)."""
-        return self.code(v)
+        return self.e(v)
 
     def pairs_loss(self, v: Tensor, enc: Tensor, made: Tensor, z: Tensor) -> Terms:
         """The loss of G and E, from the pairs (v, enc) and (made, z)."""
@@ -104,31 +147,13 @@ class JointModule(GeneratorModule):
         ]
 
     # -- use --------------------------------------------------------------------------------------
-    def encode(self, x: Tensor) -> Tensor:
-        """The code that stands for each example, (B, latent)."""
-        return self.mean_code(self.scaled(x))
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """G(z) in the units of ``spec``, (B, *shape)."""
-        return self.from_codes(z)
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """G of the code that stands for x, in the units of ``spec``."""
-        return self.from_codes(self.encode(x))
-
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
-        """recon_mse: squared error of reconstructions a pixel, of images in [0, 1]; recon_permuted:
-        that of the reconstruction of another image; code_gain: their difference, 0 for the mean
-        image however near it is; d_acc_real: how often D takes (x, E(x)) for
-        such a pair.
+        """recon_mse and recon_permuted: see ``errors``; code_gain: their difference, 0 for the mean
+        image however near it is; d_acc_real: how often D takes (x, E(x)) for such a pair.
         """
         v = self.scaled(batch["x"])
         z = self.mean_code(v)
-        made, unit = self.g(z), 1.0 if self.unit else 0.25
-        errors = {"recon_mse": made, "recon_permuted": made.roll(1, 0)}
-        values = {k: unit * (w - v).square().flatten(1).mean(1) for k, w in errors.items()}
+        values = self.errors("recon", v, z)
         values["code_gain"] = values["recon_permuted"] - values["recon_mse"]
         return values | {"d_acc_real": (self.d.realness(self.d(v, z)) > 0).to(v.dtype)}
 
@@ -144,6 +169,3 @@ class JointModule(GeneratorModule):
     def _annealed(self, times: int) -> Any:
         whole = self.anneal_steps * times
         return lambda step: 0.01 ** min(max(2 * step / whole - 1, 0.0), 1.0)
-
-
-PAIRS = ("v", "enc", "made", "z")

@@ -11,10 +11,8 @@ from zoo.core.noise import seeded
 from zoo.core.options import Count, Positive, Whole
 from zoo.core.spec import Series, Spec
 from zoo.data.base import Split, ZooDataModule
-from zoo.nn.simulators import lotka_volterra
+from zoo.nn.simulators import STEPS, lotka_volterra
 from zoo.registry import register
-
-STEPS = 2  # of the simulator between two observations
 
 
 @register(

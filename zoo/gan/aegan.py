@@ -35,7 +35,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Terms
+from zoo.bases import Adversary, InferenceModule, LoopOptions, Loss, Phase, Terms
+from zoo.bases.joint import pixel_error
 from zoo.core import Batch, Image, Spec
 from zoo.core.checkpoint import read
 from zoo.core.options import Count, Decay, NonNegative, Norm, Positive, Prior, Whole
@@ -68,11 +69,6 @@ class Encoder(nn.Module):
         return self.end(self.net(v).reshape(len(v), -1)).to(v.dtype)  # D's ends are in full
 
 
-def pixel_error(a: Tensor, b: Tensor) -> Tensor:
-    """Squared error a pixel, (B,), as of images in [0, 1], of images in [-1, 1]."""
-    return (0.5 * (a - b)).square().flatten(1).mean(1)
-
-
 @register(
     "aegan",
     paper=Paper(
@@ -94,7 +90,7 @@ def pixel_error(a: Tensor, b: Tensor) -> Tensor:
         "makers_get_gradients": "the encoder rests until the generator is trained",
     },
 )
-class AEGAN(GeneratorModule):
+class AEGAN(InferenceModule):
     """See the module's docstring.
 
     Args:
@@ -233,29 +229,12 @@ class AEGAN(GeneratorModule):
             self.d.eval()
 
     # -- use --------------------------------------------------------------------------------------
-    def encode(self, x: Tensor) -> Tensor:
-        """E(x), (B, latent)."""
-        return self.e(self.scaled(x))
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """G(z) in the units of ``spec``, (B, *shape)."""
-        return self.from_codes(z)
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """G(E(x)) in the units of ``spec``."""
-        return self.from_codes(self.encode(x))
-
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         z = self.draw_codes(batch.n, Draw(generator, self.device, self.float_dtype))
-        values = {}
-        for name, v in (("recon", self.scaled(batch["x"])), ("gen", self.g(z))):
-            code = self.e(v)
-            made = self.g(code)
-            values[f"{name}_mse"] = pixel_error(made, v)
-            values[f"{name}_permuted"] = pixel_error(made.roll(1, 0), v)
-        return values | {"code_mse": (code - z).square().mean(1)}  # of samples, the last
+        x, made = self.scaled(batch["x"]), self.g(z)
+        code = self.e(made)
+        values = self.errors("recon", x, self.e(x)) | self.errors("gen", made, code)
+        return values | {"code_mse": (code - z).square().mean(1)}
 
     # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:

@@ -16,7 +16,8 @@ Objective  With ẑ = μ(x) + σ(x) ε and x̃ = G(z), from logits s:
            -log softmax(l)_y of (x, ẑ) for labelled rows besides.
 Sampling   z ~ N(0, I), G(z) quantised. ``encode`` is μ(x), ``encode_draw`` a draw of q(z | x),
            ``reconstruct`` G(μ(x)).
-Logs       train/jsd_bound; val/recon_mse, val/recon_permuted, val/d_acc_real; val/acc with labels.
+Logs       train/jsd_bound; val/recon_mse, val/recon_permuted, val/code_gain, val/d_acc_real; with
+           labels val/acc.
 Notes      D's step is of the pairs of the makers' step with ``simultaneous``, as in the authors'
            code; by default they take turns, with new pairs. ``arch="paper"`` has the authors'
            networks for 32x32 colour: no padding, maxout and dropout in D, batch norm in G and E but
@@ -38,7 +39,7 @@ from zoo.core import Batch, Image, Spec
 from zoo.core.options import Count, Decay, Norm, Positive, Prior, Whole
 from zoo.nn.adversarial_losses import divergence
 from zoo.nn.gaussian import reparameterise, soft_clamp
-from zoo.nn.joint import JointDiscriminator
+from zoo.nn.joint import JointDiscriminator, perceptron
 from zoo.nn.prior import Draw
 from zoo.nn.small import logits
 from zoo.registry import Paper, register
@@ -48,18 +49,9 @@ LOSSES = {
     "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
     "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
 }
+SLOPE = 0.1  # of leaky ReLU
 DOWN = ((5, 1, 32), (4, 2, 64), (4, 1, 128), (4, 2, 256), (4, 1, 512))  # kernel, stride, maps
 UP = ((4, 1, 256), (4, 2, 128), (4, 1, 64), (4, 2, 32), (5, 1, 32))
-
-
-def perceptron(inputs: int, outputs: int, width: int, norm: str) -> nn.Sequential:
-    """Two hidden layers with leaky ReLU after the norm, and a linear end."""
-    norms = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
-    layers: list[nn.Module] = []
-    for a in (inputs, width):
-        of_norm = () if norm == "none" else (width,)
-        layers += [nn.Linear(a, width), norms[norm](*of_norm), nn.LeakyReLU(0.1)]
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
 def realness(out: Tensor) -> Tensor:
@@ -109,7 +101,7 @@ def conv_encoder(channels: int, latent: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for a, (kernel, stride, b) in zip(maps_in, [*DOWN, (1, 1, 512)], strict=True):
         layers += [nn.Conv2d(a, b, kernel, stride, bias=False), nn.BatchNorm2d(b, momentum=0.05)]
-        layers += [nn.LeakyReLU(0.1)]
+        layers += [nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers, nn.Conv2d(512, 2 * latent, 1), nn.Flatten())
 
 
@@ -119,7 +111,7 @@ def conv_generator(channels: int, latent: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Unflatten(1, (latent, 1, 1))]
     for a, (kernel, stride, b) in zip(maps_in, [*UP, (1, 1, 32)], strict=True):
         layers += [nn.ConvTranspose2d(a, b, kernel, stride, bias=False)]
-        layers += [nn.BatchNorm2d(b, momentum=0.05), nn.LeakyReLU(0.1)]
+        layers += [nn.BatchNorm2d(b, momentum=0.05), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers, nn.ConvTranspose2d(32, channels, 1))
 
 
@@ -214,8 +206,10 @@ class ALI(FewLabels, JointModule):
             )
         outputs = spec.num_classes if labels else 1
         if arch == "small":
-            g = perceptron(latent, spec.dim, width, norm)
-            self.e = nn.Sequential(nn.Flatten(), *perceptron(spec.dim, 2 * latent, width, norm))
+            g = perceptron(latent, spec.dim, width, norm, SLOPE)
+            self.e = nn.Sequential(
+                nn.Flatten(), *perceptron(spec.dim, 2 * latent, width, norm, SLOPE)
+            )
             d: nn.Module = JointDiscriminator(spec.shape, latent, width, outputs)
         else:
             if spec.shape[1:] != (32, 32):

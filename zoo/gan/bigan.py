@@ -15,7 +15,7 @@ Baselines  of the paper: ``regress`` adds its weight times E ‖E(G(z)) - z‖²
            G; with ``joint=False`` D is shown no code, and E learns by that alone: the latent
            regressor.
 Sampling   G(z), quantised. ``encode`` is E, ``reconstruct`` G(E(x)).
-Logs       train/jsd_bound; val/recon_mse, val/recon_permuted, val/d_acc_real.
+Logs       train/jsd_bound; val/recon_mse, val/recon_permuted, val/code_gain, val/d_acc_real.
 Notes      D's step is of the pairs of the makers' step with ``simultaneous``, as in the authors'
            code; by default they take turns, with new pairs. E's end is linear, so that it reaches
            all codes. The paper's networks of ImageNet are not here.
@@ -34,7 +34,7 @@ from zoo.bases import Adversary, JointModule, LoopOptions, Loss, Terms
 from zoo.core import Batch, Spec
 from zoo.core.options import Count, Decay, NonNegative, Norm, Positive, Prior, Whole
 from zoo.nn.adversarial_losses import divergence
-from zoo.nn.joint import JointDiscriminator
+from zoo.nn.joint import JointDiscriminator, perceptron
 from zoo.registry import Paper, register
 
 # -log D, -log(1 - D), from logits s of pairs; makers pay for both kinds of pair.
@@ -42,16 +42,6 @@ LOSSES = {
     "nonsat": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)),
     "minimax": Loss(real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: -F.softplus(s)),
 }
-
-
-def perceptron(inputs: int, outputs: int, width: int, norm: str, slope: float) -> nn.Sequential:
-    """Two hidden layers with (leaky) ReLU after the norm, and a linear end."""
-    norms = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
-    layers: list[nn.Module] = []
-    for a in (inputs, width):
-        of_norm = () if norm == "none" else (width,)
-        layers += [nn.Linear(a, width), norms[norm](*of_norm), nn.LeakyReLU(slope)]
-    return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
 class Generator(nn.Module):
@@ -158,9 +148,6 @@ class BiGAN(JointModule):
         self.d = Adversary(self, d, LOSSES[g_loss], inputs=inputs, watch=divergence)
 
     # -- losses -----------------------------------------------------------------------------------
-    def code(self, v: Tensor) -> Tensor:
-        return self.e(v)
-
     def shown(self, z: Tensor) -> Tensor:
         """A code as D sees it."""
         return z if self.joint else torch.zeros_like(z)

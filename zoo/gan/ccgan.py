@@ -301,8 +301,4 @@ class CCGAN(FewLabels, AdversarialModule):
 
     # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {
-            p: torch.optim.Adam(self.parameters_of(p), rate, self.betas)
-            for p, rate in rates.items()
-        }
+        return self.one_each(torch.optim.Adam, betas=self.betas)

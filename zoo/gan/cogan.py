@@ -303,10 +303,4 @@ class CoGAN(AdversarialModule):
 
     # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        rates = {"d": self.lr_d, "g": self.lr_g}
-        return {
-            p: torch.optim.Adam(
-                self.parameters_of(p), rate, self.betas, weight_decay=self.weight_decay
-            )
-            for p, rate in rates.items()
-        }
+        return self.one_each(torch.optim.Adam, betas=self.betas, weight_decay=self.weight_decay)

@@ -49,7 +49,7 @@ from zoo.core.options import Count, Decay, Positive
 from zoo.nn.coders import mlp
 from zoo.nn.gaussian import kl_standard
 from zoo.nn.prior import Draw, Source
-from zoo.nn.simulators import lotka_volterra
+from zoo.nn.simulators import STEPS, lotka_volterra
 from zoo.nn.small import logits
 from zoo.registry import Paper, register
 
@@ -59,7 +59,6 @@ LOSSES = {
     "hinge": Loss(real=lambda r: F.relu(1 + r), fake=lambda r: F.relu(1 - r), targets=False),
 }
 CENTRE, WIDTH = (0.02, 0.4, 0.7, 0.02), 0.7  # of the rates' log-normal prior
-STEPS = 2  # of the predator-prey equation between two observations
 START = 0.3  # deviation of m's start: a network of no weights stays one
 PREDICTIVE = 64  # draws of β that a prediction is averaged over
 
@@ -286,40 +285,32 @@ class HIM(AdversarialModule):
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(spec, loop)
-        self.draws, self.widen, self.k, self.lr_r, self.lr_q, self.beta1 = (
-            draws,
-            widen,
-            k,
-            lr_r,
-            lr_q,
-            beta1,
-        )
-        self.simulator: Linear | PredatorPrey | Classifier
+        self.draws, self.widen, self.k = draws, widen, k
+        self.lr_r, self.lr_q, self.betas = lr_r, lr_q, (beta1, 0.999)
+        simulator: Simulator
+        told = exact = 0  # values of what is told, and of β where its posterior is known
         if spec.has(covariates=Vector):
-            self.task, dim = "regression", spec["covariates"].shape[0]
-            self.simulator = Linear(dim, sigma)
+            told = exact = spec["covariates"].shape[0]
+            self.task, simulator = "regression", Linear(told, sigma)
         elif spec.has(x=Series) and spec["x"].shape[1] == 2:
-            self.task, self.simulator = "series", PredatorPrey(spec["x"].shape[0])
+            self.task, simulator = "series", PredatorPrey(spec["x"].shape[0])
         elif spec.has(x=Image, y=Label):
-            self.task = "labels"
-            self.simulator = Classifier(spec.dim, spec.num_classes, hidden, noise)
+            told, classes = spec.dim, spec.num_classes
+            self.task, simulator = "labels", Classifier(told, classes, hidden, noise)
         else:
             raise ValueError(
                 f"him has simulators of responses to covariates, of predators and prey, and of the "
                 f"labels of images, got {spec}; choose --data linear_regression, lotka_volterra or "
                 "digits"
             )
-        told = {"regression": spec["x"], "series": None, "labels": spec["x"]}[self.task]
-        size = 0 if told is None else self.simulator.dim if self.task == "regression" else spec.dim
-        simulator = self.simulator
-        shapes = [(simulator.seen,), (simulator.hint,), (simulator.matched,), (size,)]
+        self.simulator = simulator
+        shapes = [(simulator.seen,), (simulator.hint,), (simulator.matched,), (told,)]
         net = Ratio(sum(s[0] for s in shapes), width)
         self.r = Adversary(self, net, LOSSES[ratio_loss], inputs=shapes, realness=torch.neg)
-        self.q = Posterior(self.simulator.dim, q == "point")
-        dim = self.simulator.dim if self.task == "regression" else 0
+        self.q = Posterior(simulator.dim, q == "point")
         self.register_buffer("size", torch.ones((), dtype=torch.long))  # N
-        self.register_buffer("exact_mean", torch.zeros(dim))
-        self.register_buffer("exact_cov", torch.eye(dim))
+        self.register_buffer("exact_mean", torch.zeros(exact))
+        self.register_buffer("exact_cov", torch.eye(exact))
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -334,9 +325,10 @@ class HIM(AdversarialModule):
         self.size.fill_(batch.n)
         if isinstance(self.simulator, Linear):
             c, x = batch["covariates"].double(), batch["x"].double()
-            precision = torch.eye(c.shape[1]).to(c) + c.T @ c / self.simulator.sigma**2
-            self.exact_cov.copy_(precision.inverse())
-            self.exact_mean.copy_((precision.inverse() @ c.T @ x)[:, 0] / self.simulator.sigma**2)
+            variance = self.simulator.sigma**2
+            cov = (torch.eye(c.shape[1]).to(c) + c.T @ c / variance).inverse()
+            self.exact_cov.copy_(cov)
+            self.exact_mean.copy_((cov @ c.T @ x)[:, 0] / variance)
 
     # -- losses -----------------------------------------------------------------------------------
     def given(self, batch: Batch) -> Tensor:
@@ -429,11 +421,7 @@ class HIM(AdversarialModule):
 
     # -- optimisers -------------------------------------------------------------------------------
     def optimisers(self) -> dict[str, Optimizer]:
-        rates = {"r": self.lr_r, "q": self.lr_q}
-        return {
-            p: torch.optim.Adam(self.parameters_of(p), rate, betas=(self.beta1, 0.999))
-            for p, rate in rates.items()
-        }
+        return self.one_each(torch.optim.Adam, betas=self.betas)
 
 
 def posterior_gap(mean: Tensor, log_std: Tensor, exact: Tensor, cov: Tensor) -> Terms:

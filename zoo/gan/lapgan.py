@@ -293,7 +293,7 @@ class LAPGAN(AdversarialModule):
     def given(self, level: int, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What is real at a level, h_k or I_K, and what both players are told beside it."""
         c = self.classes(batch.n, batch.get("y"))
-        images = pyramid_of(self.spec.to_signed(batch["x"]), self.levels)
+        images = pyramid_of(self.spec.to_signed(batch["x"]), min(level + 1, self.levels))
         if level == self.levels:
             return images[-1], (c,)
         l_k = u(images[level + 1])
@@ -320,10 +320,6 @@ class LAPGAN(AdversarialModule):
 
     def phases(self) -> list[Phase]:
         reads = ("x", "y") if self.by_class else ("x",)
-
-        def of(loss: object, level: int):
-            return lambda batch: loss(batch, level)  # type: ignore[operator]
-
         turns = []
         for i in reversed(range(self.levels + 1)):
             turns += [

@@ -1,4 +1,4 @@
-"""A discriminator of pairs of an example and its code, D(x, z)."""
+"""Networks of games over pairs of an example and its code: D(x, z), and what makes the pairs."""
 
 from __future__ import annotations
 
@@ -40,3 +40,21 @@ class JointDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         return logits(self.end(self.hidden(torch.cat([x.flatten(1), z], 1))))
+
+
+def perceptron(inputs: int, outputs: int, width: int, norm: str, slope: float) -> nn.Sequential:
+    """(B, inputs) to (B, outputs): two hidden layers with (leaky) ReLU after the norm, and a linear
+    end, of the generators and encoders of such games.
+
+    Args:
+        norm: "none", "layer" or "batch". slope: of the rectifier below 0.
+
+    >>> perceptron(3, 5, width=4, norm="layer", slope=0.2)(torch.zeros(2, 3)).shape
+    torch.Size([2, 5])
+    """
+    norms = {"none": nn.Identity, "layer": nn.LayerNorm, "batch": nn.BatchNorm1d}
+    layers: list[nn.Module] = []
+    for a in (inputs, width):
+        of_norm = () if norm == "none" else (width,)
+        layers += [nn.Linear(a, width), norms[norm](*of_norm), nn.LeakyReLU(slope)]
+    return nn.Sequential(*layers, nn.Linear(width, outputs))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 EVERY = 0.2  # time between two observations
+STEPS = 2  # of the equation between them, in the data and in the model of them
 
 
 def lotka_volterra(
