@@ -101,6 +101,7 @@ class BayesianGAN(FewLabels, AdversarialModule):
             first decay. loop: options of the adversarial loop.
     """
 
+    watches = ("d_acc_real", "d_acc_fake")
     kept: Tensor
     past_g: Tensor
     past_d: Tensor

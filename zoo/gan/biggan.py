@@ -238,6 +238,7 @@ class BigGAN(GeneratorModule):
     """
 
     truncations = (0.1, 0.5, 1.0, 2.0)  # of a picture of their sweep
+    watches = ("loss_d", "loss_g")
     accepts = {"x": Image, "y": Label}
     g: Generator
 

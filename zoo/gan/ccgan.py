@@ -169,6 +169,7 @@ class CCGAN(FewLabels, AdversarialModule):
             Adam's first decay. loop: options of the adversarial loop.
     """
 
+    watches = ("loss_d", "loss_g", "ce")
     accepts = {"x": Image}
     mean_image: Tensor
 

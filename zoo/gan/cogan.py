@@ -156,6 +156,7 @@ class CoGAN(AdversarialModule):
             loop.
     """
 
+    watches = ("loss_a", "loss_b")
     accepts = {"a": Image, "b": Image}
     d: Any  # by domain
     c: Any

@@ -239,7 +239,7 @@ class ImprovedGAN(FewLabels, GeneratorModule):
         beta1: Adam's first decay. loop: options of the adversarial loop.
     """
 
-    watches = ("jsd_bound", "fm")
+    watches = ("jsd_bound", "sup")
 
     def __init__(
         self,

@@ -250,6 +250,7 @@ class StyleGAN(GrowingModule):
     """
 
     truncations = (0.0, 0.25, 0.5, 0.7, 1.0)  # of a picture of their sweep
+    watches = ("loss_d", "loss_g", "w_norm")
     accepts = {"x": Image}
     g: Any
     w_avg: Tensor
