@@ -123,11 +123,15 @@ TASKS = {
         True,
     ),
 }
-SETTINGS = {"bs_gan": ["--model.mode=continuous"]}  # what a model needs for these data
+SETTINGS = {  # what a model needs for these data, or for so few steps
+    "bs_gan": ["--model.mode=continuous"],
+    "bayesian_gan": ["--model.warm_up=500"],
+}
 ON_POINTS = {  # its class's own values, where its default run is one of images
     "infogan": ["arch=small", "width=null", "noise=20", "lr_d=5e-4"],
 }
-LABELS = {"acgan": "¹", "cgan": "¹", "am_gan": "²", "improved_gan": "²"}
+LABELS = dict.fromkeys(("acgan", "biggan", "cgan", "lapgan"), "¹")
+LABELS |= dict.fromkeys(("am_gan", "improved_gan"), "²")
 USE = {"¹": "sampled by class", "²": "learns from the labels"}
 
 
@@ -136,7 +140,8 @@ def options_of(name: str, task: str) -> list[str]:
     if TASKS[task].metrics is POINTS:
         own = [*own, *(f"--model.{option}" for option in ON_POINTS.get(name, []))]
     if "stage_steps" in entry.parameters:
-        stages = inspect.signature(registry.get(name)).parameters["stages"].default
+        options = inspect.signature(registry.get(name)).parameters
+        stages = options["stages"].default if "stages" in options else 1
         own = [*own, f"--model.stage_steps={TASKS[task].steps // stages}"]
     return [*TASKS[task].data, *own]
 
@@ -146,6 +151,10 @@ def players(task: str) -> list[str]:
     """GANs whose networks take the task's data."""
     names = []
     for name in registry.list(family="gan"):
+        entry = registry.entry(name)
+        of_x_alone = entry.makes == ("x",) and not {*entry.told} - {"y"}
+        if "sample" not in entry.can or not of_x_alone:
+            continue
         subject = Subject.of(name, *options_of(name, task))
         try:
             subject.model()
