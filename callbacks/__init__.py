@@ -15,6 +15,7 @@ from callbacks.nan_guard import NaNGuard
 from callbacks.pairs import PairAgreement
 from callbacks.progress import Progress
 from callbacks.sample_grid import SampleGrid
+from callbacks.targets import Targets
 
 __all__ = [
     "EMA",
@@ -30,4 +31,5 @@ __all__ = [
     "PairAgreement",
     "Progress",
     "SampleGrid",
+    "Targets",
 ]

@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from callbacks.report import Observer, can, log_scalars
-from zoo.core.batch import Batch
-from zoo.core.column import Column
+from zoo.core.column import Answers, Column
 from zoo.core.draw import draw_fields, tell
 from zoo.core.ema import averaged
 from zoo.core.options import Count, Whole
-from zoo.core.spec import Spec
 from zoo.metrics import Extractor, choose
 
 
@@ -74,20 +71,6 @@ class PairAgreement(Observer):
     def _classifiers(self, data: Any) -> list[Extractor]:
         """Of a and of b: the second is taught by changed images of a, whose classes are known."""
         if self._judges[0] is not data:
-            domains = Column(data, "a"), Changed(data)
+            domains = Column(data, "a"), Answers(data)
             self._judges = data, [choose("datanet", d, progress=False) for d in domains]
         return self._judges[1]
-
-
-class Changed(Column):
-    """A field of images as ``oracle`` makes it of a, with the classes of a."""
-
-    def __init__(self, data: Any) -> None:
-        super().__init__(data, "a")
-        label = {"y": self.spec["y"]} if "y" in self.spec else {}
-        self.spec = Spec(f"{data.spec.name} b", x=data.spec["b"], **label)
-
-    def _named(self, batch: Batch) -> Batch:
-        named = super()._named(batch)
-        x: Tensor = self.data.oracle(named["x"])
-        return Batch({**named, "x": x}, batch.n)

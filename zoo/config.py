@@ -27,6 +27,7 @@ CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
     "mode_coverage": "callbacks.ModeCoverage",
     "pair_agreement": "callbacks.PairAgreement",
     "bits_per_dim": "callbacks.BitsPerDim",
+    "targets": "callbacks.Targets",
     "anomaly": "callbacks.Anomaly",
     "memorisation": "callbacks.Memorisation",
     "latent_space": "callbacks.LatentSpace",

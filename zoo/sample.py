@@ -7,6 +7,8 @@
                                                                  these in turn, in a .png one a row
     python -m zoo.sample --ckpt RUN --inpaint bottom --n 8       the first test images of the run,
                                                                  their upper halves, completions
+    python -m zoo.sample --ckpt RUN --source FOLDER --out OUT    of a model that translates: every
+                                                                 image, under its name
 
 Row i of a seed is the same whatever n and the form of the output are. A model that is told anything
 but the class is told what the first test rows of the run's data say; a .png then shows told | made
@@ -49,6 +51,21 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="PART",
         help="complete test images of which PART is hidden: bottom, top, left, right, centre",
     )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="PATH",
+        help="translate an image, or every image of a folder",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="with --source: of the shorter side; 0 is as it is, the default as in training",
+    )
+    parser.add_argument(
+        "--back", action="store_true", help="with --source: from domain b to domain a"
+    )
 
 
 def _draw(args: argparse.Namespace) -> None:
@@ -61,11 +78,17 @@ def _draw(args: argparse.Namespace) -> None:
         raise ValueError(f"--n is at least 1, got {args.n}")
     if args.out.suffix not in ("", ".png", ".npz"):
         raise ValueError(f"--out is a .png, a .npz or a folder, got {args.out}")
+    if args.source is None and (args.back or args.size is not None):
+        raise ValueError("--back and --size are of images to translate; name them by --source")
     if args.out.is_dir() and (old := [*args.out.glob("**/*.png")]):
         raise ValueError(
             f"{args.out} holds {len(old)} images already; name another folder, or remove them first"
         )
     model = model_of(args)
+    if args.source is not None:
+        from zoo.translating import translate_files
+
+        return translate_files(args, model)
     _check_memory(args.n, model)
     if args.inpaint:
         return _complete(args, model)

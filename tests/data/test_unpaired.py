@@ -13,6 +13,7 @@ from tests.support import Given
 from zoo import registry
 from zoo.core import DataSpec
 from zoo.data.digits import Digits
+from zoo.data.scene import COLOURS, MUTED
 from zoo.data.unpaired import CHANGES, Unpaired, edges, invert, rot90
 
 
@@ -106,6 +107,37 @@ def test_what_has_no_levels_or_is_not_square_or_does_not_exist_is_refused():
         Unpaired("toy2d")
     with pytest.raises(registry.UnknownName, match="unknown data 'digit'; did you mean: digits"):
         Unpaired("digit")
-    with pytest.raises(ValueError, match="kind is one of invert, edges, rot90, got 'blur'"):
+    with pytest.raises(ValueError, match="kind is one of invert, edges, rot90, colour, got 'blur'"):
         Unpaired(kind="blur")
-    assert set(CHANGES) == {"invert", "edges", "rot90"}
+    assert set(CHANGES) == {"invert", "edges", "rot90", "colour"}
+
+
+def test_coloured_digits_are_one_ink_on_one_darker_ground_that_the_image_picks():
+    data = Unpaired(kind="colour", size=16)
+    rows = data.examples(split="val")
+    a, b = rows["a"] / 16, rows["oracle_b"] / 16
+    assert data.spec["a"] == data.spec["b"] and a.shape[1] == 3
+    assert torch.equal(a[:, 0], a[:, 2])
+    grounds = [colour * 0.6 / 255 for colour in torch.tensor(MUTED).float()]
+    inks = [colour / 255 for colour in torch.tensor([*COLOURS.values()]).float()]
+    found = set()
+    for grey, image in zip(a, b, strict=True):
+        share = grey[0].flatten()
+        best = min(
+            ((ink[:, None] - ground[:, None]) * share + ground[:, None] - image.flatten(1))
+            .abs()
+            .max()
+            .item()
+            for ink in inks
+            for ground in grounds
+        )
+        assert best < 0.5 / 16 + 1e-5
+        found.add(tuple(image.flatten(1)[:, share.argmax()].tolist()))
+    assert len(found) > 6
+    assert torch.equal(data.oracle(rows["a"][:5].flip(0)), rows["oracle_b"][:5].flip(0))
+    assert data.examples(100)["b"].std(1).mean() > 0.5  # colour in training's b too
+
+
+def test_colour_is_given_to_grey_images_alone():
+    with pytest.raises(ValueError, match=r"set --data\.kind=invert"):
+        Unpaired(base="shapes", kind="colour")

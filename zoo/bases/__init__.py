@@ -12,6 +12,7 @@ from zoo.bases.joint import InferenceModule, JointModule
 from zoo.bases.likelihood import DensityModule, LikelihoodModule, LossModule
 from zoo.bases.loop_options import LoopOptions
 from zoo.bases.staged import StagedModule
+from zoo.bases.translation import DomainsModule, PairModule
 from zoo.bases.variational import Variational, VariationalModule
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AutoregressiveModule",
     "DensityEstimator",
     "DensityModule",
+    "DomainsModule",
     "EstimatorModule",
     "FewLabels",
     "FlowModule",
@@ -32,6 +34,7 @@ __all__ = [
     "LoopOptions",
     "Loss",
     "LossModule",
+    "PairModule",
     "Phase",
     "StagedModule",
     "Terms",

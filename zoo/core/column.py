@@ -42,6 +42,21 @@ class Column:
         return Batch({"x": batch[self.field], **kept}, batch.n)
 
 
+class Answers(Column):
+    """What becomes of images of domain a in domain b, as ``oracle`` of the data makes it, under the
+    name x, with the classes of a.
+    """
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data, "a")
+        label = {"y": self.spec["y"]} if "y" in self.spec else {}
+        self.spec = Spec(f"{data.spec.name} b", x=data.spec["b"], **label)
+
+    def _named(self, batch: Batch) -> Batch:
+        named = super()._named(batch)
+        return Batch({**named, "x": self.data.oracle(named["x"])}, batch.n)
+
+
 def column(data: Any, field: str) -> Any:
     """The data module itself for x, else one of its fields as x."""
     return data if field == "x" else Column(data, field)

@@ -17,6 +17,7 @@ from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
 from zoo.core.spec import Image, Spec
 from zoo.data.base import Split, ZooDataModule, apart
+from zoo.data.scene import COLOURS, MUTED
 from zoo.registry import register
 
 
@@ -54,7 +55,23 @@ def rot90(x: Tensor, levels: int) -> Tensor:
     return x.rot90(1, (-2, -1))
 
 
-CHANGES = {"invert": invert, "edges": edges, "rot90": rot90}
+def colour(x: Tensor, levels: int) -> Tensor:
+    """Grey in three channels, (B, 3, H, W), as ink of one of 8 colours on one of 6 muted grounds.
+    Which they are is a hash of the image, so that the same one always has the same colours.
+    """
+    h, w = x.shape[2:]
+    at = torch.arange(1, h * w + 1, dtype=torch.float64)
+    sums = (x[:, 0].flatten(1).double() * (at.sin() * 1e4).round()).sum(1).long().abs()
+    inks, grounds = (
+        torch.tensor(of, dtype=x.dtype) / 255 for of in ([*COLOURS.values()], [*MUTED])
+    )
+    ink, ground = inks[sums % len(inks)], grounds[sums // len(inks) % len(grounds)]
+    share = x / (levels - 1)
+    ink, ground = ink[:, :, None, None], 0.6 * ground[:, :, None, None]
+    return ((ground + share * (ink - ground)) * (levels - 1)).round()
+
+
+CHANGES = {"invert": invert, "edges": edges, "rot90": rot90, "colour": colour}
 
 
 @register(
@@ -71,7 +88,8 @@ class Unpaired(ZooDataModule):
 
     Args:
         base: a data module of images, by its name.
-        kind: what becomes of b: "invert", "edges" or "rot90" (square images).
+        kind: what becomes of b: "invert", "edges", "rot90" (square images) or "colour" (grey ones:
+            a has three equal channels, b is drawn in one colour on another).
         size: pixels of the base's images; 0 is its default.
         batch_size: rows of one minibatch on one process, of each domain.
         num_workers: loader processes.
@@ -81,7 +99,7 @@ class Unpaired(ZooDataModule):
     def __init__(
         self,
         base: str = "digits",
-        kind: Literal["invert", "edges", "rot90"] = "invert",
+        kind: Literal["invert", "edges", "rot90", "colour"] = "invert",
         size: Whole = 0,
         batch_size: Count = 64,
         num_workers: Whole = 0,
@@ -92,13 +110,19 @@ class Unpaired(ZooDataModule):
         self.base: ZooDataModule = registry.get(base, "data")(seed=seed, **options)
         spec = self.base.spec
         spec.require("unpaired", x=Image, levels=True, square=kind == "rot90")
+        if kind == "colour" and spec.shape[0] != 1:
+            raise ValueError(
+                f"unpaired: colour is given to grey images, got {spec}; set --data.kind=invert"
+            )
         self.kind, self.levels = kind, spec.levels or 0
 
     @cached_property
     def spec(self) -> Spec:
         spec = self.base.spec
         label = {"y": spec["y"]} if spec.num_classes else {}
-        return Spec(f"{spec.name} unpaired ({self.kind})", a=spec["x"], b=spec["x"], **label)
+        shape = (3, *spec.shape[1:]) if self.kind == "colour" else spec.shape
+        x = Image(shape, self.levels)
+        return Spec(f"{spec.name} unpaired ({self.kind})", a=x, b=x, **label)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -139,6 +163,7 @@ class Unpaired(ZooDataModule):
             self.base.transform(Batch({"x": batch[domain]}, batch.n), noise, training)["x"]
             for domain in ("a", "b")
         )
+        a, b = (v.expand(-1, self.spec["a"].shape[0], -1, -1) for v in (a, b))
         return Batch({**batch, "a": a, "b": self.oracle(b)}, batch.n)
 
     def evaluation_batch(self, split: str, rows: Tensor) -> Batch:

@@ -140,7 +140,10 @@ def tiles_table(
     columns |= {(f"told: {k}", MUTED): _tiles(spec, k, v) for k, v in told.items()}
     columns |= {(f"made: {k}", DRAWN): _tiles(spec, k, v) for k, v in made.items()}
     if real is not None:
-        columns |= {(f"data: {k}", DATA): _tiles(spec, k, real[k]) for k in made}
+        for k in made:
+            answer = f"oracle_{k}" in real  # what belongs to this row; the data's own does not
+            title = f"wanted: {k}" if answer else f"data: {k}"
+            columns[title, DATA] = _tiles(spec, k, real[f"oracle_{k}" if answer else k])
     cells = [cell for row in zip(*columns.values(), strict=True) for cell in row]
     heading = " | ".join(["what the model was told"] * bool(told) + [f"what {name} made"])
     heading += f" | data: {spec.name} ({split})" if real is not None else ""

@@ -47,13 +47,17 @@ def suffixes() -> dict[str, str]:
 
 
 def decode(
-    stored: Stored, size: int, channels: int, crop: str, max_pixels: int
+    stored: Stored, size: int, channels: int, crop: str, max_pixels: int, half: str = ""
 ) -> tuple[Tensor, list[str]]:
     """An image as uint8 levels, (channels, size, size), and remarks on what was done to it.
 
     EXIF rotation is applied, transparency laid on white, 16-bit and float values scaled by their
     full range, the shorter side resized to ``size`` and the rest cropped (``crop="none"`` resizes
-    both sides). Of several frames the first is taken.
+    both sides; ``crop="keep"`` keeps the rest, and 0 the size). Of several frames the first is
+    taken.
+
+    Args:
+        half: "left" or "right", to be taken for the whole.
 
     Raises:
         TooLarge: it states more than ``max_pixels``. Exception: whatever a damaged file makes a
@@ -70,8 +74,14 @@ def decode(
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("RGB" if channels == 3 else "L")
+        if half:
+            w, h = image.size
+            image = image.crop((0, 0, w // 2, h) if half == "left" else (w - w // 2, 0, w, h))
         resample = Image.Resampling.LANCZOS
-        if crop == "centre":
+        if crop == "keep":
+            scale = size / min(image.size) if size else 1
+            image = image.resize([max(1, round(side * scale)) for side in image.size], resample)
+        elif crop == "centre":
             image = ImageOps.fit(image, (size, size), resample)
         else:
             image = image.resize((size, size), resample)

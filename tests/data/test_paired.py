@@ -1,0 +1,140 @@
+"""Sources are what they are said to be, belong to their images, and stay so."""
+
+import colorsys
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+
+from zoo.core import Image
+from zoo.core.noise import Noise
+from zoo.data.paired import Paired
+from zoo.data.shapes import Shapes
+from zoo.data.spoiled import hole, outlines, streaks
+
+FEW = {"n": 40, "n_val": 20, "n_test": 20}
+ANY = ("colorize", "sr2", "sr4", "inpaint", "rain")
+
+
+def paired(kind, **options):
+    return Paired(kind=kind, options=dict(FEW), **options)
+
+
+def test_grey_is_pillows_luminance():
+    batch = paired("colorize").examples(8)
+    for x, s in zip(batch["x"], batch["source"], strict=True):
+        picture = Picture.fromarray(x.byte().permute(1, 2, 0).numpy()).convert("L")
+        assert np.abs(np.array(picture).astype(int) - s[0].int().numpy()).max() <= 1
+    white = colorsys.rgb_to_yiq(1, 1, 1)[0]
+    assert math.isclose(white, 0.299 + 0.587 + 0.114)
+
+
+def test_a_small_image_is_the_exact_mean_of_blocks():
+    for kind, s in (("sr2", 2), ("sr4", 4)):
+        data = paired(kind)
+        batch = data.examples(8)
+        blocks = batch["x"].reshape(8, 3, 32 // s, s, 32 // s, s).double().mean((3, 5)) / 255
+        assert data.spec["source"] == Image((3, 32 // s, 32 // s), 255 * s * s + 1)
+        assert torch.allclose(data.spec["source"].to_unit(batch["source"].double()), blocks)
+
+
+def test_a_torn_image_is_whole_outside_and_plain_inside():
+    batch = paired("inpaint").examples(8)
+    x, s, inside = batch["x"], batch["source"], batch["mask"].bool().expand(-1, 3, -1, -1)
+    assert batch["mask"].sum((1, 2, 3)).tolist() == [256] * 8
+    assert torch.equal(x[~inside], s[~inside])
+    for image, source, where in zip(x, s, inside, strict=True):
+        for c in range(3):
+            mean = image[c][~where[c]].mean().round().item()
+            assert source[c][where[c]].unique().tolist() == [mean]
+    assert hole(32, 32)[0, 8:24, 8:24].all()
+
+
+def test_rain_only_brightens_and_is_as_strong_as_measured():
+    batch = Paired(kind="rain", options={"n": 300, "n_val": 20, "n_test": 20}).examples(300)
+    x, s = batch["x"] / 255, batch["source"] / 255
+    assert (s >= x).all()
+    noise = -10 * (x - s).square().flatten(1).mean(1).log10()
+    assert 19 < noise.mean() < 21 and 14 < noise.quantile(0.05) < 17
+    assert 25 < noise.quantile(0.95) < 29
+
+
+def test_a_streak_is_where_its_numbers_put_it():
+    rain = streaks(0, 0, 5, 32)
+    assert rain.max() <= 0.7 and rain.min() == 0
+    for item in range(20):
+        values = streaks(0, 0, item, 32)
+        assert 0.3 <= values.max() <= 0.7
+        large = streaks(0, 0, item, 64).reshape(32, 2, 32, 2).mean((1, 3))
+        assert np.corrcoef(large.ravel(), values.ravel())[0, 1] > 0.9  # of any size the same rain
+
+
+def test_lines_are_where_a_neighbour_differs():
+    labels = torch.randint(3, (4, 9, 7), generator=torch.Generator().manual_seed(0))
+    found = outlines(labels)[:, 0]
+    for b, i, j in np.ndindex(4, 9, 7):
+        around = [(i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)]
+        near = [labels[b, p, q] for p, q in around if 0 <= p < 9 and 0 <= q < 7]
+        assert found[b, i, j] == int(all(v == labels[b, i, j] for v in near))
+
+
+@pytest.mark.parametrize("kind", ANY)
+def test_images_are_the_bases_and_sources_do_not_depend_on_their_number(kind):
+    few, more = paired(kind), Paired(kind=kind, options={**FEW, "n": 50})
+    base = Shapes(**FEW)
+    for split, n in (("train", 40), ("val", 20), ("test", 20)):
+        rows, plain = few.examples(split=split), base.examples(split=split)
+        assert torch.equal(rows["x"], plain["x"]) and torch.equal(rows["y"], plain["y"])
+        assert torch.equal(rows["source"], more.examples(n, split)["source"])
+    own, other = few.examples(10), few.examples(10, "val")
+    assert not torch.equal(own["source"], other["source"])
+    assert torch.equal(paired(kind).examples(10)["source"], own["source"])
+
+
+def test_other_splits_and_seeds_have_other_rain():
+    def rain(seed, split):
+        batch = paired("rain", seed=seed).examples(5, split)
+        return batch["source"] - batch["x"] > 0
+
+    assert not torch.equal(rain(0, "train"), rain(0, "val"))
+    assert not torch.equal(rain(0, "train"), rain(1, "train"))
+
+
+def test_a_flip_is_of_the_pair_and_in_training_only():
+    data = paired("inpaint", flip=True)
+    rows = torch.arange(40)
+    plain = data.examples(40)
+    noise = Noise(0, "check")
+    batch = data.transform(data.rows_of("train", [rows], rows), noise, training=True)
+    same = (batch["x"] == plain["x"]).flatten(1).all(1)
+    assert 5 < same.sum() < 35
+    for k in ("x", "source"):
+        turned = torch.where(same[:, None, None, None], plain[k], plain[k].flip(-1))
+        assert torch.equal(batch[k], turned), k
+    assert torch.equal(data.examples(40)["x"], Shapes(**FEW).examples(40)["x"])
+
+
+def test_frontal_views_are_those_of_the_same_heads():
+    data = Paired(base="heads", kind="frontal", options={**FEW, "pose": "free"})
+    batch = data.examples(8)
+    again = Paired(base="heads", kind="frontal", options={**FEW, "pose": "free"}).base
+    rows = again.examples(8)
+    assert torch.equal(batch["source"], rows["x"]) and torch.equal(batch["x"], rows["frontal"])
+    assert not torch.equal(batch["x"], batch["source"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"base": "digits", "kind": "colorize"}, "only colour images"),
+        ({"base": "digits", "kind": "labels"}, "set --data.base=shapes"),
+        ({"base": "shapes", "kind": "frontal"}, "set --data.base=heads"),
+        ({"base": "patches", "kind": "sr4", "size": 10}, "multiples of 4"),
+        ({"base": "toy2d", "kind": "rain"}, "paired (rain) "),
+    ],
+)
+def test_what_cannot_be_made_is_refused_with_a_remedy(options, said):
+    with pytest.raises(ValueError, match=said.replace("(", r"\(").replace(")", r"\)")):
+        Paired(**options)
