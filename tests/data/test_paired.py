@@ -95,11 +95,14 @@ def test_images_are_the_bases_and_sources_do_not_depend_on_their_number(kind):
 
 def test_other_splits_and_seeds_have_other_rain():
     def rain(seed, split):
-        batch = paired("rain", seed=seed).examples(5, split)
-        return batch["source"] - batch["x"] > 0
+        data = paired("rain", seed=seed)
+        return data.split(split)["rain"][:5]
 
-    assert not torch.equal(rain(0, "train"), rain(0, "val"))
-    assert not torch.equal(rain(0, "train"), rain(1, "train"))
+    first = rain(0, "train")
+    assert not torch.equal(first, rain(0, "val")) and not torch.equal(first, rain(1, "train"))
+    assert not torch.equal(first[0], first[1])
+    wanted = torch.from_numpy(streaks(1, 2, 3, 32)).float()
+    assert torch.equal(rain(1, "test")[3, 0], wanted)
 
 
 def test_a_flip_is_of_the_pair_and_in_training_only():

@@ -184,6 +184,18 @@ def test_there_and_back_are_their_own_generators():
     assert torch.equal(m.sample(3, a=rows["a"]), m.translate(rows["a"]))
 
 
+def test_each_domain_is_read_and_written_in_its_own_levels():
+    spec = Spec("d", a=Image((3, 16, 16), 2), b=Image((3, 16, 16), 9))
+    m = model(spec).eval()
+    for to, (top_in, top_out) in {"b": (1, 8), "a": (8, 1)}.items():
+        x, shown = torch.randint(top_in + 1, (2, 3, 16, 16)).float(), []
+        m.g[to].register_forward_pre_hook(lambda g, inputs, shown=shown: shown.append(inputs[0]))
+        made = m.translate(x, to)
+        torch.testing.assert_close(shown[0], 2 * x / top_in - 1)
+        wanted = (m.g[to](shown[0]) + 1) / 2 * top_out
+        assert torch.equal(made, wanted.round().clamp(0, top_out))
+
+
 def test_round_trips_are_measured_on_the_unit_interval():
     m, rows = model().eval(), batch()
     rows["oracle_b"] = rows["b"].flip(0)

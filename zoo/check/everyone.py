@@ -80,6 +80,9 @@ def paper_spec(subject: Subject) -> Spec:
     missing = [p.name for p in needed if p.default is p.empty]
     if missing:
         size = subject.data_params.get("size", 32)
+        if "x" not in subject.cls.accepts or "source" in subject.cls.accepts:  # pairs, or domains
+            image = Image((subject.data_params.get("channels", 3), size, size), 256)
+            return Spec("data", **dict.fromkeys(subject.cls.accepts, image))
         classes = 10 if "y" in subject.cls.accepts else 0
         return DataSpec((subject.data_params.get("channels", 3), size, size), 256, classes)
     return subject.data().spec
