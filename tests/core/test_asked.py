@@ -11,6 +11,7 @@ from zoo.core.draw import draw
 SPEC = DataSpec((1, 8, 8), 2, 10, "digits")
 LARGE = DataSpec((1, 16, 16), 17, 10, "digits")
 PAIR = Spec("pairs", a=Image((1, 16, 16), 17), b=Image((1, 16, 16), 17))
+SOURCED = Spec("sourced", x=Image((3, 16, 16), 256), source=Image((1, 16, 16), 256))
 TOLD = {  # the models that are told the class, or can be
     "aae": {"mode": "sup", "width": 8},
     "acgan": {"width": 4},
@@ -31,7 +32,7 @@ TOLD = {  # the models that are told the class, or can be
 def build(name, **options):
     known = registry.entry(name).parameters
     chosen = {k: v for k, v in {**TOLD.get(name, {}), **options}.items() if k in known}
-    for spec in (SPEC, LARGE, PAIR):
+    for spec in (SPEC, LARGE, PAIR, SOURCED):
         try:
             return registry.create(name, spec, **chosen).eval()
         except ValueError:
@@ -42,7 +43,7 @@ def build(name, **options):
 @pytest.mark.parametrize("name", registry.list(can="sample"))
 def test_numbers_of_samples_that_mean_nothing_are_refused(name):
     model = build(name)
-    told = {k: torch.zeros(1, dtype=torch.long) for k in model.told if k == "y"}
+    told = {k: rows for k, rows in model.spec.example(1).items() if k in model.told}
     for n, error, said in ((-1, ValueError, "at least 1, got -1"), (0, ValueError, "got 0")):
         with pytest.raises(error, match=rf"^{name}: n is .*{said}$"):
             model.sample(n, **told)

@@ -128,6 +128,11 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "categorical_vae": {"continuous": "no such codes"},
     "catgan": {"classes": "those of the data"},
     "ccgan": {"low_res": "none"},
+    "cyclegan": {"pool": "none", "decay_start": "at once", "decay_end": "never"},
+    "pix2pix": {"noisy": "none", "decay_start": "at once", "decay_end": "never"},
+    "paired": {"size": "the base's own"},
+    "paired_folder": {"jitter": "none"},
+    "unpaired_folder": {"jitter": "none"},
     "cogan": {"share_g": "two GANs", "share_d": "two GANs"},
     "dbm": {"pretrain_steps": "none", "decay_steps": "never"},
     "ebgan": {"code": "as wide as the net", "margin_steps": "a constant margin"},
@@ -193,7 +198,7 @@ def test_every_default_is_what_it_may_be(owner):
 def test_absurd_numbers_are_refused_by_the_owners_and_the_options_name(owner):
     cls = OWNERS[owner]
     first = () if not issubclass(cls, GenerativeModule) else (DataSpec((1, 8, 8), 17, 10),)
-    needed = {"root": "."} if owner == "image_folder" else {}
+    needed = {"root": "."} if owner.endswith("_folder") else {}
     for name, hint, _ in numbers(cls):
         whole = int in (hint, *inside(hint))
         values = [float("nan")]
