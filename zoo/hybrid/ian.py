@@ -1,41 +1,38 @@
-"""IAN: a variational auto-encoder whose encoder is its own discriminator, under the brush of an
-editor.
+"""IAN: a variational auto-encoder that encodes with its own discriminator, and an editor.
 
 Paper      Brock, Lim, Ritchie, Weston. Neural Photo Editing with Introspective Adversarial
            Networks. ICLR 2017. arXiv:1609.07093.
-Model      One trunk of strided convolutions, f_1, ..., f_L, with two ends. The latent heads read
-           it: q(z | x) = N(μ(f_L(x)), σ²(f_L(x))). The adversary reads it: C(x), a softmax over
-           three kinds of image, 1 real, 2 a reconstruction X̂ = Dec(z), z ~ q(z | X), 3 a sample
-           Dec(z_p), z_p ~ N(0, I). Dec's convolutions are multiscale dilated (MDC): one 3x3 kernel
-           at several dilations, their sum weighed by learnt weights.
+Model      One trunk of strided convolutions, f_1, ..., f_L, under two ends. The latent heads:
+           q(z | x) = N(μ(f_L(x)), σ²(f_L(x))). The adversary: C(x), a softmax over three kinds of
+           image, 1 real, 2 a reconstruction X̂ = Dec(z), z ~ q(z | X), 3 a sample Dec(z_p),
+           z_p ~ N(0, I). Dec has multiscale dilated convolutions (MDC): one 3x3 kernel at several
+           dilations, weighed by learnt weights.
 Objective  D:  -log C_1(X) - log C_2(X̂) - log C_3(Dec(z_p)) + λ_o Ω(trunk), X̂ and Dec(z_p) without
-               gradient. All that the trunk ever learns.
+               gradient. The trunk learns from nothing else.
            G:  Dec and the latent heads, each from what reaches it,
-                 λ_adv (-log C_1(X̂) - log C_1(Dec(z_p)))         fool the adversary
-               + λ_img mean |X - X̂|                              pixels
-               + λ_feat mean_l mean (f_l(X) - f_l(X̂))²           introspection
-               + λ_kl -½ mean (1 + log σ² - μ² - σ²)             mean over latents; heads only
+                 λ_adv (-log C_1(X̂) - log C_1(Dec(z_p)))
+               + λ_img mean |X - X̂|
+               + λ_feat mean_l mean (f_l(X) - f_l(X̂))², introspection; f_l(X) is a constant
+               + λ_kl -½ mean (1 + log σ² - μ² - σ²), over latents too; the heads read f_L(X)
+                 without gradient into the trunk
                + λ_o Ω(Dec) + λ_2 ‖heads‖².
-               f_l(X) is a constant, and the heads read f_L(X) without gradient into the trunk.
-           Ω(W) = Σ |W Wᵀ - I|, a row of W for each filter of a convolution.
-           With ``twice`` the heads move after D's step too (player "e"), as in the authors' code.
-Editor     z_0 = μ(X). A brush of colour c over the pixels M_b: z ← z - η ∇_z ‖M_b (Dec(z) - c)‖²,
-           from z_0. Shown is Y = X + M (Dec(z) - Dec(z_0)): M is |Dec(z) - Dec(z_0)|, the mean over
-           channels, at most 1, 0 below a threshold, and smoothed. With z = z_0 it is X, and where M
-           is 0 Y is X.
+           Ω = Σ |W Wᵀ - I| over convolutions, a row of W for each filter. With ``twice`` the heads
+           move after D's step too (player "e").
+Editor     From z_0 = μ(X), a brush of colour c over pixels M_b: z ← z - η ∇ ‖M_b (Dec(z) - c)‖².
+           Y = X + M Δ, Δ = Dec(z) - Dec(z_0). M is the mean of |Δ| over channels, at most 1, 0
+           below 0.1, smoothed: where it is 0, and everywhere if z = z_0, Y is X.
 Sampling   Dec(z), z ~ N(0, I), quantised. ``encode`` is μ, ``reconstruct`` Dec(μ(X)).
-Logs       train/ortho_d, ortho_g, gan, feature_mse, recon_l1, kl, d_acc; val/d_acc and its three
-           parts, val/recon_mse, recon_permuted, code_gain, recon_l1, l1_ratio, kl.
-Notes      Facts that the paper leaves open are those of ajbrock/Neural-Photo-Editor. Its Ω takes
-           W as the rows of each filter's kernel, and its editor shows (1 - M) X + M Dec(z)
-           (``blend``). ``full`` is its decoder: an MDC block after each but the last transposed
-           convolution, and each channel the mean of beta distributions, whose parameters follow
-           from the maps and from the channels before; in front an inverse autoregressive flow
-           z ← (z - m(z)) / s(z), here learnt, through which codes and draws pass alike. Dilations
-           are the same in all blocks, 0 a 1x1 kernel, the mean of the other. ``kernels`` is
-           minibatch discrimination, of one process's rows of one kind; D's answers then depend on
-           how many rows it is shown. The default normalises layers, norm="batch" is the paper's.
-           val/l1_ratio: error over that of the training data's mean image.
+Logs       train/gan, feature_mse, recon_l1, kl, ortho_d, ortho_g, d_acc; val/recon_mse,
+           recon_permuted, code_gain, recon_l1, l1_ratio, kl, d_acc and its three parts.
+Notes      What the paper leaves open is as in ajbrock/Neural-Photo-Editor, but that there Ω takes
+           the lines of each filter for W, the heads have one optimiser in both steps, and the
+           editor shows (1 - M) X + M Dec(z), M without the threshold. ``full`` is its decoder:
+           MDC blocks after all but the last transposed convolution, each channel the mean of beta
+           distributions that follow from the maps and the channels before; here all MDCs have the
+           same dilations, 0 the 1x1 kernel of means. Its inverse autoregressive flow on z, which
+           is not trained there, is left out. ``kernels``, minibatch discrimination, is over one
+           process's rows of a kind; D's answers then depend on how many those are. The default
+           normalises layers, the paper batches. val/l1_ratio is over the mean image's error.
 """
 
 from __future__ import annotations
@@ -51,15 +48,18 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from zoo.bases import Adversary, LoopOptions, Phase, Terms
 from zoo.bases.joint import InferenceModule
 from zoo.core import Batch, Image, Spec
-from zoo.core.options import Count, Decay, Factor, NonNegative, Norm, Positive, Whole
+from zoo.core.options import Count, Decay, NonNegative, Norm, Positive, Whole
 from zoo.nn.blur import blur
 from zoo.nn.gaussian import kl_standard, reparameterise, soft_clamp
-from zoo.nn.masked_conv import open_taps
 from zoo.nn.minibatch import MinibatchDiscrimination
-from zoo.nn.small import full, logits
+from zoo.nn.prior import Draw
+from zoo.nn.small import logits
 from zoo.registry import Paper, register
 
-REAL, RECON, SAMPLE = range(3)  # the paper's classes 1, 2, 3
+REAL = 0  # the paper's class 1; reconstructions are 1, and samples 2
+RATES = (1.0, 0.5, 0.25, 0.05)  # factors, of an interval each
+LEAST = 0.1  # change of a pixel in [-1, 1] that the editor shows
+Sizes = Sequence[int]
 
 
 def normed(norm: str, width: int, slope: float = 0.2, dims: int = 2) -> nn.Sequential:
@@ -70,13 +70,9 @@ def normed(norm: str, width: int, slope: float = 0.2, dims: int = 2) -> nn.Seque
 
 
 class Discriminator(nn.Module):
-    """The trunk, 5x5 convolutions of stride 2, and on its global mean, with minibatch
-    discrimination or without, three logits.
-    """
+    """The trunk, 5x5 convolutions of stride 2, and three logits of its mean over places."""
 
-    def __init__(
-        self, shape: Sequence[int], widths: Sequence[int], norm: str, kernels: int
-    ) -> None:
+    def __init__(self, shape: Sizes, widths: Sizes, norm: str, kernels: int) -> None:
         super().__init__()
         inputs = [shape[0], *widths[:-1]]
         norms = ["none", *[norm] * (len(widths) - 1)]
@@ -124,12 +120,11 @@ class LatentHeads(nn.Module):
 
 
 class MDC(nn.Conv2d):
-    """Multiscale dilated convolution of the same size: Σ_s w_s ⊙ (W *_s x), one 3x3 kernel W at
-    every dilation s, 0 being the 1x1 kernel of W's means; w_s has a weight for each filter, and
-    begins as the mean.
+    """Σ_s w_s ⊙ (W *_s x), of the same size: one 3x3 kernel W at every dilation s, 0 being the 1x1
+    kernel of W's means; w_s, a weight for each filter, begins as that of the mean.
     """
 
-    def __init__(self, inputs: int, outputs: int, dilations: Sequence[int]) -> None:
+    def __init__(self, inputs: int, outputs: int, dilations: Sizes) -> None:
         super().__init__(inputs, outputs, 3, bias=False)
         self.dilations = tuple(dilations)
         self.mix = nn.Parameter(torch.full((len(dilations), outputs), 1 / len(dilations)))
@@ -143,18 +138,12 @@ class MDC(nn.Conv2d):
 
 
 class MDCBlock(nn.Module):
-    """Two MDCs around which the maps pass as they are; norm and leaky ReLU before each and after
-    the sum.
-    """
+    """h plus two MDCs of it; norm and leaky ReLU before each and after the sum."""
 
-    def __init__(self, width: int, dilations: Sequence[int], norm: str) -> None:
+    def __init__(self, width: int, dilations: Sizes, norm: str) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            normed(norm, width),
-            MDC(width, width, dilations),
-            normed(norm, width),
-            MDC(width, width, dilations),
-        )
+        halves = [(normed(norm, width), MDC(width, width, dilations)) for _ in range(2)]
+        self.net = nn.Sequential(*(m for half in halves for m in half))
         self.end = normed(norm, width)
 
     def forward(self, h: Tensor) -> Tensor:
@@ -162,11 +151,11 @@ class MDCBlock(nn.Module):
 
 
 class BetaImage(nn.Module):
-    """Maps to an image, channel after channel: (α, β) = σ(MDC(h) + MDC(the α, β of the channels
-    before)), and of Beta(α, β) the mean, 2 α / (α + β) - 1.
+    """Maps h to an image, each channel the mean 2 α / (α + β) - 1 of a beta distribution: (α, β) =
+    σ(MDC(h) + MDC(those of the channels before)).
     """
 
-    def __init__(self, width: int, channels: int, dilations: Sequence[int]) -> None:
+    def __init__(self, width: int, channels: int, dilations: Sizes) -> None:
         super().__init__()
         self.of_maps = nn.ModuleList(MDC(width, 2, dilations) for _ in range(channels))
         self.of_before = nn.ModuleList(MDC(2 * c, 2, dilations) for c in range(1, channels))
@@ -174,56 +163,25 @@ class BetaImage(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         found: list[Tensor] = []
         for c, of_maps in enumerate(self.of_maps):
-            both = of_maps(h)
-            if c:
-                both = both + self.of_before[c - 1](torch.cat(found, 1))
-            found.append(both.sigmoid())
+            before = self.of_before[c - 1](torch.cat(found, 1)) if c else 0
+            found.append((of_maps(h) + before).sigmoid())
         means = [ab[:, :1] / ab.sum(1, keepdim=True) for ab in found]
         return 2 * torch.cat(means, 1) - 1
 
 
-class IAF(nn.Module):
-    """z to (z - m(z)) / s(z), (B, latent), where m_i and s_i read z_1, ..., z_{i-1}: a masked
-    hidden layer as wide as z.
-    """
-
-    before: Tensor
-    upto: Tensor
-
-    def __init__(self, latent: int) -> None:
-        super().__init__()
-        order = [*range(latent)]
-        for name, kind in (("before", "A"), ("upto", "B")):
-            mask = open_taps(kind, (1, 1), order, order)[:, :, 0, 0]
-            self.register_buffer(name, mask, persistent=False)
-        self.hidden, self.m, self.log_s = (nn.Linear(latent, latent) for _ in range(3))
-
-    def forward(self, z: Tensor) -> Tensor:
-        h = F.linear(z, self.hidden.weight * self.before, self.hidden.bias).relu()
-        m, log_s = (F.linear(h, net.weight * self.upto, net.bias) for net in (self.m, self.log_s))
-        return (z - m) * (-soft_clamp(log_s)).exp()
-
-
 class Decoder(nn.Module):
-    """z to maps by a linear layer, 5x5 transposed convolutions of stride 2, an MDC block after the
-    first of them, or all but the last (``whole``), and an image, (B, C, H, W), in (-1, 1).
+    """A linear layer, 5x5 transposed convolutions of stride 2, an MDC block after the first, or all
+    but the last (``whole``), and the end: z, (B, latent) -> (B, C, H, W) in (-1, 1).
     """
 
     def __init__(
-        self,
-        latent: int,
-        shape: Sequence[int],
-        widths: Sequence[int],
-        dilations: Sequence[int],
-        norm: str,
-        whole: bool,
+        self, latent: int, shape: Sizes, widths: Sizes, dilations: Sizes, norm: str, whole: bool
     ) -> None:
         super().__init__()
         c, height, breadth = shape
         n = len(widths)
         base = (widths[0], height >> n, breadth >> n)
-        layers: list[nn.Module] = [IAF(latent)] if whole else []
-        layers += [nn.Linear(latent, torch.Size(base).numel()), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [nn.Linear(latent, torch.Size(base).numel()), nn.LeakyReLU(0.2)]
         layers.append(nn.Unflatten(1, base))
         blocks = max(n - 1, 1) if whole else 1
         for i, (a, b) in enumerate(zip([widths[0], *widths[:-1]], widths, strict=True)):
@@ -241,11 +199,11 @@ class Decoder(nn.Module):
 
 def ternary(s: Tensor, kind: int) -> Tensor:
     """-log C_kind from logits (B, 3), (B,)."""
-    return -full(s).log_softmax(1)[:, kind]
+    return -s.log_softmax(1)[:, kind]
 
 
 def realness(s: Tensor) -> Tensor:
-    """log C_1 / (1 - C_1) from logits (B, 3), (B,)."""
+    """log C_1 / (C_2 + C_3) from logits (B, 3), (B,)."""
     return s[:, REAL] - s[:, REAL + 1 :].logsumexp(1)
 
 
@@ -260,35 +218,22 @@ def absolute_error(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().flatten(1).mean(1)
 
 
-def ortho(weight: Tensor) -> Tensor:
-    """Σ |W Wᵀ - I|, W a row for each output."""
-    rows = weight.flatten(1)
-    return (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device)).abs().sum()
-
-
-def kernels_of(net: nn.Module) -> list[Tensor]:
-    """The kernels of a net's convolutions, outputs first."""
+def ortho(net: nn.Module) -> Tensor:
+    """Ω of all convolutions of a net."""
     found = []
     for m in net.modules():
-        if isinstance(m, nn.ConvTranspose2d):
-            found.append(m.weight.transpose(0, 1))
-        elif isinstance(m, nn.Conv2d):
-            found.append(m.weight)
-    return found
+        if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)):
+            w = m.weight.transpose(0, 1) if isinstance(m, nn.ConvTranspose2d) else m.weight
+            rows = w.flatten(1)
+            found.append((rows @ rows.T - torch.eye(len(w)).to(rows)).abs().sum())
+    return torch.stack(found).sum()
 
 
 def brushed(
-    g: Callable[[Tensor], Tensor],
-    z: Tensor,
-    under: Tensor,
-    colour: Tensor,
-    steps: int,
-    eta: float,
+    g: nn.Module, z: Tensor, under: Tensor, colour: Tensor, steps: int, eta: float
 ) -> Tensor:
-    """z after ``steps`` of z - η ∇ ‖M_b (Dec(z) - c)‖², each row by itself, (B, latent).
-
-    Args:
-        g: Dec. under: M_b, and colour: c in [-1, 1], both broadcast over images.
+    """z after ``steps`` of z - η ∇ ‖M_b (Dec(z) - c)‖², (B, latent), each row by itself; M_b and c,
+    in [-1, 1], spread over images.
     """
     with torch.enable_grad():
         for _ in range(steps):
@@ -298,10 +243,10 @@ def brushed(
     return z.detach()
 
 
-def change_mask(change: Tensor, threshold: float) -> Tensor:
-    """M, (B, 1, H, W), of Dec(z) - Dec(z_0), (B, C, H, W)."""
-    m = change.abs().mean(1, keepdim=True)
-    return blur(torch.where(m > threshold, m.clamp(max=1), 0))
+def change_mask(delta: Tensor) -> Tensor:
+    """M, (B, 1, H, W), of Δ, (B, C, H, W)."""
+    m = delta.abs().mean(1, keepdim=True)
+    return blur(torch.where(m > LEAST, m.clamp(max=1), 0))
 
 
 @register(
@@ -312,12 +257,18 @@ def change_mask(change: Tensor, threshold: float) -> Tensor:
         2017,
         "1609.07093",
     ),
-    about="a variational auto-encoder that encodes with its own discriminator's features, and "
-    "edits images by a brush",
+    about="a VAE that encodes with its own discriminator, and edits images by a brush",
     taxonomy="hybrid",
     likelihood="none",
     can={"sample", "encode", "decode", "reconstruct", "interpolate", "edit"},
     data="digits",
+    learns=(
+        ("val/l1_ratio", "<", 0.4),
+        ("val/code_gain", ">", 0.07),
+        ("val/is_pixels", ">", 4.2),
+        ("val/precision_pixels", ">", 0.48),
+        ("val/coverage_pixels", ">", 0.45),
+    ),
 )
 class IAN(InferenceModule):
     """See the module's docstring.
@@ -332,8 +283,8 @@ class IAN(InferenceModule):
             Dec. l2: of the squares of the heads' weights.
         twice: whether the heads also move after D's step. k: D's steps in a cycle.
         lr_d: learning rate of D. lr_g: of Dec and the heads. beta1: Adam's first decay.
-        decay: factors of all rates, each for another ``decay_every`` generator steps after the
-            first; 0 is never. loop: options of the adversarial loop.
+            decay_every: generator steps after which all rates are 0.5, 0.25, 0.05 of the first, in
+            turn; 0 is never. loop: options of the adversarial loop.
     """
 
     watches = ("recon_l1", "d_acc")
@@ -351,42 +302,33 @@ class IAN(InferenceModule):
         full: bool = False,
         kernels: Whole = 0,
         norm: Norm = "layer",
-        lam_adv: NonNegative = 1.0,
-        lam_img: NonNegative = 6.0,
+        lam_adv: NonNegative = 0.5,
+        lam_img: NonNegative = 8.0,
         lam_feat: NonNegative = 1.0,
         lam_kl: NonNegative = 1.0,
         lam_ortho: NonNegative = 1e-3,
         l2: NonNegative = 1e-5,
         twice: bool = False,
         k: Count = 1,
-        lr_d: Positive = 5e-4,
-        lr_g: Positive = 1e-3,
+        lr_d: Positive = 1e-3,
+        lr_g: Positive = 2e-3,
         beta1: Decay = 0.5,
-        decay: Sequence[Factor] = (0.5, 0.25, 0.05),
-        decay_every: Whole = 0,
+        decay_every: Whole = 350,
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(spec, loop, latent=latent, k=k, lr_d=lr_d, lr_g=lr_g, betas=(beta1, 0.999))
         n = len(enc)
-        if not 0 < n == len(dec):
+        if not 0 < n == len(dec) or any(side % (1 << n) for side in spec.shape[1:]):
             raise ValueError(
-                f"ian halves and doubles equally often, got enc={[*enc]} and dec={[*dec]}; give "
-                "both as many maps"
+                f"ian halves the sides once for each map of enc and doubles them for each of dec, "
+                f"got enc={[*enc]}, dec={[*dec]} and {spec}; give both as many maps, or fewer"
             )
-        if any(side % (1 << n) for side in spec.shape[1:]):
-            raise ValueError(
-                f"ian halves the sides {n} times, got {spec}; resize the images, or give enc and "
-                "dec fewer maps"
-            )
-        if not dilations or (decay_every and not decay):
-            raise ValueError(
-                f"ian needs at least one dilation, and a factor where rates decay, got dilations="
-                f"{[*dilations]}, decay={[*decay]}; give some, or set decay_every=0"
-            )
+        if not dilations:
+            raise ValueError("ian needs a dilation, got dilations=[]; set it, e.g. to [1]")
         self.lam_adv, self.lam_img, self.lam_feat = lam_adv, lam_img, lam_feat
         self.lam_kl, self.lam_ortho, self.l2 = lam_kl, lam_ortho, l2
         self.twice, self.lr_e = twice, lr_g
-        self.decay, self.decay_every = decay, decay_every
+        self.decay_every = decay_every
         top = enc[-1] * (spec.shape[1] >> n) * (spec.shape[2] >> n)
         self.g = Decoder(latent, spec.shape, dec, dilations, norm, full)
         self.e = LatentHeads(top, hidden, latent, norm)
@@ -406,9 +348,6 @@ class IAN(InferenceModule):
         """X̂ = Dec(z), z ~ q(z | X)."""
         return self.g(reparameterise(mu, log_var, self.noise.normal_like(mu)))
 
-    def ortho(self, net: nn.Module) -> Tensor:
-        return torch.stack([ortho(w) for w in kernels_of(net)]).sum()
-
     def discriminator_loss(self, batch: Batch) -> Terms:
         v = self.scaled(batch["x"])
         with torch.no_grad():
@@ -417,12 +356,8 @@ class IAN(InferenceModule):
         s = self.d.judged((v,), recon, sample)
         loss = torch.stack([ternary(s[kind], kind).mean() for kind in range(3)]).sum()
         right = torch.stack([(s[kind].argmax(1) == kind).float().mean() for kind in range(3)])
-        omega = self.ortho(self.d.net)
-        terms = {
-            "loss": loss + self.lam_ortho * omega,
-            "d_acc": right.mean(),
-            "ortho_d": omega.detach(),
-        }
+        omega = ortho(self.d.net)
+        terms = {"loss": loss + self.lam_ortho * omega, "d_acc": right.mean(), "ortho_d": omega}
         return self.d.regularised(terms, v)
 
     def latent_loss(self, batch: Batch) -> Terms:
@@ -432,28 +367,21 @@ class IAN(InferenceModule):
             target = self.maps(v)
         mu, log_var = self.e(target[-1])
         recon = self.drawn(mu, log_var)
-        seen = self.maps(recon)
-        kl = kl_standard(mu, log_var)
-        l1 = absolute_error(v, recon).mean()
-        feature = introspection(target, seen).mean()
+        seen, kl = self.maps(recon), kl_standard(mu, log_var)
+        l1, feature = absolute_error(v, recon).mean(), introspection(target, seen).mean()
         gan = ternary(self.d.net.verdict(seen[-1]), REAL).mean()
         squares = [p.square().sum() for p in self.e.parameters() if p.ndim > 1]
         loss = self.lam_adv * gan + self.lam_img * l1 + self.lam_feat * feature
         loss = loss + self.lam_kl * kl.mean() + self.l2 * torch.stack(squares).sum()
-        return {
-            "loss": loss,
-            "gan": gan,
-            "recon_l1": 0.5 * l1,  # as of images in [0, 1]
-            "feature_mse": feature,
-            "kl": kl.sum(1).mean(),
-        }
+        terms = {"loss": loss, "gan": gan, "feature_mse": feature, "kl": kl.sum(1).mean()}
+        return terms | {"recon_l1": 0.5 * l1}  # as of images in [0, 1]
 
     def generator_loss(self, batch: Batch) -> Terms:
         terms = self.latent_loss(batch)
         sample = ternary(self.d.see(self.g(self.codes(batch.n))), REAL).mean()
-        omega = self.ortho(self.g)
+        omega = ortho(self.g)
         terms["loss"] = terms["loss"] + self.lam_adv * sample + self.lam_ortho * omega
-        return terms | {"gan": terms["gan"] + sample, "ortho_g": omega.detach()}
+        return terms | {"gan": terms["gan"] + sample, "ortho_g": omega}
 
     # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, nn.Module | Sequence[nn.Module]]:
@@ -461,12 +389,9 @@ class IAN(InferenceModule):
         return {"d": self.d, **again, "g": [self.g, self.e]}
 
     def phases(self) -> list[Phase]:
+        d = Phase("d", self.discriminator_loss, repeat=self.k, critic=True)
         again = [Phase("e", self.latent_loss)] if self.twice else []
-        return [
-            Phase("d", self.discriminator_loss, repeat=self.k, critic=True),
-            *again,
-            Phase("g", self.generator_loss),
-        ]
+        return [d, *again, Phase("g", self.generator_loss)]
 
     # -- use --------------------------------------------------------------------------------------
     def mean_code(self, v: Tensor) -> Tensor:
@@ -474,46 +399,35 @@ class IAN(InferenceModule):
 
     @torch.no_grad()
     def edit(
-        self,
-        x: Tensor,
-        mask: Tensor,
-        colour: Tensor,
-        *,
-        steps: int = 50,
-        eta: float = 0.02,
-        threshold: float = 0.1,
-        blend: bool = False,
+        self, x: Tensor, mask: Tensor, colour: Tensor, *, steps: int = 20, eta: float = 0.02
     ) -> Tensor:
-        """Images after a stroke of the brush, in levels, (B, C, H, W).
+        """Y, in levels, (B, C, H, W).
 
         Args:
-            mask: M_b, where the brush has been, boolean, (H, W) at its end. colour: in levels,
-                (C,). steps, eta: of the descent from μ(x). threshold: a smaller change of a pixel,
-                in [-1, 1], is none. blend: show (1 - M) X + M Dec(z).
+            mask: M_b, boolean, of (H, W) at its end. colour: c, in levels, (C,). steps, eta: of the
+                descent from μ(x).
         """
         v, c = self.scaled(x), self.scaled(colour)[:, None, None]
         before = self.mean_code(v)
         after = brushed(self.g, before, mask.to(v.dtype), c, steps, eta)
-        now, change = self.g(after), self.g(after) - self.g(before)
-        m = change_mask(change, threshold)
-        y = self.quantised(v + m * ((now - v) if blend else change))
-        return torch.where(m > 0, y, x)
+        delta = self.g(after) - self.g(before)
+        m = change_mask(delta)
+        return torch.where(m > 0, self.quantised(v + m * delta), x)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         v = self.scaled(batch["x"])
         mu, log_var = self.e(self.d.net.maps(v)[-1])
-        z = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
-        recon, sample = self.g(mu), self.g(z)
-        values = self.errors("recon", v, mu)
-        values["code_gain"] = values["recon_permuted"] - values["recon_mse"]
-        l1 = absolute_error(v, recon)
-        shown = ((v, "real"), (recon, "recon"), (sample, "prior"))
+        recon = self.g(mu)
+        sample = self.g(self.draw_codes(len(v), Draw(generator, self.device, v.dtype)))
+        shown = {"real": v, "recon": recon, "prior": sample}
         right = {
             f"d_acc_{name}": (self.d(u).argmax(1) == kind).to(v.dtype)
-            for kind, (u, name) in enumerate(shown)
+            for kind, (name, u) in enumerate(shown.items())
         }
+        l1, values = absolute_error(v, recon), self.errors("recon", v, mu)
         return {
             **values,
+            "code_gain": values["recon_permuted"] - values["recon_mse"],
             "recon_l1": 0.5 * l1,
             "l1_ratio": l1 / absolute_error(v, self.mean_image),
             "kl": kl_standard(mu, log_var).sum(1),
@@ -529,5 +443,5 @@ class IAN(InferenceModule):
 
     def _factor(self, times: int) -> Callable[[int], float]:
         """Of the rate of a player, after so many of its steps."""
-        factors, each = [1.0, *self.decay], self.decay_every * times
-        return lambda step: factors[min(step // each, len(self.decay))]
+        each = self.decay_every * times
+        return lambda step: RATES[min(step // each, len(RATES) - 1)]
