@@ -419,11 +419,8 @@ class IAN(InferenceModule):
         mu, log_var = self.e(self.d.net.maps(v)[-1])
         recon = self.g(mu)
         sample = self.g(self.draw_codes(len(v), Draw(generator, self.device, v.dtype)))
-        shown = {"real": v, "recon": recon, "prior": sample}
-        right = {
-            f"d_acc_{name}": (self.d(u).argmax(1) == kind).to(v.dtype)
-            for kind, (name, u) in enumerate(shown.items())
-        }
+        shown = enumerate((v, recon, sample))
+        right = [(self.d(u).argmax(1) == kind).to(v.dtype) for kind, u in shown]
         l1, values = absolute_error(v, recon), self.errors("recon", v, mu)
         return {
             **values,
@@ -431,8 +428,10 @@ class IAN(InferenceModule):
             "recon_l1": 0.5 * l1,
             "l1_ratio": l1 / absolute_error(v, self.mean_image),
             "kl": kl_standard(mu, log_var).sum(1),
-            **right,
-            "d_acc": torch.stack([*right.values()]).mean(0),
+            "d_acc_real": right[0],
+            "d_acc_recon": right[1],
+            "d_acc_prior": right[2],
+            "d_acc": torch.stack(right).mean(0),
         }
 
     # -- optimisers -------------------------------------------------------------------------------
