@@ -95,6 +95,13 @@ def test_kl_and_pixels_send_no_gradient_into_the_trunk():
         assert all(p.grad.abs().max() > 0 for p in model.e.parameters())
 
 
+def test_heads_send_nothing_back_into_the_trunk():
+    model = make()
+    mu, log_var = model.e(model.d.net.maps(images() / 8 - 1)[-1])
+    loss = mu.sum() + log_var.sum()
+    assert reached(loss, model.e) and not reached(loss, model.d.net)
+
+
 def test_discriminator_loss_reaches_the_trunk_and_neither_decoder_nor_heads():
     model = make()
     loss = model.discriminator_loss(batch())["loss"]
@@ -219,7 +226,8 @@ def test_generator_pays_for_verdicts_pixels_features_and_the_code():
 def test_both_losses_add_the_orthogonal_penalty_of_their_own_kernels():
     bare, model = make(lam_ortho=0.0), make(lam_ortho=0.5)
     for loss, net, name in (("discriminator_loss", "d", "d"), ("generator_loss", "g", "g")):
-        restart(bare), restart(model)
+        restart(bare)
+        restart(model)
         plain, terms = (getattr(m, loss)(batch()) for m in (bare, model))
         wanted = ortho(getattr(model, net))
         torch.testing.assert_close(terms[f"ortho_{name}"], wanted)
