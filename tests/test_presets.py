@@ -39,6 +39,7 @@ NARROWER = {
     "glow": {"width": 8},
     "gogan": {"width": 16},
     "iaf_vae": {"width": 5, "hidden": 5},
+    "ian": {"hidden": 4, "kernels": 5},
     "improved_gan": {"width": 4, "width_d": 4},
     "lapgan": {"hidden": 4, "width": 4},
     "lsgan": {"width": 16},
@@ -54,7 +55,7 @@ NARROWER = {
     "wgan_gp": {"width": 8},
 }
 
-FEWER = {"ffjord": 2, "pixelrnn": 1, "vaegan": 3}  # rows of a minibatch
+FEWER = {"ffjord": 2, "ian": 4, "pixelrnn": 1, "vaegan": 3}  # rows of a minibatch
 LARGE = {"progan": 16, "stylegan": 16}  # rows of all data: of 1024x1024 pixels
 FITTED = {"gmm", "kde", "kmeans", "pca"}  # they have no loss
 DIFFERENCES = {"dbm", "rbm"}  # their loss is a difference of free energies, which may be 0

@@ -141,6 +141,7 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "gmvae": {"warmup_steps": "none"},
     "gsn": {"decay_steps": "never"},
     "iaf_vae": {"steps": "a Gaussian posterior"},
+    "ian": {"kernels": "none", "decay_every": "never", "dilations": "a 1x1 kernel"},
     "ica": {"layers": "linear"},
     "improved_gan": {"kernels": "none", "decay_start": "at once", "decay_end": "never"},
     "infogan": {"categories": "those of the data", "continuous": "none", "noise": "none"},
