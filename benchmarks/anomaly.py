@@ -160,7 +160,7 @@ def write(rows: list[Row]) -> None:
             else f"*{score}*",
             f"{int(runs[0]['steps']):,}" if trained else "",
             f"{seconds:.0f}" if trained else "",
-            str(len(seeds)) if trained else "",
+            "-".join(sorted({str(len(v)) for v in by_class.values()})) if trained else "",
             *(spread(v, short) if v else "" for v in by_class.values()),
             f"**{spread(means, short)}**" if means else "",
         ]

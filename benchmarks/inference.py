@@ -32,12 +32,13 @@ from zoo.check.quiet import hush
 from zoo.core import checkpoint
 from zoo.core.draw import undisturbed
 from zoo.core.noise import seeded
+from zoo.metrics import choose
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs") / "inference"
 DATA = ["--data=digits", "--data.size=16", "--data.binarize=none"]
 BESIDE = ("autoencoder", "pca", "vae")
 KEY = ("model", "latent", "seed")
-MEASURED = ("error", "permuted", "nearest", "probe")
+MEASURED = ("error", "permuted", "same", "nearest", "probe")
 SEARCHES = {"anogan": ["--data.left_out=[]"]}  # its default run leaves a class out
 MARKS = {"anogan": "¹", "cvae_gan": "²"}
 
@@ -90,7 +91,18 @@ def known(train: Tensor, y: Tensor, test: Tensor, of_test: Tensor) -> dict[str, 
     }
 
 
-def row_of(name: str, seed: int, data: Any) -> Row:
+class Judge:
+    """The class that the small network of the data sees in images in [0, 1], (N, D)."""
+
+    def __init__(self, data: Any) -> None:
+        self.net, self.spec = choose("datanet", data, progress=False), data.spec
+
+    def accuracy(self, v: Tensor, y: Tensor) -> float:
+        x = self.spec.from_unit(v.float()).view(len(v), *self.spec.shape)
+        return float((self.net(x, self.spec)[1].argmax(1) == y).double().mean())
+
+
+def row_of(name: str, seed: int, data: Any, judge: Judge) -> Row:
     folder = RUNS / f"{name}-{seed}"
     seconds = run(name, [*DATA, *SEARCHES.get(name, [])], seed, folder)
     path = folder / "checkpoints" / "last.ckpt"
@@ -108,6 +120,7 @@ def row_of(name: str, seed: int, data: Any) -> Row:
         "latent": of_train.shape[1],
         "seed": seed,
         **errors(made, real),
+        "same": judge.accuracy(made, test["y"]),
         **known(of_train, train["y"], codes(model, b), test["y"]),
         "steps": torch.load(path, weights_only=True)["global_step"],
         "seconds": seconds,
@@ -115,7 +128,9 @@ def row_of(name: str, seed: int, data: Any) -> Row:
     }
 
 
-def references(latents: set[int], data: Any, seeds: tuple[int, ...] = (0, 1, 2)) -> list[Row]:
+def references(
+    latents: set[int], data: Any, judge: Judge, seeds: tuple[int, ...] = (0, 1, 2)
+) -> list[Row]:
     """What needs no training: the mean, all pixels, and as many principal components or random
     directions as a model has codes.
     """
@@ -129,13 +144,17 @@ def references(latents: set[int], data: Any, seeds: tuple[int, ...] = (0, 1, 2))
         found = dict.fromkeys(MEASURED, "") | found
         if basis is not None:
             of_train, of_test = ((v - mean) @ basis for v in (a, b))
-            found |= errors(of_test @ basis.T + mean, b)
+            made = of_test @ basis.T + mean
+            found |= errors(made, b) | {"same": judge.accuracy(made, test["y"])}
             found |= known(of_train, train["y"], of_test, test["y"])
         same = {"model": model, "latent": latent, "seed": seed}
         return {**same, **found, "steps": 0, "seconds": 0, "ms": ""}
 
-    rows = [row("mean image", 0, 0, None, errors(mean.expand_as(b), b))]
-    rows.append(row("all pixels", 0, a.shape[1], None, known(a, train["y"], b, test["y"])))
+    flat = mean.expand_as(b)
+    of_mean = errors(flat, b) | {"same": judge.accuracy(flat, test["y"])}
+    of_pixels = known(a, train["y"], b, test["y"]) | {"same": judge.accuracy(b, test["y"])}
+    rows = [row("mean image", 0, 0, None, of_mean)]
+    rows.append(row("all pixels", 0, a.shape[1], None, of_pixels))
     for latent in sorted(n for n in latents if n < a.shape[1]):
         rows.append(row("principal components", 0, latent, axes[:, :latent], {}))
         for seed in seeds:
@@ -154,12 +173,14 @@ def write(rows: list[Row], path: Path) -> None:
         "thread; mean ± standard deviation over seeds, on the 180 test images. The own defaults of "
         "`aae`, `autoencoder`, `bigan`, `pca` and `vae` are of 8x8 pixels (the vae's binary). "
         "Error: squared error a pixel of images in [0, 1]; of another: with the reconstructions of "
-        "the other test images. 1-NN: the class of the nearest of 1,437 training codes; probe: "
-        "logistic regression on standardised codes. Codes are without noise, `encode`, and no "
-        "label is given. In italics: what needs no training.",
+        "the other test images; class: the share of reconstructions in which the small network of "
+        "`val/fid_digitsnet` sees the image's class. 1-NN: the class of the nearest of 1,437 "
+        "training codes; probe: logistic regression on standardised codes. Codes are without "
+        "noise, and no label is given. In italics: what needs no training.",
         "",
-        "| model | code | seeds | error | of another | 1-NN | probe | steps | seconds | ms/code |",
-        "|---" * 10 + "|",
+        "| model | code | seeds | error | of another | class | 1-NN | probe | steps | seconds "
+        "| ms a code |",
+        "|---" * 11 + "|",
     ]
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
@@ -217,14 +238,15 @@ def main() -> None:
             raise SystemExit(f"{name} has no code of an image, or makes no image of one")
     data = Subject.of("kde", *DATA).data()
     data.setup()
+    judge = Judge(data)
     table, page = RESULTS / "inference.csv", RESULTS / "inference.md"
     for seed, name in tqdm([(s, n) for s in args.seeds for n in names]):
         there = any((r["model"], r["seed"]) == (name, str(seed)) for r in kept(table))
         if there and not args.again:
             continue
-        write(keep(table, [row_of(name, seed, data)], KEY), page)
+        write(keep(table, [row_of(name, seed, data, judge)], KEY), page)
     latents = {int(r["latent"]) for r in kept(table) if int(r["steps"])}
-    write(keep(table, references(latents, data), KEY), page)
+    write(keep(table, references(latents, data, judge), KEY), page)
 
 
 if __name__ == "__main__":
