@@ -176,7 +176,9 @@ def write(rows: list[Row], path: Path) -> None:
         "the other test images; class: the share of reconstructions in which the small network of "
         "`val/fid_digitsnet` sees the image's class. 1-NN: the class of the nearest of 1,437 "
         "training codes; probe: logistic regression on standardised codes. Codes are without "
-        "noise, and no label is given. In italics: what needs no training.",
+        "noise, and no label is given. An accuracy of .95 of 180 images has a standard error of "
+        ".016 that the deviation over seeds leaves out. Seconds are of a shared machine. In "
+        "italics: what needs no training.",
         "",
         "| model | code | seeds | error | of another | class | 1-NN | probe | steps | seconds "
         "| ms a code |",
