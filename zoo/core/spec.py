@@ -153,6 +153,29 @@ class Image(Levels):
 
 
 @dataclass(frozen=True)
+class Regions(Image):
+    """(N, H, W): N regions of a picture, each pixel of one 1 or 0. An image of 2 levels to models.
+
+    Args:
+        names: of the regions, for captions; none by default.
+    """
+
+    levels: int | None = 2
+    names: tuple[str, ...] = ()
+    what = "regions"
+    form = "(N, H, W)"
+    remedy = "choose data with masks"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.names and len(self.names) != self.shape[0]:
+            raise ValueError(
+                f"{self.shape[0]} regions have as many names or none, got {self.names}"
+            )
+
+
+@dataclass(frozen=True)
 class Video(Levels):
     """(T, C, H, W): T frames, each an image."""
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from zoo.data.scene import SHAPES, SUB, Array, Scene, Thing, centres, mask
+from zoo.data.scene import SHAPES, SUB, Array, Scene, Thing, around, centres, mask
 
 AREAS = ("sky", "ground", *SHAPES)  # of a label map; any background but a horizon's is all sky
 POINTS = ("centre", "top", "right", "bottom", "left")  # the sides turn with the object
@@ -26,11 +26,13 @@ def boxes(scene: Scene, size: int) -> Array:
 
 def _box(thing: Thing, n: int) -> tuple[float, float, float, float]:
     at = centres(n)
-    inside = mask(thing, at[None], at[:, None])
-    if not inside.any():
+    rows, columns = around(thing, at)
+    y, x = mask(thing, at[None, columns], at[rows, None]).nonzero()
+    if not len(x):
         return 0.0, 0.0, 0.0, 0.0
-    x, y = (np.flatnonzero(inside.any(axis)) for axis in (0, 1))
-    return x[0] / n, y[0] / n, (x[-1] + 1) / n, (y[-1] + 1) / n
+    left, top = columns.start, rows.start
+    ends = left + x.min(), top + y.min(), left + x.max() + 1, top + y.max() + 1
+    return ends[0] / n, ends[1] / n, ends[2] / n, ends[3] / n
 
 
 def keypoints(scene: Scene, size: int = 0) -> Array:
@@ -53,7 +55,8 @@ def owners(scene: Scene, size: int) -> Array:
     """The number of the object that each pixel shows, -1 for none, (S, S) int64."""
     at, found = centres(size), np.full((size, size), -1)
     for k, thing in enumerate(scene.things):
-        found[mask(thing, at[None], at[:, None])] = k
+        rows, columns = around(thing, at)
+        found[rows, columns][mask(thing, at[None, columns], at[rows, None])] = k
     return found
 
 

@@ -230,6 +230,17 @@ def centres(n: int) -> Array:
     return (np.arange(n) + 0.5) / n
 
 
+def window(at: Array, centre: float, reach: float) -> slice:
+    """The points within reach of a centre."""
+    return slice(*np.searchsorted(at, [centre - reach - 1e-9, centre + reach + 1e-9]))
+
+
+def around(thing: Thing, at: Array) -> tuple[slice, slice]:
+    """Rows and columns of points beyond which a thing's shape does not reach."""
+    reach = thing.radius * REACH.get(SHAPES[thing.shape], 1.0)
+    return window(at, thing.y, reach), window(at, thing.x, reach)
+
+
 def own(thing: Thing, x: Array, y: Array) -> tuple[Array, Array]:
     """Points of the scene in a thing's own coordinates, q = R(-θ)(p - c)/r."""
     dx, dy = (x - thing.x) / thing.radius, (y - thing.y) / thing.radius
@@ -288,7 +299,7 @@ def _light(image: Array, scene: Scene) -> Array:
 def _paint(canvas: Array, thing: Thing, at: Array, pointer: bool) -> None:
     """Lay a thing over a canvas of sub-pixels, in place."""
     shape, r = SHAPES[thing.shape], thing.radius
-    rows, columns = (_window(at, c, r * REACH.get(shape, 1.0)) for c in (thing.y, thing.x))
+    rows, columns = around(thing, at)
     part = canvas[rows, columns]
     qx, qy = own(thing, at[None, columns], at[rows, None])
     body = inside(shape, qx, qy)
@@ -302,15 +313,11 @@ def _paint(canvas: Array, thing: Thing, at: Array, pointer: bool) -> None:
         part[np.hypot(qx, qy + 0.6) <= 0.18] = 1.0
     if thing.hat:
         base = thing.y - TOP.get(shape, 1.0) * r  # the hat's lower edge
-        rows, columns = _window(at, base - 0.3 * r, 0.3 * r), _window(at, thing.x, 0.45 * r)
+        rows, columns = window(at, base - 0.3 * r, 0.3 * r), window(at, thing.x, 0.45 * r)
         up = (base - at[rows, None]) / (0.6 * r)  # 0 at the base, 1 at the tip
         canvas[rows, columns][
             (up >= 0) & (up <= 1) & (abs(at[None, columns] - thing.x) <= 0.45 * r * (1 - up))
         ] = 0.0
-
-
-def _window(at: Array, centre: float, reach: float) -> slice:
-    return slice(*np.searchsorted(at, [centre - reach - 1e-9, centre + reach + 1e-9]))
 
 
 # -- fields --------------------------------------------------------------------------------------

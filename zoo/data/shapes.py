@@ -20,6 +20,7 @@ from zoo.core.spec import (
     Keypoints,
     Label,
     Quantity,
+    Regions,
     Spec,
     Tokens,
     Triples,
@@ -178,8 +179,8 @@ class Shapes(ZooDataModule):
             "chars": Tokens((captions.SAID, captions.LETTERS), len(letters), letters),
             "boxes": Boxes(most),
             "keypoints": Keypoints((most, len(layouts.POINTS), 3)),
-            "masks": Image((most, *square), 2),
-            "layout": Image((len(layouts.AREAS), *square), 2),
+            "masks": Regions((most, *square)),
+            "layout": Regions((len(layouts.AREAS), *square), names=layouts.AREAS),
             "objs": Tokens((most + 1,), len(things), things),
             "triples": Triples(
                 (2 * most if most > 1 else 1, 3), len(relations), relations, most + 1
