@@ -171,6 +171,15 @@ def test_the_oracle_refuses_what_is_not_so_or_not_said_so(caption):
     assert not matches(caption, FACTS)
 
 
+def test_captions_are_of_the_first_object_and_the_first_colour():
+    for scene in crowds(20):
+        alone = Scene(
+            scene.things[:1], "plain", scene.colours, 0.5, scene.transients, key=scene.key
+        )
+        assert captions(scene) == captions(alone)
+        assert all(matches(c, factors(alone, 16)) for c in captions(scene))
+
+
 def test_stripes_and_hats_are_named_only_where_they_are():
     for i in range(200):
         scene = draw(1, 0, i)
@@ -390,6 +399,16 @@ def test_a_graph_has_each_object_once_by_chance_and_once_in_the_image():
     assert others == {(n, k, j) for n in (2, 3, 4) for k in range(n) for j in range(n) if j != k}
     assert np.mean(forward) == pytest.approx(0.5, abs=0.06)
     assert triples(of(thing()), 16).tolist() == [[0, 7, 1]]
+
+
+def test_a_graph_is_of_the_group_of_numbers_that_is_its_own():
+    options = Options(objects=(4, 4))
+    stream = np.random.SeedSequence(entropy=5, spawn_key=(1, 17, 6))
+    u = np.random.Generator(np.random.PCG64(stream)).random((4, 2))
+    found = triples(draw(5, 1, 17, options), 16)[:4, ::2]
+    for k, (which, direction) in enumerate(u):
+        other = [*range(k + 1, 4), *range(k)][int(3 * which)]
+        assert found[k].tolist() == ([k, other] if direction < 0.5 else [other, k])
 
 
 # -- other factors --------------------------------------------------------------------------------
