@@ -10,11 +10,14 @@ from zoo.core import (
     Boxes,
     DataSpec,
     Image,
+    Keypoints,
     Label,
     Quantity,
+    Regions,
     Series,
     Spec,
     Tokens,
+    Triples,
     Vector,
     Video,
     Volume,
@@ -86,15 +89,21 @@ KINDS = [
     Vector(4),
     Vector((4,), 3),
     Image((3, 4, 4), 256),
+    Regions((3, 4, 4), names=("sky", "ground", "star")),
     Video((2, 1, 4, 4), 17),
     Volume((1, 3, 4, 5), 2),
     Series((7, 2)),
     Tokens((5,), 9),
     Tokens((2, 3), 4),
+    Tokens((2,), 3, ("", "a", "b")),
+    Triples((6, 3), 8, objects=4),
     Label(10),
+    Label(2, names=("cat", "dog")),
     Attributes((3,), ("hat", "beard", "glasses")),
     Boxes(5),
+    Keypoints((3, 5, 3)),
     Quantity((2,), "GeV", 1.0, 100.0),
+    Quantity((2,), names=("snow", "fog")),
     Quantity(unit="s"),
 ]
 
@@ -120,6 +129,11 @@ def test_an_example_of_a_field_has_no_faults_and_a_spoilt_one_has(field):
         (Tokens((1,), 3), 1.0, "not whole numbers"),
         (Label(3), -1, "outside 0..2"),
         (Attributes((1,)), 0.5, "neither 0 nor 1"),
+        (Keypoints((1, 1, 3)), -0.5, "places outside [0, 1]"),
+        (Keypoints((1, 1, 3)), 0.5, "neither 0 nor 1"),
+        (Triples((1, 3), 3, objects=9), 3, "relations outside 0..2"),
+        (Triples((1, 3), 9, objects=3), 3, "ends outside 0..2"),
+        (Triples((1, 3), 3, objects=3), -1, "outside 0..2"),
         (Quantity((1,), "GeV", 1.0, 2.0), 2.5, "[1, 2] GeV"),
     ],
 )
@@ -138,6 +152,12 @@ def test_labels_begin_at_0_and_words_of_a_sequence_at_1():
     g = torch.Generator().manual_seed(0)
     assert set(Label(3).example(99, g).tolist()) == {0, 1, 2}
     assert set(Tokens((2,), 3).example(99, g).flatten().tolist()) == {1, 2}
+
+
+def test_relations_begin_at_1_and_ends_at_0():
+    triples = Triples((2, 3), 4, objects=2).example(99, torch.Generator().manual_seed(0))
+    assert {*triples[..., 1].flatten().tolist()} == {1, 2, 3}
+    assert {*triples[..., ::2].flatten().tolist()} == {0, 1}
 
 
 def test_the_short_form_is_a_spec_of_x_and_y():
@@ -181,6 +201,12 @@ def test_a_kind_of_ones_own_is_one_class():
         (lambda: Boxes((5, 3)), "(N, 4)"),
         (lambda: Label(0), "at least 1"),
         (lambda: Attributes((2,), ("one",)), "names"),
+        (lambda: Tokens((2,), 3, ("one",)), "3 words have as many names"),
+        (lambda: Quantity((2,), names=("one",)), "2 numbers have as many names"),
+        (lambda: Triples((2, 4), 3), "(T, 3)"),
+        (lambda: Triples((2, 3), 3, objects=0), "at least 1 object"),
+        (lambda: Regions((2, 4, 4), names=("one",)), "2 regions have as many names"),
+        (lambda: Keypoints((2, 5, 2)), "(N, P, 3)"),
         (lambda: Image((1, 0, 8)), "positive"),
     ],
 )

@@ -16,13 +16,12 @@ from zoo.data.scene import (
     SHAPES,
     Options,
     Scene,
-    ShapesDataset,
     Thing,
     draw,
     inside,
     render,
 )
-from zoo.data.shapes import Shapes
+from zoo.data.shapes import FIELDS, Shapes, ShapesDataset
 
 TINY = {"size": 16, "n": 12, "n_val": 5, "n_test": 5}
 AREAS = {  # of the shape with circumradius 1, in closed form
@@ -237,7 +236,7 @@ def test_every_background_can_be_drawn_at_every_size(background):
 
 
 def test_fields_tell_of_the_same_scene():
-    data = Shapes(**TINY, objects=(1, 3)).dataset("val", [*world.FIELDS])
+    data = Shapes(**TINY, objects=(1, 3)).dataset("val", [*FIELDS])
     for i in range(5):
         item, scene = data[i], data.scene(i)
         first = scene.things[0]

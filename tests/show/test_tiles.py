@@ -3,20 +3,25 @@
 import numpy as np
 import pytest
 import torch
+from PIL import ImageColor
 
 from zoo.core import (
     Attributes,
     Boxes,
     Image,
+    Keypoints,
     Label,
     Quantity,
+    Regions,
     Series,
     Tokens,
+    Triples,
     Vector,
     Video,
     Volume,
 )
 from zoo.core.spec import Field
+from zoo.show.paint import COLOURS
 from zoo.show.tiles import LINES, SIDE, text, tile
 
 KINDS = [
@@ -29,10 +34,14 @@ KINDS = [
     Series((9, 2)),
     Vector((12,)),
     Tokens((9,), 7),
+    Tokens((9,), 3, ("", "a", "b")),
+    Triples((3, 3), 4, objects=3),
     Label(10),
     Attributes((4,)),
     Quantity((), "GeV"),
     Boxes(3),
+    Keypoints((2, 5, 3)),
+    Regions((5, 8, 8)),
 ]
 
 
@@ -92,10 +101,49 @@ def test_padding_is_left_out():
     assert same(tile(Tokens((2, 2), 9), two), text("3 5"))
 
 
+def test_words_stand_apart_and_letters_together():
+    rows = torch.tensor([[1, 2, 1, 0], [2, 0, 0, 0], [0, 0, 0, 0]])
+    words = tile(Tokens((3, 4), 3, ("", "red", "star")), rows)
+    assert same(words, text("red star red\nstar"))
+    assert same(tile(Tokens((3, 4), 3, ("", "a", " ")), rows), text("a a\n"))
+    assert same(tile(Label(2, names=("cat", "dog")), torch.tensor(1)), text("dog"))
+
+
+def test_triples_are_read_from_subject_to_object():
+    field = Triples((3, 3), 3, ("", "left of", "in"), objects=3)
+    said = tile(field, torch.tensor([[2, 1, 0], [0, 2, 1], [0, 0, 0]]))
+    assert same(said, text("2 left of 0\n0 in 1"))
+
+
+def test_regions_have_the_colours_and_names_of_those_that_are_there():
+    row = torch.zeros(3, 8, 8)
+    row[0], row[2, 4:] = 1, 1
+    field = Regions((3, 8, 8), names=("sky", "sea", "sand"))
+    alone = np.asarray(tile(Regions((3, 8, 8)), row))
+    assert alone.shape == (SIDE, SIDE, 3)
+    for at, k in ((8, 0), (SIDE - 8, 2)):
+        assert tuple(alone[at, 8]) == ImageColor.getrgb(COLOURS[k])
+    named = np.asarray(tile(field, row))
+    assert named.shape[1] > SIDE and np.array_equal(named[:, :SIDE], alone)
+    inks = {tuple(p) for p in named[:, SIDE:].reshape(-1, 3).tolist()}
+    assert ImageColor.getrgb(COLOURS[2]) in inks and ImageColor.getrgb(COLOURS[1]) not in inks
+
+
+def test_keypoints_are_dots_where_they_are_filled_if_seen():
+    points = torch.tensor([[[0.25, 0.5, 1.0], [0.75, 0.5, 0.0]], [[0.0] * 3] * 2])
+    pixels = np.asarray(tile(Keypoints((2, 2, 3)), points))
+    ink = ImageColor.getrgb(COLOURS[0])
+    assert tuple(pixels[31, 16]) == ink and tuple(pixels[31, 47]) == (255, 255, 255)
+    assert ink in {tuple(p) for p in pixels[28:36, 44:51].reshape(-1, 3).tolist()}
+    assert same(tile(Keypoints((1, 2, 3)), points[:1]), tile(Keypoints((2, 2, 3)), points))
+
+
 def test_attributes_are_named_and_quantities_have_their_unit():
     smiling = Attributes((2,), names=("smiling", "hat"))
     assert same(tile(smiling, torch.tensor([1.0, 0.0])), text("smiling"))
     assert same(tile(Quantity((), "GeV"), torch.tensor(12.9)), text("12.9 GeV"))
+    light = Quantity((2,), names=("night", "fog"))
+    assert same(tile(light, torch.tensor([0.5, 0.0])), text("night 0.5\nfog 0"))
 
 
 def test_a_kind_of_ones_own_is_shown_by_its_numbers():

@@ -153,6 +153,29 @@ class Image(Levels):
 
 
 @dataclass(frozen=True)
+class Regions(Image):
+    """(N, H, W): N regions of a picture, each pixel of one 1 or 0. An image of 2 levels to models.
+
+    Args:
+        names: of the regions, for captions; none by default.
+    """
+
+    levels: int | None = 2
+    names: tuple[str, ...] = ()
+    what = "regions"
+    form = "(N, H, W)"
+    remedy = "choose data with masks"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.names and len(self.names) != self.shape[0]:
+            raise ValueError(
+                f"{self.shape[0]} regions have as many names or none, got {self.names}"
+            )
+
+
+@dataclass(frozen=True)
 class Video(Levels):
     """(T, C, H, W): T frames, each an image."""
 
@@ -186,17 +209,30 @@ class Series(Levels):
 
 @dataclass(frozen=True)
 class Tokens(Field):
-    """(...,) words 0..words-1, int64. In sequences and sets word 0 is padding."""
+    """(...,) words 0..words-1, int64. In sequences and sets word 0 is padding.
+
+    Args:
+        names: of the words 0, 1, ..., for captions; none by default. Where all are letters, they
+            are read without spaces.
+    """
 
     words: int = 2
+    names: tuple[str, ...] = ()
     what = "tokens"
     remedy = "choose data with words"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "names", tuple(self.names))
         if self.words < 1 or self.words != int(self.words):
             raise ValueError(f"{self.what} have at least 1 word, got {self.words}")
         object.__setattr__(self, "words", int(self.words))
+        if self.names and len(self.names) != self.words:
+            raise ValueError(f"{self.words} words have as many names or none, got {self.names}")
+
+    def name(self, word: int) -> str:
+        """What a word is called, or its number."""
+        return self.names[word] if self.names else str(word)
 
     def example(self, n: int, g: torch.Generator) -> Tensor:
         first = min(1, self.words - 1) if self.shape else 0
@@ -221,13 +257,51 @@ class Label(Tokens):
     what = "labels"
     remedy = "choose labelled data such as digits, or toy2d with labelled=true"
 
-    def __init__(self, words: int, shape: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, words: int, shape: tuple[int, ...] = (), names: tuple[str, ...] = ()
+    ) -> None:
         object.__setattr__(self, "shape", tuple(shape))
         object.__setattr__(self, "words", words)
+        object.__setattr__(self, "names", names)
         self.__post_init__()
 
     def __str__(self) -> str:
         return f"{self.words} classes"
+
+
+@dataclass(frozen=True)
+class Triples(Tokens):
+    """(T, 3): edges of a graph as subject, relation, object. The ends are places among the objects,
+    from 0; relation 0 is padding.
+
+    Args:
+        words: relations, the padding included. objects: places that an end may be.
+    """
+
+    objects: int = 1
+    what = "triples"
+    form = "(T, 3)"
+    remedy = "choose data with graphs"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shape[1] != 3:
+            raise ValueError(f"the shape of triples is (T, 3), got {self.shape}")
+        if self.objects < 1:
+            raise ValueError(f"triples are of at least 1 object, got {self.objects}")
+
+    def example(self, n: int, g: torch.Generator) -> Tensor:
+        triples = super().example(n, g)
+        triples[..., ::2] = torch.randint(self.objects, (n, self.shape[0], 2), generator=g)
+        return triples
+
+    def faults(self, x: Tensor) -> str:
+        if said := Tokens(self.shape, max(self.words, self.objects)).faults(x):
+            return said
+        if bool((x[..., 1] >= self.words).any()):
+            return f"relations outside 0..{self.words - 1}"
+        inside = bool((x[..., ::2] < self.objects).all())
+        return "" if inside else f"ends outside 0..{self.objects - 1}"
 
 
 @dataclass(frozen=True)
@@ -288,18 +362,55 @@ class Boxes(Field):
 
 
 @dataclass(frozen=True)
+class Keypoints(Field):
+    """(N, P, 3): P named places on each of N objects, x and y in [0, 1], and 1 where they are seen
+    or 0. Rows of zeros are padding.
+    """
+
+    what = "keypoints"
+    form = "(N, P, 3)"
+    remedy = "choose data with keypoints"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shape[2] != 3:
+            raise ValueError(f"the shape of keypoints is (N, P, 3), got {self.shape}")
+
+    def example(self, n: int, g: torch.Generator) -> Tensor:
+        points = torch.rand(n, *self.shape, generator=g)
+        points[..., 2] = points[..., 2].round()
+        return points
+
+    def faults(self, x: Tensor) -> str:
+        if said := super().faults(x):
+            return said
+        if not ((x >= 0) & (x <= 1)).all():
+            return "places outside [0, 1]"
+        seen = x[..., 2]
+        return "" if ((seen == 0) | (seen == 1)).all() else "points seen by neither 0 nor 1"
+
+
+@dataclass(frozen=True)
 class Quantity(Field):
     """(...,): real numbers of a unit within [low, high], e.g. an energy in GeV.
 
     Args:
-        unit: for captions. low, high: what values may be.
+        unit: for captions. low, high: what values may be. names: of the numbers, for captions; none
+            by default.
     """
 
     unit: str = ""
     low: float = -math.inf
     high: float = math.inf
+    names: tuple[str, ...] = ()
     what = "quantities"
     remedy = "choose data that measure it"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.names and len(self.names) != self.dim:
+            raise ValueError(f"{self.dim} numbers have as many names or none, got {self.names}")
 
     def example(self, n: int, g: torch.Generator) -> Tensor:
         low = self.low if math.isfinite(self.low) else -1.0

@@ -14,13 +14,12 @@ front, averaged, and rounded to 8 bits (half up) once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from zoo.data.keyed import numbers
 
@@ -50,9 +49,9 @@ TRANSIENTS = ("night", "fog", "warm", "snow", "wet")
 SPLITS = ("train", "val", "test")
 SIZES = (16, 32, 64, 128)
 SUB = 4  # sub-pixels along a side
-SCENE, BACKGROUND = 0, 1  # groups of random numbers
+SCENE, BACKGROUND, CAPTIONS, GRAPH = 0, 1, 2, 6  # groups of random numbers; 3-5 are tasks' own
 CANDIDATES = 20  # centres tried for an object
-SMALL, MEDIUM = 0.18, 0.24  # radii below which an object is small, medium
+SMALL, MEDIUM = 0.18, 0.24  # radii from which an object is medium, large
 RADII = (0.12, 0.30)
 REACH = {"square": 1.0, "cross": math.hypot(1, 0.33)}  # largest |q| inside, where it is not 1
 TOP = {
@@ -111,7 +110,7 @@ class Thing:
 @dataclass(frozen=True)
 class Scene:
     """Objects from back to front, before a background. ``transients`` are the strengths in the
-    order of ``TRANSIENTS``.
+    order of ``TRANSIENTS``; ``key`` is (seed, split, item), by which captions and graphs draw.
     """
 
     things: tuple[Thing, ...]
@@ -120,6 +119,22 @@ class Scene:
     horizon: float
     transients: tuple[float, ...]
     pointer: bool = False
+    key: tuple[int, int, int] = (0, 0, 0)
+
+    def but(self, only: int | None = None, **changes: Any) -> Scene:
+        """The same scene with other factors: ``scene.but(pointer=True, angle=0.3)``.
+
+        Args:
+            only: number of the one object that changes; all do by default. changes: of the scene,
+                or of its objects.
+        """
+        own = {k: v for k, v in changes.items() if k in Thing.__dataclass_fields__}
+        rest = {k: v for k, v in changes.items() if k not in own}
+        things = (
+            replace(thing, **own) if only in (None, k) else thing
+            for k, thing in enumerate(self.things)
+        )
+        return replace(self, **{"things": (*things,), **rest})
 
 
 # -- drawing -------------------------------------------------------------------------------------
@@ -151,10 +166,7 @@ def draw(seed: int, split: int, index: int, options: Options = Options()) -> Sce
     b = numbers(seed, (split, index, BACKGROUND), 3 + 2 * len(TRANSIENTS))
     first = int(b[0] * len(MUTED))
     second = (first + 1 + int(b[1] * (len(MUTED) - 1))) % len(MUTED)  # another one
-    strengths = tuple(
-        float(value) if present >= 0.5 else 0.0 for present, value in b[3:].reshape(-1, 2)
-    )
-    transients = strengths if options.transients else (0.0,) * len(TRANSIENTS)
+    transients = strengths(b[3:]) if options.transients else (0.0,) * len(TRANSIENTS)
     return Scene(
         tuple(things),
         options.background,
@@ -162,7 +174,13 @@ def draw(seed: int, split: int, index: int, options: Options = Options()) -> Sce
         float(0.45 + 0.3 * b[2]),
         transients,
         options.pointer,
+        (seed, split, index),
     )
+
+
+def strengths(u: Array) -> tuple[float, ...]:
+    """Transients from two numbers each: whether it is there, and how strong it is."""
+    return tuple(float(value) if there >= 0.5 else 0.0 for there, value in u.reshape(-1, 2))
 
 
 def _place(centres: Array, r: float, things: Sequence[Thing]) -> tuple[float, float]:
@@ -210,6 +228,17 @@ def _even_odd(vx: Array, vy: Array, qx: Array, qy: Array) -> Array:
 def centres(n: int) -> Array:
     """Centres of n equal cells of [0, 1]."""
     return (np.arange(n) + 0.5) / n
+
+
+def window(at: Array, centre: float, reach: float) -> slice:
+    """The points within reach of a centre."""
+    return slice(*np.searchsorted(at, [centre - reach - 1e-9, centre + reach + 1e-9]))
+
+
+def around(thing: Thing, at: Array) -> tuple[slice, slice]:
+    """Rows and columns of points beyond which a thing's shape does not reach."""
+    reach = thing.radius * REACH.get(SHAPES[thing.shape], 1.0)
+    return window(at, thing.y, reach), window(at, thing.x, reach)
 
 
 def own(thing: Thing, x: Array, y: Array) -> tuple[Array, Array]:
@@ -270,7 +299,7 @@ def _light(image: Array, scene: Scene) -> Array:
 def _paint(canvas: Array, thing: Thing, at: Array, pointer: bool) -> None:
     """Lay a thing over a canvas of sub-pixels, in place."""
     shape, r = SHAPES[thing.shape], thing.radius
-    rows, columns = (_window(at, c, r * REACH.get(shape, 1.0)) for c in (thing.y, thing.x))
+    rows, columns = around(thing, at)
     part = canvas[rows, columns]
     qx, qy = own(thing, at[None, columns], at[rows, None])
     body = inside(shape, qx, qy)
@@ -284,15 +313,11 @@ def _paint(canvas: Array, thing: Thing, at: Array, pointer: bool) -> None:
         part[np.hypot(qx, qy + 0.6) <= 0.18] = 1.0
     if thing.hat:
         base = thing.y - TOP.get(shape, 1.0) * r  # the hat's lower edge
-        rows, columns = _window(at, base - 0.3 * r, 0.3 * r), _window(at, thing.x, 0.45 * r)
+        rows, columns = window(at, base - 0.3 * r, 0.3 * r), window(at, thing.x, 0.45 * r)
         up = (base - at[rows, None]) / (0.6 * r)  # 0 at the base, 1 at the tip
         canvas[rows, columns][
             (up >= 0) & (up <= 1) & (abs(at[None, columns] - thing.x) <= 0.45 * r * (1 - up))
         ] = 0.0
-
-
-def _window(at: Array, centre: float, reach: float) -> slice:
-    return slice(*np.searchsorted(at, [centre - reach - 1e-9, centre + reach + 1e-9]))
 
 
 # -- fields --------------------------------------------------------------------------------------
@@ -340,10 +365,13 @@ def attributes(scene: Scene, size: int) -> Array:
     thing = scene.things[0]
     n = size * SUB
     luminance = float((_light(backdrop(scene, n), scene) @ np.array([0.299, 0.587, 0.114])).mean())
-    word = 0 if thing.radius < SMALL else 1 if thing.radius < MEDIUM else 2
     one_hot = [
         i == k
-        for k, of in ((thing.shape, SHAPES), (thing.colour, COLOURS), (word, range(3)))
+        for k, of in (
+            (thing.shape, SHAPES),
+            (thing.colour, COLOURS),
+            (size_word(thing.radius), range(3)),
+        )
         for i in range(len(of))
     ]
     rest = [
@@ -358,6 +386,16 @@ def attributes(scene: Scene, size: int) -> Array:
     return np.array([*one_hot, *rest], np.float32)
 
 
+def size_word(radius: float) -> int:
+    """0 small, 1 medium, 2 large."""
+    return int(radius >= SMALL) + int(radius >= MEDIUM)
+
+
+def transients(scene: Scene, size: int) -> Array:
+    """How strong each of ``TRANSIENTS`` is, (5,) float32."""
+    return np.array(scene.transients, np.float32)
+
+
 def class_id(scene: Scene, size: int) -> int:
     """The first object's shape, 0..5."""
     return scene.things[0].shape
@@ -366,64 +404,3 @@ def class_id(scene: Scene, size: int) -> int:
 def identity(scene: Scene, size: int) -> int:
     """The first object's shape and colour, 0..47."""
     return scene.things[0].shape * len(COLOURS) + scene.things[0].colour
-
-
-FIELDS: dict[str, Callable[[Scene, int], Any]] = {
-    "image": image,
-    "factors": factors,
-    "attributes": attributes,
-    "class_id": class_id,
-    "identity": identity,
-}
-
-
-class ShapesDataset(Dataset):
-    """Items of a split as dicts of the fields asked for, each computed from the item's scene when
-    it is read.
-
-    Args:
-        n: number of items. size: 16, 32, 64 or 128 pixels. split: train, val or test. fields: names
-            in ``FIELDS``.
-        seed: of the scenes. options: what may be in them.
-    """
-
-    def __init__(
-        self,
-        n: int,
-        size: int = 32,
-        split: str = "train",
-        fields: Sequence[str] = ("image",),
-        seed: int = 0,
-        options: Options = Options(),
-    ) -> None:
-        for value, of, allowed in (
-            (split, "split", SPLITS),
-            (size, "size", SIZES),
-            *((f, "a field", FIELDS) for f in fields),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{of} is one of {', '.join(map(str, allowed))}, got {value!r}")
-        if n < 1 or seed < 0:
-            raise ValueError(
-                f"there is at least 1 scene, from a seed of at least 0, got {n} and {seed}"
-            )
-        self.n, self.size, self.split, self.fields, self.seed, self.options = (
-            n,
-            size,
-            split,
-            (*fields,),
-            seed,
-            options,
-        )
-
-    def __len__(self) -> int:
-        return self.n
-
-    def scene(self, i: int) -> Scene:
-        return draw(self.seed, SPLITS.index(self.split), i, self.options)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        if not 0 <= i < self.n:
-            raise IndexError(f"item {i} of {self.n}")
-        scene = self.scene(i)
-        return {name: FIELDS[name](scene, self.size) for name in self.fields}

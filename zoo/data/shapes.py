@@ -8,37 +8,81 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from zoo.core.options import Count, Whole
-from zoo.core.spec import Attributes, Field, Image, Label, Quantity, Spec
+from zoo.core.spec import (
+    Attributes,
+    Boxes,
+    Field,
+    Image,
+    Keypoints,
+    Label,
+    Quantity,
+    Regions,
+    Spec,
+    Tokens,
+    Triples,
+)
+from zoo.data import captions, layouts, scene_graph
 from zoo.data.base import Split, ZooDataModule
-from zoo.data.layouts import LAYOUT, layout
 from zoo.data.scene import (
     ATTRIBUTES,
     COLOURS,
     SHAPES,
     SIZES,
+    SPLITS,
     TRANSIENTS,
+    Array,
     Options,
     Scene,
-    ShapesDataset,
     attributes,
     class_id,
+    draw,
+    factors,
     identity,
+    image,
     render,
+    transients,
 )
 from zoo.registry import register
 
 LEVELS = 256
 SLOW = 30_000_000  # pixels from which a progress bar is shown
-Also = Literal["attributes", "identity", "transients", "layout"]
-MADE: dict[str, Callable[[Scene, int], Any]] = {
+IDENTITIES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
+Also = Literal[
+    "identity",
+    "attributes",
+    "tokens",
+    "chars",
+    "boxes",
+    "keypoints",
+    "masks",
+    "layout",
+    "objs",
+    "triples",
+    "transients",
+]
+FIELDS: dict[str, Callable[[Scene, int], Any]] = {  # of a scene at a size
+    "image": image,
+    "factors": factors,
     "attributes": attributes,
+    "class_id": class_id,
     "identity": identity,
-    "transients": lambda scene, size: np.array(scene.transients, np.float32),
-    "layout": layout,
+    "captions": captions.captions,
+    "tokens": captions.tokens,
+    "chars": captions.chars,
+    "boxes": layouts.boxes,
+    "keypoints": layouts.keypoints,
+    "masks": layouts.masks,
+    "layout": layouts.layout,
+    "graph": scene_graph.graph,
+    "objs": scene_graph.objs,
+    "triples": scene_graph.triples,
+    "transients": transients,
 }
+IN_BATCHES = {**FIELDS, "x": render, "y": class_id}
 
 
 @register(
@@ -58,9 +102,10 @@ class Shapes(ZooDataModule):
         hats: half of the objects wear a hat. stripes: three in ten are striped. outlines: three in
             ten have a black rim.
         pointer: a white dot in each object that shows its angle.
-        fields: more of what is known: attributes (24, of the first object and its background),
-            identity (its shape and colour, 48 classes), transients (the five strengths in [0, 1]),
-            layout (8 planes: sky, ground and the six shapes, by what is seen at a pixel's centre).
+        fields: more of what is known: identity (shape and colour, a class), attributes (24),
+            tokens and chars (words and letters of five captions), boxes, keypoints and masks (of
+            each object), layout (the label map, one-hot), objs and triples (the scene graph),
+            transients (their strengths). Of fewer objects than the largest number the rest is 0.
         batch_size: rows of one minibatch on one process.
         num_workers: loader processes.
         seed: of the scenes and of their order.
@@ -87,8 +132,13 @@ class Shapes(ZooDataModule):
         super().__init__(batch_size, num_workers, seed)
         if size not in SIZES:
             raise ValueError(f"shapes come in sizes {', '.join(map(str, SIZES))}, got {size}")
-        self.fields = tuple(dict.fromkeys(fields))
+        if "transients" in fields and not transients:
+            raise ValueError(
+                "shapes: how strong the transients are is asked for, but there are none; "
+                "--data.transients=true makes some"
+            )
         self.size, self.sizes = size, {"train": n, "val": n_val, "test": n_test}
+        self.fields = tuple(fields)
         low, high = objects
         self.options = Options(
             (low, high), background, transients, hats, stripes, outlines, pointer
@@ -110,37 +160,112 @@ class Shapes(ZooDataModule):
             "pointer" if o.pointer else "",
         ]
         how = ", ".join(filter(None, said))
-        square = (self.size, self.size)
-        kinds: dict[str, Field] = {
-            "attributes": Attributes((len(ATTRIBUTES),), ATTRIBUTES),
-            "identity": Label(len(SHAPES) * len(COLOURS)),
-            "transients": Quantity((len(TRANSIENTS),), "", 0.0, 1.0),
-            "layout": Image((len(LAYOUT), *square), 2),
+        name = f"shapes {self.size}x{self.size}" + (f" ({how})" if how else "")
+        known: dict[str, Field] = {
+            "x": Image((3, self.size, self.size), LEVELS),
+            "y": Label(len(SHAPES)),
         }
-        return Spec(
-            f"shapes {self.size}x{self.size}" + (f" ({how})" if how else ""),
-            x=Image((3, *square), LEVELS),
-            y=Label(len(SHAPES)),
-            **{name: kinds[name] for name in self.fields},
-        )
+        return Spec(name, **known, **{k: self._kind(k) for k in self.fields})
+
+    def _kind(self, name: str) -> Field:
+        """Of one of ``fields``."""
+        most, square = self.options.objects[1], (self.size, self.size)
+        words, letters = captions.VOCABULARY, captions.ALPHABET
+        things, relations = scene_graph.OBJECTS, scene_graph.RELATIONS
+        kinds: dict[str, Field] = {
+            "identity": Label(len(IDENTITIES), names=IDENTITIES),
+            "attributes": Attributes((len(ATTRIBUTES),), ATTRIBUTES),
+            "tokens": Tokens((captions.SAID, captions.LENGTH), len(words), words),
+            "chars": Tokens((captions.SAID, captions.LETTERS), len(letters), letters),
+            "boxes": Boxes(most),
+            "keypoints": Keypoints((most, len(layouts.POINTS), 3)),
+            "masks": Regions((most, *square)),
+            "layout": Regions((len(layouts.AREAS), *square), names=layouts.AREAS),
+            "objs": Tokens((most + 1,), len(things), things),
+            "triples": Triples(
+                (2 * most if most > 1 else 1, 3), len(relations), relations, most + 1
+            ),
+            "transients": Quantity((len(TRANSIENTS),), "", 0, 1, TRANSIENTS),
+        }
+        return kinds[name]
 
     def dataset(self, split: str = "train", fields: Sequence[str] = ("image",)) -> ShapesDataset:
-        """The same scenes with any fields of ``zoo.data.scene.FIELDS``: factors, attributes,
-        identity ...
-        """
+        """The same scenes with any of ``FIELDS``, not padded: factors, captions, graph ..."""
         return ShapesDataset(self.sizes[split], self.size, split, fields, self.seed, self.options)
+
+    def captions(self, split: str, i: int) -> tuple[str, ...]:
+        """The five captions of an item, of which ``tokens`` and ``chars`` are the numbers."""
+        return captions.captions(self.dataset(split).scene(i))
 
     def load(self) -> dict[str, Split]:
         return {name: self._render(name) for name in self.sizes}
 
     def _render(self, name: str) -> Split:
         data = self.dataset(name)
-        x, y = np.empty((len(data), *self.spec.shape), np.uint8), np.empty(len(data), np.int64)
-        more: dict[str, list[Any]] = {name: [] for name in self.fields}
-        for i in tqdm(range(len(data)), desc=f"shapes {name}", disable=x.size < SLOW, leave=False):
+        found = {k: _room(field, len(data)) for k, field in self.spec.items()}
+        pixels = found["x"].size
+        for i in tqdm(range(len(data)), desc=f"shapes {name}", disable=pixels < SLOW, leave=False):
             scene = data.scene(i)
-            x[i], y[i] = render(scene, self.size), class_id(scene, self.size)
-            for name, rows in more.items():
-                rows.append(MADE[name](scene, self.size))
-        known = {name: torch.from_numpy(np.stack(rows)) for name, rows in more.items()}
-        return {"x": torch.from_numpy(x), "y": torch.from_numpy(y), **known}
+            for k, rows in found.items():
+                value = np.asarray(IN_BATCHES[k](scene, self.size))
+                rows[(i, slice(len(value))) if value.ndim else i] = value
+        return {k: torch.from_numpy(rows) for k, rows in found.items()}
+
+
+def _room(field: Field, n: int) -> Array:
+    """Zeros for n rows of a field, in what they are stored in."""
+    small = isinstance(field, (Image, Tokens)) and not isinstance(field, Label)
+    kind = np.uint8 if small else np.int64 if isinstance(field, Label) else np.float32
+    return np.zeros((n, *field.shape), kind)
+
+
+class ShapesDataset(Dataset):
+    """Items of a split as dicts of the fields asked for, each computed from the item's scene when
+    it is read.
+
+    Args:
+        n: number of items. size: 16, 32, 64 or 128 pixels. split: train, val or test. fields: names
+            in ``FIELDS``.
+        seed: of the scenes. options: what may be in them.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        size: int = 32,
+        split: str = "train",
+        fields: Sequence[str] = ("image",),
+        seed: int = 0,
+        options: Options = Options(),
+    ) -> None:
+        for value, of, allowed in (
+            (split, "split", SPLITS),
+            (size, "size", SIZES),
+            *((f, "a field", FIELDS) for f in fields),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{of} is one of {', '.join(map(str, allowed))}, got {value!r}")
+        if n < 1 or seed < 0:
+            raise ValueError(
+                f"there is at least 1 scene, from a seed of at least 0, got {n} and {seed}"
+            )
+        self.n, self.size, self.split, self.fields, self.seed, self.options = (
+            n,
+            size,
+            split,
+            (*fields,),
+            seed,
+            options,
+        )
+
+    def __len__(self) -> int:
+        return self.n
+
+    def scene(self, i: int) -> Scene:
+        return draw(self.seed, SPLITS.index(self.split), i, self.options)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        if not 0 <= i < self.n:
+            raise IndexError(f"item {i} of {self.n}")
+        scene = self.scene(i)
+        return {name: FIELDS[name](scene, self.size) for name in self.fields}

@@ -11,7 +11,7 @@ import textwrap
 import numpy as np
 import torch
 from PIL import Image as Picture
-from PIL import ImageDraw
+from PIL import ImageColor, ImageDraw
 from torch import Tensor
 
 from zoo.core.spec import (
@@ -19,14 +19,17 @@ from zoo.core.spec import (
     Boxes,
     Field,
     Image,
+    Keypoints,
     Quantity,
+    Regions,
     Series,
     Tokens,
+    Triples,
     Vector,
     Video,
     Volume,
 )
-from zoo.show.paint import COLOURS, FRAME, INK, PAPER, Shades, enlarged, font, rgb
+from zoo.show.paint import COLOURS, FRAME, INK, PAPER, Shades, enlarged, font, rgb, width_of
 
 SIDE = 64  # pixels of a tile's longer side
 FRAMES = 8  # of a clip, at most
@@ -42,6 +45,27 @@ def tile(field: Field, row: Tensor) -> Picture.Image:
 @tile.register
 def _(field: Image, row: Tensor) -> Picture.Image:
     return shaded(field, row[None])[0]
+
+
+@tile.register
+def _(field: Regions, row: Tensor) -> Picture.Image:
+    """Each region in a colour of its own, later ones over earlier ones, and beside them the names
+    of those that are there.
+    """
+    pixels = torch.full((3, *row.shape[1:]), 255)
+    for i, there in enumerate(row > 0):
+        ink = torch.tensor(ImageColor.getrgb(COLOURS[i % len(COLOURS)]))
+        pixels = torch.where(there, ink[:, None, None], pixels)
+    regions = enlarged(pixels.to(torch.uint8), SIDE)
+    names = [(name, i) for i, name in enumerate(field.names) if bool(row[i].any())]
+    width = max((width_of(name, 11) + 8 for name, _ in names), default=0)
+    picture = Picture.new("RGB", (regions.width + width, SIDE), PAPER)
+    picture.paste(regions, (0, 0))
+    pen = ImageDraw.Draw(picture)
+    for line, (name, i) in enumerate(names):
+        at = (regions.width + 4, line * SIDE // max(len(names), 5))
+        pen.text(at, name, COLOURS[i % len(COLOURS)], font(11))
+    return picture
 
 
 @tile.register
@@ -80,11 +104,23 @@ def _(field: Vector, row: Tensor) -> Picture.Image:
 
 @tile.register
 def _(field: Tokens, row: Tensor) -> Picture.Image:
-    """The numbers of the words, a line a row; padding is left out."""
+    """The words or their numbers, a line a row; padding is left out."""
     if row.ndim == 0:
-        return text(str(int(row)))
+        return text(field.name(int(row)))
     lines = row.flatten(0, -2) if row.ndim > 1 else row[None]
-    said = [" ".join(str(int(v)) for v in line) for line in lines if bool((line != 0).any())]
+    between = "" if field.names and all(len(name) < 2 for name in field.names) else " "
+    said = [
+        between.join(field.name(int(v)) for v in line).rstrip()
+        for line in lines
+        if bool((line != 0).any())
+    ]
+    return text("\n".join(said) or "-")
+
+
+@tile.register
+def _(field: Triples, row: Tensor) -> Picture.Image:
+    """One a line: subject, relation, object."""
+    said = [f"{s} {field.name(p)} {o}" for s, p, o in row.tolist() if p]
     return text("\n".join(said) or "-")
 
 
@@ -98,19 +134,43 @@ def _(field: Attributes, row: Tensor) -> Picture.Image:
 @tile.register
 def _(field: Quantity, row: Tensor) -> Picture.Image:
     values = " ".join(f"{v:.3g}" for v in row.flatten().tolist())
+    if field.names:
+        values = "\n".join(map(" ".join, zip(field.names, values.split(), strict=True)))
     return text(f"{values} {field.unit}".strip())
 
 
 @tile.register
 def _(field: Boxes, row: Tensor) -> Picture.Image:
     """Their outlines in the unit square; boxes of no size are padding."""
+    picture, pen = blank()
+    boxes = [(i, box) for i, box in enumerate((row * (SIDE - 1)).tolist()) if box[:2] != box[2:]]
+    for i, box in boxes:
+        pen.rectangle(box, outline=COLOURS[i % len(COLOURS)])
+        if len(boxes) > 1:
+            pen.text((box[0] + 3, box[1] + 1), str(i), COLOURS[i % len(COLOURS)], font(9))
+    return picture
+
+
+@tile.register
+def _(field: Keypoints, row: Tensor) -> Picture.Image:
+    """Dots in the unit square, a colour an object, hollow where they are not seen; an object of
+    zeros is padding.
+    """
+    picture, pen = blank()
+    for i, points in enumerate(row.tolist()):
+        ink = COLOURS[i % len(COLOURS)]
+        for x, y, seen in points if any(map(any, points)) else ():
+            x, y = x * (SIDE - 1), y * (SIDE - 1)
+            pen.ellipse((x - 2, y - 2, x + 2, y + 2), ink if seen > 0.5 else PAPER, ink)
+    return picture
+
+
+def blank() -> tuple[Picture.Image, ImageDraw.ImageDraw]:
+    """The unit square with nothing in it, and a pen."""
     picture = Picture.new("RGB", (SIDE, SIDE), PAPER)
     pen = ImageDraw.Draw(picture)
     pen.rectangle((0, 0, SIDE - 1, SIDE - 1), outline=FRAME)
-    for i, box in enumerate((row * (SIDE - 1)).tolist()):
-        if box[2] > box[0] or box[3] > box[1]:
-            pen.rectangle(box, outline=COLOURS[i % len(COLOURS)])
-    return picture
+    return picture, pen
 
 
 def shaded(field: Image, rows: Tensor) -> list[Picture.Image]:
@@ -143,7 +203,7 @@ def plotted(lines: Tensor) -> Picture.Image:
 
 def text(words: str, size: int = 12) -> Picture.Image:
     """Words on white, as large as they need, at least half a tile; of many the first ones."""
-    lines = [part for line in words.split("\n") for part in textwrap.wrap(line, LETTERS) or [""]]
+    lines = [part for line in words.split("\n") for part in _wrapped(line)]
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"… {len(lines) - LINES + 1} lines more"]
     words = "\n".join(lines)
@@ -153,3 +213,8 @@ def text(words: str, size: int = 12) -> Picture.Image:
     picture = Picture.new("RGB", size_of, PAPER)
     ImageDraw.Draw(picture).multiline_text((4, 4), words, INK, font(size))
     return picture
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line in parts, all but the first set in."""
+    return textwrap.wrap(line, LETTERS, subsequent_indent="   ") or [""]
