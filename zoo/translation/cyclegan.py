@@ -64,6 +64,7 @@ def distance(p: Tensor, q: Tensor) -> Tensor:
     told=("a",),
     makes=("b",),
     data="unpaired",
+    learns=(("val/class_kept", ">", 0.8), ("val/l1", "<", 0.2), ("val/cycle_a", "<", 0.055)),
     waive={"seed_matters": "what becomes of an image is a function of it"},
 )
 class CycleGAN(DomainsModule):

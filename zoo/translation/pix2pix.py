@@ -68,6 +68,7 @@ def probabilities(real: Tensor, fake: Tensor) -> Terms:
     can={"sample", "translate"},
     told=("source",),
     data="paired",
+    learns=(("val/l1_share", "<", 0.8), ("val/ssim", ">", 0.74)),
 )
 class Pix2Pix(PairModule):
     """See the module's docstring.
