@@ -146,14 +146,18 @@ def options_of(name: str, task: str) -> list[str]:
     return [*TASKS[task].data, *own]
 
 
+def makes_x(name: str) -> bool:
+    """Whether a model makes x from codes, and perhaps a class."""
+    entry = registry.entry(name)
+    return "sample" in entry.can and entry.makes == ("x",) and not {*entry.told} - {"y"}
+
+
 @functools.cache  # the table asks after each run
 def players(task: str) -> list[str]:
     """GANs whose networks take the task's data."""
     names = []
     for name in registry.list(family="gan"):
-        entry = registry.entry(name)
-        of_x_alone = entry.makes == ("x",) and not {*entry.told} - {"y"}
-        if "sample" not in entry.can or not of_x_alone:
+        if not makes_x(name):
             continue
         subject = Subject.of(name, *options_of(name, task))
         try:
@@ -306,13 +310,16 @@ def table(task: str) -> None:
         "italics: the data themselves, and samplers that know next to nothing "
         "([trivial.py](../trivial.py)).",
     ]
-    absent = [name for name in names if name not in players(task)]
-    if absent:
-        lines += [
-            "",
-            f"Not here, since their networks take images only: "
-            f"{', '.join(f'`{n}`' for n in absent)}.",
-        ]
+    other = [name for name in names if not makes_x(name)]
+    for why, absent in (
+        (
+            "since their networks take images only",
+            [name for name in names if name not in (*players(task), *other)],
+        ),
+        ("which make or are told something else than x and its class", other),
+    ):
+        if absent:
+            lines += ["", f"Not here, {why}: {', '.join(f'`{n}`' for n in absent)}."]
     (RESULTS / f"gans_{task}.md").write_text("\n".join(lines) + "\n")
 
 
