@@ -74,7 +74,7 @@ class Trivial(GenerativeModule):
     # -- samples ----------------------------------------------------------------------------------
     def sample(self, n: int, *, generator: torch.Generator | None = None, **told: Tensor) -> Tensor:
         made: Callable[..., Tensor] = getattr(self, f"_{self.kind}")
-        heard = told if self.kind == "held_out" else {}
+        heard = {"y": told["y"]} if self.kind == "held_out" and "y" in told else {}
         x = made(n, generator, **heard).float()
         return x.view(n, *self.spec.shape)
 
@@ -180,7 +180,8 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
     for kind in ("held_out", *KINDS):
         if (kind == "circle" and not plane) or (kind == "independent" and plane):
             continue  # coordinates of a grid are independent
-        model = Trivial(data.spec, kind, data, tuple(told)).eval()
+        known = tuple(name for name in told if name in data.spec)  # of a field alone, its class
+        model = Trivial(data.spec, kind, data, known).eval()
         callbacks = [found_class(CALLBACKS[name])(**options[name]) for name in LOOKING]
         with tempfile.TemporaryDirectory() as scratch:  # for what callbacks write
             trainer = Trainer(
