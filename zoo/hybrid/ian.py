@@ -265,7 +265,8 @@ def change_mask(delta: Tensor) -> Tensor:
     learns=(
         ("val/l1_ratio", "<", 0.4),
         ("val/code_gain", ">", 0.07),
-        ("val/is_pixels", ">", 4.2),
+        ("val/is_pixels", ">", 4.3),
+        ("val/fid_pixels", "<", 0.14),
         ("val/precision_pixels", ">", 0.48),
         ("val/coverage_pixels", ">", 0.45),
     ),
