@@ -62,6 +62,12 @@ def test_each_trivial_answer_scores_as_it_is_said_to_and_gains_nothing():
         values = found(Answering(data, by(name)), data, n=40)
         for k in ("psnr", "ssim", "l1"):
             assert values[k] == pytest.approx(values[f"{k}_{name}"], rel=1e-4), (k, name)
+        if name == "copy":
+            row, first = data.examples(1, "val"), found(Answering(data, by(name)), data, n=1)
+            error = by(name)(row["source"]) - row["x"]
+            wanted = -10 * (error / 255).square().mean().log10().item()
+            assert first["psnr"] == pytest.approx(wanted, abs=0.05)
+            assert abs(first["psnr"] - values["psnr"]) > 0.2
         assert values["psnr_gain"] < 1e-3 and values["ssim_gain"] < 1e-3
         assert values["l1_share"] > 0.999
 
