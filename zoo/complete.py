@@ -24,7 +24,7 @@ OPTIONS = {  # of each command; those of fit that are in no group
     "fit": "--model --data --preset --config --ckpt_path --allow_changes --import --run_dir "
     "--threads --reuse_memory --compile --seed_everything --print_config --help --model.help "
     "--data.help",
-    "sample": f"--n --seed --out --label --inpaint {LOOK}",
+    "sample": f"--n --seed --out --label --inpaint --source --size --back {LOOK}",
     "explore": f"--out --n --frames --seed --a --b --c {LOOK}",
     "probe": f"--labels --seeds --tune_seeds --steps --out {LOOK}",
     "page": "--ckpt --help",

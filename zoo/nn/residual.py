@@ -16,6 +16,7 @@ def norm(width: int) -> nn.Module:
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), 3x3 with reflected edges and instance norm; no ReLU after the sum.
 
+    >>> import torch
     >>> ResidualBlock(4)(torch.zeros(2, 4, 8, 8)).shape
     torch.Size([2, 4, 8, 8])
     """
@@ -43,6 +44,7 @@ class ResidualTranslator(nn.Sequential):
         width: filters of the first layer, 7x7; two of stride 2 double them, two transposed ones
             halve them again. blocks: residual blocks between.
 
+    >>> import torch
     >>> ResidualTranslator(1, 3, 4, 2)(torch.zeros(2, 1, 16, 12)).shape
     torch.Size([2, 3, 16, 12])
     """
