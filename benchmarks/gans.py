@@ -379,7 +379,7 @@ class Clock(Callback):
 
 def speed(tasks: list[str], names: list[str] | None, rounds: int = 5, steps: int = 60) -> None:
     """Generator steps a second, every model in turn, several rounds; the median of the rounds, and
-    of the ratios within a round.
+    of the ratios within a round. Rows of models that are not measured stay as they are.
     """
     hush()
     torch.set_num_threads(1)
@@ -404,7 +404,13 @@ def speed(tasks: list[str], names: list[str] | None, rounds: int = 5, steps: int
                     "ratio": round(ratio, 3),
                 }
             )
-    with (RESULTS / "gans_speed.csv").open("w", newline="") as file:
+    path = RESULTS / "gans_speed.csv"
+    if path.is_file():
+        done = {(r["task"], r["model"]) for r in rows}
+        with path.open(newline="") as file:
+            rows += [r for r in csv.DictReader(file) if (r["task"], r["model"]) not in done]
+        rows.sort(key=lambda r: (list(TASKS).index(r["task"]), r["model"]))
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*rows[0]])
         writer.writeheader()
         writer.writerows(rows)
