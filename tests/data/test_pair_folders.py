@@ -69,6 +69,19 @@ def test_a_damaged_half_takes_its_pair_away_and_is_named(tmp_path):
     assert sorted(kept[:, 0, 0, 0].tolist()) == [0, 1, 3, 4, 5]
 
 
+def test_a_changed_file_is_noticed_and_what_was_done_to_one_is_said(tmp_path):
+    for kind in (PairedFolder, UnpairedFolder):
+        root = tmp_path / kind.__name__
+        two_folders(root, 6)
+        first = kind(str(root), size=8).found
+        assert first["fingerprint"] == kind(str(root), size=8).found["fingerprint"]
+        frames = [Picture.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+        frames[0].save(root / "trainA" / "1.png", save_all=True, append_images=frames[1:])
+        other = kind(str(root), size=8).found
+        assert other["fingerprint"] != first["fingerprint"] and not first["notes"]
+        assert "1 images: only the first of several frames is used" in told(other)
+
+
 def gradient(root):
     for side in "AB":
         for i in range(4):
@@ -88,7 +101,8 @@ def test_pairs_are_cut_and_mirrored_alike_and_domains_each_on_its_own(tmp_path):
     assert len({b["x"][0, 0, 0].sum().item() for b in many}) > 3  # places
     assert len({(b["x"][0, 0, 0, 0] < b["x"][0, 0, 0, -1]).item() for b in many}) == 2  # both ways
     middle = pairs.examples(2)["x"]
-    assert middle[0, 0, 0].tolist() == [20 * i for i in range(2, 10)]
+    for image in middle:
+        assert image[0, 0].tolist() == image[1, :, 0].tolist() == [20 * i for i in range(2, 10)]
     apart = UnpairedFolder(str(tmp_path), size=8, jitter=4)
     index = [rows, rows]
     many = [apart.transform(apart.rows_of("train", index, rows), noise, True) for _ in range(20)]

@@ -4,7 +4,6 @@ modes.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +24,7 @@ from zoo.data.pictures import TooLarge, decode, open_source
 from zoo.data.pictures.decode import BYTES_A_PIXEL
 from zoo.data.pictures.layout import lay_out
 from zoo.data.pictures.rows import Columns
+from zoo.data.pictures.source import fingerprint
 from zoo.data.transforms import LEVELS, binarise, check_binarise, visited
 from zoo.registry import register
 
@@ -229,12 +229,12 @@ class ImageFolder(ZooDataModule):
 
     def _hashed(self, splits: dict[str, list[int]]) -> str:
         """A hash of the names and stated sizes of each split's images."""
-        digest = hashlib.sha256()
-        for split, numbers in sorted(splits.items()):
-            items = [self.source.items[self.layout.kept[j]] for j in numbers]
-            for said in sorted(f"{split} {item.name} {item.size}" for item in items):
-                digest.update(f"{said}\n".encode(errors="surrogateescape"))
-        return digest.hexdigest()[:16]
+        items = [
+            (split, self.source.items[self.layout.kept[j]])
+            for split, numbers in splits.items()
+            for j in numbers
+        ]
+        return fingerprint(f"{split} {item.name} {item.size}" for split, item in items)
 
     # -- serving ----------------------------------------------------------------------------------
     def fetch(self, split: Split, rows: Tensor) -> dict[str, Tensor]:

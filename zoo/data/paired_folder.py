@@ -6,22 +6,15 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
-from zoo.core.batch import Batch
-from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
-from zoo.core.spec import Image, Spec
-from zoo.data.base import Split, ZooDataModule
-from zoo.data.pictures.sides import SPLITS, Reader, by_stem, check_root, cut, images_in
-from zoo.data.transforms import LEVELS, cropped, flipped
+from zoo.core.spec import Spec
+from zoo.data.base import Split
+from zoo.data.pictures.sides import SPLITS, TwoSides, by_stem, images_in
 from zoo.registry import register
-
-EXPECTED = "train/ (and val/, test/) with both images side by side in each file, or trainA/ and "
-EXPECTED += "trainB/ (and valA/, valB/, testA/, testB/) with files of the same names"
-LEAST = 3  # pairs, of which train, val and test need one each
 
 
 @register(
@@ -29,7 +22,7 @@ LEAST = 3  # pairs, of which train, val and test need one each
     about="your own pairs: --data.root=FOLDER with train/ of images side by side, or trainA/ and "
     "trainB/ of the same names",
 )
-class PairedFolder(ZooDataModule):
+class PairedFolder(TwoSides):
     """Pairs under ``root``: ``train/NAME.jpg`` with A in the left half and B in the right one, or
     ``trainA/NAME.*`` and ``trainB/NAME.*``. Without val and test a tenth of the pairs each is cut
     off; without one of the two the other serves as both.
@@ -49,6 +42,11 @@ class PairedFolder(ZooDataModule):
         batch_size, num_workers, seed: as for every data module.
     """
 
+    expected = (
+        "train/ (and val/, test/) with both images side by side in each file, or trainA/ and "
+        "trainB/ (and valA/, valB/, testA/, testB/) with files of the same names"
+    )
+
     def __init__(
         self,
         root: str,
@@ -63,24 +61,16 @@ class PairedFolder(ZooDataModule):
         seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
-        self.root, self.direction, self.size = Path(root).expanduser(), direction, size
-        self.jitter, self.flip, self.channels = jitter, flip, channels
-        check_root("paired_folder", self.root, EXPECTED)
-        self.reader = Reader(size + jitter, channels, max_pixels)
+        self.begin(root, size, jitter, flip, channels, max_pixels)
+        self.direction = direction
         self.files = {split: self._files(split) for split in SPLITS}
         if not self.files["train"]:
-            raise ValueError(f"paired_folder: no pairs in {self.root}; it holds {EXPECTED}")
+            raise ValueError(f"paired_folder: no pairs in {self.root}; it holds {self.expected}")
 
     @cached_property
     def spec(self) -> Spec:
-        image = Image((self.channels, self.size, self.size), LEVELS)
         name = f"{self.root.name} {self.size}x{self.size} ({self.direction})"
-        return Spec(name, x=image, source=image)
-
-    @property
-    def found(self) -> dict[str, Any]:
-        """That of every data module, ``root``, and number and names of what was ``skipped``."""
-        return {**super().found, "root": str(self.root), "skipped": self.reader.found}
+        return Spec(name, x=self.image, source=self.image)
 
     def _files(self, split: str) -> list[tuple[Path, ...]]:
         """Of each pair of a split its one file or its two, A's first."""
@@ -100,27 +90,8 @@ class PairedFolder(ZooDataModule):
                 halves = ("left", "right") if len(files[0]) == 1 else ("",)
                 found = self.reader.rows(files, halves)
                 splits |= {name: self._named(found)} if found else {}
-        if "train" not in splits:
-            raise ValueError(f"paired_folder: no pair of {self.root} can be read")
-        for one, other in (("val", "test"), ("test", "val")):
-            if one not in splits and other in splits:
-                splits[one] = splits[other]
-        if "val" not in splits:
-            rows, n = splits["train"], len(splits["train"]["x"])
-            if n < LEAST:
-                raise ValueError(
-                    f"paired_folder: {self.root} has {n} pairs that can be read, of which train, "
-                    f"val and test need one each; add some"
-                )
-            splits = {s: {k: v[at] for k, v in rows.items()} for s, at in cut(n, 0.1).items()}
-        return splits
+        return self.completed(splits, "pair", self.root)
 
     def _named(self, found: list[Tensor]) -> Split:
         a, b = found
         return {"source": a, "x": b} if self.direction == "AtoB" else {"source": b, "x": a}
-
-    def transform(self, batch: Batch, noise: Noise, training: bool) -> Batch:
-        pair = ("x", "source")
-        if self.jitter:
-            batch = cropped(batch, self.size, noise if training else None, *pair)
-        return flipped(batch, noise, *pair) if self.flip and training else batch

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from zoo.core.batch import Batch
-from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
-from zoo.core.spec import Image, Spec
-from zoo.data.base import Split, ZooDataModule
-from zoo.data.pictures.sides import SPLITS, Reader, check_root, cut, images_in
-from zoo.data.transforms import LEVELS, cropped, flipped
+from zoo.core.spec import Spec
+from zoo.data.base import Split
+from zoo.data.pictures.sides import SPLITS, TwoSides, images_in
 from zoo.registry import register
-
-EXPECTED = "trainA/ and trainB/ (and testA/, testB/, valA/, valB/) with images"
-LEAST = 3  # images of a domain, of which train, val and test need one each
 
 
 @register(
     "unpaired_folder",
     about="your own two domains: --data.root=FOLDER with trainA/ and trainB/ of images",
 )
-class UnpairedFolder(ZooDataModule):
+class UnpairedFolder(TwoSides):
     """The images of ``trainA`` are a, those of ``trainB`` are b; each domain is shuffled on its
     own. Without val and test a tenth of each domain is cut off for either; without one of the two
     the other serves as both.
@@ -40,6 +33,8 @@ class UnpairedFolder(ZooDataModule):
         batch_size, num_workers, seed: as for every data module.
     """
 
+    expected = "trainA/ and trainB/ (and testA/, testB/, valA/, valB/) with images"
+
     def __init__(
         self,
         root: str,
@@ -53,61 +48,31 @@ class UnpairedFolder(ZooDataModule):
         seed: Whole = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
-        self.root, self.size = Path(root).expanduser(), size
-        self.jitter, self.flip, self.channels = jitter, flip, channels
-        check_root("unpaired_folder", self.root, EXPECTED)
-        self.reader = Reader(size + jitter, channels, max_pixels)
+        self.begin(root, size, jitter, flip, channels, max_pixels)
         for side in "AB":
             if not images_in(self.root / f"train{side}"):
                 raise ValueError(
                     f"unpaired_folder: no images in {self.root / f'train{side}'}; "
-                    f"--data.root holds {EXPECTED}"
+                    f"--data.root holds {self.expected}"
                 )
 
     @cached_property
     def spec(self) -> Spec:
-        image = Image((self.channels, self.size, self.size), LEVELS)
-        return Spec(f"{self.root.name} {self.size}x{self.size}", a=image, b=image)
+        name = f"{self.root.name} {self.size}x{self.size}"
+        return Spec(name, a=self.image, b=self.image)
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
         return (("a",), ("b",))
 
-    @property
-    def found(self) -> dict[str, Any]:
-        """That of every data module, ``root``, and number and names of what was ``skipped``."""
-        return {**super().found, "root": str(self.root), "skipped": self.reader.found}
-
     def load(self) -> dict[str, Split]:
         splits: dict[str, Split] = {name: {} for name in SPLITS}
         for field, side in (("a", "A"), ("b", "B")):
-            parts = {}
+            parts: dict[str, Split] = {}
             for name in SPLITS:
                 files = [(path,) for path in images_in(self.root / f"{name}{side}")]
                 if files and (found := self.reader.rows(files)):
-                    parts[name] = found[0]
-            if "train" not in parts:
-                raise ValueError(
-                    f"unpaired_folder: no image of {self.root / f'train{side}'} can be read"
-                )
-            for one, other in (("val", "test"), ("test", "val")):
-                if one not in parts and other in parts:
-                    parts[one] = parts[other]
-            if "val" not in parts:
-                whole = parts["train"]
-                if len(whole) < LEAST:
-                    raise ValueError(
-                        f"unpaired_folder: {self.root / f'train{side}'} has {len(whole)} images "
-                        f"that can be read, of which train, val and test need one each; add some"
-                    )
-                parts = {s: whole[at] for s, at in cut(len(whole), 0.1).items()}
-            for name, images in parts.items():
-                splits[name][field] = images
+                    parts[name] = {field: found[0]}
+            whole = self.completed(parts, "image", self.root / f"train{side}")
+            splits = {name: rows | whole[name] for name, rows in splits.items()}
         return splits
-
-    def transform(self, batch: Batch, noise: Noise, training: bool) -> Batch:
-        for field in ("a", "b"):  # each on its own
-            if self.jitter:
-                batch = cropped(batch, self.size, noise if training else None, field)
-            batch = flipped(batch, noise, field) if self.flip and training else batch
-        return batch

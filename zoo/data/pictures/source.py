@@ -4,9 +4,10 @@ reading of one.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,11 @@ def extra(module: str, why: str) -> Any:
     except ImportError:
         package = module.partition(".")[0]
         raise ValueError(f"{why} needs {package}: pip install {package}") from None
+
+
+def fingerprint(lines: Iterable[str]) -> str:
+    """A hash of lines, whatever their order."""
+    digest = hashlib.sha256()
+    for said in sorted(lines):
+        digest.update(f"{said}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
