@@ -80,6 +80,12 @@ def _draw(args: argparse.Namespace) -> None:
         raise ValueError(f"--out is a .png, a .npz or a folder, got {args.out}")
     if args.source is None and (args.back or args.size is not None):
         raise ValueError("--back and --size are of images to translate; name them by --source")
+    if args.source is not None and (args.label or args.inpaint):
+        raise ValueError("--source says what is translated; leave --label and --inpaint out")
+    if args.size is not None and args.size < 0:
+        raise ValueError(
+            f"--size is a number of pixels, or 0 for that of the file, got {args.size}"
+        )
     if args.out.is_dir() and (old := [*args.out.glob("**/*.png")]):
         raise ValueError(
             f"{args.out} holds {len(old)} images already; name another folder, or remove them first"

@@ -105,6 +105,8 @@ def test_files_that_differ_by_their_endings_both_stay(rain, tmp_path):
         (["--source", "in", "--out", "x.png"], "of 2 translated images is a folder"),
         (["--source", "in", "--out", "o", "--back"], "knows no way back"),
         (["--back"], "name them by --source"),
+        (["--source", "in", "--out", "o", "--inpaint", "top"], "leave --label and --inpaint out"),
+        (["--source", "in", "--out", "o", "--size", "-1"], "or 0 for that of the file, got -1"),
         (["--source", "tiny", "--out", "o", "--size", "0"], "fewer than 4; set --size"),
     ],
 )

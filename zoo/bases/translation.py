@@ -103,10 +103,6 @@ class DomainsModule(TranslationModule):
     g: Any
     d: Any
 
-    def same_channels(self) -> bool:
-        """Whether an image of one domain could be one of the other."""
-        return self.spec["a"].shape == self.spec["b"].shape
-
     def both(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Images of both domains of a batch, as the networks see them."""
         return self.scaled("a", batch["a"]), self.scaled("b", batch["b"])
@@ -147,9 +143,4 @@ class DomainsModule(TranslationModule):
         pairs["cycle_b"] = (self.made("b", back, noise), b)
         if "oracle_b" in batch:
             pairs["back_l1"] = (self.made("a", self.scaled("b", batch["oracle_b"]), noise), a)
-        return {k: (p - q).abs().flatten(1).mean(1) / self.span for k, (p, q) in pairs.items()}
-
-    @property
-    def span(self) -> float:
-        """Of the values that the networks see."""
-        return 2.0
+        return {k: (p - q).abs().flatten(1).mean(1) / 2 for k, (p, q) in pairs.items()}

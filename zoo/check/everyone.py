@@ -29,6 +29,7 @@ from zoo.core import (
     Boxes,
     DataSpec,
     Image,
+    Label,
     Quantity,
     Series,
     Spec,
@@ -80,11 +81,9 @@ def paper_spec(subject: Subject) -> Spec:
     missing = [p.name for p in needed if p.default is p.empty]
     if missing:
         size = subject.data_params.get("size", 32)
-        if "x" not in subject.cls.accepts or "source" in subject.cls.accepts:  # pairs, or domains
-            image = Image((subject.data_params.get("channels", 3), size, size), 256)
-            return Spec("data", **dict.fromkeys(subject.cls.accepts, image))
-        classes = 10 if "y" in subject.cls.accepts else 0
-        return DataSpec((subject.data_params.get("channels", 3), size, size), 256, classes)
+        image = Image((subject.data_params.get("channels", 3), size, size), 256)
+        accepts = subject.cls.accepts.items()
+        return Spec("data", **{k: Label(10) if of is Label else image for k, of in accepts})
     return subject.data().spec
 
 

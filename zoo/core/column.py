@@ -49,8 +49,7 @@ class Answers(Column):
 
     def __init__(self, data: Any) -> None:
         super().__init__(data, "a")
-        label = {"y": self.spec["y"]} if "y" in self.spec else {}
-        self.spec = Spec(f"{data.spec.name} b", x=data.spec["b"], **label)
+        self.spec = Spec(f"{data.spec.name} b", **{**self.spec, "x": data.spec["b"]})
 
     def _named(self, batch: Batch) -> Batch:
         named = super()._named(batch)

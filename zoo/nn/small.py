@@ -229,12 +229,11 @@ def doublings(height: int, breadth: int) -> int:
 
 
 def initialise(net: Net, biases: bool = False) -> Net:
-    """Radford et al. 2016, section 3: convolution weights N(0, 0.02²); batch-norm gains N(1,
-    0.02²), shifts 0.
+    """Radford et al. 2016, section 3: convolution weights N(0, 0.02²); gains of batch and instance
+    norms N(1, 0.02²), shifts 0.
 
     Args:
-        biases: whether those of convolutions are 0, and the gains of instance norms as of batch
-            norms, as in image translation (Isola et al. 2017, section 6.2).
+        biases: whether those of convolutions are 0, as in image translation (Isola et al. 2017).
 
     >>> net = initialise(nn.Sequential(nn.BatchNorm2d(100)))
     >>> net[0].bias.abs().max().item(), 0.01 < net[0].weight.std().item() < 0.03
@@ -245,9 +244,7 @@ def initialise(net: Net, biases: bool = False) -> Net:
             nn.init.normal_(m.weight, 0.0, 0.02)
             if biases and m.bias is not None:
                 nn.init.zeros_(m.bias)
-        elif isinstance(m, nn.BatchNorm2d) or (
-            biases and isinstance(m, nn.InstanceNorm2d) and m.affine
-        ):
+        elif isinstance(m, (nn.BatchNorm2d, nn.InstanceNorm2d)) and m.affine:
             nn.init.normal_(m.weight, 1.0, 0.02)
             nn.init.zeros_(m.bias)
     return net

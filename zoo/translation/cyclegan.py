@@ -103,7 +103,7 @@ class CycleGAN(DomainsModule):
         loop: LoopOptions = LoopOptions(),
     ) -> None:
         super().__init__(spec, loop)
-        if lam_id and not self.same_channels():
+        if lam_id and spec["a"].shape != spec["b"].shape:
             raise ValueError(
                 f"cyclegan: an image of one domain is none of the other, got {spec}; set "
                 "model.lam_id=0"
