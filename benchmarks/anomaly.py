@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from once import Row, keep, kept, run, spread
+from once import UNSEEN, Row, keep, kept, run, spread
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -82,7 +82,7 @@ def able(name: str) -> bool:
 
 def rows_of(name: str, c: int, seed: int) -> list[Row]:
     folder = RUNS / f"{name}-{c}-{seed}"
-    seconds = run(name, [*DATA, f"--data.left_out=[{c}]"], seed, folder)
+    seconds = run(name, [*DATA, f"--data.left_out=[{c}]", UNSEEN], seed, folder)
     path = folder / "checkpoints" / "last.ckpt"
     model, test = checkpoint.load(path, ema=True), data_without(c).examples(split="test")
     steps = torch.load(path, weights_only=True)["global_step"]

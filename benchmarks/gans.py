@@ -23,10 +23,7 @@ import argparse
 import csv
 import functools
 import inspect
-import shutil
 import statistics
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,6 +33,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback
+from once import keep, kept, run
 from tqdm.auto import tqdm
 
 from zoo import registry
@@ -50,15 +48,6 @@ from zoo.show.sheets import Panel, save, sheet
 from zoo.standards import HALF, SPREAD, trivial
 
 RESULTS, RUNS = Path(__file__).parent / "results", Path("runs") / "gans"
-QUIET = [
-    "--wandb.mode=disabled",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--threads=1",
-    "--latent_space.enabled=false",
-    "--memorisation.enabled=false",
-    "--sample_grid.every_n_steps=100000000",
-]
 
 
 @dataclass(frozen=True)
@@ -170,35 +159,13 @@ def players(task: str) -> list[str]:
 
 def train(name: str, task: str, seed: int) -> Path:
     """The folder of a finished run."""
-    folder = RUNS / task / f"{name}-{seed}"
-    if not (folder / "seconds.txt").is_file():
-        budget = [
-            f"--trainer.max_steps={TASKS[task].steps}",
-            f"--trainer.val_check_interval={TASKS[task].every}",
-        ]
-        scores = ["--fidelity.pixels=false"] if task == "digits" else []
-        command = [
-            sys.executable,
-            "-m",
-            "zoo.fit",
-            "--model",
-            name,
-            *options_of(name, task),
-            *budget,
-            *scores,
-            *QUIET,
-        ]
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
-        start = time.perf_counter()
-        done = subprocess.run(
-            [*command, f"--seed_everything={seed}", f"--run_dir={folder}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        (folder / "seconds.txt").write_text(f"{time.perf_counter() - start:.0f}")
+    folder, plan = RUNS / task / f"{name}-{seed}", TASKS[task]
+    budget = [
+        f"--trainer.max_steps={plan.steps}",
+        f"--trainer.val_check_interval={plan.every}",
+    ]
+    scores = ["--fidelity.pixels=false"] if task == "digits" else []
+    run(name, [*options_of(name, task), *budget, *scores], seed, folder)
     return folder
 
 
@@ -235,20 +202,13 @@ def table(task: str) -> None:
     """Write results/gans_TASK.csv and .md from the finished runs; rows of models that have none
     here stay as they are."""
     plan, names, path = TASKS[task], registry.list(family="gan"), RESULTS / f"gans_{task}.csv"
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    if path.is_file():
-        with path.open(newline="") as file:
-            found = {(r["model"], int(r["seed"])): r for r in csv.DictReader(file)}
-    for name in names:
-        for folder in sorted((RUNS / task).glob(f"{name}-[0-9]*")):
-            if (folder / "seconds.txt").is_file():
-                seed = int(folder.name.rsplit("-", 1)[1])
-                found[name, seed] = row_of(folder, name, task, seed)
-    rows = [row for _, row in sorted(found.items())]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0]])
-        writer.writeheader()
-        writer.writerows(rows)
+    new = [
+        row_of(folder, name, task, int(folder.name.rsplit("-", 1)[1]))
+        for name in names
+        for folder in sorted((RUNS / task).glob(f"{name}-[0-9]*"))
+        if (folder / "seconds.txt").is_file()
+    ]
+    rows = keep(path, new, ("model", "seed"))
     first, *others = plan.metrics
     groups = {
         name: [r for r in rows if r["model"] == name]
@@ -404,25 +364,13 @@ def speed(tasks: list[str], names: list[str] | None, rounds: int = 5, steps: int
                     "ratio": round(ratio, 3),
                 }
             )
-    path = RESULTS / "gans_speed.csv"
-    if path.is_file():
-        done = {(r["task"], r["model"]) for r in rows}
-        with path.open(newline="") as file:
-            rows += [r for r in csv.DictReader(file) if (r["task"], r["model"]) not in done]
-        rows.sort(key=lambda r: (list(TASKS).index(r["task"]), r["model"]))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0]])
-        writer.writeheader()
-        writer.writerows(rows)
+    keep(RESULTS / "gans_speed.csv", rows, ("task", "model"))
 
 
 def read_speeds(task: str) -> dict[str, str]:
     """Of the ring for the grid too: the networks and batches are the same."""
-    path, measured = RESULTS / "gans_speed.csv", "ring" if task == "grid" else task
-    if not path.is_file():
-        return {}
-    with path.open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if r["task"] == measured]
+    measured = "ring" if task == "grid" else task
+    rows = [r for r in kept(RESULTS / "gans_speed.csv") if r["task"] == measured]
     return {
         r["model"]: f"{float(r['steps_per_second']):.0f} ({float(r['ratio']):.2f})" for r in rows
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from once import Row, keep, kept, run, spread
+from once import UNSEEN, Row, keep, kept, run, spread
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -104,7 +104,7 @@ class Judge:
 
 def row_of(name: str, seed: int, data: Any, judge: Judge) -> Row:
     folder = RUNS / f"{name}-{seed}"
-    seconds = run(name, [*DATA, *SEARCHES.get(name, [])], seed, folder)
+    seconds = run(name, [*DATA, *SEARCHES.get(name, []), UNSEEN], seed, folder)
     path = folder / "checkpoints" / "last.ckpt"
     model = checkpoint.load(path, ema=True)
     train, test = data.examples(), data.examples(split="test")
