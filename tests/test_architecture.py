@@ -13,7 +13,7 @@ from zoo import registry
 ROOT = Path(__file__).parent.parent
 FILES = sorted((*(ROOT / "zoo").rglob("*.py"), *(ROOT / "callbacks").rglob("*.py")))
 FAMILIES = set(registry.FAMILIES)
-ROOMS = {"nn", "core", "bases", "data", "metrics", "show", "check"}
+ROOMS = {"auxiliary", "nn", "core", "bases", "data", "metrics", "show", "check"}
 
 
 def layer(path: Path) -> str:
@@ -42,7 +42,8 @@ ALLOWED = {  # what of ours a layer may import
     "bases": {"zoo.bases", "zoo.core", "zoo.nn"},
     "data": {"zoo.core", "zoo.data", "zoo.nn", "zoo.registry"},
     "metrics": {"zoo.core", "zoo.metrics"},
-    "family": {"zoo.bases", "zoo.core", "zoo.nn", "zoo.registry"},
+    "auxiliary": {"zoo.auxiliary", "zoo.core", "zoo.nn", "zoo.registry"},
+    "family": {"zoo.auxiliary", "zoo.bases", "zoo.core", "zoo.nn", "zoo.registry"},
     "show": {"zoo.core", "zoo.metrics", "zoo.show"},
     "callbacks": {"zoo.core", "zoo.metrics", "zoo.show", "callbacks"},
     "check": {"zoo"},
@@ -56,6 +57,7 @@ FOREIGN = {  # libraries that stay out of a layer
     "core": {"wandb"},
     "bases": {"wandb"},
     "data": {"wandb"},
+    "auxiliary": {"lightning", "wandb"},
     "family": {"wandb", "sklearn.datasets", "lightning"},
     "metrics": {"wandb", "lightning", "PIL", "matplotlib"},
     "show": {"wandb", "lightning"},

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 
 from zoo.check.processes import launch
+from zoo.core.processes import from_rank_zero
 from zoo.core.spec import DataSpec
 from zoo.metrics import PRDC, DataNet, FrechetDistance, InceptionScore, KernelDistance, extractors
-from zoo.metrics.base import from_rank_zero
 from zoo.metrics.neighbours import nearest
 
 pytestmark = pytest.mark.ddp

@@ -12,9 +12,11 @@ from zoo.check.subject import Subject
 
 Gates = tuple[tuple[str, str, float], ...]  # as in ``learns``
 
-# No pictures: they are no part of a gate, and leave no trace in what is.
+# No pictures, and no validation but the last: they leave no trace in what a gate reads.
 PLAIN = [f"--{name}.enabled=false" for name in ("memorisation", "latent_space")]
-PLAIN += [f"--sample_grid.every_n_steps={10**9}"]
+PLAIN += [
+    f"--{often}={10**9}" for often in ("sample_grid.every_n_steps", "trainer.val_check_interval")
+]
 
 
 @check(lambda cls, entry: bool(entry.learns), mark="slow")

@@ -5,7 +5,6 @@ download.
 from __future__ import annotations
 
 from functools import cached_property
-from inspect import getsource
 from typing import Literal
 
 import numpy as np
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from zoo.core.cache import digest, folder, kept
 from zoo.core.options import Count, Whole
 from zoo.core.spec import Attributes, Field, Image, Label, Quantity, Spec, Vector
 from zoo.data import head, portrait
 from zoo.data.base import Split, ZooDataModule
 from zoo.data.head import AGES, ATTRIBUTES, COEFFICIENTS, DIRECTIONS, POSES, Array, Factors, draw
+from zoo.data.once import drawn_once
 from zoo.data.portrait import render, visible
 from zoo.data.transforms import LEVELS
 from zoo.registry import register
@@ -134,9 +133,7 @@ class Heads(ZooDataModule):
         if sum(self.sizes.values()) * len(fields) * self.spec.dim < SLOW:
             return self._drawn(fields)
         what = f"{self.spec.name} {self.sizes} {fields} {self.seed}"
-        of = digest(what, *(getsource(m) for m in (head, portrait)))
-        path = folder() / f"heads-{of}.pt"
-        return kept(path, of, lambda: self._drawn(fields), "drawn heads", "are drawn")
+        return drawn_once("heads", what, (head, portrait), lambda: self._drawn(fields))
 
     def _drawn(self, fields: list[str]) -> dict[str, Tensor]:
         total = sum(self.sizes.values())

@@ -15,7 +15,9 @@ from zoo.core.batch import Batch
 from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
 from zoo.core.spec import Field, Image, Spec
+from zoo.data import keyed, spoiled
 from zoo.data.base import Split, ZooDataModule
+from zoo.data.once import drawn_once
 from zoo.data.scene import SPLITS
 from zoo.data.spoiled import grey, hole, outlines, rainy, streaks, summed, torn
 from zoo.data.transforms import flipped
@@ -117,12 +119,19 @@ class Paired(ZooDataModule):
     def load(self) -> dict[str, Split]:
         """Row numbers of the base's images, their classes, and the rain over them."""
         splits: dict[str, Split] = {}
-        for s, name in enumerate(SPLITS):
+        for name in SPLITS:
             rows = self.base.split(name)
             splits[name] = {"x": torch.arange(self.base.count(name))}
             splits[name] |= {"y": rows["y"]} if "y" in self.spec else {}
-            if self.kind == "rain":
-                splits[name]["rain"] = self._rain(s, self.base.count(name))
+        if self.kind == "rain":
+            counts = {name: self.base.count(name) for name in SPLITS}
+            what = f"{counts} {self.base.spec.shape} {self.seed}"
+
+            def rain() -> dict[str, Tensor]:
+                return {name: self._rain(s, counts[name]) for s, name in enumerate(SPLITS)}
+
+            over = drawn_once("rain", what, (keyed, spoiled), rain)
+            splits = {name: {**rows, "rain": over[name]} for name, rows in splits.items()}
         return splits
 
     def _rain(self, split: int, n: int) -> Tensor:

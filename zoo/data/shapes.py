@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -25,8 +27,9 @@ from zoo.core.spec import (
     Tokens,
     Triples,
 )
-from zoo.data import captions, layouts, scene_graph
+from zoo.data import captions, keyed, layouts, scene, scene_graph
 from zoo.data.base import Split, ZooDataModule
+from zoo.data.once import drawn_once
 from zoo.data.scene import (
     ATTRIBUTES,
     COLOURS,
@@ -49,7 +52,9 @@ from zoo.data.scene import (
 from zoo.registry import register
 
 LEVELS = 256
-SLOW = 30_000_000  # pixels from which a progress bar is shown
+SLOW = 30_000_000  # values of images from which a progress bar is shown
+KEPT = 3_000_000  # from which what was drawn is kept
+DRAWING = (captions, keyed, layouts, scene, scene_graph, sys.modules[__name__])
 IDENTITIES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
 Also = Literal[
     "identity",
@@ -198,7 +203,16 @@ class Shapes(ZooDataModule):
         return captions.captions(self.dataset(split).scene(i))
 
     def load(self) -> dict[str, Split]:
-        return {name: self._render(name) for name in self.sizes}
+        """Many scenes are drawn once, and kept for later runs."""
+
+        def draw() -> dict[str, Tensor]:
+            splits = {name: self._render(name) for name in self.sizes}
+            return {f"{name} {k}": v for name, rows in splits.items() for k, v in rows.items()}
+
+        what = f"{self.spec} {self.sizes} {self.options} {self.seed}"
+        many = sum(self.sizes.values()) * self.spec.dim >= KEPT
+        found = drawn_once("shapes", what, DRAWING, draw) if many else draw()
+        return {name: {k: found[f"{name} {k}"] for k in self.spec} for name in self.sizes}
 
     def _render(self, name: str) -> Split:
         data = self.dataset(name)

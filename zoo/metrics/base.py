@@ -4,19 +4,15 @@ survives ``reset``; kept rows in a fixed order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from zoo.core.cache import digest
 from zoo.core.spec import Spec
-
-T = TypeVar("T")
 
 
 class Extractor(nn.Module):
@@ -156,27 +152,3 @@ def rounding(features: Tensor) -> Tensor:
     True
     """
     return 4 * torch.finfo(torch.float32).eps * features.norm(dim=1).max()
-
-
-def from_rank_zero(build: Callable[[], T]) -> T:
-    """What ``build`` returns on the first process, on every process; an error there is an error
-    everywhere.
-
-    All processes call it; the others wait. The value travels between processes, so it must hold CPU
-    tensors and plain values.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return build()
-    box: list[Any] = [None, None]
-    error: Exception | None = None
-    if dist.get_rank() == 0:
-        try:
-            box[0] = build()
-        except Exception as caught:
-            error, box[1] = caught, f"{type(caught).__name__}: {caught}"
-    dist.broadcast_object_list(box, src=0)
-    if error is not None:
-        raise error
-    if box[1] is not None:
-        raise RuntimeError(f"the first process failed: {box[1]}")
-    return box[0]

@@ -19,8 +19,10 @@ from torch.nn import functional as F
 
 from zoo.core import threads
 from zoo.core.cache import digest, folder, kept
+from zoo.core.processes import from_rank_zero
 from zoo.core.spec import Spec
-from zoo.metrics.base import Extractor, from_rank_zero
+from zoo.core.taught import taught
+from zoo.metrics.base import Extractor
 from zoo.metrics.inception import Inception, find_inception
 
 LIMIT = 10_000  # training images that DataNet and Pixels look at, at most
@@ -203,30 +205,20 @@ class DataNet(Extractor):
         return (said == y).double().mean().item()
 
     def _fit(self, x: Tensor, y: Tensor | None, rate: float, progress: bool) -> None:
-        from tqdm import tqdm
-
-        g = torch.Generator().manual_seed(0)
-        optimiser = torch.optim.Adam(self.parameters(), rate)
-        for step in tqdm(
-            range(STEPS),
-            desc=f"training {self.name} ({'larger ' * self.large}feature network)",
-            disable=not progress,
-            leave=False,
-        ):
-            rows = torch.randint(len(x), (BATCH,), generator=g)
+        def loss(rows: Tensor, g: torch.Generator) -> Tensor:
             if self.large:
                 shown = x[rows].roll(torch.randint(-3, 4, (2,), generator=g).tolist(), (2, 3))
             else:
                 noise = torch.randn(BATCH, *x.shape[1:], generator=g)
                 shown = x[rows] + (0.3 if y is None else 0.1) * noise
             out = self.head(self.body(shown))
-            loss = (
-                F.mse_loss(out, x[rows].flatten(1)) if y is None else F.cross_entropy(out, y[rows])
-            )
-            optimiser.param_groups[0]["lr"] = rate * (1 - step / STEPS)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            if y is None:
+                return F.mse_loss(out, x[rows].flatten(1))
+            return F.cross_entropy(out, y[rows])
+
+        says = f"training {self.name} ({'larger ' * self.large}feature network)"
+        how: dict[str, Any] = {"steps": STEPS, "batch": BATCH, "rate": rate, "progress": progress}
+        taught(self.parameters(), loss, len(x), says, **how)
 
     @torch.no_grad()
     def forward(self, x: Tensor, spec: Spec) -> tuple[Tensor, Tensor | None]:

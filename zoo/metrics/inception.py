@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.core.processes import from_rank_zero
 from zoo.core.spec import Spec
-from zoo.metrics.base import Extractor, from_rank_zero
+from zoo.metrics.base import Extractor
 
 INCEPTION_HASH = "6726825d"  # how the file's sha256 begins
 INCEPTION_FILE = f"weights-inception-2015-12-05-{INCEPTION_HASH}.pth"

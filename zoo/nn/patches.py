@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from zoo.nn.small import full
 
@@ -51,10 +52,34 @@ class PatchDiscriminator(nn.Module):
             net.append(nn.Conv2d(a, b, 4, 2 if i < layers else 1, 1, bias=not i))
             net += [norm(b)] if i else []
             net.append(nn.LeakyReLU(0.2))
-        self.net = nn.Sequential(*net, nn.Conv2d(widths[-1], 1, 4, 1, 1))
+        self.maps = widths[-1]
+        self.net = nn.Sequential(*net, nn.Conv2d(self.maps, 1, 4, 1, 1))
 
     def forward(self, *images: Tensor) -> Tensor:
         return full(self.net(torch.cat(images, 1))).squeeze(1)
+
+
+class PyramidDiscriminator(PatchDiscriminator):
+    """The same, whose logits see the whole too (Zhang, Sindagi, Patel 2017, section III-C): maps of
+    the last layer are averaged over a grid of 1, 2, 4 and 8 cells to a side, reduced to one map
+    each, and put beside them.
+    """
+
+    GRIDS = (1, 2, 4, 8)
+
+    def __init__(self, channels: int, width: int, layers: int = 3, norm: Norm = by_image) -> None:
+        super().__init__(channels, width, layers, norm)
+        self.net = self.net[:-1]
+        self.reduced = nn.ModuleList(nn.Conv2d(self.maps, 1, 1) for _ in self.GRIDS)
+        self.last = nn.Conv2d(self.maps + len(self.GRIDS), 1, 4, 1, 1)
+
+    def forward(self, *images: Tensor) -> Tensor:
+        maps = self.net(torch.cat(images, 1))
+        beside = [
+            F.interpolate(F.leaky_relu(conv(F.adaptive_avg_pool2d(maps, n)), 0.2), maps.shape[2:])
+            for n, conv in zip(self.GRIDS, self.reduced, strict=True)
+        ]
+        return full(self.last(torch.cat([maps, *beside], 1))).squeeze(1)
 
 
 def check_patches(model: str, height: int, breadth: int, layers: int) -> None:
