@@ -198,14 +198,17 @@ class Shapes(ZooDataModule):
         return captions.captions(self.dataset(split).scene(i))
 
     def load(self) -> dict[str, Split]:
-        return {name: self._render(name) for name in self.sizes}
+        return {name: self.drawn(name, range(n)) for name, n in self.sizes.items()}
 
-    def _render(self, name: str) -> Split:
-        data = self.dataset(name)
-        found = {k: _room(field, len(data)) for k, field in self.spec.items()}
-        pixels = found["x"].size
-        for i in tqdm(range(len(data)), desc=f"shapes {name}", disable=pixels < SLOW, leave=False):
-            scene = data.scene(i)
+    def drawn(self, split: str, items: Sequence[int], **but: Any) -> Split:
+        """Items of a split, all of their scenes with other factors: ``drawn("val", range(9),
+        striped=True)`` (``Scene.but``).
+        """
+        data = self.dataset(split)
+        found = {k: _room(field, len(items)) for k, field in self.spec.items()}
+        quick = found["x"].size < SLOW
+        for i, item in enumerate(tqdm(items, f"shapes {split}", disable=quick, leave=False)):
+            scene = data.scene(item).but(**but)
             for k, rows in found.items():
                 value = np.asarray(IN_BATCHES[k](scene, self.size))
                 rows[(i, slice(len(value))) if value.ndim else i] = value

@@ -255,6 +255,11 @@ OTHERS = {
         cycle_b=("round trip of b", "absolute error a pixel, there and back", LOWER),
         same_a=("a left alone", "absolute change of an image that is of a already", LOWER),
         same_b=("b left alone", "absolute change of an image that is of b already", LOWER),
+        yaw_correlation=(
+            "kept angle",
+            "circular correlation, absolute, of what is read off what was made and what was wanted",
+            HIGHER,
+        ),
         back_l1=("absolute error of the way back", "of a, from what belongs to it in b", LOWER),
         recon_mse=("squared error", "of reconstructions, per pixel", LOWER),
         recon_permuted=(
@@ -333,6 +338,11 @@ OTHERS = {
     ),
     **_all(
         "diversity",
+        mode_coverage=(
+            "answers reached",
+            "share of what was wanted that is the nearest to something made",
+            HIGHER,
+        ),
         modes=("modes", "components of the mixture that samples reach", HIGHER),
         ms_ssim=("likeness within a class", "MS-SSIM of samples; of the data: ms_ssim_real", LOWER),
         ms_ssim_real=("likeness within a class of data", "MS-SSIM of data", None),
