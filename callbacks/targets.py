@@ -15,7 +15,8 @@ from zoo.core.ema import averaged
 from zoo.core.options import Count, Whole
 from zoo.core.spec import Image
 from zoo.metrics import Extractor, choose
-from zoo.metrics.targets import answers, l1, psnr, ssim
+from zoo.metrics.circular import circular_correlation
+from zoo.metrics.targets import answers, l1, psnr, reached, ssim
 
 MEASURES = {"psnr": psnr, "ssim": ssim, "l1": l1}
 
@@ -29,6 +30,11 @@ class Targets(Observer):
     much is added, and ``val/l1_share``, what part is left of its error. Of labelled sources also
     ``val/class_kept``, the share of what was made that is of its source's class to a classifier,
     which was trained on true answers and never saw a sample, and ``val/class_kept_copy``.
+
+    Where the data say what belongs to an image of two domains, also ``val/mode_coverage``, the
+    share of what was wanted that is the nearest to something made; and of each angle that they can
+    read off it, ``val/NAME_correlation``, the absolute circular correlation of that of what was
+    made and that of what was wanted: turned and mirrored ones are as good.
 
     Every process draws the same images, so all agree without talking.
 
@@ -84,6 +90,11 @@ class Targets(Observer):
         }
         values |= {f"{k}_gain": values[k] - best[k] for k in ("psnr", "ssim")}
         values["l1_share"] = values["l1"] / max(best["l1"], 1e-12)
+        if f"oracle_{made}" in rows:
+            values["mode_coverage"] = float(reached(tried[""], field.to_unit(truth)))
+        for name, angle in getattr(data, "angles", {}).items():
+            turned = circular_correlation(angle(tried[""]), angle(field.to_unit(truth)))
+            values[f"{name}_correlation"] = float(turned.abs())
         if "y" in rows and data.spec.num_classes:
             judge = self._classifier(data, made)
             for who in [k for k in ("", "copy") if k in tried]:

@@ -33,6 +33,7 @@ NARROWER = {
     "cogan": {"width": 8},
     "cyclegan": {"width": 4, "blocks": 3},
     "dcgan": {"width": 8},
+    "discogan": {"width": 8, "bottleneck": 10},
     "ebgan": {"width": 4, "width_g": 4},
     "ffjord": {"width": 8},
     "gated_pixelcnn": {"p": 16, "head": 16},

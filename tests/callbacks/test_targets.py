@@ -97,3 +97,26 @@ def test_data_without_an_answer_and_other_models_are_left_alone():
     trainer.datamodule.evaluation_batch = lambda split, rows: {"a": rows, "b": rows}
     changing = Changing(Unpaired(kind="invert"), lambda a: a)
     assert "do not know what b belongs to a row of a" in Targets().unserved(trainer, changing)
+
+
+def test_a_kept_angle_may_be_mirrored_and_one_picture_reaches_one_answer():
+    data = Unpaired("heads", "yaw", options={"n": 40, "n_val": 60, "n_test": 2})
+    rows = data.examples(split="val")
+    wanted = rows["oracle_b"]
+    values = {
+        name: found(Changing(data, lambda a, x=x: x), data, n=30)
+        for name, x in {
+            "right": wanted,
+            "mirrored": wanted.flip(3),
+            "shuffled": wanted[torch.randperm(30, generator=torch.Generator().manual_seed(1))],
+            "one": wanted[:1].expand(30, -1, -1, -1),
+        }.items()
+    }
+    kept = {name: v["yaw_correlation"] for name, v in values.items()}
+    assert kept["right"] == pytest.approx(1) and kept["mirrored"] > 0.99
+    assert kept["shuffled"] < 0.5 and kept["one"] < 0.01
+    reach = {name: v["mode_coverage"] for name, v in values.items()}
+    assert reach["right"] == reach["shuffled"] == 1 and reach["one"] == pytest.approx(1 / 30)
+    assert values["mirrored"]["l1"] > 0.03 and values["right"]["class_kept"] > 0.5
+    other = Unpaired()
+    assert "yaw_correlation" not in found(Changing(other, other.oracle), other, n=5)

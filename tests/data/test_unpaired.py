@@ -2,6 +2,7 @@
 alone, and any base of images will do.
 """
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -12,9 +13,12 @@ from scipy import ndimage
 from tests.support import Given
 from zoo import registry
 from zoo.core import DataSpec
+from zoo.data import head, portrait, scene, unpaired
+from zoo.data.base import apart
 from zoo.data.digits import Digits
+from zoo.data.pointers import pointers
 from zoo.data.scene import COLOURS, MUTED
-from zoo.data.unpaired import CHANGES, Unpaired, edges, invert, rot90
+from zoo.data.unpaired import CHANGES, DRAWINGS, Unpaired, edges, invert, rot90
 
 
 def images(batch, name):
@@ -107,9 +111,10 @@ def test_what_has_no_levels_or_is_not_square_or_does_not_exist_is_refused():
         Unpaired("toy2d")
     with pytest.raises(registry.UnknownName, match="unknown data 'digit'; did you mean: digits"):
         Unpaired("digit")
-    with pytest.raises(ValueError, match="kind is one of invert, edges, rot90, colour, got 'blur'"):
+    with pytest.raises(ValueError, match=r"kind is one of invert, .*, yaw, got 'blur'"):
         Unpaired(kind="blur")
     assert set(CHANGES) == {"invert", "edges", "rot90", "colour"}
+    assert set(DRAWINGS) == {"stripes", "glasses", "yaw"}
 
 
 def test_coloured_digits_are_one_ink_on_one_darker_ground_that_the_image_picks():
@@ -141,3 +146,142 @@ def test_coloured_digits_are_one_ink_on_one_darker_ground_that_the_image_picks()
 def test_colour_is_given_to_grey_images_alone():
     with pytest.raises(ValueError, match=r"set --data\.kind=invert"):
         Unpaired(base="shapes", kind="colour")
+
+
+# -- what is drawn ---------------------------------------------------------------------------------
+FEW = {"n": 60, "n_val": 40, "n_test": 30}
+BASES = {"stripes": "shapes", "glasses": "heads", "yaw": "heads"}
+
+
+def drawn(kind, **options):
+    return Unpaired(BASES[kind], kind, batch_size=10, options={**FEW, **options})
+
+
+def dealt(n):
+    """Items of either domain."""
+    return (v.tolist() for v in apart(torch.arange(n)))
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_drawn_domains_have_no_pair_and_are_the_same_in_every_batching(kind):
+    data, again = drawn(kind), drawn(kind)
+    for split, n in (("train", 60), ("val", 40), ("test", 30)):
+        whole = data.examples(split=split)
+        assert whole.n == n // 2 == data.count(split) and ("oracle_b" in whole) == (
+            split != "train"
+        )
+        one = again.evaluation_batch(split, torch.tensor([7, 2]))
+        assert all(torch.equal(one[k], whole[k][[7, 2]]) for k in whole if k != "index")
+        of_a, of_b = dealt(n)
+        assert not {*of_a} & {*of_b}
+    rows = data.examples(split="val")
+    assert not images(rows, "a") & images(rows, "b") and len(images(rows, "b")) == 20
+    assert torch.equal(data.answers("val", rows), rows["oracle_b"])
+    batch = next(iter(data.train_dataloader()))
+    assert "oracle_b" not in batch and images(batch, "a") <= images(data.examples(), "a")
+
+
+def test_stripes_are_drawn_into_the_same_scenes_and_nothing_else_changes():
+    data, (of_a, of_b) = drawn("stripes"), dealt(40)
+    rows = data.examples(split="val")
+    scenes = [scene.draw(0, 1, i) for i in range(40)]
+    assert {s.things[0].striped for s in scenes} == {True, False}
+    for k, i in enumerate(of_a):
+        thing = scenes[i].things[0]
+        plain, striped = (
+            dataclasses.replace(scenes[i], things=(dataclasses.replace(thing, striped=on),))
+            for on in (False, True)
+        )
+        assert np.array_equal(rows["a"][k].numpy(), scene.render(plain, 32))
+        assert np.array_equal(rows["oracle_b"][k].numpy(), scene.render(striped, 32))
+        assert rows["y"][k] == thing.shape
+        changed = (rows["a"][k] != rows["oracle_b"][k]).any(0)
+        row, column = changed.numpy().nonzero()
+        far = np.hypot((column + 0.5) / 32 - thing.x, (row + 0.5) / 32 - thing.y)
+        assert changed.any() and far.max() <= 1.1 * thing.radius + 1 / 32
+        assert (rows["oracle_b"][k] >= rows["a"][k]).all()  # stripes are lighter
+    for k, i in enumerate(of_b):
+        other = scenes[i].but(striped=True)
+        assert np.array_equal(rows["b"][k].numpy(), scene.render(other, 32))
+
+
+def test_glasses_are_put_on_the_same_heads_and_the_class_is_what_else_they_wear():
+    data, (of_a, of_b) = drawn("glasses"), dealt(40)
+    rows, heads = data.examples(split="val"), head.draw(0, "val", range(40))
+    bare, worn = (
+        dataclasses.replace(heads, u={**heads.u, "glasses": np.full(40, v)}) for v in (0.99, 0.01)
+    )
+    assert np.array_equal(rows["a"].numpy(), portrait.render(bare.rows(of_a), 32))
+    assert np.array_equal(rows["oracle_b"].numpy(), portrait.render(worn.rows(of_a), 32))
+    assert np.array_equal(rows["b"].numpy(), portrait.render(worn.rows(of_b), 32))
+    looks = [data.class_names[y] for y in rows["y"]]
+    hats, beards = (heads.has(name)[of_a] for name in ("hat", "beard"))
+    wanted = [
+        " + ".join(n for n, on in (("hat", h), ("beard", b)) if on) or "plain"
+        for h, b in zip(hats, beards, strict=True)
+    ]
+    assert looks == wanted and len(data.class_names) == 4 and len({*looks}) == 4
+    changed = (rows["a"] != rows["oracle_b"]).any(1)
+    assert changed.flatten(1).any(1).all()
+    assert not changed[:, 22:].any() and not changed[:, :6].any()  # mouths, and hats
+
+
+def test_a_square_turns_as_the_head_does():
+    data, (of_a, of_b) = drawn("yaw"), dealt(40)
+    rows, yaw = data.examples(split="val"), head.draw(0, "val", range(40), "free").yaw
+    for field, items in (("oracle_b", of_a), ("b", of_b)):
+        found = []
+        for image in rows[field].numpy():  # the dot's middle, by another route
+            dot = (image.min(0) > 160).astype(float)
+            y, x = ndimage.center_of_mass(dot)
+            found.append(np.arctan2(x - 15.5, 15.5 - y))
+        assert np.abs(np.array(found) - yaw[items]).max() < 0.06
+        read = data.angles["yaw"](rows[field] / 255).numpy()
+        assert np.abs(read - yaw[items]).max() < 0.015
+    assert yaw[of_a].min() < -0.8 and yaw[of_a].max() > 0.8
+    fifths = np.digitize(yaw[of_a], [-0.72, -0.24, 0.24, 0.72])
+    assert rows["y"].tolist() == fifths.tolist() and data.class_names[0] == "far left"
+    assert np.array_equal(rows["a"].numpy(), portrait.render(head.draw(0, "val", of_a, "free"), 32))
+
+
+def test_but_for_its_angle_a_pointer_is_always_the_same_and_a_quarter_turn_is_exact():
+    x = pointers([0.0, np.pi / 2, 0.3, 0.3 + np.pi], 32)
+    assert torch.equal(x[0].rot90(-1, (1, 2)), x[1])
+    assert torch.equal(x[2].flip(1, 2), x[3])
+    assert x[0, :, 6, 16].min() > 240  # white above
+    assert torch.equal(x[0, :, 16, 16], torch.tensor([50, 90, 220], dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("kind", BASES)
+def test_a_base_that_does_not_draw_it_is_refused_and_the_remedy_works(kind):
+    with pytest.raises(ValueError, match=r"set --data\.base=\w+") as caught:
+        Unpaired(kind=kind)
+    base = str(caught.value).rpartition("=")[2]
+    data = Unpaired(base, kind, options=FEW)
+    assert data.kind == kind and not hasattr(data, "oracle") and data.count("test") == 15
+
+
+def test_options_reach_the_base_and_its_classes_follow():
+    data = drawn("glasses", label="age", pose="free", size=64)
+    assert data.spec["a"].shape == (3, 64, 64) and len(data.class_names) == 6
+    of_a, _ = dealt(40)
+    age = head.draw(0, "val", range(40)).age[of_a]
+    assert data.examples(split="val")["y"].tolist() == age.tolist()
+    bare = drawn("glasses", label="none")
+    assert "y" not in bare.spec and "y" not in bare.examples(3) and bare.class_names == ()
+    assert Unpaired(size=16, options={"size": 8}).spec["a"].shape[1:] == (8, 8)
+
+
+def test_what_takes_long_to_draw_is_kept_for_these_options_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    monkeypatch.setattr(unpaired, "KEPT", 0)
+    first = drawn("yaw").examples(split="val")
+    assert len([*tmp_path.glob("unpaired-*.pt")]) == 1
+    with monkeypatch.context() as m:
+        m.setattr(Unpaired, "_pictures", lambda *_: pytest.fail("drawn again"))
+        again = drawn("yaw").examples(split="val")
+    assert all(torch.equal(again[k], first[k]) for k in first)
+    other = Unpaired("heads", "yaw", seed=1, options=FEW).examples(split="val")
+    assert not torch.equal(other["a"], first["a"]) and not torch.equal(other["b"], first["b"])
+    drawn("yaw", n=80).setup()
+    assert len([*tmp_path.glob("unpaired-*.pt")]) == 3

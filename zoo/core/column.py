@@ -31,19 +31,19 @@ class Column:
 
     def examples(self, n: int | None = None, split: str = "train", start: int = 0) -> Batch:
         """As the data module's."""
-        return self._named(self.data.examples(n, split, start))
+        return self._named(self.data.examples(n, split, start), split)
 
     def evaluation_batch(self, split: str, rows: Tensor) -> Batch:
         """As the data module's."""
-        return self._named(self.data.evaluation_batch(split, rows))
+        return self._named(self.data.evaluation_batch(split, rows), split)
 
-    def _named(self, batch: Batch) -> Batch:
+    def _named(self, batch: Batch, split: str) -> Batch:
         kept = {k: batch[k] for k in self.spec if k != "x" and k in batch}
         return Batch({"x": batch[self.field], **kept}, batch.n)
 
 
 class Answers(Column):
-    """What becomes of images of domain a in domain b, as ``oracle`` of the data makes it, under the
+    """What belongs in domain b to images of domain a, as ``answers`` of the data says, under the
     name x, with the classes of a.
     """
 
@@ -51,9 +51,9 @@ class Answers(Column):
         super().__init__(data, "a")
         self.spec = Spec(f"{data.spec.name} b", **{**self.spec, "x": data.spec["b"]})
 
-    def _named(self, batch: Batch) -> Batch:
-        named = super()._named(batch)
-        return Batch({**named, "x": self.data.oracle(named["x"])}, batch.n)
+    def _named(self, batch: Batch, split: str) -> Batch:
+        named = super()._named(batch, split)
+        return Batch({**named, "x": self.data.answers(split, batch)}, batch.n)
 
 
 def column(data: Any, field: str) -> Any:

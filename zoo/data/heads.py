@@ -4,6 +4,7 @@ download.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -127,6 +128,19 @@ class Heads(ZooDataModule):
             }
         return splits
 
+    def drawn(self, split: str, items: Sequence[int], **but: float) -> Split:
+        """Items of a split, all of their heads with some numbers set: ``drawn("val", range(9),
+        glasses=0.0)`` (``Factors.but``), of which the first shares wear what they may.
+        """
+        heads = self.factors(split).rows(np.array(items, int)).but(**but)
+        return {k: torch.from_numpy(self._seen(k, heads)) for k in self.spec}
+
+    def _seen(self, name: str, heads: Factors) -> Array:
+        """One field of some heads, as it is stored."""
+        if name not in DRAWN:
+            return self._field(name, heads)
+        return render(heads if name == "x" else heads.but(yaw=0.5), self.size)
+
     def _pictures(self) -> dict[str, Tensor]:
         """Every picture by split and field; many are drawn once, and kept for later runs."""
         fields = [k for k in self.spec if k in DRAWN]
@@ -146,8 +160,7 @@ class Heads(ZooDataModule):
                 for start in range(0, len(heads), CHUNK):
                     part = heads.rows(slice(start, start + CHUNK))
                     for k in fields:
-                        seen = part if k == "x" else part.but(yaw=0.5)
-                        parts[k].append(render(seen, self.size))
+                        parts[k].append(self._seen(k, part))
                     bar.update(len(part))
                 for k in fields:
                     found[f"{name} {k}"] = torch.from_numpy(np.concatenate(parts[k]))

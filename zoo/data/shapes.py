@@ -206,7 +206,7 @@ class Shapes(ZooDataModule):
         """Many scenes are drawn once, and kept for later runs."""
 
         def draw() -> dict[str, Tensor]:
-            splits = {name: self._render(name) for name in self.sizes}
+            splits = {name: self.drawn(name, range(n)) for name, n in self.sizes.items()}
             return {f"{name} {k}": v for name, rows in splits.items() for k, v in rows.items()}
 
         what = f"{self.spec} {self.sizes} {self.options} {self.seed}"
@@ -214,12 +214,15 @@ class Shapes(ZooDataModule):
         found = drawn_once("shapes", what, DRAWING, draw) if many else draw()
         return {name: {k: found[f"{name} {k}"] for k in self.spec} for name in self.sizes}
 
-    def _render(self, name: str) -> Split:
-        data = self.dataset(name)
-        found = {k: _room(field, len(data)) for k, field in self.spec.items()}
-        pixels = found["x"].size
-        for i in tqdm(range(len(data)), desc=f"shapes {name}", disable=pixels < SLOW, leave=False):
-            scene = data.scene(i)
+    def drawn(self, split: str, items: Sequence[int], **but: Any) -> Split:
+        """Items of a split, all of their scenes with other factors: ``drawn("val", range(9),
+        striped=True)`` (``Scene.but``).
+        """
+        data = self.dataset(split)
+        found = {k: _room(field, len(items)) for k, field in self.spec.items()}
+        quick = found["x"].size < SLOW
+        for i, item in enumerate(tqdm(items, f"shapes {split}", disable=quick, leave=False)):
+            scene = data.scene(item).but(**but)
             for k, rows in found.items():
                 value = np.asarray(IN_BATCHES[k](scene, self.size))
                 rows[(i, slice(len(value))) if value.ndim else i] = value

@@ -50,6 +50,13 @@ def _all(group: str, **said: tuple[str, str, str | float | None]) -> dict[str, M
     return {key: Meaning(*what, group) for key, what in said.items()}
 
 
+def _of_domains(
+    name: str, title: str, sentence: str, better: str | None
+) -> dict[str, tuple[str, str, str | float | None]]:
+    """The same of both domains, by NAME_a and NAME_b; the title has a place for it."""
+    return {f"{name}_{k}": (title.format(k), sentence, better) for k in "ab"}
+
+
 # Scores of samples under an extractor, whose name follows.
 OF_SAMPLES = {
     **_all(
@@ -253,8 +260,14 @@ OTHERS = {
         l1_bicubic=("absolute error of bicubic", "the source enlarged", None),
         cycle_a=("round trip of a", "absolute error a pixel, there and back", LOWER),
         cycle_b=("round trip of b", "absolute error a pixel, there and back", LOWER),
+        **_of_domains("recon", "round trip of {}", "error a pixel, as the loss counts it", LOWER),
         same_a=("a left alone", "absolute change of an image that is of a already", LOWER),
         same_b=("b left alone", "absolute change of an image that is of b already", LOWER),
+        yaw_correlation=(
+            "kept angle",
+            "circular correlation, absolute, of what is read off what was made and what was wanted",
+            HIGHER,
+        ),
         back_l1=("absolute error of the way back", "of a, from what belongs to it in b", LOWER),
         recon_mse=("squared error", "of reconstructions, per pixel", LOWER),
         recon_permuted=(
@@ -333,6 +346,11 @@ OTHERS = {
     ),
     **_all(
         "diversity",
+        mode_coverage=(
+            "answers reached",
+            "share of what was wanted that is the nearest to something made",
+            HIGHER,
+        ),
         modes=("modes", "components of the mixture that samples reach", HIGHER),
         ms_ssim=("likeness within a class", "MS-SSIM of samples; of the data: ms_ssim_real", LOWER),
         ms_ssim_real=("likeness within a class of data", "MS-SSIM of data", None),
@@ -440,6 +458,9 @@ OTHERS = {
         hm_real=("entropy of mean classes, data", "over all, nats", HIGHER),
         hm_fake=("entropy of mean classes, samples", "over all, nats", None),
         fm=("feature matching", "distance of mean features", LOWER),
+        **_of_domains("fm", "feature matching of {}", "distance of mean features of D", LOWER),
+        **_of_domains("gan", "fooling D of {}", "nats that it costs G; in a game no aim", None),
+        r=("weight of the round trips", "in G's loss, 0 to 1; the game has the rest", None),
         sup=("supervised loss", "of labelled data, nats", LOWER),
         unl=("unsupervised loss", "of unlabelled data and samples, nats", None),
         d_class=("D's class loss", "nats", LOWER),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import (
@@ -54,6 +55,19 @@ def ssim(made: Tensor, wanted: Tensor) -> Tensor:
     )
     assert isinstance(found, Tensor)
     return found.view(len(made))
+
+
+def reached(made: Tensor, wanted: Tensor) -> Tensor:
+    """Share of the wanted images, (N, ...), that are the nearest one to something made, (M, ...):
+    1/N where all that was made is one picture.
+
+    >>> import torch
+    >>> made = torch.tensor([[0.0], [0.1], [0.9]])
+    >>> reached(made, torch.tensor([[0.0], [0.5], [1.0], [2.0]])).item()
+    0.5
+    """
+    distance = torch.cdist(made.flatten(1).double(), wanted.flatten(1).double())
+    return distance.new_tensor(len(distance.argmin(1).unique()) / len(wanted))
 
 
 def answers(source: Tensor, mean: Tensor) -> dict[str, Tensor]:
