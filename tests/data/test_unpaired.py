@@ -285,3 +285,44 @@ def test_what_takes_long_to_draw_is_kept_for_these_options_alone(monkeypatch, tm
     assert not torch.equal(other["a"], first["a"]) and not torch.equal(other["b"], first["b"])
     drawn("yaw", n=80).setup()
     assert len([*tmp_path.glob("unpaired-*.pt")]) == 3
+
+
+def test_clutter_is_behind_a_digit_that_is_known():
+    data = Unpaired(kind="clean", size=16)
+    val, base = data.examples(split="val"), Digits(size=16).examples(split="val")
+    of_a, of_b = apart(torch.arange(len(base["x"])))
+    assert torch.equal(val["oracle_b"], base["x"][of_a])
+    assert torch.equal(val["b"][: len(of_b)], base["x"][of_b])
+    assert torch.equal(val["y"], base["y"][of_a]) and "oracle_b" not in data.examples(4)
+    assert data.spec["a"].shape == (3, 16, 16) and data.spec["b"].shape == (1, 16, 16)
+    assert not hasattr(data, "oracle")
+
+
+def test_a_cluttered_image_is_an_ink_over_a_turned_half_as_strong_one_over_a_slope():
+    inks = [torch.tensor(c).double() / 255 for c in COLOURS.values()]
+    grounds = [torch.tensor(c).double() / 255 * 0.6 for c in MUTED]
+    x = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+    x[..., 2:5, 3] = 16  # upside down and moved it is in rows 11 to 13 of column 11
+    found = unpaired.cluttered(x, 17)[0] / 16
+    near = {"atol": 0.5 / 16 + 1e-9, "rtol": 0}
+    ink = found[:, 3, 3]
+    (first,) = [i for i, c in enumerate(inks) if torch.allclose(c, ink, **near)]
+    left, right = found[:, 0, 0], found[:, 0, 15]
+    ends = [
+        (a, b)
+        for a in grounds
+        for b in grounds
+        if torch.allclose(a, left, **near) and torch.allclose(b, right, **near) and a is not b
+    ]
+    assert ends
+    behind = [
+        i
+        for i, c in enumerate(inks)
+        for a, b in ends
+        if torch.allclose((a + 11 / 15 * (b - a) + c) / 2, found[:, 12, 11], **near)
+    ]
+    assert behind and first not in behind
+    assert torch.equal(found[:, 12, 11], found[:, 11, 11])
+    assert not torch.allclose(found[:, 12, 11], found[:, 10, 11], **near)
+    again = unpaired.cluttered(x.expand(3, -1, -1, -1), 17) / 16
+    assert torch.equal(again[1], found)

@@ -28,14 +28,17 @@ def pair(n=4):
     return {"rainy": rows["source"] / 127.5 - 1, "clean": rows["x"] / 127.5 - 1}
 
 
-def test_gs_loss_is_its_three_terms_with_their_weights():
-    m, rows = model(), pair()
+@pytest.mark.parametrize("weights", [(1, 0.0066, 1), (2.0, 3.0, 700.0)])
+def test_gs_loss_is_its_three_terms_with_their_weights(weights):
+    changed = zip(("lam_e", "lam_a", "lam_p"), weights, strict=True)
+    m, rows = (model() if weights[0] == 1 else model(**dict(changed))), pair()
     m.d.net.forward = lambda *images: torch.zeros(len(images[0]), 3, 3)
     terms = m.generator_loss(rows)
     made = m.g(rows["rainy"])
     mse = (made - rows["clean"]).square().mean()
     a, b = (m.look.net.features((v + 1) / 2, ("mid",))[0] for v in (made, rows["clean"]))
-    wanted = mse + 0.0066 * math.log(2) + (a - b).square().mean()
+    e, adversary, p = weights
+    wanted = e * mse + adversary * math.log(2) + p * (a - b).square().mean()
     torch.testing.assert_close(terms["loss"], wanted)
     assert terms["adversarial"].item() == pytest.approx(math.log(2))
     torch.testing.assert_close(terms["mse"], mse)
@@ -102,6 +105,15 @@ def test_d_is_shown_both_images_with_the_rain_and_no_gradient_of_g():
     assert all(p.grad is None for p in m.g.parameters())
 
 
+def test_g_is_judged_beside_the_rain():
+    m, rows, shown = model(), pair(), []
+    m.d.register_forward_hook(lambda d, inputs, out: shown.append(inputs))
+    m.generator_loss(rows)
+    ((made, rain),) = shown
+    torch.testing.assert_close(rain, rows["rainy"])
+    assert made.requires_grad and not torch.allclose(made, rain)
+
+
 def test_ds_logits_depend_on_the_rain_beside_the_image():
     m, x = model(), pair()
     other = m.d.net(x["clean"], x["rainy"].flip(0))
@@ -131,7 +143,7 @@ def test_prices_are_half_of_ds_binary_cross_entropy_and_all_of_gs():
 
 def test_what_d_is_right_about_is_the_mean_of_both_kinds():
     found = told_apart(torch.tensor([1.0, 2.0, -1.0, 3.0]), torch.tensor([-1.0, 1.0]))
-    assert found["d_right"].item() == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert found["d_acc"].item() == pytest.approx((3 / 4 + 1 / 2) / 2)
     wanted = torch.tensor([-1.0, 1.0]).sigmoid().mean()
     torch.testing.assert_close(found["d_fake"], wanted)
 

@@ -3,6 +3,7 @@ once, on embedded data, and kept.
 """
 
 from zoo.auxiliary.nets import NETS, net
+from zoo.auxiliary.own import recogniser
 from zoo.auxiliary.recipe import Recipe
 
-__all__ = ["NETS", "Recipe", "net"]
+__all__ = ["NETS", "Recipe", "net", "recogniser"]

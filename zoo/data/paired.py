@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import sys
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from zoo.data.spoiled import grey, hole, outlines, rainy, streaks, summed, torn
 from zoo.data.transforms import flipped
 from zoo.registry import register
 
+DRAWING = (keyed, spoiled, sys.modules[__name__])  # of the rain
 SHRUNK = {"sr2": 2, "sr4": 4}
 NEEDS = {"edges": ("layout", "shapes"), "labels": ("layout", "shapes")}  # a field, and whose
 NEEDS["frontal"] = ("frontal", "heads")
@@ -130,7 +132,7 @@ class Paired(ZooDataModule):
             def rain() -> dict[str, Tensor]:
                 return {name: self._rain(s, counts[name]) for s, name in enumerate(SPLITS)}
 
-            over = drawn_once("rain", what, (keyed, spoiled), rain)
+            over = drawn_once("rain", what, DRAWING, rain)
             splits = {name: {**rows, "rain": over[name]} for name, rows in splits.items()}
         return splits
 

@@ -61,20 +61,48 @@ def rot90(x: Tensor, levels: int) -> Tensor:
     return x.rot90(1, (-2, -1))
 
 
+def hashed(x: Tensor) -> Tensor:
+    """A whole number of each image, (B,), by its first channel: equal images have equal ones."""
+    h, w = x.shape[2:]
+    at = torch.arange(1, h * w + 1, dtype=torch.float64)
+    return (x[:, 0].flatten(1).double() * (at.sin() * 1e4).round()).sum(1).long().abs()
+
+
+def palette(x: Tensor) -> tuple[Tensor, Tensor]:
+    """8 inks and 6 grounds, (n, 3, 1, 1) in [0, 1]."""
+    inks, grounds = (
+        torch.tensor(of, dtype=x.dtype)[..., None, None] / 255
+        for of in ([*COLOURS.values()], [*MUTED])
+    )
+    return inks, 0.6 * grounds
+
+
 def colour(x: Tensor, levels: int) -> Tensor:
     """Grey in three channels, (B, 3, H, W), as ink of one of 8 colours on one of 6 muted grounds.
     Which they are is a hash of the image, so that the same one always has the same colours.
     """
-    h, w = x.shape[2:]
-    at = torch.arange(1, h * w + 1, dtype=torch.float64)
-    sums = (x[:, 0].flatten(1).double() * (at.sin() * 1e4).round()).sum(1).long().abs()
-    inks, grounds = (
-        torch.tensor(of, dtype=x.dtype) / 255 for of in ([*COLOURS.values()], [*MUTED])
-    )
+    sums, (inks, grounds) = hashed(x), palette(x)
     ink, ground = inks[sums % len(inks)], grounds[sums // len(inks) % len(grounds)]
     share = x / (levels - 1)
-    ink, ground = ink[:, :, None, None], 0.6 * ground[:, :, None, None]
     return ((ground + share * (ink - ground)) * (levels - 1)).round()
+
+
+def cluttered(x: Tensor, levels: int) -> Tensor:
+    """Grey in three channels, (B, 3, H, W), as ink of one of 8 colours in front of clutter: one of
+    6 muted grounds that turns into another from one side to the other, and half as strong, in
+    another ink, the image itself upside down, moved sideways by half its width. Which they are is a
+    hash of the image.
+    """
+    sums, (inks, grounds) = hashed(x), palette(x)
+    n, m, w = len(inks), len(grounds), x.shape[-1]
+    first, other = sums % n, (sums + 1 + sums // n % (n - 1)) % n
+    left, right = sums // n**2 % m, (sums // n**2 + 1 + sums // (n**2 * m) % (m - 1)) % m
+    slope = torch.linspace(0, 1, w, dtype=x.dtype)
+    ground = grounds[left] + slope * (grounds[right] - grounds[left])
+    share = x / (levels - 1)
+    behind = 0.5 * share.flip(-2).roll(w // 2, -1)
+    ground = ground + behind * (inks[other] - ground)
+    return ((ground + share * (inks[first] - ground)) * (levels - 1)).round()
 
 
 CHANGES = {"invert": invert, "edges": edges, "rot90": rot90, "colour": colour}
@@ -107,7 +135,7 @@ KEPT = 20_000_000  # values from which a progress bar is shown, and what was dra
 @register(
     "unpaired",
     about="two domains without pairs: images a of a base (digits), and b, other ones inverted, "
-    "turned, reduced to edges, or drawn otherwise",
+    "turned, reduced to edges, without clutter, or drawn otherwise",
 )
 class Unpaired(ZooDataModule):
     """Half of the images of each split of a base are a; the other half, changed, are b.
@@ -119,7 +147,8 @@ class Unpaired(ZooDataModule):
     Args:
         base: a data module of images, by its name.
         kind: what becomes of b: "invert", "edges", "rot90" (square images) or "colour" (grey ones:
-            a has three equal channels, b is drawn in one colour on another). Of shapes "stripes":
+            a has three equal channels, b is drawn in one colour on another); "clean" is the
+            other way: a is in colour, in front of clutter, b is as it was. Of shapes "stripes":
             objects of a are plain, of b striped. Of heads "glasses": those of a wear none, those of
             b do; or "yaw": a are heads that look to all sides, b is a square that is turned by as
             much, with a white dot that points.
@@ -133,7 +162,9 @@ class Unpaired(ZooDataModule):
     def __init__(
         self,
         base: str = "digits",
-        kind: Literal["invert", "edges", "rot90", "colour", "stripes", "glasses", "yaw"] = "invert",
+        kind: Literal[
+            "invert", "edges", "rot90", "colour", "clean", "stripes", "glasses", "yaw"
+        ] = "invert",
         size: Whole = 0,
         options: dict[str, Any] | None = None,
         batch_size: Count = 64,
@@ -156,7 +187,7 @@ class Unpaired(ZooDataModule):
         self.base: Any = registry.get(base, "data")(**self.given)
         spec = self.base.spec
         spec.require("unpaired", x=Image, levels=True, square=kind == "rot90")
-        if kind == "colour" and spec.shape[0] != 1:
+        if kind in ("colour", "clean") and spec.shape[0] != 1:
             raise ValueError(
                 f"unpaired: colour is given to grey images, got {spec}; set --data.kind=invert"
             )
@@ -169,9 +200,10 @@ class Unpaired(ZooDataModule):
         label: dict[str, Any] = {"y": spec["y"]} if spec.num_classes else {}
         if self.looks:
             label["y"] = Label(len(self.class_names))
-        shape = (3, *spec.shape[1:]) if self.kind == "colour" else spec.shape
-        x = Image(shape, self.levels)
-        return Spec(f"{spec.name} unpaired ({self.kind})", a=x, b=x, **label)
+        plain, in_colour = (Image((c, *spec.shape[1:]), self.levels) for c in (spec.shape[0], 3))
+        a = in_colour if self.kind in ("colour", "clean") else plain
+        b = in_colour if self.kind == "colour" else plain
+        return Spec(f"{spec.name} unpaired ({self.kind})", a=a, b=b, **label)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -186,12 +218,15 @@ class Unpaired(ZooDataModule):
         """Of images in levels, (B, C, H, W), of domain a: as they would be in b. Data that are
         drawn have none, since that is not in the pixels (``answers``).
         """
-        if self.drawing is not None:
+        if self.drawing is not None or self.kind == "clean":
             raise AttributeError(f"{self.kind}: what belongs to an image is not a function of it")
         return lambda a: CHANGES[self.kind](a, self.levels)
 
     def answers(self, split: str, batch: Batch) -> Tensor:
         """What belongs in b to the a of an evaluation batch of any split."""
+        if self.kind == "clean":
+            own = batch[ROWS] % self.count(split)
+            return self.base.evaluation_batch(split, self.split(split)["a"][own])["x"]
         if self.drawing is None:
             return self.oracle(batch["a"])
         kept = self.split(split)["oracle_b"]
@@ -270,6 +305,8 @@ class Unpaired(ZooDataModule):
             self.base.transform(Batch({"x": batch[domain]}, batch.n), noise, training)["x"]
             for domain in ("a", "b")
         )
+        if self.kind == "clean":
+            return Batch({**batch, "a": cluttered(a, self.levels), "b": b}, batch.n)
         a, b = (v.expand(-1, self.spec["a"].shape[0], -1, -1) for v in (a, b))
         return Batch({**batch, "a": a, "b": self.oracle(b)}, batch.n)
 

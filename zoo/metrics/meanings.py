@@ -268,6 +268,15 @@ OTHERS = {
             "circular correlation, absolute, of what is read off what was made and what was wanted",
             HIGHER,
         ),
+        perceptual=("distance of features", "squared, of a frozen network's layer", LOWER),
+        const=("what is kept", "squared distance of a frozen network's features, a value", LOWER),
+        code_gap=(
+            "change of features",
+            "squared distance of a frozen network's, over their variance; 2 of any two images",
+            LOWER,
+        ),
+        tid=("a target redrawn", "squared error, a pixel", LOWER),
+        tv=("total variation", "of what was made, a pixel", None),
         back_l1=("absolute error of the way back", "of a, from what belongs to it in b", LOWER),
         recon_mse=("squared error", "of reconstructions, per pixel", LOWER),
         recon_permuted=(
@@ -385,6 +394,8 @@ OTHERS = {
     **_all(
         "game",
         d_acc=("D's accuracy", "share that it gets right; chance is .5, of three kinds .33", None),
+        adversarial=("fooling D", "nats that it costs G", None),
+        gang=("fooling D", "nats that it costs G, by samples of both domains", None),
         d_acc_real=("D right on data", "share of data that D takes for data", None),
         d_acc_fake=("D right on samples", "share of samples that D takes for samples", None),
         d_acc_prior=("D right on draws", "share of draws from the prior that D knows", None),

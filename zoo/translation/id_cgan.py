@@ -11,7 +11,7 @@ Objective  D:  ½ (-E log D(s, x) - E log(1 - D(s, G(s)))), G(s) detached;
            λ_e = 1, λ_a = .0066, λ_p = 1. The authors' code divides by λ_a: 150, 1 and 150.
 Training   D, then G, on the same pairs, by Adam.
 Logs       train/mse, perceptual, adversarial: the terms of G's loss before their weights; train/
-           d_real, d_fake, mean probabilities of D; train/d_right, the share of patches that it is
+           d_real, d_fake, mean probabilities of D; train/d_acc, the share of patches that it is
            right about. Of every model of targets: val/psnr, ssim, l1 and their gains.
 Sampling   G with the statistics of its batch norms kept in training: without noise.
 Notes      φ is by default a small network that knows drawn scenes (zoo.pretrain --net percep);
@@ -50,7 +50,7 @@ GAME = Loss(
 def told_apart(real: Tensor, fake: Tensor) -> Terms:
     """D's mean probabilities and the share of its patches that are right, from its logits."""
     right = (real > 0).double().mean() + (fake < 0).double().mean()
-    return {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean(), "d_right": right / 2}
+    return {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean(), "d_acc": right / 2}
 
 
 @register(
@@ -67,7 +67,7 @@ def told_apart(real: Tensor, fake: Tensor) -> Terms:
     can={"sample", "translate"},
     told=("source",),
     data="paired",
-    learns=(("val/psnr_gain", ">", 3.0), ("val/ssim_gain", ">", 0.05)),
+    learns=(("val/psnr_gain", ">", 5.0), ("val/ssim_gain", ">", 0.03)),
     waive={
         "seed_matters": "what becomes of an image is a function of it",
         "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
