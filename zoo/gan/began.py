@@ -181,7 +181,7 @@ class Energy(Adversary):
     can={"sample", "interpolate", "encode", "decode", "reconstruct"},
     data="heads",
     learns=(
-        ("val/classes_headsnet", ">", 4.5),
+        ("val/classes_headsnet", ">", 3.5),
         ("val/precision_pixels", ">", 0.85),
         ("val/recall_pixels", ">", 0.18),
     ),
