@@ -34,6 +34,7 @@ NARROWER = {
     "cyclegan": {"width": 4, "blocks": 3},
     "dcgan": {"width": 8},
     "discogan": {"width": 8, "bottleneck": 10},
+    "dualgan": {"width": 4, "widest": 8},
     "ebgan": {"width": 4, "width_g": 4},
     "ffjord": {"width": 8},
     "gated_pixelcnn": {"p": 16, "head": 16},
