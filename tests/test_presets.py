@@ -35,6 +35,7 @@ NARROWER = {
     "dcgan": {"width": 8},
     "discogan": {"width": 8, "bottleneck": 10},
     "dtn": {"width": 4},
+    "dualgan": {"width": 4, "widest": 8},
     "ebgan": {"width": 4, "width_g": 4},
     "ffjord": {"width": 8},
     "gated_pixelcnn": {"p": 16, "head": 16},

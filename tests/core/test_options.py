@@ -129,6 +129,7 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "catgan": {"classes": "those of the data"},
     "ccgan": {"low_res": "none"},
     "discogan": {"bottleneck": "none", "curriculum": "none"},
+    "dualgan": {"noisy": "none"},
     "cyclegan": {"pool": "none", "decay_start": "at once", "decay_end": "never"},
     "pix2pix": {"noisy": "none", "decay_start": "at once", "decay_end": "never"},
     "paired": {"size": "the base's own"},

@@ -60,9 +60,11 @@ def test_of_thirty_iterations_ten_move_both_d_alone_and_twenty_both_g_alone():
 
 
 def test_fm_is_what_numpy_says_and_0_for_the_same_rows_in_another_order():
-    m = model()
-    d, x, y = m.d["b"].net, torch.rand(6, 1, 16, 16), torch.rand(6, 1, 16, 16)
+    image = Image((1, 32, 32), 17)  # of two layers that count
+    m = model(Spec("d", a=image, b=image))
+    d, x, y = m.d["b"].net, torch.rand(6, 1, 32, 32), torch.rand(6, 1, 32, 32)
     real, made = d.features(x), d.features(y)
+    assert len(real) == 2
     found = m.matched(real, made).item()
     wanted = sum(
         np.mean((p.detach().numpy().mean(0) - q.detach().numpy().mean(0)) ** 2)

@@ -42,6 +42,7 @@ from zoo.bases import Adversary, LoopOptions, Loss, Phase, StagedModule, Terms
 from zoo.core import Batch, Spec
 from zoo.core.options import Count, Decay, NonNegative, Norm, Positive, Prior
 from zoo.nn import small
+from zoo.nn.clipping import clip_weights
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
@@ -190,11 +191,9 @@ class GoGAN(StagedModule):
             Phase("g", self.generator_loss, reads=()),
         ]
 
-    @torch.no_grad()
     def after_step(self, player: str) -> None:
         if player == "d":
-            for p in self.d.parameters():
-                p.clamp_(-self.c, self.c)
+            clip_weights(self.d, self.c)
 
     # -- use --------------------------------------------------------------------------------------
     @torch.no_grad()

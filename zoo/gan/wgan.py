@@ -32,6 +32,7 @@ from zoo.bases import Adversary, GeneratorModule, LoopOptions, Loss, Phase, Term
 from zoo.core import Batch, Spec
 from zoo.core.options import Count, Decay, Norm, Positive, Prior
 from zoo.nn import small
+from zoo.nn.clipping import clip_weights
 from zoo.nn.prior import Draw
 from zoo.registry import Paper, register
 
@@ -118,11 +119,9 @@ class WGAN(GeneratorModule):
         """Critic steps before generator step ``step``, counted from 0."""
         return 100 if self.bursts and (step < 25 or step % 500 == 0) else self.k
 
-    @torch.no_grad()
     def after_step(self, player: str) -> None:
         if player == "d":
-            for p in self.d.parameters():
-                p.clamp_(-self.c, self.c)
+            clip_weights(self.d, self.c)
 
     @torch.no_grad()
     def after_cycle(self, terms: dict[str, Tensor]) -> None:
