@@ -21,6 +21,7 @@ COMMANDS = {
     "probe": "measure what the features of a trained model are good for",
     "page": "write the page of a run again",
     "ls": "list the models, or say all that is known of one of them",
+    "pretrain": "train the networks that models look through",
     "check": "check that a model keeps the contract",
     "completion": "print what makes bash, zsh or fish complete all of this",
 }

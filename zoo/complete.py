@@ -17,6 +17,7 @@ from zoo import registry, runs, sources
 from zoo.__main__ import COMMANDS
 from zoo.card import configs
 from zoo.config import CALLBACKS
+from zoo.pretrain import NETS
 from zoo.sources import Parameter
 
 LOOK = "--ckpt --raw --import --device --help"
@@ -29,6 +30,7 @@ OPTIONS = {  # of each command; those of fit that are in no group
     "probe": f"--labels --seeds --tune_seeds --steps --out {LOOK}",
     "page": "--ckpt --help",
     "ls": "--family --taxonomy --can --tree --markdown --json --data --help",
+    "pretrain": "--net --help",
     "check": "--all --data --slow --only --help",
     "completion": "--help",
 }
@@ -103,6 +105,7 @@ def _values(before: list[str], option: str) -> Iterable[str]:
         "taxonomy": sorted({node.split()[0] for node in registry.TAXONOMY}),
         "can": registry.CAPABILITIES,
         "inpaint": PARTS,
+        "net": (*NETS, "all"),
         "device": ("cpu", "cuda"),
         "reuse_memory": ("true", "false"),
         "compile": ("true", "false"),

@@ -16,6 +16,8 @@ import time
 
 from zoo.pipes import quietly
 
+NETS = ("percep", "ident", "digitcls", "agecls")  # of ``zoo.auxiliary``, which imports torch
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
         ("fit --mo", ["--model", "--model.help", "--model.", "--mode_coverage."]),
         ("fit --model bega", ["began"]),
         ("fit --model=bega", ["--model=began"]),
-        ("fit --data fac", ["factor_grid"]),
+        ("fit --data fact", ["factor_grid"]),
         ("fit --model.help bega", ["began"]),
         ("fit --model gan --model.mom", ["--model.momentum_end=", "--model.momentum_steps="]),
         ("fit --model=gan --model.mom", ["--model.momentum_end=", "--model.momentum_steps="]),
