@@ -22,9 +22,9 @@ Sampling   G_b(a, z) or G_a(b, z), dropout drawn anew; ``translate(..., determin
 Notes      Instance norms, in the U-Nets with gains as in ``pix2pix``, in the critics without: no
            image knows of another, and no gain is clamped. A Wasserstein critic's last layer has no
            bias: a constant added to its scores changes no loss. The paper has λ of 100 to 1000, c
-           of .01 to .1 and k of 2 to 4; the code λ = 20. Where scores weigh too little, round trips are
-           learnt and digits become others: at λ = 100 with c = .01, and with patches of 16 pixels
-           (layers=1) from some seeds.
+           of .01 to .1 and k of 2 to 4; the code λ = 20. Where scores weigh too little, round
+           trips are learnt and digits become others: at λ = 100 with c = .01, and with patches of
+           16 pixels (layers=1) from some seeds.
 """
 
 from __future__ import annotations
