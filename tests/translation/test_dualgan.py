@@ -212,6 +212,12 @@ def test_no_image_knows_of_another_and_critics_have_no_gains():
     assert not any("running" in name for name, _ in m.named_buffers())
 
 
+def test_only_a_critic_whose_level_counts_has_a_bias_at_its_end():
+    for loss in ("wgan", "bce"):
+        ends = [d.net.net[-1].bias is not None for d in model(loss=loss).d.values()]
+        assert ends == [loss == "bce"] * 2
+
+
 def test_the_optimisers_are_rmsprop_with_a_decay_of_nine_tenths():
     m = model(lr_d=1e-3, lr_g=2e-3)
     for name, o in m.optimisers().items():

@@ -411,6 +411,8 @@ OTHERS = {
         ),
         div=("divergence", "as D estimates it", None),
         div_lb=("divergence, lower bound", "as D estimates it", None),
+        **_of_domains("w", "Wasserstein estimate of {}", "its critic's, in its own scale", None),
+        w=("Wasserstein estimate", "the critic's, in its own scale", None),
         w_est=("Wasserstein estimate", "the critic's, in its own scale", None),
         k_t=("k_t", "weight of samples in D's loss, 0 to 1, which the controller sets", None),
         m_global=("M_global", "the paper's measure of convergence", LOWER),

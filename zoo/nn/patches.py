@@ -37,14 +37,22 @@ class PatchDiscriminator(nn.Module):
 
     Args:
         channels: of all inputs together. width: filters of the first layer, doubled up to eight
-            times. norm: makes each norm.
+            times. norm: makes each norm. bias: of the last layer; a critic of whose values only
+        differences count has none.
 
     >>> net = PatchDiscriminator(4, 8, layers=1)
     >>> net(torch.zeros(2, 3, 16, 16), torch.zeros(2, 1, 16, 16)).shape
     torch.Size([2, 6, 6])
     """
 
-    def __init__(self, channels: int, width: int, layers: int = 3, norm: Norm = by_image) -> None:
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        layers: int = 3,
+        norm: Norm = by_image,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         widths = [min(width << i, 8 * width) for i in range(layers + 1)]
         net: list[nn.Module] = []
@@ -53,7 +61,7 @@ class PatchDiscriminator(nn.Module):
             net += [norm(b)] if i else []
             net.append(nn.LeakyReLU(0.2))
         self.maps = widths[-1]
-        self.net = nn.Sequential(*net, nn.Conv2d(self.maps, 1, 4, 1, 1))
+        self.net = nn.Sequential(*net, nn.Conv2d(self.maps, 1, 4, 1, 1, bias=bias))
 
     def forward(self, *images: Tensor) -> Tensor:
         return full(self.net(torch.cat(images, 1))).squeeze(1)
