@@ -39,6 +39,16 @@ def translate_files(args: argparse.Namespace, model: Any) -> None:
     if len(skipped) == len(files):
         raise ValueError(f"none of {len(files)} images was translated: {skipped[0]}")
     print(f"{len(files) - len(skipped)} images translated in {args.out}")
+    if not args.size:
+        side = min(source.shape[1:])
+        print(
+            f"  read with {side} pixels to the shorter side, as in training; --size=N: with N, "
+            "--size=0: as they are"
+            if args.size is None
+            else "  read at their own sizes"
+        )
+    if others := _others(args.source, files):
+        print(f"  {len(others)} other files are no images: {', '.join(others[:NAMED])}")
     if skipped:
         more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
         print(f"skipped {len(skipped)}: {', '.join(skipped[:NAMED])}{more}")
@@ -49,9 +59,14 @@ def _ends(args: argparse.Namespace, model: Any) -> tuple[Any, Any, dict[str, str
     from zoo.core import Image
 
     told = [name for name in model.told if isinstance(model.spec[name], Image)]
-    if "translate" not in model.entry.can or len(told) != 1 or len(model.told) != 1:
+    if "translate" not in model.entry.can or not told:
         can = ", ".join(sorted(model.entry.can))
         raise ValueError(f"{model.model_name} does not translate images; it can {can}")
+    if len(model.told) != 1:
+        raise ValueError(
+            f"{model.model_name} is told {', '.join(model.told)} of every image, which one file "
+            "does not hold; sample it on its own data (leave --source out)"
+        )
     source, made = told[0], model.makes[0]
     further: dict[str, str] = {}
     if args.back:
@@ -74,6 +89,13 @@ def _files(path: Path) -> list[Path]:
     if not files:
         raise ValueError(f"--source is an image or a folder of images, got {path}")
     return files
+
+
+def _others(path: Path, files: list[Path]) -> list[str]:
+    """Names of what else lies in a folder."""
+    if path.is_file():
+        return []
+    return sorted({p.name for p in path.iterdir() if p.is_file()} - {p.name for p in files})
 
 
 def _names(files: list[Path], out: Path) -> list[Path]:

@@ -60,9 +60,12 @@ def test_a_folder_keeps_its_names_and_every_image_its_sides(rain, tmp_path, caps
     assert sizes == {"one.png": (24, 16), "two.png": (16, 40)}  # the shorter side as in training
     said = capsys.readouterr().out
     assert "2 images translated" in said and "skipped 1: three.png (" in said
+    assert "read with 16 pixels to the shorter side" in said and "--size=0: as they are" in said
+    assert "1 other files are no images: words.txt" in said
     assert (
         run("--ckpt", rain, "--source", tmp_path / "in", "--out", tmp_path / "o", "--size", 0) == 0
     )
+    assert "read at their own sizes" in capsys.readouterr().out
     sizes = {p.name: Image.open(p).size for p in (tmp_path / "o").iterdir()}
     assert sizes == {"one.png": (28, 20), "two.png": (16, 40)}  # multiples of 4
 
