@@ -25,6 +25,7 @@ STEPS, ROWS, EACH = 10, 256, 8
 NARROWER = {
     "acgan": {"width": 4},
     "aegan": {"width": 4},
+    "affgan": {"width": 8, "blocks": 5},
     "am_gan": {"width": 4},
     "anogan": {"width": 8},
     "bayesian_gan": {"width": 8, "generators": 5},

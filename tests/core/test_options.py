@@ -128,6 +128,7 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "categorical_vae": {"continuous": "no such codes"},
     "catgan": {"classes": "those of the data"},
     "ccgan": {"low_res": "none"},
+    "affgan": {"blocks": "none", "warmup": "none"},
     "cyclegan": {"pool": "none", "decay_start": "at once", "decay_end": "never"},
     "pix2pix": {"noisy": "none", "decay_start": "at once", "decay_end": "never"},
     "paired": {"size": "the base's own"},

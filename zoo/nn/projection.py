@@ -36,6 +36,8 @@ def axis(kernel: tuple[float, ...], s: int, side: int) -> tuple[Tensor, Tensor]:
             f"{'an even' if s % 2 == 0 else 'an odd'} number"
         )
     taps = torch.tensor(kernel, dtype=torch.float64)
+    if taps.sum().abs() < 1e-9 * taps.abs().sum():
+        raise ValueError(f"kernel {[*kernel]} sums to 0; give one that keeps a plain image")
     a = torch.zeros(side // s, side, dtype=torch.float64)
     at = torch.arange(len(kernel)) + (s - len(kernel)) // 2
     for i, row in enumerate(a):
@@ -43,7 +45,9 @@ def axis(kernel: tuple[float, ...], s: int, side: int) -> tuple[Tensor, Tensor]:
         row.index_add_(0, torch.where(j < side, j, 2 * side - 1 - j), taps / taps.sum())
     inverse = torch.linalg.pinv(a)
     if (a @ inverse - torch.eye(len(a), dtype=a.dtype)).abs().max() > 1e-6:
-        raise ValueError(f"kernel {[*kernel]} loses what a smaller image of {side} pixels says")
+        raise ValueError(
+            f"kernel {[*kernel]} makes alike what differs over {side} pixels; give a shorter"
+        )
     return a, inverse
 
 

@@ -14,7 +14,7 @@ Objective  KL(q ‖ p) of what is made, q, and images, p, by one of three modes:
                       gradient: -∇ log p_σ(g̃), that of the cross-entropy H[q, p_σ] alone.
            mse:       G:  E ‖g(y) - x‖² / dim, AffMSE; nothing else moves.
            With ``warmup`` the first steps of G are those of mse, and nobody else moves.
-Logs       train/kl, minus D's mean logit of what is made, and val/kl, the same without noise;
+Logs       train/kl_est, minus D's mean logit of what is made, and val/kl_est, the same without noise;
            train/mse while G descends it. val/lr_consistency: the largest |A g(y) - y| of an image
            in [0, 1]; val/sharpness: the mean length of g(y)'s gradients over that of x's.
            Of every model of targets: val/psnr, ssim, l1 and their gains over trivial answers.
@@ -129,7 +129,13 @@ def watched(real: Tensor, fake: Tensor) -> Terms:
     can={"sample", "translate"},
     told=("source",),
     data="paired",
-    learns=(("val/lr_consistency", "<", 1e-5),),
+    learns=(
+        ("val/lr_consistency", "<", 1e-5),
+        ("val/psnr_gain", ">", 4.0),
+        ("val/class_kept", ">", 0.87),
+        ("val/sharpness", ">", 0.85),
+        ("val/sharpness", "<", 1.15),
+    ),
     waive={"seed_matters": "what becomes of a source is a function of it"},
 )
 class AffGAN(PairModule):
@@ -146,6 +152,7 @@ class AffGAN(PairModule):
             first decay. loop: options of the adversarial loop.
     """
 
+    watches = ("kl_est", "loss_d")
     g: Affine
 
     def __init__(
@@ -183,14 +190,16 @@ class AffGAN(PairModule):
                 "affgan has an instance noise of its own, got loop.instance_noise="
                 f"{self.loop.instance_noise}; set model.sigma and model.fade"
             )
-        fading = {"instance_noise": sigma, "instance_noise_steps": fade}
-        self.loop = dataclasses.replace(self.loop, **fading)
+        self.loop = dataclasses.replace(self.loop, instance_noise=sigma, instance_noise_steps=fade)
         self.mode, self.sigma, self.warmup, self.k = mode, sigma, warmup, k
         self.lr_d, self.lr_g, self.betas = lr_d, lr_g, (beta1, 0.999)
 
         self.a = Shrinking(s, tuple(map(float, kernel)))
         for side in (height, breadth) if kernel else ():
-            axis(self.a.kernel, s, side)  # or it says what is wrong
+            try:
+                axis(self.a.kernel, s, side)
+            except ValueError as error:
+                raise ValueError(f"affgan: {error}") from None
         self.g = Affine(Residual(channels, width, blocks, s), self.a)
         if mode == "gan":
             net = small.discriminator(spec["x"].shape, width, norm=norm)
@@ -224,7 +233,7 @@ class AffGAN(PairModule):
             noisy = (made + self.sigma * self.noise.normal_like(made)).detach()
             return {"loss": surrogate(made, noisy, self.d(noisy), self.sigma).mean()}
         kl = self.d.fool(made)
-        return {"loss": kl, "kl": kl}
+        return {"loss": kl, "kl_est": kl}
 
     # -- the game ---------------------------------------------------------------------------------
     def players(self) -> dict[str, Any]:
@@ -249,4 +258,4 @@ class AffGAN(PairModule):
         made = self.g(s)
         apart = (self.a.down(made) - s).abs().flatten(1).amax(1) / 2  # range 1
         terms = {"lr_consistency": apart, "sharpness": slope(made) / slope(x).clamp(min=1e-6)}
-        return terms | ({"kl": -self.d(made)} if self.mode == "gan" else {})
+        return terms | ({"kl_est": -self.d(made)} if self.mode == "gan" else {})
