@@ -14,7 +14,7 @@ Objective  KL(q ‖ p) of what is made, q, and images, p, by one of three modes:
                       gradient: -∇ log p_σ(g̃), that of the cross-entropy H[q, p_σ] alone.
            mse:       G:  E ‖g(y) - x‖² / dim, AffMSE; nothing else moves.
            With ``warmup`` the first steps of G are those of mse, and nobody else moves.
-Logs       train/kl_est, minus D's mean logit of what is made, and val/kl_est, the same without noise;
+Logs       train/kl_est, minus D's mean logit of what is made; val/kl_est, that without noise;
            train/mse while G descends it. val/lr_consistency: the largest |A g(y) - y| of an image
            in [0, 1]; val/sharpness: the mean length of g(y)'s gradients over that of x's.
            Of every model of targets: val/psnr, ssim, l1 and their gains over trivial answers.
