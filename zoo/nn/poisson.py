@@ -161,7 +161,7 @@ def sizes(height: int, breadth: int, size: int) -> list[tuple[int, int]]:
 def pyramid(x: Tensor, size: int) -> list[Tensor]:
     """An image at each of ``sizes``, smallest first: smoothed (σ = 1), resized, and again."""
     found = [full(x)]
-    for shape in reversed(sizes(*x.shape[2:], size)[:-1]):
+    for shape in reversed(sizes(x.shape[2], x.shape[3], size)[:-1]):
         found.append(resized(smoothed(found[-1], 1.0, 4), shape))
     return found[::-1]
 
