@@ -42,6 +42,7 @@ NARROWER = {
     "gogan": {"width": 16},
     "iaf_vae": {"width": 5, "hidden": 5},
     "ian": {"hidden": 4, "kernels": 5},
+    "gp_gan": {"width": 8, "bottleneck": 50},
     "improved_gan": {"width": 4, "width_d": 4},
     "lapgan": {"hidden": 4, "width": 4},
     "lsgan": {"width": 16},

@@ -105,16 +105,15 @@ def taps(sigma: float, reach: int) -> list[float]:
 
 
 def smoothed(x: Tensor, sigma: float, reach: int) -> Tensor:
-    """Images, (B, C, H, W), under a gaussian of 2 reach + 1 pixels; beyond an edge they are
-    reflected, the edge's own pixels first.
+    """Images, (B, C, H, W), under a gaussian of 2 reach + 1 pixels; beyond an edge its own pixels
+    go on, which of 3 x 3 is a reflection.
     """
-    weights = taps(sigma, reach)
+    wide = F.pad(x, (reach,) * 4, mode="replicate")
     for dim in (2, 3):
         n = x.shape[dim]
-        at = torch.arange(-reach, n + reach, device=x.device) % (2 * n)
-        wide = x.index_select(dim, torch.where(at < n, at, 2 * n - 1 - at))
-        x = torch.stack([w * wide.narrow(dim, i, n) for i, w in enumerate(weights)]).sum(0)
-    return x
+        parts = [w * wide.narrow(dim, i, n) for i, w in enumerate(taps(sigma, reach))]
+        wide = sum(parts[1:], parts[0])
+    return wide
 
 
 def solve(
