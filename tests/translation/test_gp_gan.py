@@ -50,7 +50,8 @@ def test_the_critic_is_high_on_images_and_g_raises_it():
 @pytest.mark.parametrize("w", [0.999, 0.25])
 def test_g_pays_w_of_the_mean_squared_error_and_the_rest_of_the_critics_view(w):
     m, rows = model(w=w, norm="none"), batch()
-    made, x = m.low(rows), pyramid(m.scaled("x", rows["x"]), 16)[0]
+    x, s = (pyramid(m.scaled(k, rows[k]), 16)[0] for k in ("x", "source"))
+    made = m.g(s)
     mse = np.mean((made.detach().numpy() - x.numpy()) ** 2)
     terms = m.generator_loss(rows)
     assert terms["mse"].item() == pytest.approx(mse, rel=1e-5)
