@@ -25,6 +25,7 @@ STEPS, ROWS, EACH = 10, 256, 8
 NARROWER = {
     "acgan": {"width": 4},
     "aegan": {"width": 4},
+    "affgan": {"width": 8, "blocks": 5},
     "am_gan": {"width": 4},
     "anogan": {"width": 8},
     "bayesian_gan": {"width": 8, "generators": 5},
@@ -45,6 +46,7 @@ NARROWER = {
     "iaf_vae": {"width": 5, "hidden": 5},
     "ian": {"hidden": 8, "kernels": 5},
     "id_cgan": {"width": 8, "width_d": 8},
+    "gp_gan": {"width": 8, "bottleneck": 50},
     "improved_gan": {"width": 4, "width_d": 4},
     "lapgan": {"hidden": 4, "width": 4},
     "lsgan": {"width": 16},

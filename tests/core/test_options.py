@@ -130,6 +130,7 @@ NOTHING = {  # whole numbers of which 0 is one, and what it means
     "ccgan": {"low_res": "none"},
     "discogan": {"bottleneck": "none", "curriculum": "none"},
     "dualgan": {"noisy": "none"},
+    "affgan": {"blocks": "none", "warmup": "none"},
     "cyclegan": {"pool": "none", "decay_start": "at once", "decay_end": "never"},
     "pix2pix": {"noisy": "none", "decay_start": "at once", "decay_end": "never"},
     "paired": {"size": "the base's own"},

@@ -11,6 +11,7 @@ from PIL import Image as Picture
 from zoo.core import Image
 from zoo.core.noise import Noise
 from zoo.data.paired import Paired
+from zoo.data.scene import TRANSIENTS, render
 from zoo.data.shapes import Shapes
 from zoo.data.spoiled import hole, outlines, streaks
 
@@ -128,9 +129,58 @@ def test_frontal_views_are_those_of_the_same_heads():
     assert not torch.equal(batch["x"], batch["source"])
 
 
+def blended(**options):
+    few = {**FEW, **options.pop("options", {})}
+    return Paired(kind="blend", options=few, **options)
+
+
+def test_a_patch_is_the_same_scene_under_other_transients():
+    data = blended()
+    rows = data.examples(20)
+    inside = rows["mask"].bool().expand(-1, 3, -1, -1)
+    assert torch.equal(rows["x"], rows["destination"])
+    assert torch.equal(rows["source"][inside], rows["pasted"][inside])
+    assert torch.equal(rows["source"][~inside], rows["x"][~inside])
+    assert torch.equal(inside[0, 0], hole(32, 32)[0].bool())
+    for i in range(20):
+        scene = data.base.dataset("train").scene(i)
+        assert scene.background == "horizon"
+        assert torch.equal(rows["x"][i], torch.from_numpy(render(scene, 32)).float())
+        u = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(0, i, 5))).random(10)
+        other = [v if there >= 0.5 else 0.0 for there, v in u.reshape(-1, 2)]
+        again = torch.from_numpy(render(scene.but(transients=tuple(other)), 32)).float()
+        assert torch.equal(rows["pasted"][i], again)
+    differ = (rows["pasted"] != rows["x"]).flatten(1).any(1)
+    assert differ.float().mean() > 0.8 and len(TRANSIENTS) == 5
+
+
+def test_patches_depend_on_seed_split_and_item_alone_and_move_nothing_else():
+    rows, more = blended().examples(20), blended(options={"n": 60}).examples(20)
+    for name in ("x", "source", "pasted", "mask"):
+        assert torch.equal(rows[name], more[name])
+    base = Shapes(**FEW, background="horizon", transients=True)
+    assert torch.equal(rows["x"], base.examples(20)["x"])
+    for other in (blended(seed=1).examples(20), blended().examples(20, "val")):
+        assert not torch.equal(other["pasted"], rows["pasted"])
+    plain = blended(options={"background": "plain"})
+    assert plain.base.options.background == "plain" and plain.base.options.transients
+
+
+def test_all_images_of_a_patch_are_mirrored_alike():
+    data, rows = blended(flip=True), torch.arange(40)
+    plain = data.examples(40)
+    batch = data.transform(data.rows_of("train", [rows], rows), Noise(0, "check"), training=True)
+    turned = (batch["x"] != plain["x"]).flatten(1).any(1)[:, None, None, None]
+    assert 5 < turned.sum() < 35
+    for name in ("x", "source", "pasted", "destination", "mask"):
+        assert torch.equal(batch[name], torch.where(turned, plain[name].flip(-1), plain[name]))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"base": "heads", "kind": "blend"}, "set --data.base=shapes"),
+        ({"kind": "blend", "options": {"transients": False}}, "transients=true makes some"),
         ({"base": "digits", "kind": "colorize"}, "only colour images"),
         ({"base": "digits", "kind": "labels"}, "set --data.base=shapes"),
         ({"base": "shapes", "kind": "frontal"}, "set --data.base=heads"),

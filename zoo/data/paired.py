@@ -28,12 +28,14 @@ DRAWING = (keyed, spoiled, sys.modules[__name__])  # of the rain
 SHRUNK = {"sr2": 2, "sr4": 4}
 NEEDS = {"edges": ("layout", "shapes"), "labels": ("layout", "shapes")}  # a field, and whose
 NEEDS["frontal"] = ("frontal", "heads")
+NEEDS["blend"] = ("relit", "shapes")
+OUTDOORS = {"background": "horizon", "transients": True}
 
 
 @register(
     "paired",
-    about="pairs: edges, grey, label maps, small, torn, rainy or turned images, and the images "
-    "that belong to them",
+    about="pairs: edges, grey, label maps, small, torn, rainy, patched or turned images, and the "
+    "images that belong to them",
 )
 class Paired(ZooDataModule):
     """Every image x of a base with a ``source`` that was made of it, always the same one.
@@ -44,7 +46,9 @@ class Paired(ZooDataModule):
             "labels", that map, one plane a label; "colorize", the luminance; "sr2" and "sr4", the
             mean colour of each block of 2x2 or 4x4 pixels; "inpaint", x with a centre square in the
             mean colour of the rest (``mask`` is 1 there); "rain", x behind rain; "frontal", the
-            head as it was turned, x being its frontal view.
+            head as it was turned, x being its frontal view; "blend", x outdoors with a centre
+            square from the same scene under other transients (``pasted``; ``destination`` is x
+            again, ``mask`` is 1 in the square).
         size: pixels of the base's images; 0 is its default.
         options: further options of the base, by name.
         flip: mirror pairs in training, source and image alike, at random.
@@ -57,7 +61,7 @@ class Paired(ZooDataModule):
         self,
         base: str = "shapes",
         kind: Literal[
-            "edges", "labels", "colorize", "sr2", "sr4", "inpaint", "rain", "frontal"
+            "edges", "labels", "colorize", "sr2", "sr4", "inpaint", "rain", "frontal", "blend"
         ] = "edges",
         size: Whole = 0,
         options: dict[str, Any] | None = None,
@@ -70,6 +74,7 @@ class Paired(ZooDataModule):
         given: dict[str, Any] = {
             "seed": seed,
             **({"size": size} if size else {}),
+            **(OUTDOORS if kind == "blend" else {}),
             **(options or {}),
         }
         if kind in NEEDS:
@@ -108,8 +113,10 @@ class Paired(ZooDataModule):
         }
         small = Image((channels, height // s, breadth // s), s * s * (x.levels - 1) + 1)
         more: dict[str, Field] = {"y": spec["y"]} if spec.num_classes else {}
-        if self.kind == "inpaint":
+        if self.kind in ("inpaint", "blend"):
             more["mask"] = Image((1, height, breadth), 2)
+        if self.kind == "blend":
+            more |= {"pasted": x, "destination": x}
         source = kinds.get(self.kind, small)
         return Spec(f"{spec.name} paired ({self.kind})", x=x, source=source, **more)
 
@@ -157,7 +164,9 @@ class Paired(ZooDataModule):
         pair = {"x": batch["x"], "source": self.source(batch)}
         if self.kind == "frontal":
             pair["x"] = batch["frontal"]
-        if self.kind == "inpaint":
+        if self.kind == "blend":
+            pair |= {"pasted": batch["relit"], "destination": batch["x"]}
+        if self.kind in ("inpaint", "blend"):
             pair["mask"] = self.mask.expand(batch.n, -1, -1, -1)
         rest = {k: batch[k] for k in ("y", "index") if k in batch}
         made = Batch({**pair, **rest}, batch.n)
@@ -165,7 +174,7 @@ class Paired(ZooDataModule):
 
     @property
     def mask(self) -> Tensor:
-        """(1, 1, H, W): where images are torn."""
+        """(1, 1, H, W): where images are torn or patched."""
         return hole(*self.base.spec.shape[1:]).to(torch.get_default_dtype())[None]
 
     def source(self, batch: Batch) -> Tensor:
@@ -177,6 +186,8 @@ class Paired(ZooDataModule):
             return outlines(batch["layout"].argmax(1)).to(x.dtype)
         if self.kind == "rain":
             return rainy(x, batch["rain"], levels)
+        if self.kind == "blend":
+            return torch.where(self.mask.bool(), batch["relit"], x)
         made = {"colorize": lambda: grey(x), "inpaint": lambda: torn(x, self.mask)}
         plain = {"labels": "layout", "frontal": "x"}
         return made[self.kind]() if self.kind in made else batch[plain[self.kind]]

@@ -49,7 +49,7 @@ TRANSIENTS = ("night", "fog", "warm", "snow", "wet")
 SPLITS = ("train", "val", "test")
 SIZES = (16, 32, 64, 128)
 SUB = 4  # sub-pixels along a side
-SCENE, BACKGROUND, CAPTIONS, GRAPH = 0, 1, 2, 6  # groups of random numbers; 3-5 are tasks' own
+SCENE, BACKGROUND, CAPTIONS, PAIRING, GRAPH = 0, 1, 2, 5, 6  # groups; 3 and 4 are tasks' own
 CANDIDATES = 20  # centres tried for an object
 SMALL, MEDIUM = 0.18, 0.24  # radii from which an object is medium, large
 RADII = (0.12, 0.30)
@@ -394,6 +394,12 @@ def size_word(radius: float) -> int:
 def transients(scene: Scene, size: int) -> Array:
     """How strong each of ``TRANSIENTS`` is, (5,) float32."""
     return np.array(scene.transients, np.float32)
+
+
+def relit(scene: Scene, size: int) -> Array:
+    """The same scene under transients of its own group of numbers, (3, S, S) uint8."""
+    u = numbers(scene.key[0], (*scene.key[1:], PAIRING), 2 * len(TRANSIENTS))
+    return render(scene.but(transients=strengths(u)), size)
 
 
 def class_id(scene: Scene, size: int) -> int:

@@ -46,6 +46,7 @@ from zoo.data.scene import (
     factors,
     identity,
     image,
+    relit,
     render,
     transients,
 )
@@ -68,6 +69,7 @@ Also = Literal[
     "objs",
     "triples",
     "transients",
+    "relit",
 ]
 FIELDS: dict[str, Callable[[Scene, int], Any]] = {  # of a scene at a size
     "image": image,
@@ -86,6 +88,7 @@ FIELDS: dict[str, Callable[[Scene, int], Any]] = {  # of a scene at a size
     "objs": scene_graph.objs,
     "triples": scene_graph.triples,
     "transients": transients,
+    "relit": relit,
 }
 IN_BATCHES = {**FIELDS, "x": render, "y": class_id}
 
@@ -110,7 +113,8 @@ class Shapes(ZooDataModule):
         fields: more of what is known: identity (shape and colour, a class), attributes (24),
             tokens and chars (words and letters of five captions), boxes, keypoints and masks (of
             each object), layout (the label map, one-hot), objs and triples (the scene graph),
-            transients (their strengths). Of fewer objects than the largest number the rest is 0.
+            transients (their strengths), relit (the image under other ones). Of fewer objects than
+            the largest number the rest is 0.
         batch_size: rows of one minibatch on one process.
         num_workers: loader processes.
         seed: of the scenes and of their order.
@@ -137,9 +141,9 @@ class Shapes(ZooDataModule):
         super().__init__(batch_size, num_workers, seed)
         if size not in SIZES:
             raise ValueError(f"shapes come in sizes {', '.join(map(str, SIZES))}, got {size}")
-        if "transients" in fields and not transients:
+        if (asked := {"transients", "relit"} & {*fields}) and not transients:
             raise ValueError(
-                "shapes: how strong the transients are is asked for, but there are none; "
+                f"shapes: {min(asked)} is asked for, but there are no transients; "
                 "--data.transients=true makes some"
             )
         self.size, self.sizes = size, {"train": n, "val": n_val, "test": n_test}
@@ -191,6 +195,7 @@ class Shapes(ZooDataModule):
                 (2 * most if most > 1 else 1, 3), len(relations), relations, most + 1
             ),
             "transients": Quantity((len(TRANSIENTS),), "", 0, 1, TRANSIENTS),
+            "relit": Image((3, *square), LEVELS),
         }
         return kinds[name]
 
