@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.signal import convolve2d
 
-from zoo.metrics.targets import answers, l1, psnr, ssim
+from zoo.metrics.targets import answers, l1, psnr, reached, ssim
 
 
 def pair(n=3, channels=2, side=32):
@@ -55,3 +55,12 @@ def test_trivial_answers_have_the_size_and_channels_of_what_is_wanted():
     assert [*answers(torch.rand(2, 8, 16, 16), mean)] == ["mean"]
     grey = torch.rand(2, 1, 16, 16)
     assert torch.equal(answers(grey, mean)["copy"][:, 2], grey[:, 0])
+
+
+def test_answers_are_reached_by_what_is_nearest_to_them_however_often():
+    g = torch.Generator().manual_seed(0)
+    wanted = torch.rand(8, 1, 4, 4, generator=g)
+    made = wanted[[2, 2, 2, 5]] + 0.01 * torch.rand(4, 1, 4, 4, generator=g)
+    assert reached(made, wanted).item() == 2 / 8
+    assert reached(wanted.flip(0), wanted).item() == 1
+    assert reached(wanted.mean(0, keepdim=True).expand(8, -1, -1, -1), wanted).item() == 1 / 8
