@@ -96,7 +96,7 @@ def seam(x: Tensor, source: Tensor, destination: Tensor, mask: Tensor) -> Tensor
     can={"sample", "translate"},
     told=("source", "pasted", "destination", "mask"),
     data="paired",
-    learns=(("val/psnr_gain", ">", 6.0),),
+    learns=(("val/psnr_gain", ">", 6.0), ("val/ssim_gain", ">", 0.13), ("val/l1_share", "<", 0.7)),
     waive={
         "seed_matters": "what becomes of a composite is a function of it",
         "accumulation_equals_one_batch": "batch norm's statistics are those of a micro-batch",
