@@ -85,7 +85,7 @@ class Affine(nn.Module):
         self.f, self.a = f, a
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.a.project(self.f(y), y)
+        return self.a.project(self.f(y), y).to(y.dtype)
 
 
 class Denoiser(nn.Module):

@@ -66,7 +66,7 @@ class BlendingNetwork(nn.Module):
         self.decoder = ConvGenerator(bottleneck, shape, width, 4, norm)
 
     def forward(self, s: Tensor) -> Tensor:
-        return self.decoder(self.norm(self.encoder(s)))
+        return self.decoder(self.norm(self.encoder(s).to(s.dtype)))
 
 
 def seam(x: Tensor, source: Tensor, destination: Tensor, mask: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class GPGAN(PairModule):
 
     def small(self, v: Tensor) -> Tensor:
         """Images at the networks' size."""
-        return pyramid(v, self.size)[0]
+        return pyramid(v, self.size)[0].to(v.dtype)
 
     def low(self, batch: Batch) -> Tensor:
         """What G makes in training."""
