@@ -22,10 +22,10 @@ Sampling   g(y), without noise. Display rounds to levels and clamps: only before
 Notes      A is the mean of s x s pixels, A⁺ repeats a pixel; of any other separable filter
            (``kernel``, of sources that were made by it) A⁺ is the exact pseudo-inverse of either
            axis, where the paper fits a transposed convolution. f has no bound: a tanh would leave
-           the plane. x need not be the image that y was made of, but in mode mse and ``warmup``; of
-           the paper's other architectures nothing is here. Depth and rates are ours. The paper's
-           third method, a density that is fitted to images, is left out. Instance noise is on both
-           images and what is made.
+           the plane. Only mode mse and ``warmup`` know which x a y was made of: the others learn
+           without a pair. Depth and rates are ours. The paper's third method, a density that is
+           fitted to images by likelihood, is left out. Instance noise is on images and on what is
+           made alike (``loop.instance_noise`` is refused).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Affine(nn.Module):
         self.f, self.a = f, a
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.a.project(self.f(y), y)
+        return self.a.project(self.f(y), y).to(y.dtype)
 
 
 class Denoiser(nn.Module):
