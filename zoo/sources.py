@@ -19,7 +19,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from zoo.registry import ROOT, Entry
 
 OURS = ("zoo", "callbacks")  # packages beside each other
-LOOP = ROOT / "bases" / "loop_options.py"
+GROUPS = {  # of options, by the annotation of a parameter: the file that defines them
+    "LoopOptions": ROOT / "bases" / "loop_options.py",
+    "LookOptions": ROOT / "auxiliary" / "look.py",
+}
 WIDTH = 100  # of the lines of source files
 NAMED = re.compile(r"\w+:$")  # "G:", whose loss begins here
 INDENT = " " * 11  # of what a part says
@@ -85,8 +88,8 @@ def of_class(path: Path, name: str) -> list[Parameter]:
     out: list[Parameter] = []
     for key, hint, default in found:
         said = ast.unparse(hint) if hint else ""
-        if said == "LoopOptions":
-            inside = of_class(LOOP, said)
+        if said in GROUPS:
+            inside = of_class(GROUPS[said], said)
             out += [replace(p, name=f"{key}.{p.name}") for p in inside]
             continue
         kind = _type(said, tree, path)

@@ -142,7 +142,7 @@ def test_a_name_is_shown_and_a_pattern_listed(capsys):
     for words in (["gan*"], ["[g]an"], ["gan", "--tree"], ["gan", "--can", "sample"]):
         status, said, _ = asked(capsys, *words)
         assert status == 0 and said.endswith("\n1 model\n")
-    assert asked(capsys, "f*", "--data")[1].split()[0] == "factor_grid"
+    assert asked(capsys, "fact*", "--data")[1].split()[0] == "factor_grid"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo import registry
-from zoo.core import DataSpec, Image, Spec
+from zoo.core import DataSpec, Image, Label, Spec
 from zoo.core.asked import ASKED
 from zoo.core.draw import draw
 
@@ -12,6 +12,13 @@ SPEC = DataSpec((1, 8, 8), 2, 10, "digits")
 LARGE = DataSpec((1, 16, 16), 17, 10, "digits")
 PAIR = Spec("pairs", a=Image((1, 16, 16), 17), b=Image((1, 16, 16), 17))
 SOURCED = Spec("sourced", x=Image((3, 16, 16), 256), source=Image((1, 16, 16), 256))
+CLUTTER = Spec("c", a=Image((3, 16, 16), 17), b=Image((1, 16, 16), 17), y=Label(10))
+LARGER = Spec("larger", x=Image((1, 16, 16), 17), source=Image((1, 4, 4), 257))
+BLEND = Spec(
+    "blend",
+    **{k: Image((3, 32, 32), 256) for k in ("x", "source", "pasted", "destination")},
+    mask=Image((1, 32, 32), 2),
+)
 TOLD = {  # the models that are told the class, or can be
     "aae": {"mode": "sup", "width": 8},
     "acgan": {"width": 4},
@@ -32,7 +39,7 @@ TOLD = {  # the models that are told the class, or can be
 def build(name, **options):
     known = registry.entry(name).parameters
     chosen = {k: v for k, v in {**TOLD.get(name, {}), **options}.items() if k in known}
-    for spec in (SPEC, LARGE, PAIR, SOURCED):
+    for spec in (SPEC, LARGE, PAIR, SOURCED, CLUTTER, LARGER, BLEND):
         try:
             return registry.create(name, spec, **chosen).eval()
         except ValueError:

@@ -45,6 +45,7 @@ GAME = Loss(
     fake=lambda s: F.softplus(s) / 2,
     maker=lambda s: F.softplus(-s),
 )
+SAME = ("rainy", "clean")  # the pairs that D was shown, for G
 
 
 def told_apart(real: Tensor, fake: Tensor) -> Terms:
@@ -142,10 +143,10 @@ class IDCGAN(PairModule):
         s, x = self.pair(batch)
         with torch.no_grad():
             made = self.made(s)
-        return {**self.d.loss((x, s), (made, s)), "rainy": s, "clean": x}
+        return {**self.d.loss((x, s), (made, s)), **dict(zip(SAME, (s, x), strict=True))}
 
     def generator_loss(self, batch: Batch) -> Terms:
-        s, x = (batch["rainy"], batch["clean"]) if self.lam_a else self.pair(batch)
+        s, x = (batch[k] for k in SAME) if self.lam_a else self.pair(batch)
         made = self.made(s)
         terms: Terms = {"mse": (made - x).square().mean()}
         loss = self.lam_e * terms["mse"]
@@ -162,8 +163,8 @@ class IDCGAN(PairModule):
         return super().players() if self.lam_a else {"g": self.g}
 
     def phases(self) -> list[Phase]:
-        reads, same = ("x", "source"), ("rainy", "clean")
+        reads = ("x", "source")
         if not self.lam_a:
             return [Phase("g", self.generator_loss, reads)]
-        judge = Phase("d", self.discriminator_loss, reads, critic=True, makes=same)
-        return [judge, Phase("g", self.generator_loss, same)]
+        judge = Phase("d", self.discriminator_loss, reads, critic=True, makes=SAME)
+        return [judge, Phase("g", self.generator_loss, SAME)]
