@@ -63,7 +63,7 @@ NARROWER = {
     "wgan_gp": {"width": 8},
 }
 
-FEWER = {"biggan": 4, "ffjord": 2, "ian": 4, "pixelrnn": 1, "vaegan": 3}  # rows of a minibatch
+FEWER = {"biggan": 2, "ffjord": 2, "ian": 4, "pixelrnn": 1, "vaegan": 3}  # rows of a minibatch
 LARGE = {"progan": 16, "stylegan": 16}  # rows of all data: of 1024x1024 pixels
 FITTED = {"gmm", "kde", "kmeans", "pca"}  # they have no loss
 DIFFERENCES = {"dbm", "rbm"}  # their loss is a difference of free energies, which may be 0
