@@ -80,12 +80,10 @@ class Listed(ZooDataModule):
         """That of every data module, number and first names of what was ``skipped``, ``notes``, and
         the ``fingerprint`` of the names and sizes of the images that are used.
         """
-        skipped = self.reader.skipped.items()
         return {
             **super().found,
             "root": str(self.where),
-            "skipped": {k: {"number": len(v), "first": v[:NAMED]} for k, v in skipped},
-            "notes": [f"{n:,} images: {remark}" for remark, n in self.reader.remarks.items()],
+            **self.reader.found,
             "fingerprint": fingerprint(self._used),
         }
 

@@ -60,6 +60,14 @@ class Reader:
     def skip(self, reason: str, name: str) -> None:
         self.skipped.setdefault(reason, []).append(name)
 
+    @property
+    def found(self) -> dict[str, Any]:
+        """Number and first names of what was ``skipped``, by reason, and ``notes`` on the rest."""
+        return {
+            "skipped": {k: {"number": len(v), "first": v[:NAMED]} for k, v in self.skipped.items()},
+            "notes": [f"{n:,} images: {remark}" for remark, n in self.remarks.items()],
+        }
+
     def rows(
         self, files: Sequence[tuple[Path, ...]], halves: Sequence[str] = ("",)
     ) -> list[Tensor]:
@@ -109,12 +117,10 @@ class TwoSides(ZooDataModule):
         paths = [
             p for s in SPLITS for end in ("", "A", "B") for p in images_in(self.root / f"{s}{end}")
         ]
-        skipped = self.reader.skipped.items()
         return {
             **super().found,
             "root": str(self.root),
-            "skipped": {k: {"number": len(v), "first": v[:NAMED]} for k, v in skipped},
-            "notes": [f"{n:,} images: {remark}" for remark, n in self.reader.remarks.items()],
+            **self.reader.found,
             "fingerprint": fingerprint(
                 f"{p.relative_to(self.root)} {p.stat().st_size}" for p in paths
             ),
