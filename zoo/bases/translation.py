@@ -16,6 +16,8 @@ from zoo.core.batch import Batch
 from zoo.core.spec import Image
 from zoo.nn.prior import Draw, Source
 
+OTHER = {"a": "b", "b": "a"}  # domain of each
+
 
 class TranslationModule(AdversarialModule):
     """What pairs and domains share. A constructor sets ``g``, ``d``, ``lr_d``, ``lr_g``, ``betas``.
@@ -126,8 +128,7 @@ class DomainsModule(TranslationModule):
             to: "b", or "a" for the way back.
         """
         noise = Draw(generator, self.device, self.float_dtype)
-        source = "a" if to == "b" else "b"
-        return self.images(to, self.made(to, self.scaled(source, x), noise))
+        return self.images(to, self.made(to, self.scaled(OTHER[to], x), noise))
 
     def sample(self, n: int, *, a: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.translate(a, generator=generator)

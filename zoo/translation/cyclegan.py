@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from zoo.bases import Adversary, DomainsModule, LoopOptions, Loss, Phase, Terms
 from zoo.bases.image_pool import ImagePool
+from zoo.bases.translation import OTHER
 from zoo.core import Batch, Spec
 from zoo.core.options import Count, Decay, NonNegative, Positive, Whole
 from zoo.nn.patches import PatchDiscriminator, check_patches
@@ -120,10 +121,10 @@ class CycleGAN(DomainsModule):
         self.decay_start, self.decay_end = decay_start, decay_end
         self.lr_d, self.lr_g, self.betas = lr_d, lr_g, (beta1, 0.999)
 
-        other, without = {"a": "b", "b": "a"}, {"replay": "it has a pool of its own (model.pool)"}
+        without = {"replay": "it has a pool of its own (model.pool)"}
         self.g, self.d = nn.ModuleDict(), nn.ModuleDict()
         for name, shape in shapes.items():
-            source = shapes[other[name]]
+            source = shapes[OTHER[name]]
             g = ResidualTranslator(source[0], shape[0], width, blocks)
             net = PatchDiscriminator(shape[0], width, layers, nn.InstanceNorm2d)
             d = Adversary(

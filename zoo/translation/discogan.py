@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from zoo.bases import Adversary, DomainsModule, LoopOptions, Loss, Phase, Terms
+from zoo.bases.translation import OTHER
 from zoo.core import Batch, Spec
 from zoo.core.options import Count, Decay, NonNegative, Positive, Range, Share, Whole
 from zoo.nn.prior import Source
@@ -199,7 +200,7 @@ class DiscoGAN(DomainsModule):
         of_g, of_d = ARCHES[arch]
         self.g, self.d = nn.ModuleDict(), nn.ModuleDict()
         for name in of_g:
-            source = shapes["a" if name == "b" else "b"]
+            source = shapes[OTHER[name]]
             self.g[name] = Generator(source[0], shapes[name][0], widths, bottleneck, rest)
         for name in of_d:
             net = Discriminator(shapes[name][0], widths, rest)
@@ -239,7 +240,7 @@ class DiscoGAN(DomainsModule):
         terms: Terms = {"r": real["a"].new_tensor(r)}
         loss = real["a"].new_zeros(())
         for name, d in self.d.items():
-            source = "a" if name == "b" else "b"
+            source = OTHER[name]
             made = self.made(name, real[source])
             features = d.net.features(d.noisy(made))
             gan = d.price.maker(d.net.judge(features[-1])).mean()
@@ -264,7 +265,7 @@ class DiscoGAN(DomainsModule):
         terms: Terms = {}
         for name, d in self.d.items():
             with torch.no_grad():
-                made = self.made(name, real["a" if name == "b" else "b"])
+                made = self.made(name, real[OTHER[name]])
             for key, value in d.loss((real[name],), (made,)).items():
                 terms[f"{key}_{name}"] = value
             loss = loss + terms[f"loss_{name}"]

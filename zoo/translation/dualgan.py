@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from zoo.bases import Adversary, DomainsModule, LoopOptions, Loss, Phase, Terms
+from zoo.bases.translation import OTHER
 from zoo.core import Batch, Spec
 from zoo.core.options import Count, Decay, NonNegative, Positive, Share, Whole
 from zoo.nn.clipping import clip_weights
@@ -52,7 +53,6 @@ GAMES = {
         real=lambda s: F.softplus(-s), fake=F.softplus, maker=lambda s: F.softplus(-s)
     ),  # -log D, -log(1 - D), -log D, from logits s
 }
-OTHER = {"a": "b", "b": "a"}
 
 
 def estimate(real: Tensor, fake: Tensor) -> Terms:
