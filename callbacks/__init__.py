@@ -8,6 +8,7 @@ from callbacks.checkpoint import Checkpoints
 from callbacks.decay import LinearDecay
 from callbacks.ema import EMA
 from callbacks.fidelity import Fidelity
+from callbacks.film import Film
 from callbacks.latent_space import LatentSpace
 from callbacks.memorisation import Memorisation
 from callbacks.modes import ModeCoverage
@@ -23,6 +24,7 @@ __all__ = [
     "BitsPerDim",
     "Checkpoints",
     "Fidelity",
+    "Film",
     "LatentSpace",
     "LinearDecay",
     "Memorisation",

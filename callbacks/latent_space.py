@@ -17,7 +17,8 @@ from zoo.show.styles import TOOLS, pictures
 
 class LatentSpace(Observer):
     """At the end of a run of an image model with latent codes: its interpolations, traversals and
-    manifold in ``samples/``; mixed styles, truncations, a pyramid or strokes where it has them.
+    manifold in ``samples/``; mixed styles, ways through two spaces, truncations, a pyramid or
+    strokes where it has them.
 
     Every process decodes, the first one writes.
 

@@ -23,6 +23,7 @@ from zoo import registry, runs, trust
 SECTIONS = ("model", "data")
 CALLBACKS = {  # by class path: the callbacks import the zoo, not the zoo them
     "sample_grid": "callbacks.SampleGrid",
+    "film": "callbacks.Film",
     "fidelity": "callbacks.Fidelity",
     "mode_coverage": "callbacks.ModeCoverage",
     "pair_agreement": "callbacks.PairAgreement",

@@ -8,8 +8,8 @@
     python -m zoo.explore --ckpt PATH arithmetic --a 3,17,20 --b 4,5,9 --c 0,2,31    exemplars by
     number (samples.png shows them)
     python -m zoo.explore --ckpt PATH manifold | traverse | reconstruct | neighbours
-    python -m zoo.explore --ckpt PATH mix | truncate | pyramid | brush    where a generator has
-    styles, a truncation, levels, an editor
+    python -m zoo.explore --ckpt PATH mix | spaces | truncate | pyramid | brush    where a
+    generator has styles, a truncation, levels, an editor
     python -m zoo.explore --ckpt PATH score    the familiar and the strange, and the residuals
 
 A group of exemplars is ``class:K`` or numbers. Models with an encoder average the codes of all
@@ -37,6 +37,7 @@ TOOLS = (
     "reconstruct",
     "filters",
     "mix",
+    "spaces",
     "truncate",
     "pyramid",
     "brush",

@@ -316,7 +316,7 @@ def test_a_long_evaluation_has_a_bar_and_a_short_one_has_none(monkeypatch, capfd
     run(Free(), squares(), 1, small(), every=1)
     capfd.readouterr()
     run(Free(), squares(), 1, small(), every=1)
-    assert "fidelity" not in capfd.readouterr().err
+    assert "fidelity, samples" not in capfd.readouterr().err
     monkeypatch.setattr("callbacks.fidelity.PATIENCE", 0.0)
     run(Free(), squares(), 1, small(), every=1)
     assert "fidelity, samples" in capfd.readouterr().err

@@ -1,10 +1,12 @@
 """Pictures of what a generator does with parts of its code show what their labels say."""
 
+import numpy as np
 import torch
 
 from tests.show.support import HALVES, Coder, label_of, readable, shade, texts
 from tests.support import Given
 from zoo.core import DataSpec
+from zoo.core.latent import Codes
 from zoo.gan.lapgan import LAPGAN
 from zoo.show import styles
 
@@ -50,6 +52,47 @@ def test_a_mixture_has_the_columns_style_in_the_named_layers_and_the_rows_elsewh
                 assert abs(mixed[0] - top) <= 2 and abs(mixed[1] - bottom) <= 2
 
 
+class Walker(Mixer):
+    """To and fro between a and b for the upper half, while the lower stays as it began."""
+
+    path_space = "s"
+
+    def interpolate(self, a, b, frames=10):
+        t = (torch.arange(frames) % 2)[:, None]
+        z = a[:, None] + t * (b - a)[:, None] * torch.tensor([1.0, 0.0])
+        return self.decode(z.flatten(0, 1)).unflatten(0, (len(a), frames))
+
+
+def test_a_way_through_the_codes_stands_above_the_one_through_the_other_space():
+    picture = styles.spaces(Walker(), data(), n=2, seed=3, frames=5)
+    a, b = Codes(Walker()).draw(4, 3).chunk(2)
+    assert readable(picture) and len(picture.info["cells"]) == 20
+    for i in range(2):
+        first, last = (Walker().decode(z[i : i + 1])[0, 0, :, 0] / 4 for z in (a, b))
+        for row, end in ((2 * i, last), (2 * i + 1, first)):  # the lower half is b's by codes only
+            assert abs(shade(picture, 5 * row)[1] / 255 - first[-1]) < 0.02
+            assert abs(shade(picture, 5 * row + 4)[1] / 255 - end[-1]) < 0.02
+        there = abs(float(last[0] - first[0])) / 2**0.5  # half of the pixels go all the way
+        said = [t for t in texts(picture) if t.startswith(f"{i + 1} by ")]
+        around = length(arc(a[i].numpy(), b[i].numpy(), 5))
+        assert said == [
+            f"{i + 1} by codes, length {around:.2f}",
+            f"{i + 1} by s, length {4 * there:.2f}",
+        ]
+
+
+def arc(a, b, frames):
+    """Between two points of the plane, by their angle and their length (not by their sum)."""
+    t = np.linspace(0, 1, frames)[:, None]
+    angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+def length(z):
+    """Of a path of images of two halves, (frames, 2), of shades 0 to 4."""
+    return float(np.sqrt((np.diff(z.clip(0, 4) / 4, axis=0) ** 2).mean(1)).sum())
+
+
 def test_a_sweep_has_the_same_draws_in_a_column_and_the_truncation_by_its_row():
     picture = styles.truncations(Mixer(), data(), n=4, seed=1)
     labels = ["truncation 0", "truncation 1"]
@@ -78,6 +121,8 @@ def test_a_stroke_stands_between_the_image_and_what_became_of_it():
 
 
 def test_only_what_a_model_has_is_drawn():
+    walks = [name for name, _ in styles.pictures(Walker(), data(), only="spaces")]
+    assert walks == ["spaces"]
     names = {name for name, _ in styles.pictures(Mixer(), data(), n=3)}
     assert names == {"mixing", "truncations", "strokes"}
     assert [name for name, _ in styles.pictures(Mixer(), data(), n=3, only="mix")] == ["mixing"]

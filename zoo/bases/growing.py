@@ -51,6 +51,12 @@ class GrowingModule(GeneratorModule):
         """The level's share in a sum with the level before."""
         return self.growth.at(int(self.shown))[1]
 
+    @property
+    def stands(self) -> str:
+        """Where the growth is: the level's height and width, and α while it is faded in."""
+        height, width = (s >> self.growth.levels - 1 - self.level for s in self.spec.shape[1:])
+        return f"{height}x{width}" + (f" at {self.alpha:.0%}" if self.alpha < 1 else "")
+
     def at_level(self, v: Tensor) -> Tensor:
         """Images in D's units as this level shows them: of its size, mixed like the made ones with
         those of the level before.

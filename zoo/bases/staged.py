@@ -50,6 +50,11 @@ class StagedModule(GeneratorModule):
         )
         self.past.requires_grad_(False).eval()
 
+    @property
+    def stands(self) -> str:
+        """Which stage this is."""
+        return f"stage {int(self.stage)} of {self.stages}"
+
     def net(self, name: str) -> nn.Module:
         """The network of a player in training: "g", or "d"'s."""
         part = getattr(self, name)

@@ -13,7 +13,7 @@ from zoo.check.subject import Subject
 Gates = tuple[tuple[str, str, float], ...]  # as in ``learns``
 
 # No pictures, and no validation but the last: they leave no trace in what a gate reads.
-PLAIN = [f"--{name}.enabled=false" for name in ("memorisation", "latent_space")]
+PLAIN = [f"--{name}.enabled=false" for name in ("memorisation", "latent_space", "film")]
 PLAIN += [
     f"--{often}={10**9}" for often in ("sample_grid.every_n_steps", "trainer.val_check_interval")
 ]

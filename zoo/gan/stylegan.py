@@ -249,6 +249,7 @@ class StyleGAN(GrowingModule):
         beta1, beta2: Adam's decays. loop: options of the adversarial loop.
     """
 
+    path_space = "w"  # in which ``interpolate`` goes
     truncations = (0.0, 0.25, 0.5, 0.7, 1.0)  # of a picture of their sweep
     watches = ("loss_d", "loss_g", "w_norm")
     accepts = {"x": Image}

@@ -1,5 +1,5 @@
 """What a generator does with parts of its code, with less of it, or under a brush: styles mixed,
-truncation swept, the levels of a pyramid, edits.
+paths through two spaces, truncation swept, the levels of a pyramid, edits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from zoo.core.draw import tell, undisturbed
-from zoo.core.latent import Codes
+from zoo.core.latent import Codes, between
 from zoo.core.moment import Moment
 from zoo.core.noise import seeded
 from zoo.show.paint import DATA, DRAWN, MUTED, Shades, rgb
@@ -63,6 +63,31 @@ def mixing(
         panels.append(Panel(cells, n + 1, heading, DRAWN))
     title = f"Styles mixed by {model.model_name}"
     return sheet(title, about(model, moment, f"seed {seed}"), [panels], [shades.note])
+
+
+def spaces(
+    model: Any, data: Any, n: int = 4, seed: int = 0, moment: Moment | None = None, frames: int = 9
+) -> Image.Image:
+    """The way between two codes through the codes' space, on the great arc, above that through
+    ``model.path_space``, on a straight line (Karras et al. 2019, section 4.1); each with its
+    length: the sum over its steps of the root mean squared difference, in [0, 1].
+    """
+    codes, n, field = Codes(model), min(n, 4), model.spec["x"]
+    a, b = codes.draw(2 * n, seed).chunk(2)
+    arcs = codes.decode(between(a, b, frames, "spherical"))
+    with undisturbed(model):
+        lines = model.interpolate(a, b, frames=frames).cpu().float()
+    shades, rows, cells = Shades(field, arcs), [], []
+    for i in range(n):
+        for name, path in (("codes", arcs[i]), (model.path_space, lines[i])):
+            steps = field.to_unit(path).diff(dim=0)
+            length = float(steps.square().flatten(1).mean(1).sqrt().sum())
+            rows.append((f"{i + 1} by {name}, length {length:.2f}", DRAWN))
+            cells.append(rgb(path, shades))
+    heading = f"the same two ends, through the codes and through {model.path_space}"
+    panel = Panel(torch.cat(cells), frames, heading, DRAWN, rows, path="across", together=2)
+    title = f"Ways through the two spaces of {model.model_name}"
+    return sheet(title, about(model, moment, f"seed {seed}"), [[panel]], [shades.note])
 
 
 def truncations(
@@ -141,6 +166,7 @@ def _magnified(x: Tensor, side: int) -> Tensor:
 # What a model must have for it, the picture's name, and what draws it.
 TOOLS = {
     "mix": ("mix", "mixing", mixing),
+    "spaces": ("path_space", "spaces", spaces),
     "truncate": ("truncations", "truncations", truncations),
     "pyramid": ("pyramid", "pyramid", pyramid),
     "brush": ("edit", "strokes", strokes),
