@@ -21,9 +21,8 @@ Training   With probability ``mixing`` an image has two codes, w_1 before a laye
 Logs       train/r1; with v2 train/path and train/path_penalty; train/w_norm = ‖w_avg‖. val/ppl_w:
            E ‖G(w_t) - G(w_{t+ε})‖²/ε² along lines in W, ε = 1e-4, in D's units (no perceptual
            network).
-Sampling   w' = w_avg + ψ (w - w_avg) for the first eight layers, fresh noise; ``truncation`` is ψ,
-           1 by default. ``mix`` and ``interpolate`` (a line in W) hold the noise at planes drawn
-           once.
+Sampling   w' = w_avg + ψ (w - w_avg) for the first eight layers, fresh noise; ``truncation`` is ψ.
+           ``mix`` and ``interpolate`` (a line in W) hold the noise at planes drawn once.
 Notes      w_avg is of the weights in training, though their averages are evaluated. The crossover
            is drawn for each image. v2: demodulated convolutions in AdaIN's place, one strength a
            layer, G's image a sum over resolutions, D of residual blocks, R1 every 16th and the path
