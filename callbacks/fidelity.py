@@ -61,7 +61,8 @@ class Fidelity(Observer):
     held-out images and its window's ``val/parzen_sigma``. Only numbers of the Inception network
     stand without X. A score that these data or samples do not allow (too few rows, images all
     alike) is left out, with a line that says why. Of a model that makes several fields of images
-    the first is scored under these names, each other, NAME, under ``val/fid_X_NAME``. How they were
+    the first is scored under these names, each other, NAME, under ``val/fid_X_NAME``; so is what a
+    translator of two domains makes of b on its way back, ``val/fid_X_a``. How they were
     measured is written to protocol.json and the W&B config, with what held-out images score in the
     samples' place, and how often a classifier of the data's own is right about them; where that is
     seldom, one line says that its scores mean little.
@@ -71,8 +72,9 @@ class Fidelity(Observer):
     model is told what rows of the reference split say, drawn with replacement.
 
     Args:
-        extractor: "inception", "datanet" (a small network trained on the run's data), "pixels", or
-            "auto": inception where its weights are found, else datanet.
+        enabled: whether it is done. extractor: "inception", "datanet" (a small network trained on
+            the run's data), "pixels", or "auto": inception where its weights are found, else
+            datanet.
         pixels: also score raw pixels. parzen: also a gaussian window on the samples' pixels
             (``zoo.metrics.parzen``).
         n_fake: generated images, over all processes. n_real: reference images; all by default.
@@ -87,6 +89,7 @@ class Fidelity(Observer):
 
     def __init__(
         self,
+        enabled: bool = True,
         extractor: Named = "auto",
         pixels: bool = True,
         n_fake: Pair = 1500,
@@ -105,6 +108,7 @@ class Fidelity(Observer):
         ):
             if value is not None and value <= k:
                 raise ValueError(f"fidelity: {name} is more than k={k}, got {value}")
+        self.enabled = enabled
         self.extractor, self.pixels, self.parzen = extractor, pixels, parzen
         self.n_fake, self.n_real, self.reference = n_fake, n_real, reference
         self.precision_recall_n, self.k = precision_recall_n, k
@@ -130,18 +134,21 @@ class Fidelity(Observer):
     def scores(self, trainer: Any, module: Any) -> dict[str, float]:
         """All values by name, equal on all processes; all processes call it together."""
         first, *others = image_fields(module)
-        values = self._scores(trainer, module, first)
-        for field in others:
+        values = self._scores(trainer, module, first, "fidelity")
+        games = dict.fromkeys(others, module)
+        if hasattr(module, "turned") and (back := module.turned()):
+            games[back.makes[0]] = back
+        for field, game in games.items():
             if field not in self._others:
                 self._others[field] = copy.copy(self)
                 self._others[field]._data = None
-            found = self._others[field]._scores(trainer, module, field)
+            found = self._others[field]._scores(trainer, game, field, f"fidelity of {field}")
             values |= {f"{name}_{field}": value for name, value in found.items()}
         return values
 
     # -- parts ------------------------------------------------------------------------------------
-    def _scores(self, trainer: Any, module: Any, field: str) -> dict[str, float]:
-        """The values of one field."""
+    def _scores(self, trainer: Any, module: Any, field: str, said: str) -> dict[str, float]:
+        """The values of one field; how they were measured is written down as ``said``."""
         source, spec = trainer.datamodule, module.spec[field]
         # float64, which the metrics need, is not everywhere.
         device = module.device if module.device.type == "cuda" else torch.device("cpu")
@@ -169,7 +176,6 @@ class Fidelity(Observer):
                 values |= self._taken("val/parzen_{}", {"nats, sigma": self._window.compute})
             for scorer in self._scorers:
                 values |= self._taken(f"val/{{}}{scorer.suffix}", scorer.scores(labels))
-        said = "fidelity" if field == image_fields(module)[0] else f"fidelity of {field}"
         write_protocol(trainer, {said: self._protocol(trainer, module, field, ema)})
         return values
 

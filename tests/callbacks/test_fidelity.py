@@ -24,13 +24,16 @@ from tests.callbacks.fakes import (
     squares,
 )
 from tests.support import Given
+from zoo.core import Image, Spec
 from zoo.core.draw import draw
+from zoo.core.noise import seeded
 from zoo.core.threads import machine
 from zoo.metrics import FrechetDistance, KernelDistance, Pixels, extractors
 from zoo.metrics.am_score import am_score
 from zoo.metrics.inception_score import classes_present, inception_score
 from zoo.metrics.parzen import GRID, choose_sigma, parzen_log_density
 from zoo.metrics.prdc import prdc
+from zoo.translation.cyclegan import CycleGAN
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +71,30 @@ def test_values_are_those_of_the_metrics_on_the_same_samples():
     )
     for name, value in expected.items():
         assert found[f"val/{name}_pixels"] == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
+
+
+def test_the_way_back_of_two_domains_is_scored_against_the_other_domain():
+    torch.manual_seed(0)
+    spec = Spec("domains", a=Image((1, 8, 8), 5), b=Image((1, 8, 8), 5))
+    a, b = torch.randint(3, (30, 1, 8, 8)).float(), torch.randint(1, 5, (30, 1, 8, 8)).float()
+    data, model = Given(spec, fields={"a": a, "b": b}), CycleGAN(spec, width=4, blocks=1)
+    found = values(run(model, data, 1, small(extractor="pixels"), every=1))
+    rows = torch.randint(30, (70,), generator=seeded(0, "labels"))
+    for name, real, made in (
+        ("", b, model.translate(a[rows])),
+        ("_a", a, model.translate(b[rows], "a")),
+    ):
+        score = FrechetDistance(64)
+        score.update(real.flatten(1) / 4, real=True)
+        score.update(made.flatten(1) / 4)
+        assert found[f"val/fid_pixels{name}"] == pytest.approx(float(score.compute()), rel=1e-5)
+    assert found["val/fid_pixels"] != found["val/fid_pixels_a"]
+    told = json.loads(Path("protocol.json").read_text())
+    assert {"fidelity", "fidelity of a"} <= set(told) and "fidelity of b" not in told
+
+
+def test_no_score_is_taken_where_they_are_switched_off():
+    assert not values(run(Free(), squares(), 1, small(enabled=False), every=1))
 
 
 def test_the_parzen_window_is_on_held_out_images_and_named_with_its_width():

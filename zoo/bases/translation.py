@@ -94,6 +94,23 @@ class PairModule(TranslationModule):
         return self.translate(source, generator=generator)
 
 
+class WayBack:
+    """A game of two domains turned around: told images of b it makes those of a, and is the game
+    itself in all else.
+    """
+
+    told, makes = ("b",), ("a",)
+
+    def __init__(self, game: DomainsModule) -> None:
+        self.game = game
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.game, name)
+
+    def sample(self, n: int, *, b: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.game.translate(b, "a", generator=generator)
+
+
 class DomainsModule(TranslationModule):
     """Base of the games of two domains without pairs.
 
@@ -132,6 +149,10 @@ class DomainsModule(TranslationModule):
 
     def sample(self, n: int, *, a: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.translate(a, generator=generator)
+
+    def turned(self) -> WayBack | None:
+        """The game from b to a, None where there is no way back."""
+        return WayBack(self)
 
     def evaluate(self, batch: Batch, generator: torch.Generator | None = None) -> Terms:
         """cycle_a, cycle_b: mean absolute difference of a pixel in [0, 1] after a round trip, (B,).

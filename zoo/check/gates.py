@@ -9,6 +9,7 @@ from pathlib import Path
 from zoo.check import trivial
 from zoo.check.checks import check, meets
 from zoo.check.subject import Subject
+from zoo.metrics.meanings import extractor_of
 
 Gates = tuple[tuple[str, str, float], ...]  # as in ``learns``
 
@@ -29,6 +30,8 @@ def check_learns(subject: Subject) -> None:
         if not subject.inside:
             options += ["--data", subject.data_class]
         options += ["--trainer.enable_progress_bar=false", *PLAIN]
+        if not any(extractor_of(metric.rpartition("/")[2]) for metric, *_ in subject.entry.learns):
+            options += ["--fidelity.enabled=false"]
         assert command.main(options) == 0, "the default run failed"
         reached(Path(scratch) / "run", subject.entry.learns)
 

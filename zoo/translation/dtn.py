@@ -237,6 +237,9 @@ class DTN(DomainsModule):
         ]
 
     # -- use --------------------------------------------------------------------------------------
+    def turned(self) -> None:
+        return None
+
     def features(self, x: Tensor) -> Tensor:
         """f of images of either domain in levels, (B, 2 width)."""
         name = "a" if x.shape[1:] == self.spec["a"].shape else "b"
