@@ -16,7 +16,13 @@ import time
 
 from zoo.pipes import quietly
 
-NETS = ("percep", "ident", "digitcls", "agecls")  # of ``zoo.auxiliary``, which imports torch
+NETS = (
+    "percep",
+    "ident",
+    "text",
+    "digitcls",
+    "agecls",
+)  # of ``zoo.auxiliary``, which imports torch
 
 
 def main(arguments: list[str] | None = None) -> int:

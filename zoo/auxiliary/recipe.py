@@ -30,10 +30,12 @@ class Recipe:
 
     Attributes:
         name: of the network. about: what it says of an image.
-        data: a data module, by name. options: its own.
+        data: a data module, by name. options: its own. beside: fields that the network is given
+            after the images.
+        upon: a network that it begins with and leaves as it is.
         build: the network for the data's spec.
         loss: of the network's answers and a batch. right: the share of answers that are right.
-        usual: the answers, (A,), to all training images that are not looked at.
+        usual: the answer to every image that is not looked at, from the training images.
         enough: what ``right`` must be on validation images. steps, rate: of Adam, minibatches of
             64.
     """
@@ -47,6 +49,8 @@ class Recipe:
     usual: Callable[[Batch], Tensor]
     enough: float
     options: Mapping[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+    upon: Recipe | None = None
     steps: int = 1500
     rate: float = 2e-3
 
@@ -58,9 +62,11 @@ class Recipe:
         """Names all that the weights depend on: the recipe, the code, and the data."""
         few = self.module(n=FEW, n_val=1, n_test=1).examples() if self.data != "digits" else None
         few = few or self.module().examples(FEW)
-        code = [inspect.getsource(sys.modules[m]) for m in (__name__, training.__name__)]
-        code += [inspect.getsource(f) for f in (type(self.built()), self.loss)]
+        modules = (__name__, training.__name__, type(self.built()).__module__)
+        code = [inspect.getsource(sys.modules[m]) for m in modules]
+        code.append(inspect.getsource(self.loss))
         said = f"{self.name} {self.data} {self.options} {self.steps} {self.rate}"
+        said += f" {self.upon.of()}" if self.upon else ""
         return digest(said, *code, *(few[k] for k in sorted(few)))
 
     def built(self) -> nn.Module:
@@ -80,19 +86,23 @@ class Recipe:
             ValueError: it did not reach ``enough``.
         """
         data, net = self.module(), self.built()
+        settle: Any = getattr(net, "settle", None)
         train = data.examples()
         x = self.images(train)
         rest = {k: v for k, v in train.items() if k != "x"}
+        if self.upon:
+            settle(self.upon.weights(progress), x)
 
         def loss(rows: Tensor, g: torch.Generator) -> Tensor:
-            return self.loss(net(x[rows]), Batch({k: v[rows] for k, v in rest.items()}, len(rows)))
+            batch = Batch({k: v[rows] for k, v in rest.items()}, len(rows))
+            return self.loss(net(x[rows], *(batch[k] for k in self.beside)), batch)
 
         how: dict[str, Any] = {"steps": self.steps, "batch": 64, "rate": self.rate}
         with torch.inference_mode(False), torch.enable_grad():
             says = f"training {self.name}"
             training.taught(net.parameters(), loss, len(x), says, progress=progress, **how)
         if isinstance(net, Percep):
-            net.settle(x[:512])
+            settle(x[:512])
         if (reached := self.score(net)) < self.enough:
             raise ValueError(
                 f"{self.name} is right {reached:.3f} of the time, and should be {self.enough} of it"
@@ -103,15 +113,17 @@ class Recipe:
     def score(self, net: nn.Module) -> float:
         """``right`` on validation images."""
         held_out = self.module().examples(split="val")
-        said = torch.cat([net(part) for part in self.images(held_out).split(256)])
-        return self.right(said, held_out)
+        given = [self.images(held_out), *(held_out[k] for k in self.beside)]
+        parts = zip(*(v.split(256) for v in given), strict=True)
+        return self.right(torch.cat([net(*part) for part in parts]), held_out)
 
     @torch.no_grad()
     def chance(self) -> float:
         """``right`` of the answer that is the best one where an image is not looked at."""
         data = self.module()
         train, held_out = data.examples(), data.examples(split="val")
-        return self.right(self.usual(train).expand(held_out.n, -1), held_out)
+        usual = self.usual(train)
+        return self.right(usual.expand(held_out.n, *usual.shape), held_out)
 
     def file(self, of: str) -> Path:
         """What the weights are kept in."""
