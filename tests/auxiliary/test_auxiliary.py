@@ -7,6 +7,8 @@ import torch
 
 from zoo import auxiliary, pretrain
 from zoo.auxiliary.look import Look, LookOptions
+from zoo.core import Batch
+from zoo.data.digits import Digits
 from zoo.nn.perceptual import Percep, Vgg16
 
 QUICK = dataclasses.replace(auxiliary.NETS["digitcls"], steps=30, enough=0.0)
@@ -50,6 +52,19 @@ def test_the_seed_of_the_data_is_seen_in_the_file(quick):
     heads = auxiliary.NETS["agecls"]
     other = dataclasses.replace(heads, options={**heads.options, "seed": 1})
     assert other.of() != heads.of()
+
+
+def test_other_images_and_another_network_below_are_another_file(quick, monkeypatch):
+    text = auxiliary.NETS["text"]
+    assert dataclasses.replace(text, upon=dataclasses.replace(text.upon, steps=9)).of() != text.of()
+    before, examples = QUICK.of(), Digits.examples
+
+    def mirrored(*args, **options):
+        batch = examples(*args, **options)
+        return Batch({**batch, "x": batch["x"].flip(3)}, batch.n)
+
+    monkeypatch.setattr(Digits, "examples", mirrored)
+    assert QUICK.of() != before
 
 
 def test_a_network_that_is_right_too_seldom_is_no_network(quick):

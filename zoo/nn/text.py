@@ -48,7 +48,7 @@ class JointEmbedding(nn.Module):
 
     def __init__(self, words: int, percep: Percep, units: int = 64) -> None:
         super().__init__()
-        self.percep = percep.requires_grad_(False)
+        self.percep = percep
         seen = len(self.seen(torch.zeros(1, 3, 8, 8))[0])
         self.register_buffer("mean", torch.zeros(seen))
         self.register_buffer("std", torch.ones(seen))
