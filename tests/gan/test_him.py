@@ -11,7 +11,7 @@ from zoo.data.linear_regression import LinearRegression
 from zoo.data.lotka_volterra import LotkaVolterra
 from zoo.gan.him import HIM, LOSSES, Classifier, Linear, posterior_gap
 from zoo.nn.prior import Draw
-from zoo.nn.simulators import lotka_volterra
+from zoo.nn.simulators import lotka_volterra, unexpected_growth
 
 RESPONSES = Spec("responses", x=Vector((1,)), covariates=Vector((2,)))
 HUNT = Spec("hunt", x=Series((5, 2)))
@@ -177,6 +177,39 @@ def test_populations_drift_and_spread_as_the_four_reactions_say():
     variance = dt * torch.tensor([50.0 + 25, 100 + 100])
     torch.testing.assert_close(x.mean(0), mean, atol=0.05, rtol=0)
     torch.testing.assert_close(x.var(0), variance, atol=0, rtol=0.02)
+
+
+def test_growth_is_unexpected_by_what_the_rates_leave_over():
+    x = torch.tensor([[40.0, 80.0], [50.0, 60.0], [45.0, 70.0]], dtype=torch.float64)
+    a, b, c, d = 0.01, 0.5, 1.0, 0.02
+    wanted = torch.zeros(8, dtype=torch.float64)
+    for t in range(2):
+        for k in range(2):
+            own, other = x[t : t + 2, k].mean(), x[t : t + 2, 1 - k].mean()
+            growth = (x[t + 1, k].log1p() - x[t, k].log1p()) / 0.2
+            e = (growth - (a * other - b if k == 0 else c - d * other)) * own / (own + 20)
+            for j, v in enumerate((e, e * other / 100, e**2, (e * other / 100) ** 2)):
+                wanted[2 * j + k] += v / 2
+    rates = torch.tensor([a, b, c, d], dtype=torch.float64)
+    torch.testing.assert_close(unexpected_growth(x.log1p(), rates), wanted)
+
+
+def test_what_r_is_shown_of_populations_is_least_unexpected_at_their_own_rates():
+    him = model(HUNT)
+    g, beta = torch.Generator().manual_seed(0), torch.zeros(400, 3, 4)
+    beta[:, 1, 0], beta[:, 2, 3] = 0.5, -0.5  # other births of predators, other deaths of prey
+    data = Batch(
+        {
+            "x": lotka_volterra(
+                him.simulator.rates(beta[:, 0]), torch.randn(400, 5, 2, 4, generator=g)
+            )
+        }
+    )
+    x, c = him.rows(data)
+    *_, match, _ = him.beside(x, beta, c)
+    squares = match.view(400, 3, 8)[:, :, 4:].mean(0)
+    assert match.shape == (1200, 8) and (squares[0] < squares[1])[[0, 2]].all()
+    assert (squares[0] < squares[2])[[1, 3]].all()
 
 
 def test_populations_never_fall_below_none():

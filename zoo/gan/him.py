@@ -27,7 +27,8 @@ Notes      Rows of a minibatch have ``draws`` β each, of their own. r* is the s
            simulation of q alone no longer say how r depends on β (widen=1 is the paper's; on the
            regression it errs by .08 to .2 where 8 errs by .02). r sees the simulator's noiseless
            response or its mean probabilities beside x and c, and how they agree, or the four
-           rates' logarithms: a network's weights are too many to be an input. Local variables z_n
+           rates' logarithms and how far the populations grow as these say (without, rates err by
+           38 to 60 %, with it by 4 to 9): a network's weights are too many to be an input. Local variables z_n
            of the paper's hierarchy are the simulators' noise here, which q does not infer.
            Networks, rates and the prior of the rates are ours.
 """
@@ -49,7 +50,7 @@ from zoo.core.options import Count, Decay, Positive
 from zoo.nn.coders import mlp
 from zoo.nn.gaussian import kl_standard
 from zoo.nn.prior import Draw, Source
-from zoo.nn.simulators import STEPS, lotka_volterra
+from zoo.nn.simulators import STEPS, lotka_volterra, unexpected_growth
 from zoo.nn.small import logits
 from zoo.registry import Paper, register
 
@@ -115,10 +116,12 @@ class Linear:
 
 
 class PredatorPrey:
-    """Populations whose log rates are log CENTRE + WIDTH β; r sees log(1 + x) and β."""
+    """Populations whose log rates are log CENTRE + WIDTH β; r sees log(1 + x), β, and how far x
+    grows as β says.
+    """
 
     def __init__(self, points: int) -> None:
-        self.points, self.dim, self.seen, self.hint, self.matched = points, 4, 2 * points, 4, 0
+        self.points, self.dim, self.seen, self.hint, self.matched = points, 4, 2 * points, 4, 8
 
     def rates(self, beta: Tensor) -> Tensor:
         return (beta.new_tensor(CENTRE).log() + WIDTH * beta).exp()
@@ -133,7 +136,8 @@ class PredatorPrey:
         return beta
 
     def match(self, x: Tensor, hint: Tensor) -> Tensor:
-        return hint[..., :0]
+        logs = x.unflatten(2, (self.points, 2))
+        return unexpected_growth(logs, self.rates(hint)).clamp(-20, 20)
 
     def read(self, x: Tensor) -> Tensor:
         return x.log1p().flatten(1)

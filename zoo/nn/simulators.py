@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 EVERY = 0.2  # time between two observations
+SMALL = 20.0  # a population whose growth counts half
 STEPS = 2  # of the equation between them, in the data and in the model of them
 
 
@@ -40,3 +41,27 @@ def lotka_volterra(
             y = (y + born_y - dead_y).clamp(0, 1e4)
         observed.append(torch.stack([x, y], -1))
     return torch.stack(observed, -2)
+
+
+def unexpected_growth(logs: Tensor, rates: Tensor) -> Tensor:
+    """How far populations grow otherwise than rates expect, (..., 8): for predators and prey the
+    mean over time of e, of e z, of e² and of (e z)², with
+
+        e = (Δ log x / 0.2 - the rates' growth) x / (x + 20),  z the other population in hundreds,
+
+    x and z midway between two observations; the rates' growth is θ₁ Y - θ₂ and θ₃ - θ₄ X.
+
+    Args:
+        logs: log(1 + x), (..., T, 2). rates: θ, (..., 4).
+
+    >>> still = torch.tensor([100.0, 50.0]).log1p().expand(30, 2)  # of the fixed point
+    >>> unexpected_growth(still, torch.tensor([0.01, 0.5, 1.0, 0.01])).abs().max() < 1e-5
+    tensor(True)
+    """
+    growth, x = logs.diff(dim=-2) / EVERY, logs.expm1()
+    x = (x[..., 1:, :] + x[..., :-1, :]) / 2
+    other, (a, b, c, d) = x.flip(-1), rates[..., None, :].unbind(-1)
+    expected = torch.stack([a * other[..., 0] - b, c - d * other[..., 1]], -1)
+    e = (growth - expected) * x / (x + SMALL)
+    parts = [e, e * other / 100, e.square(), (e * other / 100).square()]
+    return torch.cat([v.mean(-2) for v in parts], -1)
