@@ -219,4 +219,6 @@ def test_json_is_the_registry(entry):
     )
     names = [p["name"].partition(".")[0] for p in said["parameters"]]
     assert tuple(dict.fromkeys(names)) == registry.parameters(imported(entry))
-    assert all([*p] == "name type default default_run required doc".split() for p in said["parameters"])
+    assert all(
+        [*p] == "name type default default_run required doc".split() for p in said["parameters"]
+    )
