@@ -21,12 +21,14 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from zoo.check.gates import PLAIN, last_metrics
+from zoo.standards import SPREAD, trivial
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ["setting", "seed", "steps", "k_t", "m_global", "classes", "precision", "recall"]
 COLUMNS += ["seconds", "options"]
 SCORES = {"precision": "val/precision_pixels", "recall": "val/recall_pixels"}
 CLASSES = {"heads": "val/classes_headsnet", "digits": "val/classes_pixels"}
+NAMED = {"heads": "heads 32x32 (aligned)", "digits": "digits 8x8"}  # in configs/trivial.json
 QUIET = ["--wandb.mode=disabled", "--trainer.enable_progress_bar=false", "--threads=1", *PLAIN]
 
 # By data: a name, the options of the model (with "data", "steps" and "ema" of the run), the seeds.
@@ -121,6 +123,11 @@ def write(data: str, rows: list[dict[str, object]]) -> None:
     for row in rows:
         told = f"`{row['options']}`" if row["options"] else ""
         lines.append(f"| {' | '.join([*(str(row[c]) for c in shown[:-1]), told])} |")
+    for name, values in trivial(NAMED[data]).items():
+        if name != SPREAD:
+            scores = [values[CLASSES[data]], *(values[key] for key in SCORES.values())]
+            cells = [f"*{name}*", *[""] * 4, *(f"{v:.3g}" for v in scores), ""]
+            lines.append(f"| {' | '.join(cells)} |")
     (RESULTS / f"began_{data}.md").write_text("\n".join(lines) + "\n")
 
 

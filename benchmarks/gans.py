@@ -292,15 +292,20 @@ def references(task: str) -> list[str]:
     for name, values in known.items():
         if plan.metrics[first] not in values or name == SPREAD:
             continue
-        spread = known[SPREAD] if name == HALF else {}
-        cells = {
-            c: _middle(values[k], c) + (f" ± {spread[k]:.2f}" if k in spread else "")
-            for c, k in plan.metrics.items()
-        }
+        cells = of_trivial(known, name, plan.metrics)
         line = ["*" + name + "*", cells[first], "", "", *(cells[c] for c in others), "", ""]
         order = [values[plan.metrics[c]] for c in (first, others[0])]
         lines.append((order, f"| {' | '.join(line)} |"))
     return [line for _, line in sorted(lines, reverse=not plan.lower)]
+
+
+def of_trivial(known: dict[str, Any], name: str, metrics: dict[str, str]) -> dict[str, str]:
+    """A row's cells; of halves of the data with their spread."""
+    values, spread = known[name], known[SPREAD] if name == HALF else {}
+    return {
+        c: _middle(values[k], c) + (f" ± {spread[k]:.2f}" if k in spread else "")
+        for c, k in metrics.items()
+    }
 
 
 def _mean(runs: list[dict[str, Any]], column: str) -> float:
@@ -412,6 +417,13 @@ def pictures(seed: int = 0, columns: int = 16) -> None:
 
 
 # -- the sweep over k ----------------------------------------------------------------------------
+def beside(data: str, metrics: dict[str, str]) -> list[str]:
+    """Rows of the data themselves and of trivial samplers, for the table over k."""
+    known = trivial(data)
+    rows = {name: of_trivial(known, name, metrics) for name in known if name != SPREAD}
+    return [f"| *{name}* |  | {' | '.join(cells.values())} |  |" for name, cells in rows.items()]
+
+
 def sweep_over_k(folder: Path) -> None:
     """results/gan_k.md and gan_k.png from the run folders of sweeps/gan_k.yaml."""
     metrics = {
@@ -448,6 +460,7 @@ def sweep_over_k(folder: Path) -> None:
     for (lr, k), runs in sorted(groups.items()):
         cells = [_spread(runs, name) for name in metrics]
         lines.append(f"| {lr:g} | {k} | {' | '.join(cells)} | {len(runs)} |")
+    lines += beside("digits 16x16", metrics)
     (RESULTS / "gan_k.md").write_text("\n".join(lines) + "\n")
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -35,7 +35,12 @@ TASKS: dict[str, tuple[str, list[str], tuple[str, ...]]] = {
     ),
 }
 MEASURES = ("psnr", "ssim", "l1", "class_kept")
-BESIDE = {"copy": "the source itself", "mean": "the mean training image"}
+BESIDE = {
+    "true": "what was wanted itself",
+    "copy": "the source itself",
+    "mean": "the mean training image",
+}
+EXACT = {"psnr_true": 100.0, "ssim_true": 1.0, "l1_true": 0.0}
 KEY = ("task", "row", "seed")
 
 
@@ -55,7 +60,8 @@ def rows_of(task: str, model: str, seed: int) -> list[Row]:
     values = last(folder)
     rows = []
     for who, row in (("", model), *BESIDE.items()):
-        of = {m: values.get(f"val/{m}_{who}".rstrip("_"), math.nan) for m in MEASURES}
+        named = {m: f"{m}_{who}".rstrip("_") for m in MEASURES}
+        of = {m: EXACT.get(n, values.get(f"val/{n}", math.nan)) for m, n in named.items()}
         rows.append({"task": task, "row": row, "seed": seed if not who else 0, **of})
         rows[-1]["seconds"] = seconds if not who else 0
     return rows

@@ -3,6 +3,7 @@ know next to nothing (``zoo.check.trivial``), measured as ``zoo.fit`` measures a
 
     python benchmarks/trivial.py heads
     python benchmarks/trivial.py digits --data.size=16 --keep    in configs/trivial.json, for pages
+    python benchmarks/trivial.py mnist --data.root=DIR --densities --keep     likelihoods alone
     python benchmarks/trivial.py gates                           results/gates.md: gates beside them
 
 Of images, held-out ones count once each, where a run draws as many as of a model, so repeats some;
@@ -66,11 +67,17 @@ def scores(extractor: Any, made: Tensor, real: Tensor, spec: Any) -> dict[str, f
     return {k: float(v) for take in taken for k, v in take().items()}
 
 
-def of_data(name: str, options: list[str]) -> tuple[str, dict[str, dict[str, float]]]:
-    """The data's name, and all rows."""
+def of_data(
+    name: str, options: list[str], densities: bool = False
+) -> tuple[str, dict[str, dict[str, float]]]:
+    """The data's name, and all rows, or those of likelihoods alone."""
     subject = Subject.of("kde", "--data", name, *options)
     data = subject.data()
     data.setup()
+    if densities:
+        models = {kind: trivial.Trivial(data.spec, kind, data) for kind in trivial.DENSITIES}
+        found = {kind: trivial.likelihoods(m, data, mass=True) for kind, m in models.items()}
+        return data.spec.name, found
     found = trivial.rows(subject, mass=True)
     rows = {HELD_OUT: found["held_out"]} | {k: v for k, v in found.items() if k != "held_out"}
     if data.spec.has(x=Image):
@@ -133,13 +140,14 @@ def main() -> None:
     )
     parser.add_argument("data", help='a dataset, or "gates"')
     parser.add_argument("--keep", action="store_true", help=f"in configs/{TRIVIAL}")
+    parser.add_argument("--densities", action="store_true", help="likelihoods alone")
     args, options = parser.parse_known_args()
     hush()
     torch.set_num_threads(1)
     if args.data == "gates":
         RESULT.write_text(gates())
         return
-    name, rows = of_data(args.data, options)
+    name, rows = of_data(args.data, options, args.densities)
     print(name)
     show(rows)
     if args.keep:

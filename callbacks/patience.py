@@ -46,23 +46,39 @@ def waiting(what: str) -> Iterator[None]:
 
 
 class Patience(Callback):
-    """Validations that take their time say so."""
+    """What a run does before its first step is done, and its validations, say so where they take
+    their time.
+    """
 
     def __init__(self) -> None:
         self._waiting: Waiting | None = None
 
-    def on_validation_start(self, trainer: Any, module: Any) -> None:
-        if trainer.is_global_zero:
-            self._waiting = Waiting(f"validation at step {trainer.global_step:,}")
-            self._waiting.begin()
+    def wait(self, what: str) -> None:
+        """From here on this is what takes its time."""
+        self.rest()
+        self._waiting = Waiting(what)
+        self._waiting.begin()
 
-    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
-        self._rest()  # what callbacks do now has a name of its own
-
-    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-        self._rest()
-
-    def _rest(self) -> None:
+    def rest(self) -> None:
+        """Nothing does."""
         if self._waiting is not None:
             self._waiting.end()
             self._waiting = None
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self.rest()
+        if trainer.is_global_zero:
+            self.wait("the first step")
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.rest()  # from here on the bar moves
+
+    def on_validation_start(self, trainer: Any, module: Any) -> None:
+        if trainer.is_global_zero:
+            self.wait(f"validation at step {trainer.global_step:,}")
+
+    def on_validation_epoch_end(self, trainer: Any, module: Any) -> None:
+        self.rest()  # what callbacks do now has a name of its own
+
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        self.rest()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from typing import Any, TextIO
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
+from callbacks import patience
+
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar, named after the model, refreshed every 20 steps, without a bar for each
-    validation.
+    """Lightning's bar, named after the model, refreshed every 20 steps, sooner where these take
+    their time, without a bar for each validation.
     """
+
+    shown = 0.0  # when it was refreshed
 
     def __init__(self, refresh_rate: int = 20) -> None:
         super().__init__(refresh_rate=refresh_rate)
@@ -37,6 +42,17 @@ class Progress(TQDMProgressBar):
         bar.reset(None if total == float("inf") else total)
         bar.n = bar.initial = start
         bar.refresh()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+        bar, now = self.train_progress_bar, time.monotonic()
+        if bar.n != batch_idx + 1 and now - self.shown > patience.SECONDS:
+            bar.n = batch_idx + 1
+            bar.set_postfix(self.get_metrics(trainer, module))
+        if bar.n == batch_idx + 1:
+            self.shown = now
 
     def init_train_tqdm(self) -> Tqdm:
         return Tqdm(

@@ -29,7 +29,8 @@ class Targets(Observer):
     ``val/psnr_bicubic``; and against the best of these ``val/psnr_gain`` and ``val/ssim_gain``, how
     much is added, and ``val/l1_share``, what part is left of its error. Of labelled sources also
     ``val/class_kept``, the share of what was made that is of its source's class to a classifier,
-    which was trained on true answers and never saw a sample, and ``val/class_kept_copy``.
+    which was trained on true answers and never saw a sample, ``val/class_kept_copy``, and of the
+    wanted images themselves ``val/class_kept_true``.
 
     Where the data say what belongs to an image of two domains, also ``val/mode_coverage``, the
     share of what was wanted that is the nearest to something made; and of each angle that they can
@@ -97,8 +98,9 @@ class Targets(Observer):
             values[f"{name}_correlation"] = float(turned.abs())
         if "y" in rows and data.spec.num_classes:
             judge = self._classifier(data, made)
-            for who in [k for k in ("", "copy") if k in tried]:
-                of = judge(field.from_unit(tried[who]), field)[1].argmax(1).cpu()
+            judged = {**tried, "true": field.to_unit(truth)}
+            for who in [k for k in ("", "copy", "true") if k in judged]:
+                of = judge(field.from_unit(judged[who]), field)[1].argmax(1).cpu()
                 values[f"class_kept_{who}".rstrip("_")] = float((of == rows["y"]).double().mean())
         return {f"val/{k}": v for k, v in values.items()}
 

@@ -1,6 +1,9 @@
 """What is documented of the default runs and of trivial samplers is of these models and data."""
 
 import math
+from pathlib import Path
+
+import pytest
 
 from zoo import registry, standards
 from zoo.metrics.meanings import OF_SAMPLES, meaning
@@ -39,3 +42,21 @@ def test_the_data_score_better_than_what_knows_next_to_nothing():
                 others = [rows[k][key] for k in ("independent", "uniform", "mean")]
                 assert value < min(others) if better == "lower" else value > max(others), key
     assert trivial("what nobody measured") == {}
+
+
+# -- tables ---------------------------------------------------------------------------------------
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+SPEED = {"flows", "sampling", "sampling_gans"}  # these compare with loops and libraries
+OF_DATA = ("held-out data", "half against half", "what was wanted itself", "all pixels")
+OF_NOTHING = ("gaussian", "independent", "the mean", "mean image", "circle")
+
+
+@pytest.mark.parametrize("table", sorted(RESULTS.glob("*.md")), ids=lambda path: path.stem)
+def test_a_table_of_quality_has_rows_of_the_data_and_of_what_knows_nothing(table):
+    if table.stem in SPEED:
+        pytest.skip("of speed")
+    text = table.read_text()
+    assert any(row in text for row in OF_NOTHING)
+    # a likelihood has no value of the data themselves; strangeness is of classes
+    bound_only = table.stem.startswith(("mnist", "race", "anomaly"))
+    assert bound_only or any(row in text for row in OF_DATA)

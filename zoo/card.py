@@ -18,7 +18,7 @@ GROUP = "loop."  # options that every game has: named on a card, not explained a
 
 def facts(entry: Entry) -> dict[str, Any]:
     """An entry as plain values, the same keys for every model and all data (docs/command.md)."""
-    paper = entry.paper
+    paper, chosen = entry.paper, default_run(entry)
     return {
         "name": entry.name,
         "kind": _kind(entry),
@@ -44,6 +44,7 @@ def facts(entry: Entry) -> dict[str, Any]:
                 "name": p.name,
                 "type": p.type,
                 "default": p.default,
+                "default_run": chosen.get(p.name, p.default),
                 "required": p.required,
                 "doc": p.doc,
             }
@@ -68,7 +69,7 @@ def card(entry: Entry) -> str:
     given = sources.parameters(entry)
     section = _kind(entry)
     if given:
-        lines += ["", f"parameters, --{section}.NAME=VALUE", *_table(given)]
+        lines += ["", f"parameters, --{section}.NAME=VALUE", *_table(given, default_run(entry))]
     needed = [f"--{section}.{p.name}=..." for p in given if p.required]
     return "\n".join([*lines, "", "train it", f"  {' '.join([trains, *needed])}"])
 
@@ -104,6 +105,18 @@ def _model(entry: Entry) -> list[str]:
     return lines
 
 
+def default_run(entry: Entry) -> dict[str, Any]:
+    """The parameters that the default run of a model sets, by their dotted names."""
+    if entry.family == "data":
+        return {}
+    given = layer(["--model", entry.name]).document["model"].get("init_args") or {}
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        inside = value if isinstance(value, dict) else None
+        flat |= {f"{key}.{k}": v for k, v in inside.items()} if inside else {key: value}
+    return flat
+
+
 def configs(entry: Entry) -> tuple[list[str], list[str]]:
     """The presets of a model, and the data for which it has settings of its own."""
     kinds = {e.name for e in data()}
@@ -135,15 +148,17 @@ def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
     )
 
 
-def _table(given: list[Parameter]) -> list[str]:
-    """Name, default and type in one line, the sentence below it; a group of options by its names
-    alone."""
-    own = [p for p in given if not p.name.startswith(GROUP)]
-    group = [p.name.removeprefix(GROUP) for p in given if p.name.startswith(GROUP)]
+def _table(given: list[Parameter], chosen: dict[str, Any]) -> list[str]:
+    """Name, default, what the default run has instead, and type in one line, the sentence below it;
+    a group of options by its names alone, but for what the default run sets."""
+    own = [p for p in given if not p.name.startswith(GROUP) or p.name in chosen]
+    group = [p.name.removeprefix(GROUP) for p in given if p not in own]
     wide = max(len(p.name) for p in own)
     lines = []
     for p in own:
-        value = "required" if p.required else f"{_said(p.default)}"
+        value = "required" if p.required else _said(p.default)
+        if chosen.get(p.name, p.default) != p.default:
+            value += f", {_said(chosen[p.name])} in the default run"
         lines += _wrapped(f"{p.name:<{wide}}  {value}  [{p.type}]", "  ")
         lines += _wrapped(p.doc, "      ", "      ")
     if group:

@@ -155,6 +155,10 @@ class ZooCLI(LightningCLI):
         self.run_dir = self._run_dir()
         os.environ[runs.FOLDER] = str(self.run_dir)
 
+    def instantiate_classes(self) -> None:
+        with named("callbacks.patience.waiting")("model and data"):
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self.config_init["trainer"]
         check_trainer(options, self.layered.model, not self.model.automatic_optimization)
@@ -175,9 +179,10 @@ class ZooCLI(LightningCLI):
             )
         kwargs["default_root_dir"] = str(self.run_dir)
         given = options.get("callbacks") or []
+        self.patience = named("callbacks.patience.Patience")()
         first = [
             Begin(self),
-            named("callbacks.patience.Patience")(),
+            self.patience,
             *(given if isinstance(given, list) else [given]),
         ]
         if options.get("enable_progress_bar") in (None, True):
@@ -194,12 +199,14 @@ class ZooCLI(LightningCLI):
         """Train; the W&B run is ended whatever happens; a run that never began leaves nothing."""
         failed = True
         start.running()
+        self.patience.wait("data and weights")
         try:
             self.trainer.fit(
                 self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True
             )
             failed = False
         finally:
+            self.patience.rest()
             for logger in self.trainer.loggers:
                 if isinstance(logger, named(WANDB)):
                     logger.close(failed)

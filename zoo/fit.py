@@ -137,6 +137,7 @@ def _farewell(cli: Any, seconds: float, page: str) -> str:
 def _page(cli: Any, arguments: list[str], seconds: float) -> str:
     """Write the run's page; its path, or in one line why there is none."""
     from zoo import page
+    from zoo.cli import named
     from zoo.core.because import because
 
     folder = Path(cli.trainer.default_root_dir)
@@ -144,8 +145,9 @@ def _page(cli: Any, arguments: list[str], seconds: float) -> str:
         return "  no page: nothing of this run was kept"
     try:
         command = shlex.join(["python", "-m", "zoo.fit", *arguments])
-        page.record(folder, command, seconds)
-        return f"  page         {page.write(folder)}"
+        with named("callbacks.patience.waiting")("the page"):
+            page.record(folder, command, seconds)
+            return f"  page         {page.write(folder)}"
     except Exception as error:  # a page is no reason to lose a run
         if os.environ.get("ZOO_DEBUG"):
             raise

@@ -68,3 +68,22 @@ def test_validations_are_named_from_their_start_to_their_end(said):
     callback.on_validation_start(other(), None)
     time.sleep(0.07)
     assert not said
+
+
+def test_until_the_first_step_is_done_a_run_says_what_it_waits_for(said):
+    callback = Patience()
+    for stage, begin, end in (
+        ("data and weights", lambda: callback.wait("data and weights"), lambda: callback.rest()),
+        (
+            "the first step",
+            lambda: callback.on_train_start(Run(), None),
+            lambda: callback.on_train_batch_end(),
+        ),
+    ):
+        said.clear()
+        begin()
+        time.sleep(0.07)
+        end()
+        heard = len(said)
+        time.sleep(0.07)
+        assert heard == len(said) > 0 and all(x.startswith(f"{stage} ... ") for x in said)

@@ -39,3 +39,11 @@ def test_a_resumed_runs_bar_goes_on_in_the_whole(capsys, tmp_path):
     said = capsys.readouterr().out
     assert "pair:  50%" in said and "4/8" in said and "8/8" in said
     assert "/4 " not in said and "Training" not in said and "Epoch" not in said
+
+
+def test_slow_steps_move_the_bar_before_twenty_are_done(capsys, monkeypatch):
+    now = iter(range(1000, 2000, 2))  # two seconds a look
+    monkeypatch.setattr("callbacks.progress.time.monotonic", lambda: next(now))
+    run(Pair(SPEC), squares(), 19, Progress(refresh_rate=20), enable_progress_bar=True)
+    said = capsys.readouterr().out
+    assert [n for n in range(1, 19) if f" {n}/19" in said] == [1, 4, 7, 10, 13, 16]

@@ -77,10 +77,12 @@ def test_the_truth_gains_all_there_is_and_keeps_the_class():
     values = found(Changing(data, data.oracle), data, n=100)
     assert values["psnr"] == 100 and values["ssim"] == pytest.approx(1) and values["l1"] == 0
     assert values["l1_share"] == 0 and values["class_kept"] > 0.85
+    assert values["class_kept"] == values["class_kept_true"]
     rows = data.examples(100, "val")
     error = ((rows["a"] - rows["oracle_b"]) / 16).square().flatten(1).mean(1)
     assert values["psnr_copy"] == pytest.approx((-10 * error.log10()).mean().item(), rel=1e-4)
     other = found(Changing(data, lambda a: data.oracle(a.roll(1, 0))), data, n=100)
+    assert other["class_kept_true"] == values["class_kept_true"]  # whatever was made
     assert other["class_kept"] < 0.4 and other["psnr_gain"] < 10
     assert other["psnr_gain"] == pytest.approx(
         other["psnr"] - max(other["psnr_copy"], other["psnr_mean"])

@@ -130,6 +130,10 @@ def test_an_unknown_command_is_one_line_with_the_nearest(word, hint):
         ["sample", "--help"],
         ["explore", "--help"],
         ["probe", "--help"],
+        ["page", "--help"],
+        ["pretrain", "--help"],
+        ["check", "--help"],
+        ["check"],
     ],
     ids=lambda words: " ".join(words) or "alone",
 )

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from zoo import registry
-from zoo.card import card, facts
+from zoo.card import _said, card, default_run, facts
 from zoo.core.options import ranges
 from zoo.ls import main
 from zoo.sources import parameters, sections
@@ -128,6 +128,24 @@ def test_a_card_has_the_default_run(capsys):
     assert "  D:  -E log D(x)" in said
 
 
+def test_a_card_has_the_values_of_the_default_run(capsys):
+    main(["began"])
+    said = capsys.readouterr().out
+    assert re.search(r"^  latent +32, 128 in the default run  \[int, at least 1\]", said, re.M)
+    assert re.search(r"^  gamma +1.0  \[", said, re.M)
+
+
+@pytest.mark.parametrize("entry", registry.entries(), ids=lambda e: e.name)
+def test_a_default_run_sets_what_the_class_takes_and_json_has_it(entry):
+    chosen = default_run(entry)
+    said = {p["name"]: p for p in facts(entry)["parameters"]}
+    assert set(chosen) <= set(said)
+    for name, p in said.items():
+        assert p["default_run"] == chosen.get(name, p["default"])
+        if name in chosen and p["default_run"] != p["default"]:
+            assert f"{_said(chosen[name])} in the default run" in " ".join(card(entry).split())
+
+
 # -- the command ----------------------------------------------------------------------------------
 def asked(capsys, *words):
     status = main([*words])
@@ -201,4 +219,6 @@ def test_json_is_the_registry(entry):
     )
     names = [p["name"].partition(".")[0] for p in said["parameters"]]
     assert tuple(dict.fromkeys(names)) == registry.parameters(imported(entry))
-    assert all([*p] == "name type default required doc".split() for p in said["parameters"])
+    assert all(
+        [*p] == "name type default default_run required doc".split() for p in said["parameters"]
+    )

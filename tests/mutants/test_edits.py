@@ -1,11 +1,13 @@
 """The edits still fit the files that they edit."""
 
 import ast
+import re
 
 import pytest
 
 from tests.mutants import __main__ as command
 from tests.mutants.edits import HERE, ROOT, SHARED, Edit, books, edits
+from zoo import registry
 
 EVERY = {name: [*edits(path)] for name, path in books().items()}
 
@@ -26,11 +28,20 @@ def test_the_tests_that_an_edit_names_are_there(name):
         assert all((ROOT / t).is_file() for t in edit.tests), edit.tests
 
 
-@pytest.mark.parametrize("name", [n for n, e in EVERY.items() if e and e[0].family != SHARED])
-def test_a_model_has_six_edits_that_matter(name):
+@pytest.mark.parametrize("name", registry.list())
+def test_every_model_has_six_edits_that_matter(name):
     proper = [e for e in EVERY[name] if not e.why]
     assert len(proper) >= 6
     assert len({e.breaks for e in EVERY[name]}) == len(EVERY[name])
+
+
+def test_the_documented_table_counts_these_edits():
+    text = (ROOT / "docs" / "reproducing.md").read_text()
+    rows = re.findall(r"^\| (.+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$", text, re.MULTILINE)
+    counts = [[int(n.replace(",", "")) for n in numbers] for _, *numbers in rows]
+    proper = sum(not e.why for some in EVERY.values() for e in some)
+    assert rows[-1][0] == "all" and counts[-1] == [len(EVERY), proper, proper]
+    assert [sum(column) for column in zip(*counts[:-1], strict=True)] == counts[-1]
 
 
 def test_an_equal_edit_says_why():

@@ -37,6 +37,7 @@ from zoo.core.likelihood import dequantise, log_frequencies, row_noise
 
 LOOKING = ("fidelity", "mode_coverage")  # callbacks that gates rest on
 KINDS = ("uniform", "gaussian", "independent", "mean", "circle")
+DENSITIES = KINDS[:3]
 # Gates on these are held against the trivial likelihoods too, all in nats of an example, the less
 # the better but where they are bounds from below.
 NATS = {"val/nll_nats": 1, "val/iw_nll": 1, "val/csl_nats": 1, "val/elbo": -1}
@@ -175,8 +176,7 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
     data = data if field == "x" else Field(data, field)
     data.setup()
     found = {}
-    image = data.spec.has(x=Image)
-    plane = not image and data.spec.dim == 2
+    plane = not data.spec.has(x=Image) and data.spec.dim == 2
     for kind in ("held_out", *KINDS):
         if (kind == "circle" and not plane) or (kind == "independent" and plane):
             continue  # coordinates of a grid are independent
@@ -196,17 +196,21 @@ def _measured(key: str) -> dict[str, dict[str, float]]:
             )
             trainer.validate(model, data, verbose=False)
         values = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        if kind in ("uniform", "gaussian", "independent"):
-            x, unseen = (data.examples(split=s)["x"].float() for s in ("val", "test"))
-            nats = model.nats(x, mass).mean().item()
-            tested = model.nats(unseen, mass).mean().item()
-            values["test/nll_nats"] = tested
-            values |= {name: sign * nats for name, sign in NATS.items()}
-            if image:
-                values["val/bits_per_dim"] = nats / (data.spec.dim * math.log(2))
-                values["test/bits_per_dim"] = tested / (data.spec.dim * math.log(2))
+        if kind in DENSITIES:
+            values |= likelihoods(model, data, mass)
         found[kind] = values
     return found
+
+
+def likelihoods(model: Trivial, data: Any, mass: bool) -> dict[str, float]:
+    """What a density or mass of a trivial model says of validation and test examples."""
+    x, unseen = (data.examples(split=s)["x"].float() for s in ("val", "test"))
+    nats, tested = (model.nats(rows, mass).mean().item() for rows in (x, unseen))
+    values = {"test/nll_nats": tested} | {name: sign * nats for name, sign in NATS.items()}
+    if data.spec.has(x=Image):
+        values["val/bits_per_dim"] = nats / (data.spec.dim * math.log(2))
+        values["test/bits_per_dim"] = tested / (data.spec.dim * math.log(2))
+    return values
 
 
 def passes(gates: Any, values: dict[str, float]) -> bool | None:

@@ -354,6 +354,7 @@ OTHERS = {
             HIGHER,
         ),
         class_kept_copy=("kept class of a copy", "the same of the sources themselves", None),
+        class_kept_true=("kept class of the truth", "the same of what was wanted", None),
         pair_labels=("pairs of one class", "share whose two images classifiers agree on", HIGHER),
         acc_source=("accuracy on the source", "of the domain whose labels it was taught", HIGHER),
         own_mode=("own mode", "share of samples nearest to the centre of their class", HIGHER),

@@ -12,17 +12,12 @@ import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo import __version__
-from zoo.core.files import written_whole
-from zoo.core.threads import machine
-from zoo.page.curves import charts
-from zoo.page.pictures import frames, others
-from zoo.page.run import Run
-from zoo.page.scores import cards, usual_of
-from zoo.page.story import breaks, changed, commands, default, facts, sections, sentence
-from zoo.standards import trivial
+
+if TYPE_CHECKING:  # what brings torch is imported where it is used: --help answers at once
+    from zoo.page.run import Run
 
 PAGE, RECORD = "index.html", "run.json"
 PACKAGES = ("torch", "lightning", "numpy")
@@ -34,6 +29,9 @@ def write(folder: Path) -> Path:
     Raises:
         ValueError: it is not the folder of a run. OSError: it cannot be written to.
     """
+    from zoo.core.files import written_whole
+    from zoo.page.run import Run
+
     html = page(Run(Path(folder)))
     path = Path(folder) / PAGE
     with written_whole(path) as file:
@@ -45,6 +43,10 @@ def record(folder: Path, command: str, seconds: float) -> None:
     """Keep in ``folder/run.json`` what no other file says: the command, how long it took, when it
     ended, on what machine, and the versions; a resumed run adds to the seconds.
     """
+    from zoo.core.files import written_whole
+    from zoo.core.threads import machine
+    from zoo.page.run import Run
+
     before = Run(Path(folder)).record
     spent = before.get("seconds", 0)
     seconds += spent if isinstance(spent, int | float) else 0
@@ -64,6 +66,12 @@ def record(folder: Path, command: str, seconds: float) -> None:
 def page(run: Run) -> str:
     """The page's text."""
     from jinja2 import Environment, FileSystemLoader
+
+    from zoo.page.curves import charts
+    from zoo.page.pictures import frames, others
+    from zoo.page.scores import cards, usual_of
+    from zoo.page.story import breaks, changed, commands, default, facts, sections, sentence
+    from zoo.standards import trivial
 
     here = Path(__file__).parent
     environment = Environment(

@@ -10,14 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from zoo import runs
+from zoo.page import write
 from zoo.pipes import quietly
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
-    from zoo import runs
-    from zoo.page import write
-
     parser = argparse.ArgumentParser(prog="python -m zoo.page", description="Write a run's page.")
     parser.add_argument("--ckpt", required=True, help="a run folder, or last: the newest run")
     args = parser.parse_args(arguments)
