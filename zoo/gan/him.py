@@ -27,10 +27,10 @@ Notes      Rows of a minibatch have ``draws`` β each, of their own. r* is the s
            simulation of q alone no longer say how r depends on β (widen=1 is the paper's; on the
            regression it errs by .08 to .2 where 8 errs by .02). r sees the simulator's noiseless
            response or its mean probabilities beside x and c, and how they agree, or the four
-           rates' logarithms and how far the populations grow as these say (without, rates err by
-           38 to 60 %, with it by 4 to 9): a network's weights are too many to be an input. Local variables z_n
-           of the paper's hierarchy are the simulators' noise here, which q does not infer.
-           Networks, rates and the prior of the rates are ours.
+           rates' logarithms and how far the populations grow otherwise than these say: a network's
+           weights are too many to be an input. Local variables z_n of the paper's hierarchy are the
+           simulators' noise here, which q does not infer. Networks, rates and the prior of the
+           rates are ours.
 """
 
 from __future__ import annotations
