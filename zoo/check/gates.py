@@ -13,8 +13,10 @@ from zoo.metrics.meanings import extractor_of
 
 Gates = tuple[tuple[str, str, float], ...]  # as in ``learns``
 
-# No pictures, and no validation but the last: they leave no trace in what a gate reads.
+# No pictures, and no validation but the last: they leave no trace in what a gate reads. One thread:
+# two, where other processes want the cores, took thirteen times as long.
 PLAIN = [f"--{name}.enabled=false" for name in ("memorisation", "latent_space", "film")]
+PLAIN += ["--threads=1"]
 PLAIN += [
     f"--{often}={10**9}" for often in ("sample_grid.every_n_steps", "trainer.val_check_interval")
 ]
