@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -150,6 +151,7 @@ class ZooCLI(LightningCLI):
             if threads < 1:
                 raise UsageError(f"--threads is at least 1, got {threads}")
             torch.set_num_threads(threads)
+        self._check_scripts()
         if self.config["reuse_memory"]:
             start.keep_freed_memory()
         self.run_dir = self._run_dir()
@@ -209,6 +211,16 @@ class ZooCLI(LightningCLI):
                 self.claim.release()
 
     # -- parts ------------------------------------------------------------------------------------
+    def _check_scripts(self) -> None:
+        """A TorchScript module is code, and a file may not name it: the command line does."""
+        look = (self.config["model"].get("init_args") or {}).get("look") or {}
+        named = self.layered.says("model.init_args.look.weights")
+        if look.get("kind") == "jit" and not named:
+            raise UsageError(
+                "look.weights of a TorchScript module is code; if you trust that file, say "
+                f"--model.look.weights={shlex.quote(look.get('weights', ''))}"
+            )
+
     def _check_processes(self, options: Any) -> None:
         started, nodes = int(os.environ.get("WORLD_SIZE", 1)), int(options.get("num_nodes") or 1)
         if "TORCHELASTIC_RUN_ID" in os.environ and started != _processes(options):

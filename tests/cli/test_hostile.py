@@ -1,6 +1,7 @@
 """Run folders and configs that a stranger made: they choose among classes, and execute nothing."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -137,6 +138,116 @@ def test_no_config_makes_training_call_or_import_anything(shared, capsys, sectio
     assert not Path("touched").exists()
     assert "payload" not in sys.modules
     assert not Path("elsewhere").exists()
+
+
+PAYLOAD = {"class_path": "payload.Data"}
+TEXT = '{"class_path": "payload.Data"}'
+HOOKED = {"on_fit_start": "payload.Data"}
+LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
+PAIRS = {"class_path": "paired", "init_args": {"base": "shapes"}}
+HIDDEN = [  # what the parser would find although no class path stands where one belongs
+    {"trainer": {"logger.class_path": "payload.Data"}},
+    {"trainer": {"callbacks.class_path": "payload.Data"}},
+    {"trainer": {"logger": TEXT}},
+    {"trainer": {"callbacks": f"[{TEXT}]"}},
+    {"trainer": {"callbacks": [TEXT]}},
+    {"trainer": {"callbacks": [[PAYLOAD]]}},
+    {"trainer": {"logger": "other"}},
+    {"trainer": {"callbacks": ["other.yaml"]}},
+    {"trainer": {"strategy": "other"}},
+    {"trainer": {"callbacks": [{"class_path": LAMBDA, "dict_kwargs": HOOKED}]}},
+    {"trainer": {"callbacks": [{"class_path": "LambdaCallback", "init_args": HOOKED}]}},
+    {"trainer": {"callbacks": [{"class_path": LAMBDA, "init_args": {"on_fit_start": PAYLOAD}}]}},
+    {"trainer": {"logger": {"init_args": {"save_dir": "x"}}}},
+    {"wandb": {"project": PAYLOAD}},
+    {"model": {"class_path": "dcgan", "init_args": {"loop": TEXT}}},
+    {"model": {"class_path": "dcgan", "init_args": {"loop.class_path": "payload.Data"}}},
+    {"model": {"class_path": "dcgan", "dict_kwargs": {"loop": PAYLOAD}}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": PAYLOAD}}}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": TEXT}}}},
+    {"data": {**PAIRS, "init_args": {"options": TEXT}}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": "class_path: payload.Data"}}}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": "${wandb.name}"}}}, "wandb": {"name": TEXT}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": "${oc.decode:${wandb.name}}"}}}},
+    {"data": {"class_path": "paired", "init_args": {"base": "payload.Data"}}},
+    {"data": {"class_path": "unpaired", "init_args": {"base": "payload.Data"}}},
+    {"data": {"options": {"n": TEXT}}},
+    {"run_dir": "payload.Data", "trainer": {"callbacks": [{"class_path": "${run_dir}"}]}},
+]
+FUNCTIONS = [  # of modules that may be named, and none of them a class of theirs
+    "callbacks.checkpoint.signal.raise_signal",
+    "callbacks.checkpoint.save_whole",
+    "callbacks.report.write_protocol",
+    "lightning.pytorch.loggers.csv_logs.os.remove",
+]
+HIDDEN += [
+    {"trainer": {"callbacks": [{"class_path": LAMBDA, "init_args": {"on_fit_start": name}}]}}
+    for name in FUNCTIONS
+]
+
+
+@pytest.mark.parametrize("sections", HIDDEN, ids=str)
+def test_no_config_hides_what_the_parser_would_call_or_import(shared, capsys, sections):
+    for name in ("other", "other.yaml"):
+        Path(name).write_text(f"{TEXT}\n")
+    given = changed(shared, **sections)
+    named = [] if "model" in sections else ["--model=gan"]
+    named += ["--data=paired"] if "options" in sections.get("data", {}) else []
+    assert fit.main([*named, f"--config={given}", "--run_dir=elsewhere"]) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert said.startswith("zoo.fit: error: ")
+    assert not Path("touched").exists()
+    assert "payload" not in sys.modules
+    assert not Path("elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": 3},
+        {"model": {"class_path": 3}},
+        {"data": ["digits"]},
+        {"data": {"class_path": ["digits"]}},
+        {"data": {"class_path": "digits", "init_args": ["size"]}},
+        {"data": {"class_path": "digits", "init_args": {3: 4}}},
+        {"trainer": {3: 4}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", [*COMMANDS, "fit"])
+def test_a_section_of_another_form_is_one_line(shared, capsys, name, sections):
+    given = changed(shared, **sections)
+    if name == "fit":
+        assert fit.main([f"--config={given}", "--run_dir=elsewhere"]) == 2
+    else:
+        main, options = COMMANDS[name]
+        assert main(["--ckpt", str(shared), *options]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {given}: " in said
+    assert said.count("\n") == 1
+
+
+def test_a_script_of_a_shared_folder_runs_where_the_command_line_names_it(shared, capsys):
+    """TorchScript is code: ``torch.from_file`` writes to files, for one."""
+    script = torch.jit.script(Script())
+    script.save(shared / "net.pt")
+    look = {"kind": "jit", "weights": str(shared / "net.pt")}
+    given = changed(shared, model={"class_path": "id_cgan", "init_args": {"look": look}})
+    document = yaml.safe_load(given.read_text()) | {"data": {"class_path": "paired"}}
+    given.write_text(yaml.safe_dump(document))
+    options = [f"--config={given}", "--trainer.max_steps=1", "--run_dir=elsewhere"]
+    options += ["--data.options={n: 8, n_val: 4, n_test: 4}", "--data.batch_size=2"]
+    assert fit.main(options) == 2
+    said = capsys.readouterr().err
+    assert not Path("written").exists()
+    remedy = re.search(r"--model.look.weights=\S+", said).group()
+    assert fit.main([*options, remedy]) == 0
+    assert Path("written").exists()
+
+
+class Script(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.from_file("written", True, 1, dtype=torch.float32)
 
 
 @pytest.mark.parametrize(
