@@ -25,6 +25,8 @@ from typing import Any
 from zoo.looking import data_of, look, model_of
 from zoo.pipes import quietly
 
+USUAL = 64  # samples
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n", type=int, default=64, help="how many")
+    parser.add_argument("--n", type=int, help=f"how many; {USUAL} by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out",
@@ -74,6 +76,9 @@ def _draw(args: argparse.Namespace) -> None:
     from zoo.core.batch import Batch
     from zoo.core.draw import BLOCK, draw_fields
 
+    if args.source is not None and args.n is not None:
+        raise ValueError("--source says how many are translated; leave --n out")
+    args.n = USUAL if args.n is None else args.n
     if args.n < 1:
         raise ValueError(f"--n is at least 1, got {args.n}")
     if args.out.suffix not in ("", ".png", ".npz"):
@@ -82,6 +87,8 @@ def _draw(args: argparse.Namespace) -> None:
         raise ValueError("--back and --size are of images to translate; name them by --source")
     if args.source is not None and (args.label or args.inpaint):
         raise ValueError("--source says what is translated; leave --label and --inpaint out")
+    if args.inpaint and args.label:
+        raise ValueError("--inpaint completes images of the run's data; leave --label out")
     if args.size is not None and args.size < 0:
         raise ValueError(
             f"--size is a number of pixels, or 0 for that of the file, got {args.size}"
