@@ -112,14 +112,15 @@ class ZooDataModule(LightningDataModule):
 
     @property
     def found(self) -> dict[str, Any]:
-        """What was loaded, as plain values: ``name``, ``spec``, ``rows`` of each split, and rows of
-        each of the ``classes`` that have names. Data from files add what they skipped and a
-        ``fingerprint`` by which a changed file is noticed.
+        """What was loaded, as plain values: ``name``, ``spec``, the kind of each of its ``fields``,
+        ``rows`` of each split, and rows of each of the ``classes`` that have names. Data from files
+        add what they skipped and a ``fingerprint`` by which a changed file is noticed.
         """
         self.split("train")
         splits = self._splits or {}
         rows = {split: self.count(split) for split in splits}
-        found = {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
+        found: dict[str, Any] = {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
+        found["fields"] = {name: type(self.spec[name]).__name__.lower() for name in self.spec}
         if self.class_names:
             labels = torch.cat([part["y"] for part in splits.values()])
             counts = labels.bincount(minlength=len(self.class_names)).tolist()
