@@ -230,10 +230,13 @@ class ZooCLI(LightningCLI):
             )
 
     def _settings(self, options: Any) -> dict[str, Any]:
-        """What a run's numbers depend on beside the model's parameters, by option."""
-        data = dict(self.config["data"].get("init_args") or {})
-        size = data.pop("batch_size", None)
-        said = {f"data.{k}": v for k, v in data.items() if k not in ELSEWHERE}
+        """What a run's numbers depend on beside the model's parameters, by option; as it was asked
+        for, since what an interpolation resolves to may be a secret.
+        """
+        data = dict(self.written()["data"].get("init_args") or {})
+        data.pop("batch_size", None)
+        size = (self.config["data"].get("init_args") or {}).get("batch_size")
+        said = {f"data.{k}": _what(v) for k, v in data.items() if k not in ELSEWHERE}
         for key in ("precision", "accumulate_grad_batches", "gradient_clip_val"):
             said[f"trainer.{key}"] = options.get(key)
         if size is not None:
@@ -281,7 +284,7 @@ class ZooCLI(LightningCLI):
             for part in path:
                 inside = inside.get(part) or {}
             if last in inside:
-                inside[last] = value
+                inside[last] = _read(value)
         return config
 
 
@@ -366,6 +369,21 @@ def _git() -> dict[str, Any]:
         }
     except (OSError, subprocess.SubprocessError):
         return {}
+
+
+def _read(value: Any) -> Any:
+    """A mapping or list that the command line has as a text."""
+    try:
+        found = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
+    return found if isinstance(found, (dict, list)) else value
+
+
+def _what(value: Any) -> Any:
+    """An option of the data without what says where from; of a base, some lie below it."""
+    inside = isinstance(value, dict)
+    return {k: v for k, v in value.items() if k not in ELSEWHERE} if inside else value
 
 
 def _processes(options: Any) -> int:

@@ -25,6 +25,7 @@ INERT = (int, float, bool, str, bytes, type(None), os.PathLike, Path)  # no obje
 PLAIN = (*INERT, Any, list, tuple, dict)  # nor of these, but of what a text in their place says
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 WORD = re.compile(r"[\w:-]*")
+ENVIRONMENT = re.compile(r"\$\{oc\.env:\w+\}")  # what the user has there
 STRUCTURED = re.compile(r"[{\[\n]|:(\s|$)")  # a text that may be read as more than a text
 NODES = 100_000  # of a config file, aliases counted wherever they are used
 
@@ -127,7 +128,8 @@ def _value(value: Any, hint: Any, modules: Iterable[str]) -> None:
         for item in value:
             _value(item, hint, modules)
     elif isinstance(value, str) and not _of(hint, INERT):
-        if "$" in value or STRUCTURED.search(value):
+        rest = ENVIRONMENT.sub("", value)
+        if "$" in rest or STRUCTURED.search(rest):
             raise Untrusted(
                 f"a config may not name {value!r} here; write it out, as a mapping or a list"
             )

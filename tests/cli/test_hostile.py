@@ -401,3 +401,29 @@ def test_a_secret_of_the_environment_is_written_nowhere(tmp_path, monkeypatch, c
     said = capsys.readouterr().err
     assert secret not in said
     assert "${oc.env:STEPS_OF_A_STRANGER}" in said
+
+
+def test_options_of_a_base_may_come_from_the_environment(tmp_path, monkeypatch, capsys):
+    """They are written as they were asked, in the checkpoint too; where from is no other run."""
+    from PIL import Image
+
+    for place in ("one", "other"):
+        for i in range(6):
+            (tmp_path / place / "photos").mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(tmp_path / place / "photos" / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLACE_OF_A_SECRET", str(tmp_path / "one" / "photos"))
+    data = ["--data=paired", "--data.base=image_folder", "--data.size=8", "--data.kind=inpaint"]
+    data += ["--data.options={root: '${oc.env:PLACE_OF_A_SECRET}'}", "--data.batch_size=2"]
+    small = ["--model.width=4", "--model.levels=1", *SMALL[2:], "--run_dir=run"]
+    assert fit.main(["--model=pix2pix", *data, *small]) == 0
+    written = yaml.safe_load(Path("run/config.yaml").read_text())["data"]["init_args"]["options"]
+    assert written == {"root": "${oc.env:PLACE_OF_A_SECRET}"}
+    secret = str(tmp_path / "one")
+    said = checkpoint.read("run/checkpoints/last.ckpt")["zoo"]
+    assert secret not in str(said) and secret not in Path("run/metrics.csv").read_text()
+    monkeypatch.setenv("PLACE_OF_A_SECRET", str(tmp_path / "other" / "photos"))
+    assert fit.main(["--ckpt_path=run", "--trainer.max_steps=3"]) == 0
+    Path("other/photos/3.png").unlink()
+    assert fit.main(["--ckpt_path=run", "--trainer.max_steps=4"]) == 2
+    assert "the data's files" in capsys.readouterr().err

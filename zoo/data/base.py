@@ -114,10 +114,11 @@ class ZooDataModule(LightningDataModule):
     def found(self) -> dict[str, Any]:
         """What was loaded, as plain values: ``name``, ``spec``, the kind of each of its ``fields``,
         ``rows`` of each split, and rows of each of the ``classes`` that have names. Data from files
-        add what they skipped and a ``fingerprint`` by which a changed file is noticed.
+        add what they skipped and a ``fingerprint`` by which a changed file is noticed; so do data
+        that are made of theirs.
         """
         self.split("train")
-        splits = self._splits or {}
+        splits, base = self._splits or {}, getattr(self, "base", None)
         rows = {split: self.count(split) for split in splits}
         found: dict[str, Any] = {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
         found["fields"] = {name: type(self.spec[name]).__name__.lower() for name in self.spec}
@@ -125,6 +126,8 @@ class ZooDataModule(LightningDataModule):
             labels = torch.cat([part["y"] for part in splits.values()])
             counts = labels.bincount(minlength=len(self.class_names)).tolist()
             found["classes"] = dict(zip(self.class_names, counts, strict=True))
+        if isinstance(base, ZooDataModule) and base._splits is not None:  # made of another's images
+            found = {**base.found, **found}
         return found
 
     def setup(self, stage: str | None = None) -> None:

@@ -244,6 +244,11 @@ class Unpaired(ZooDataModule):
             return self._drawn(self.drawing)
         splits = {}
         for name in SPLITS:
+            if (n := self.base.count(name)) < 2:
+                raise ValueError(
+                    f"unpaired: {name} of {self.base.spec.name} has {n} image, and a and b need "
+                    "one each; add some"
+                )
             of_a, of_b = apart(torch.arange(self.base.count(name)))
             splits[name] = {"a": of_a, "b": of_b}
             if "y" in self.spec:
