@@ -98,7 +98,7 @@ def _explore(args: argparse.Namespace) -> None:
             f"zoo.explore shows models of images, this {model.model_name} has {model.spec}"
         )
     folder = args.out or folder_of(args) / "explore"
-    data, drawn = data_of(args), 0
+    data, drawn = data_of(args, model), 0
     for name, picture in _pictures(args, model, data):
         folder.mkdir(parents=True, exist_ok=True)
         save(picture, folder / f"{name}.png")

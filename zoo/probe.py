@@ -89,7 +89,7 @@ def _probe(args: argparse.Namespace, sizes: Sequence[int | None]) -> None:
     from zoo.core.transfer import extract
 
     model = model_of(args)
-    data = data_of(args)
+    data = data_of(args, model)
     train, val = data.examples(), data.examples(split="val")
     known = hasattr(data, "factor_names")
     if "x" not in train:

@@ -161,7 +161,7 @@ def _told(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
                 raise ValueError(f"--label is one of 0..{last}, got {label}")
         rows = torch.tensor(args.label).repeat(-(-args.n // len(args.label)))[: args.n]
         return Batch({classes[0]: rows}, args.n), None
-    data = None if len(classes) == len(model.told) else data_of(args)
+    data = None if len(classes) == len(model.told) else data_of(args, model)
     return tell(model, args.n, data, "test"), data
 
 
@@ -185,7 +185,7 @@ def _complete(args: argparse.Namespace, model: Any) -> None:
     known = outside(args.inpaint, *spec.shape[1:])
     if args.out.suffix == "":
         raise ValueError(f"--inpaint writes a .png or a .npz, got {args.out}")
-    batch = data_of(args).examples(args.n, split="test")
+    batch = data_of(args, model).examples(args.n, split="test")
     x = batch["x"]
     drawn = [complete(model, x, known, args.seed + i, batch).cpu() for i in range(4)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,7 @@ def _picture(model: Any, made: Any, told: Any, data: Any, args: argparse.Namespa
         order, columns, names = None, 0, None
         if told:
             order, columns, classes = _class_rows(next(iter(told.values())))
-            names = _names(args, classes)
+            names = _names(args, model, classes)
         picture = images_sheet(model, made["x"], None, said, names, columns, order=order)
     else:
         n = min(made.n, ROWS)
@@ -278,13 +278,13 @@ def _class_rows(labels: Any) -> tuple[list[int | None], int, list[int]]:
     return order, columns, [*rows]
 
 
-def _names(args: argparse.Namespace, classes: list[int]) -> list[str]:
+def _names(args: argparse.Namespace, model: Any, classes: list[int]) -> list[str]:
     """The names that the run's data have for classes, or their numbers."""
     from zoo.looking import MISTAKES
     from zoo.show.samples import class_name
 
     try:
-        data = data_of(args)
+        data = data_of(args, model)
     except MISTAKES:  # a lone checkpoint
         data = None
     return [class_name(data, label) for label in classes]

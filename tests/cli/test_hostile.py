@@ -341,6 +341,25 @@ def test_a_pickle_in_a_checkpoint_is_not_run(shared, capsys, name):
     assert not Path("touched").exists()
 
 
+OTHER_DATA = {
+    "another size": {"class_path": "digits", "init_args": {"size": 16}},
+    "no images": {"class_path": "lotka_volterra"},
+    "other fields": {"class_path": "unpaired"},
+    "a variable that is not set": {"class_path": "digits", "init_args": {"size": "${oc.env:NOPE}"}},
+}
+
+
+@pytest.mark.parametrize("data", OTHER_DATA.values(), ids=OTHER_DATA)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_data_of_another_run_are_one_line(shared, capsys, name, data):
+    changed(shared, data=data)
+    main, options = COMMANDS[name]
+    assert main(["--ckpt", str(shared), *options]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "not of one run" in said or "NOPE" in said
+
+
 EDITS = {
     "no parameters": lambda zoo: zoo.pop("params"),
     "parameters of another kind": lambda zoo: zoo.update(params=3),
