@@ -296,9 +296,16 @@ class Begin(Callback):
         self.cli = cli
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
+        if trainer.global_step:
+            self._begin(trainer)
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """A new run's model has read its first examples, and files of weights, by now."""
+        if not self.cli.begun and not trainer.fast_dev_run:
+            self._begin(trainer)
+
+    def _begin(self, trainer: Any) -> None:
         cli, config = self.cli, self.cli.written()
-        if trainer.fast_dev_run:
-            return
         if trainer.is_global_zero:
             with written_whole(cli.run_dir / "config.yaml") as file:
                 file.write(yaml.safe_dump(config, sort_keys=False).encode())

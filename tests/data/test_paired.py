@@ -217,3 +217,19 @@ def test_domains_of_a_single_image_are_refused_with_their_number(tmp_path):
     data = Unpaired("image_folder", size=8, options={"root": str(tmp_path)})
     with pytest.raises(ValueError, match=r"val of .* has 1 image, and a and b need one each"):
         data.setup()
+
+
+@pytest.mark.parametrize("kind", [Paired, Unpaired])
+@pytest.mark.parametrize(
+    ("base", "options", "said"),
+    [
+        ("image_folder", {}, r"its base image_folder, by --data.options: .*'root'"),
+        ("digits", {"nn": 3}, r"its base digits, by --data.options: .*'nn'"),
+        ("digits", {"batch_size": 3}, "set --data.batch_size itself"),
+        ("paired", {}, "is made of single images, and not of paired"),
+        ("unpaired", {}, "is made of single images, and not of unpaired"),
+    ],
+)
+def test_what_is_wrong_with_the_base_is_said_with_its_name(kind, base, options, said):
+    with pytest.raises(ValueError, match=rf"^{kind.entry.name}.*{said}"):
+        kind(base, "inpaint" if kind is Paired else "invert", options=options)

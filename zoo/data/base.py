@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from zoo import registry
 from zoo.core.batch import ROWS, Batch
 from zoo.core.noise import Noise, seeded
 from zoo.core.options import Count, Whole, bound, check_options
@@ -394,6 +395,24 @@ def told(found: dict[str, Any]) -> str:
         lines.append(f"  skipped {names['number']:,}: {reason}: {', '.join(names['first'])}")
     lines += [f"  {note}" for note in found.get("notes", ())]
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
+def made_of(owner: str, base: str, options: dict[str, Any]) -> Any:
+    """The data module of this name, for another one that is made of its images.
+
+    Raises:
+        ValueError: there is none, or it does not take the options; owner and base are named.
+    """
+    if idle := [key for key in options if key in ("batch_size", "num_workers")]:
+        raise ValueError(f"{owner}: set --data.{idle[0]} itself, of its base it does nothing")
+    kind: Any = registry.get(base, "data")
+    try:
+        made = kind(**options)
+    except TypeError as error:
+        raise ValueError(f"{owner}: its base {base}, by --data.options: {error}") from None
+    if type(made).rows_of is not ZooDataModule.rows_of:
+        raise ValueError(f"{owner} is made of single images, and not of {base}; set --data.base")
+    return made
 
 
 def split_rows(size: int, seed: int, val: int, test: int) -> dict[str, Tensor]:
