@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -150,6 +151,7 @@ class ZooCLI(LightningCLI):
             if threads < 1:
                 raise UsageError(f"--threads is at least 1, got {threads}")
             torch.set_num_threads(threads)
+        self._check_scripts()
         if self.config["reuse_memory"]:
             start.keep_freed_memory()
         self.run_dir = self._run_dir()
@@ -216,6 +218,16 @@ class ZooCLI(LightningCLI):
                 self.claim.release()
 
     # -- parts ------------------------------------------------------------------------------------
+    def _check_scripts(self) -> None:
+        """A TorchScript module is code, and a file may not name it: the command line does."""
+        look = (self.config["model"].get("init_args") or {}).get("look") or {}
+        named = self.layered.says("model.init_args.look.weights")
+        if look.get("kind") == "jit" and not named:
+            raise UsageError(
+                "look.weights of a TorchScript module is code; if you trust that file, say "
+                f"--model.look.weights={shlex.quote(look.get('weights', ''))}"
+            )
+
     def _check_processes(self, options: Any) -> None:
         started, nodes = int(os.environ.get("WORLD_SIZE", 1)), int(options.get("num_nodes") or 1)
         if "TORCHELASTIC_RUN_ID" in os.environ and started != _processes(options):
@@ -225,10 +237,13 @@ class ZooCLI(LightningCLI):
             )
 
     def _settings(self, options: Any) -> dict[str, Any]:
-        """What a run's numbers depend on beside the model's parameters, by option."""
-        data = dict(self.config["data"].get("init_args") or {})
-        size = data.pop("batch_size", None)
-        said = {f"data.{k}": v for k, v in data.items() if k not in ELSEWHERE}
+        """What a run's numbers depend on beside the model's parameters, by option; as it was asked
+        for, since what an interpolation resolves to may be a secret.
+        """
+        data = dict(self.written()["data"].get("init_args") or {})
+        data.pop("batch_size", None)
+        size = (self.config["data"].get("init_args") or {}).get("batch_size")
+        said = {f"data.{k}": _what(v) for k, v in data.items() if k not in ELSEWHERE}
         for key in ("precision", "accumulate_grad_batches", "gradient_clip_val"):
             said[f"trainer.{key}"] = options.get(key)
         if size is not None:
@@ -276,7 +291,7 @@ class ZooCLI(LightningCLI):
             for part in path:
                 inside = inside.get(part) or {}
             if last in inside:
-                inside[last] = value
+                inside[last] = _read(value)
         return config
 
 
@@ -288,9 +303,16 @@ class Begin(Callback):
         self.cli = cli
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
+        if trainer.global_step:
+            self._begin(trainer)
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """A new run's model has read its first examples, and files of weights, by now."""
+        if not self.cli.begun and not trainer.fast_dev_run:
+            self._begin(trainer)
+
+    def _begin(self, trainer: Any) -> None:
         cli, config = self.cli, self.cli.written()
-        if trainer.fast_dev_run:
-            return
         if trainer.is_global_zero:
             with written_whole(cli.run_dir / "config.yaml") as file:
                 file.write(yaml.safe_dump(config, sort_keys=False).encode())
@@ -361,6 +383,21 @@ def _git() -> dict[str, Any]:
         }
     except (OSError, subprocess.SubprocessError):
         return {}
+
+
+def _read(value: Any) -> Any:
+    """A mapping or list that the command line has as a text."""
+    try:
+        found = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
+    return found if isinstance(found, (dict, list)) else value
+
+
+def _what(value: Any) -> Any:
+    """An option of the data without what says where from; of a base, some lie below it."""
+    inside = isinstance(value, dict)
+    return {k: v for k, v in value.items() if k not in ELSEWHERE} if inside else value
 
 
 def _processes(options: Any) -> int:

@@ -80,6 +80,10 @@ class Layered:
         """For a jsonargparse parser."""
         return [f"--config={json.dumps(self.document)}", *self.options]
 
+    def says(self, key: str) -> bool:
+        """Whether the command line itself sets this dotted key of the document."""
+        return any(_dotted(option) == key for option in self.options)
+
     def asked(self) -> dict[str, Any]:
         """Every interpolation, by dotted key, as it was written and not as it is resolved."""
         out: dict[str, Any] = dict(_leaves(self.document))
@@ -109,11 +113,11 @@ def layer(arguments: list[str]) -> Layered:
         raise UsageError(str(error)) from None
     user: dict[str, Any] = {}
     for path in words.configs:
-        user = merge(user, _checked(path, words.trusted))
+        user = merge(user, _checked(path, words))
     name = named.get("model") or _name_in(user, "model")
     wanted = named.get("ckpt_path") or user.get("ckpt_path")
     checkpoint = _checkpoint(wanted, name, named.get("run_dir"))
-    run = _run_config(checkpoint, words.trusted)
+    run = _run_config(checkpoint, words)
     name = name or _name_in(run, "model")
     if not name:
         raise UsageError("which model? --model NAME; `python -m zoo.ls` lists them")
@@ -130,6 +134,8 @@ def layer(arguments: list[str]) -> Layered:
         document = _overlay(document, read(_on(own, wanted_data)))
     if own is not None and (preset := named.get("preset")):
         document = _overlay(document, read(_preset(own, preset)))
+    if "data" in named:  # before the files, whose data options are of these
+        document = _overlay(document, {"data": {"class_path": named["data"]}})
     document = _overlay(document, user)
     if "max_epochs" in user.get("trainer", {}) and "max_steps" not in user.get("trainer", {}):
         document["trainer"]["max_steps"] = -1
@@ -156,6 +162,8 @@ def layer(arguments: list[str]) -> Layered:
         }
         if entry is not None:
             _check_names(section, entry, [*here.get("init_args", {})])
+    if run or user:
+        _check_trust(document, words, " and ".join(words.configs) or str(wanted))
     if any(o.startswith("--trainer.max_epochs") for o in words.options) and not any(
         o.startswith("--trainer.max_steps") for o in words.options
     ):
@@ -189,17 +197,17 @@ def _checkpoint(given: str | None, model: str, run_dir: str | None) -> Path | No
         raise UsageError(f"--ckpt_path={given}: {error}") from None
 
 
-def _run_config(checkpoint: Path | None, trusted: list[str]) -> dict[str, Any]:
+def _run_config(checkpoint: Path | None, words: _Words) -> dict[str, Any]:
     """The configuration of the run that is resumed, as its folder has it; where it lies and what it
     was resumed from are no part of that."""
     inside = runs.folder_of(checkpoint) if checkpoint else None
     if inside is None or not (inside / "config.yaml").is_file():
         return {}
-    said = _checked(inside / "config.yaml", trusted)
+    said = _checked(inside / "config.yaml", words)
     return {k: v for k, v in said.items() if k not in ("run_dir", "ckpt_path")}
 
 
-def _checked(path: str | Path, trusted: list[str]) -> dict[str, Any]:
+def _checked(path: str | Path, words: _Words) -> dict[str, Any]:
     """A file that the zoo did not write, or may not have written."""
     content = read(path)
     for key, value in content.items():
@@ -209,11 +217,15 @@ def _checked(path: str | Path, trusted: list[str]) -> dict[str, Any]:
             raise UsageError(f"{path}: there is no option {key!r}; {hint}")
         if key in GROUPS and not isinstance(value, dict):
             raise UsageError(f"{path}: {key} holds its options by name, got {value!r}")
-    try:
-        trust.check(content, trusted)
-    except trust.Untrusted as error:
-        raise UsageError(f"{path}: {error}") from None
+    _check_trust(content, words, str(path))
     return content
+
+
+def _check_trust(document: dict[str, Any], words: _Words, where: str) -> None:
+    try:
+        trust.check(document, words.trusted)
+    except trust.Untrusted as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -247,11 +259,23 @@ def read(path: str | Path) -> dict[str, Any]:
         value = content.get(section)
         if isinstance(value, str):
             content[section] = {"class_path": value}
-        elif isinstance(value, dict) and not set(value) <= {*_NEST, "dict_kwargs"}:
+        elif isinstance(value, dict) and not set(value) & {*_NEST, "dict_kwargs"}:
             content[section] = {
                 "init_args": value
             }  # the short form, parameters directly under the section
+        elif value is not None and not _is_object(value):
+            raise UsageError(
+                f"{path}: {section} is a name, or class_path and init_args, got {value!r}"[:300]
+            )
     return content
+
+
+def _is_object(value: Any) -> bool:
+    """Whether it is a class path with its arguments, both as they are written."""
+    if not isinstance(value, dict) or not set(value) <= {*_NEST}:
+        return False
+    args = value.get("init_args") or {}
+    return isinstance(value.get("class_path", ""), str) and isinstance(args, dict)
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

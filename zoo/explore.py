@@ -44,6 +44,12 @@ TOOLS = (
     "score",
     "neighbours",
 )
+USES = {  # options that some tools have a use for
+    "n": ("interpolate", "traverse", "mix", "truncate", "pyramid", "brush", "score", "neighbours"),
+    "frames": ("interpolate",),
+    **dict.fromkeys("abc", ("arithmetic",)),
+}
+USUAL = {"n": 8, "frames": 10}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,8 +64,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, help="folder for the pictures; explore/ in the run folder by default"
     )
-    parser.add_argument("--n", type=int, default=8, help="paths, base codes or samples shown")
-    parser.add_argument("--frames", type=int, default=10, help="examples on a path, ends included")
+    parser.add_argument("--n", type=int, help="paths, base codes or samples shown; 8 by default")
+    parser.add_argument(
+        "--frames", type=int, help="examples on a path, ends included; 10 by default"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
     for group, text in (("a", "plus"), ("b", "minus"), ("c", "plus")):
         parser.add_argument(
@@ -73,6 +81,14 @@ def _explore(args: argparse.Namespace) -> None:
     from zoo.core import Image
     from zoo.show.sheets import save
 
+    for option, tools in USES.items():
+        if getattr(args, option) is not None and args.tool not in ("all", *tools):
+            raise ValueError(
+                f"--{option} does nothing for {args.tool}; it is of {', '.join(tools)}"
+            )
+    for option, usual in USUAL.items():
+        given = getattr(args, option)
+        setattr(args, option, usual if given is None else given)
     if args.n < 1 or args.frames < 2:
         raise ValueError(
             f"--n is at least 1 and --frames at least 2, got {args.n} and {args.frames}"
@@ -83,9 +99,9 @@ def _explore(args: argparse.Namespace) -> None:
             f"zoo.explore shows models of images, this {model.model_name} has {model.spec}"
         )
     folder = args.out or folder_of(args) / "explore"
-    folder.mkdir(parents=True, exist_ok=True)
-    data, drawn = data_of(args), 0
+    data, drawn = data_of(args, model), 0
     for name, picture in _pictures(args, model, data):
+        folder.mkdir(parents=True, exist_ok=True)
         save(picture, folder / f"{name}.png")
         drawn += 1
         print(f"{folder / name}.png  {picture.width}x{picture.height}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo.config import read
 from zoo.metrics.meanings import ORDER, Meaning, extractor_of, meaning, number
 from zoo.next_steps import next_steps
 from zoo.standards import Standard, standard, verdict
@@ -77,9 +78,34 @@ def commands(model: Any, folder: Path, steps: int) -> list[str]:
     """What to paste next, as far as there is a checkpoint."""
     if not (folder / "checkpoints" / "last.ckpt").is_file():
         return ["  no checkpoint was written"]
-    cls = type(model)
-    said = next_steps(folder, cls.entry, cls.__module__, steps)
+    cls, config = type(model), folder / "config.yaml"
+    own = {"model": f"{cls.__module__}.{cls.__name__}"}
+    said = next_steps(
+        folder,
+        cls.entry,
+        read(config) if config.is_file() else own,
+        steps,
+        images=_has_images(model),
+        features=_has_features(model),
+    )
     return [f"  {what:<12} {command}" for what, command in said]
+
+
+def _has_images(model: Any) -> bool:
+    from zoo.core import Image
+
+    return hasattr(model, "spec") and model.spec.has(x=Image)
+
+
+def _has_features(model: Any) -> bool:
+    """Whether ``zoo.probe`` has anything to measure."""
+    from zoo.core.transfer import features
+
+    try:
+        features(model)
+    except (ValueError, AttributeError):
+        return False
+    return {"x", "y"} <= {*model.spec}
 
 
 def _of(key: str) -> str:

@@ -12,6 +12,7 @@ loggers and callbacks.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -103,10 +104,14 @@ def run(layered: Layered, arguments: list[str]) -> int:
     started = time.time()
     try:
         cli.fit()
+    except SystemExit:  # a signal; what there is has been saved
+        _leave_page(cli, arguments, started)
+        raise
     except Exception as error:  # of the model, its data, a callback: each says what to do
         if os.environ.get("ZOO_DEBUG") or (cli.begun and not isinstance(error, mistakes())):
             raise
         leave_group(together=False)
+        _leave_page(cli, arguments, started)
         return _fail(f"{one_line(error, layered)} {WHERE}")
     leave_group()
     if cli.trainer.is_global_zero:
@@ -132,6 +137,14 @@ def _farewell(cli: Any, seconds: float, page: str) -> str:
     best = (found[0].metric, found[0].score) if found else ("", None)
     folder, data = Path(trainer.default_root_dir), cli.model.spec.name
     return farewell(cli.model, data, trainer.global_step, seconds, folder, values, best, page)
+
+
+def _leave_page(cli: Any, arguments: list[str], started: float) -> None:
+    """The page of a run that ends before its time, where it has begun."""
+    if cli.begun and cli.trainer.is_global_zero:
+        said = _page(cli, arguments, time.time() - started)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(said, flush=True)
 
 
 def _page(cli: Any, arguments: list[str], seconds: float) -> str:

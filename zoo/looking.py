@@ -71,7 +71,7 @@ def look(
         if os.environ.get("ZOO_DEBUG"):
             raise
         said = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"zoo.{name}: error: {said}", file=sys.stderr)
+        print(f"zoo.{name}: error: {' '.join(str(said).split())}", file=sys.stderr)
         return 2
     return 0
 
@@ -96,14 +96,20 @@ def folder_of(args: argparse.Namespace) -> Path:
     return runs.folder_of(args.ckpt) or args.ckpt.parent
 
 
-def data_of(args: argparse.Namespace) -> Any:
-    """The data module of the run that wrote the checkpoint, as its config.yaml has it.
+def data_of(args: argparse.Namespace, model: Any) -> Any:
+    """The data module of the run that wrote the model's checkpoint, as its config.yaml has it.
 
     Raises:
-        ValueError: there is no config.yaml beside it, or it names a class that is neither the zoo's
-            nor of an ``--import``.
+        ValueError: there is no config.yaml beside it, it names a class that is neither the zoo's
+            nor of an ``--import``, or its data are not those of the model.
     """
-    return data_in(folder_of(args), args.modules)
+    data = data_in(folder_of(args), args.modules)
+    if any(data.spec.get(name) != field for name, field in model.spec.items()):
+        raise ValueError(
+            f"{args.ckpt} was trained on {model.spec}, and the config.yaml of its folder speaks of "
+            f"{data.spec}: they are not of one run"
+        )
+    return data
 
 
 def data_in(folder: Path, modules: list[str] | None = None) -> Any:

@@ -89,9 +89,11 @@ def _probe(args: argparse.Namespace, sizes: Sequence[int | None]) -> None:
     from zoo.core.transfer import extract
 
     model = model_of(args)
-    data = data_of(args)
+    data = data_of(args, model)
     train, val = data.examples(), data.examples(split="val")
     known = hasattr(data, "factor_names")
+    if "x" not in train:
+        raise ValueError(f"{data.spec.name} has no x to take features of; it has {data.spec}")
     if "y" not in train and not known:
         raise ValueError(
             f"{data.spec.name} has neither labels nor known factors; probe a run on labelled data "

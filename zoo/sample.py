@@ -25,6 +25,8 @@ from typing import Any
 from zoo.looking import data_of, look, model_of
 from zoo.pipes import quietly
 
+USUAL = 64  # samples
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status. Errors are one line on stderr and status 2."""
@@ -32,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--n", type=int, default=64, help="how many")
+    parser.add_argument("--n", type=int, help=f"how many; {USUAL} by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out",
@@ -74,6 +76,9 @@ def _draw(args: argparse.Namespace) -> None:
     from zoo.core.batch import Batch
     from zoo.core.draw import BLOCK, draw_fields
 
+    if args.source is not None and args.n is not None:
+        raise ValueError("--source says how many are translated; leave --n out")
+    args.n = USUAL if args.n is None else args.n
     if args.n < 1:
         raise ValueError(f"--n is at least 1, got {args.n}")
     if args.out.suffix not in ("", ".png", ".npz"):
@@ -82,6 +87,8 @@ def _draw(args: argparse.Namespace) -> None:
         raise ValueError("--back and --size are of images to translate; name them by --source")
     if args.source is not None and (args.label or args.inpaint):
         raise ValueError("--source says what is translated; leave --label and --inpaint out")
+    if args.inpaint and args.label:
+        raise ValueError("--inpaint completes images of the run's data; leave --label out")
     if args.size is not None and args.size < 0:
         raise ValueError(
             f"--size is a number of pixels, or 0 for that of the file, got {args.size}"
@@ -154,7 +161,7 @@ def _told(args: argparse.Namespace, model: Any) -> tuple[Any, Any]:
                 raise ValueError(f"--label is one of 0..{last}, got {label}")
         rows = torch.tensor(args.label).repeat(-(-args.n // len(args.label)))[: args.n]
         return Batch({classes[0]: rows}, args.n), None
-    data = None if len(classes) == len(model.told) else data_of(args)
+    data = None if len(classes) == len(model.told) else data_of(args, model)
     return tell(model, args.n, data, "test"), data
 
 
@@ -178,7 +185,7 @@ def _complete(args: argparse.Namespace, model: Any) -> None:
     known = outside(args.inpaint, *spec.shape[1:])
     if args.out.suffix == "":
         raise ValueError(f"--inpaint writes a .png or a .npz, got {args.out}")
-    batch = data_of(args).examples(args.n, split="test")
+    batch = data_of(args, model).examples(args.n, split="test")
     x = batch["x"]
     drawn = [complete(model, x, known, args.seed + i, batch).cpu() for i in range(4)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -218,7 +225,7 @@ def _picture(model: Any, made: Any, told: Any, data: Any, args: argparse.Namespa
         order, columns, names = None, 0, None
         if told:
             order, columns, classes = _class_rows(next(iter(told.values())))
-            names = _names(args, classes)
+            names = _names(args, model, classes)
         picture = images_sheet(model, made["x"], None, said, names, columns, order=order)
     else:
         n = min(made.n, ROWS)
@@ -271,13 +278,13 @@ def _class_rows(labels: Any) -> tuple[list[int | None], int, list[int]]:
     return order, columns, [*rows]
 
 
-def _names(args: argparse.Namespace, classes: list[int]) -> list[str]:
+def _names(args: argparse.Namespace, model: Any, classes: list[int]) -> list[str]:
     """The names that the run's data have for classes, or their numbers."""
     from zoo.looking import MISTAKES
     from zoo.show.samples import class_name
 
     try:
-        data = data_of(args)
+        data = data_of(args, model)
     except MISTAKES:  # a lone checkpoint
         data = None
     return [class_name(data, label) for label in classes]

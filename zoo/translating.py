@@ -27,6 +27,8 @@ def translate_files(args: argparse.Namespace, model: Any) -> None:
     if args.out.suffix == ".npz" or (args.out.suffix == ".png" and len(files) > 1):
         raise ValueError(f"--out of {len(files)} translated images is a folder, got {args.out}")
     targets = [args.out] if args.out.suffix else _names(files, args.out)
+    if same := {p.resolve() for p in files} & {t.resolve() for t in targets}:
+        raise ValueError(f"--out would write over the source {min(same)}; name another place")
     targets[0].parent.mkdir(parents=True, exist_ok=True)
     skipped = []
     for path, target in zip(tqdm(files, disable=len(files) < 20), targets, strict=True):
@@ -48,7 +50,7 @@ def translate_files(args: argparse.Namespace, model: Any) -> None:
             else "  read at their own sizes"
         )
     if others := _others(args.source, files):
-        print(f"  {len(others)} other files are no images: {', '.join(others[:NAMED])}")
+        print(f"  not read: {len(others)} others, {', '.join(others[:NAMED])}")
     if skipped:
         more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
         print(f"skipped {len(skipped)}: {', '.join(skipped[:NAMED])}{more}")
@@ -92,10 +94,10 @@ def _files(path: Path) -> list[Path]:
 
 
 def _others(path: Path, files: list[Path]) -> list[str]:
-    """Names of what else lies in a folder."""
+    """Names of what else lies in a folder: other files, hidden ones, folders."""
     if path.is_file():
         return []
-    return sorted({p.name for p in path.iterdir() if p.is_file()} - {p.name for p in files})
+    return sorted(p.name for p in {*path.iterdir()} - {*files})
 
 
 def _names(files: list[Path], out: Path) -> list[Path]:
@@ -117,11 +119,11 @@ def _translated(
 
     from zoo.core.draw import undisturbed
     from zoo.core.noise import seeded
-    from zoo.data.pictures.decode import decode
+    from zoo.data.pictures.decode import decode, read_file
     from zoo.show.paint import to_bytes
 
     size = min(source.shape[1:]) if args.size is None else args.size
-    pixels, _ = decode(path.read_bytes(), size, source.shape[0], "keep", MOST)
+    pixels, _ = decode(read_file(path, MOST), size, source.shape[0], "keep", MOST)
     grain = model.grain
     h, w = (side - side % grain for side in pixels.shape[1:])
     if not h or not w:

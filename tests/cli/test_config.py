@@ -107,6 +107,15 @@ def test_interpolations_are_left_for_the_parser(tmp_path):
     )
 
 
+def test_data_options_of_a_file_are_of_the_data_that_the_command_line_names(tmp_path):
+    path = write(tmp_path / "d.yaml", {"data": {"size": 16}})
+    of = layer(["--model", "gan", "--data", "digits", "--config", path]).document["data"]
+    assert of["init_args"]["size"] == 16
+    path = write(tmp_path / "d.yaml", {"data": {"class_path": "shapes", "init_args": {"n": 5}}})
+    of = layer(["--model", "gan", "--data", "digits", "--config", path]).document["data"]
+    assert "n" not in of.get("init_args", {})
+
+
 def test_merging_replaces_lists_and_scalars_and_descends_into_dicts():
     assert merge({"a": {"b": 1, "c": [1, 2]}, "d": 1}, {"a": {"c": [3]}, "e": {}}) == {
         "a": {"b": 1, "c": [3]},

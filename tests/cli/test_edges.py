@@ -394,3 +394,29 @@ def test_few_images_are_trained_on_as_the_message_says(capsys):
     remedy = re.search(r"--data image_folder --data\.root=", said).group()
     options = [*f"{remedy}few".split(), "--data.size=8", "--data.batch_size=4"]
     assert fit.main([*VAE, *options]) == 0
+
+
+FILES = {  # options that name a file which a model reads before its first step
+    "no checkpoint": ["--model=aegan", "--model.init_from=none.ckpt"],
+    "a table for a checkpoint": ["--model=aegan", "--model.init_from=table.csv"],
+    "no weights": ["--model.look.kind=vgg16", "--model.look.weights=none.pt"],
+    "other weights": ["--model.look.kind=vgg16", "--model.look.weights=other.pt"],
+    "a list for weights": ["--model.look.kind=vgg16", "--model.look.weights=list.pt"],
+    "a table for a script": ["--model.look.kind=jit", "--model.look.weights=table.csv"],
+    "a script of another shape": ["--model.look.kind=jit", "--model.look.weights=narrow.pt"],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+@pytest.mark.parametrize("options", FILES.values(), ids=FILES)
+def test_a_file_that_a_model_cannot_read_is_one_line_and_leaves_no_folder(capsys, options):
+    Path("table.csv").write_text("path,age\n")
+    torch.save({"a": torch.zeros(2)}, "other.pt")
+    torch.save([1, 2], "list.pt")
+    torch.jit.trace(torch.nn.Linear(3, 3), torch.zeros(1, 3)).save("narrow.pt")
+    if "aegan" not in options[0]:
+        few = ["--data.options={n: 8, n_val: 4, n_test: 4}", "--data.batch_size=2"]
+        options = ["--model=id_cgan", *few, *options]
+    said = error_of(capsys, *options, *FAST, "--run_dir=x")
+    assert any(name in said for name in (".ckpt", ".csv", ".pt", "vgg16"))
+    assert not Path("x").exists()

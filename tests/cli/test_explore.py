@@ -126,6 +126,9 @@ def test_a_model_with_filters_shows_them(tmp_path):
         ("vae", ["arithmetic", "--a", "seven", "--b", "1", "--c", "2"], "class:K or numbers"),
         ("vae", ["arithmetic", "--a", "1", "--b", "2", "--c", "5000"], "numbers are 0..1436"),
         ("vae", ["interpolate", "--frames", "1"], "--frames at least 2, got 8 and 1"),
+        ("vae", ["mix", "--frames", "3"], "--frames does nothing for mix; it is of interpolate"),
+        ("vae", ["score", "--a", "class:1"], "--a does nothing for score; it is of arithmetic"),
+        ("vae", ["filters", "--n", "3"], "--n does nothing for filters"),
         ("nowhere", ["interpolate"], "nowhere"),
     ],
 )

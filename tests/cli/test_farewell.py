@@ -1,13 +1,17 @@
 """The last words of a run: scores by what they are about, beside the default's; lines to paste."""
 
+import importlib
 import re
+import shlex
 
 import pytest
 import torch
 
-from zoo import registry, standards
+from zoo import fit, registry, standards
 from zoo.core import DataSpec
 from zoo.farewell import commands, farewell, scores
+from zoo.page.run import Run
+from zoo.page.story import commands as page_commands
 from zoo.standards import Standard
 
 MODEL = registry.create("vae", DataSpec((1, 4, 4), 2))
@@ -67,6 +71,56 @@ def test_commands_fit_the_model(tmp_path):
     own = type("Mine", (torch.nn.Module,), {"entry": None, "__module__": "my_models"})()
     assert [line.split()[0] for line in commands(own, tmp_path, 5)] == ["train"]
     assert commands(own, tmp_path, 5)[0].endswith("--import my_models")
+
+
+OWN = """
+from zoo.data.digits import Digits
+from zoo.data.toy2d import Toy2D
+class Points(Toy2D):
+    pass
+class Mine(Digits):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "wanted"),
+    [
+        ("gan", "mine_too.Points", ["draw", "train"]),
+        ("gan", "toy2d", ["draw", "train"]),
+        ("kde", "digits", ["draw", "complete", "look", "train"]),
+        ("made", "mine_too.Mine", ["draw", "complete", "look", "train"]),
+        pytest.param(
+            *("vae", "mine_too.Mine", ["draw", "look", "probe", "train"]), marks=pytest.mark.slow
+        ),
+        ("cyclegan", "unpaired", ["draw", "train"]),
+        ("him", "linear_regression", ["draw", "train"]),
+        ("him", "lotka_volterra", ["draw", "train"]),
+    ],
+)
+def test_every_line_of_the_farewell_and_of_the_page_works(
+    tmp_path, monkeypatch, capsys, model, data, wanted
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "mine_too.py").write_text(OWN)
+    options = ["--trainer.max_steps=2", "--wandb.mode=disabled", "--fidelity.n_fake=64"]
+    options += [
+        "--fidelity.extractor=pixels",
+        "--memorisation.enabled=false",
+        "--sample_grid.n=4",
+        "--run_dir=a run",
+    ]
+    assert fit.main([f"--model={model}", f"--data={data}", *options]) == 0
+    lines = re.findall(r"^  (\w+) .*?(python -m zoo\..*)$", capsys.readouterr().out, re.M)
+    assert [word for word, _ in lines] == wanted
+    shown = [line for _, line in page_commands(Run(tmp_path / "a run"))]
+    for line in dict.fromkeys([*(line for _, line in lines), *shown]):
+        name, *arguments = shlex.split(line)[2:]
+        name = "zoo.page.__main__" if name == "zoo.page" else name
+        command = importlib.import_module(name).main
+        quick = ["--tune_seeds=0", "--seeds=2"] if "probe" in line else []
+        assert command([*arguments, *quick]) == 0, (line, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -346,6 +346,7 @@ def test_a_non_finite_loss_stops_by_name_and_spares_the_last_good_checkpoint(cap
     assert "is not finite" in message
     assert "loss" in message or "recon" in message
     assert "--ckpt_path=" in message
+    assert (folder / "index.html").is_file()
     good = checkpoint.read(folder / "checkpoints" / "last.ckpt")
     assert all(v.isfinite().all() for n, v in good["state_dict"].items() if n != "m_best")
 

@@ -1,6 +1,7 @@
 """Run folders and configs that a stranger made: they choose among classes, and execute nothing."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -139,6 +140,116 @@ def test_no_config_makes_training_call_or_import_anything(shared, capsys, sectio
     assert not Path("elsewhere").exists()
 
 
+PAYLOAD = {"class_path": "payload.Data"}
+TEXT = '{"class_path": "payload.Data"}'
+HOOKED = {"on_fit_start": "payload.Data"}
+LAMBDA = "lightning.pytorch.callbacks.LambdaCallback"
+PAIRS = {"class_path": "paired", "init_args": {"base": "shapes"}}
+HIDDEN = [  # what the parser would find although no class path stands where one belongs
+    {"trainer": {"logger.class_path": "payload.Data"}},
+    {"trainer": {"callbacks.class_path": "payload.Data"}},
+    {"trainer": {"logger": TEXT}},
+    {"trainer": {"callbacks": f"[{TEXT}]"}},
+    {"trainer": {"callbacks": [TEXT]}},
+    {"trainer": {"callbacks": [[PAYLOAD]]}},
+    {"trainer": {"logger": "other"}},
+    {"trainer": {"callbacks": ["other.yaml"]}},
+    {"trainer": {"strategy": "other"}},
+    {"trainer": {"callbacks": [{"class_path": LAMBDA, "dict_kwargs": HOOKED}]}},
+    {"trainer": {"callbacks": [{"class_path": "LambdaCallback", "init_args": HOOKED}]}},
+    {"trainer": {"callbacks": [{"class_path": LAMBDA, "init_args": {"on_fit_start": PAYLOAD}}]}},
+    {"trainer": {"logger": {"init_args": {"save_dir": "x"}}}},
+    {"wandb": {"project": PAYLOAD}},
+    {"model": {"class_path": "dcgan", "init_args": {"loop": TEXT}}},
+    {"model": {"class_path": "dcgan", "init_args": {"loop.class_path": "payload.Data"}}},
+    {"model": {"class_path": "dcgan", "dict_kwargs": {"loop": PAYLOAD}}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": PAYLOAD}}}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": TEXT}}}},
+    {"data": {**PAIRS, "init_args": {"options": TEXT}}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": "class_path: payload.Data"}}}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": "${wandb.name}"}}}, "wandb": {"name": TEXT}},
+    {"data": {**PAIRS, "init_args": {"options": {"n": "${oc.decode:${wandb.name}}"}}}},
+    {"data": {"class_path": "paired", "init_args": {"base": "payload.Data"}}},
+    {"data": {"class_path": "unpaired", "init_args": {"base": "payload.Data"}}},
+    {"data": {"options": {"n": TEXT}}},
+    {"run_dir": "payload.Data", "trainer": {"callbacks": [{"class_path": "${run_dir}"}]}},
+]
+FUNCTIONS = [  # of modules that may be named, and none of them a class of theirs
+    "callbacks.checkpoint.signal.raise_signal",
+    "callbacks.checkpoint.save_whole",
+    "callbacks.report.write_protocol",
+    "lightning.pytorch.loggers.csv_logs.os.remove",
+]
+HIDDEN += [
+    {"trainer": {"callbacks": [{"class_path": LAMBDA, "init_args": {"on_fit_start": name}}]}}
+    for name in FUNCTIONS
+]
+
+
+@pytest.mark.parametrize("sections", HIDDEN, ids=str)
+def test_no_config_hides_what_the_parser_would_call_or_import(shared, capsys, sections):
+    for name in ("other", "other.yaml"):
+        Path(name).write_text(f"{TEXT}\n")
+    given = changed(shared, **sections)
+    named = [] if "model" in sections else ["--model=gan"]
+    named += ["--data=paired"] if "options" in sections.get("data", {}) else []
+    assert fit.main([*named, f"--config={given}", "--run_dir=elsewhere"]) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert said.startswith("zoo.fit: error: ")
+    assert not Path("touched").exists()
+    assert "payload" not in sys.modules
+    assert not Path("elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model": 3},
+        {"model": {"class_path": 3}},
+        {"data": ["digits"]},
+        {"data": {"class_path": ["digits"]}},
+        {"data": {"class_path": "digits", "init_args": ["size"]}},
+        {"data": {"class_path": "digits", "init_args": {3: 4}}},
+        {"trainer": {3: 4}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", [*COMMANDS, "fit"])
+def test_a_section_of_another_form_is_one_line(shared, capsys, name, sections):
+    given = changed(shared, **sections)
+    if name == "fit":
+        assert fit.main([f"--config={given}", "--run_dir=elsewhere"]) == 2
+    else:
+        main, options = COMMANDS[name]
+        assert main(["--ckpt", str(shared), *options]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {given}: " in said
+    assert said.count("\n") == 1
+
+
+def test_a_script_of_a_shared_folder_runs_where_the_command_line_names_it(shared, capsys):
+    """TorchScript is code: ``torch.from_file`` writes to files, for one."""
+    script = torch.jit.script(Script())
+    script.save(shared / "net.pt")
+    look = {"kind": "jit", "weights": str(shared / "net.pt")}
+    given = changed(shared, model={"class_path": "id_cgan", "init_args": {"look": look}})
+    document = yaml.safe_load(given.read_text()) | {"data": {"class_path": "paired"}}
+    given.write_text(yaml.safe_dump(document))
+    options = [f"--config={given}", "--trainer.max_steps=1", "--run_dir=elsewhere"]
+    options += ["--data.options={n: 8, n_val: 4, n_test: 4}", "--data.batch_size=2"]
+    assert fit.main(options) == 2
+    said = capsys.readouterr().err
+    assert not Path("written").exists()
+    remedy = re.search(r"--model.look.weights=\S+", said).group()
+    assert fit.main([*options, remedy]) == 0
+    assert Path("written").exists()
+
+
+class Script(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.from_file("written", True, 1, dtype=torch.float32)
+
+
 @pytest.mark.parametrize(
     "sections",
     [{"ema": "other.yaml"}, {"trainer": "other.yaml"}, {"config": "other.yaml"}],
@@ -230,6 +341,25 @@ def test_a_pickle_in_a_checkpoint_is_not_run(shared, capsys, name):
     assert not Path("touched").exists()
 
 
+OTHER_DATA = {
+    "another size": {"class_path": "digits", "init_args": {"size": 16}},
+    "no images": {"class_path": "lotka_volterra"},
+    "other fields": {"class_path": "unpaired"},
+    "a variable that is not set": {"class_path": "digits", "init_args": {"size": "${oc.env:NOPE}"}},
+}
+
+
+@pytest.mark.parametrize("data", OTHER_DATA.values(), ids=OTHER_DATA)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_data_of_another_run_are_one_line(shared, capsys, name, data):
+    changed(shared, data=data)
+    main, options = COMMANDS[name]
+    assert main(["--ckpt", str(shared), *options]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "not of one run" in said or "NOPE" in said
+
+
 EDITS = {
     "no parameters": lambda zoo: zoo.pop("params"),
     "parameters of another kind": lambda zoo: zoo.update(params=3),
@@ -290,3 +420,29 @@ def test_a_secret_of_the_environment_is_written_nowhere(tmp_path, monkeypatch, c
     said = capsys.readouterr().err
     assert secret not in said
     assert "${oc.env:STEPS_OF_A_STRANGER}" in said
+
+
+def test_options_of_a_base_may_come_from_the_environment(tmp_path, monkeypatch, capsys):
+    """They are written as they were asked, in the checkpoint too; where from is no other run."""
+    from PIL import Image
+
+    for place in ("one", "other"):
+        for i in range(6):
+            (tmp_path / place / "photos").mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (40 * i, 0, 0)).save(tmp_path / place / "photos" / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLACE_OF_A_SECRET", str(tmp_path / "one" / "photos"))
+    data = ["--data=paired", "--data.base=image_folder", "--data.size=8", "--data.kind=inpaint"]
+    data += ["--data.options={root: '${oc.env:PLACE_OF_A_SECRET}'}", "--data.batch_size=2"]
+    small = ["--model.width=4", "--model.levels=1", *SMALL[2:], "--run_dir=run"]
+    assert fit.main(["--model=pix2pix", *data, *small]) == 0
+    written = yaml.safe_load(Path("run/config.yaml").read_text())["data"]["init_args"]["options"]
+    assert written == {"root": "${oc.env:PLACE_OF_A_SECRET}"}
+    secret = str(tmp_path / "one")
+    said = checkpoint.read("run/checkpoints/last.ckpt")["zoo"]
+    assert secret not in str(said) and secret not in Path("run/metrics.csv").read_text()
+    monkeypatch.setenv("PLACE_OF_A_SECRET", str(tmp_path / "other" / "photos"))
+    assert fit.main(["--ckpt_path=run", "--trainer.max_steps=3"]) == 0
+    Path("other/photos/3.png").unlink()
+    assert fit.main(["--ckpt_path=run", "--trainer.max_steps=4"]) == 2
+    assert "the data's files" in capsys.readouterr().err

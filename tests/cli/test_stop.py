@@ -72,6 +72,7 @@ def test_ctrl_c_saves_and_the_line_it_prints_goes_on(tmp_path):
     stopped = step_of(folder)
     assert f"SIGINT at step {stopped}: saved {folder}/checkpoints/last.ckpt" in said
     assert f"the run is in {folder}" in said
+    assert f"page         {folder}/index.html" in said and (folder / "index.html").is_file()
     (line,) = [x.strip() for x in said.splitlines() if x.startswith("    python -m zoo.fit")]
     again = shlex.split(line)
     assert again[:3] == ["python", "-m", "zoo.fit"]
@@ -112,6 +113,7 @@ def test_a_hangup_saves_although_nobody_reads_any_more(tmp_path):
     os.kill(process.pid, signal.SIGHUP)
     assert process.wait(timeout=100) == 128 + signal.SIGHUP
     assert step_of(tmp_path / "run") > 0
+    assert (tmp_path / "run" / "index.html").is_file()
 
 
 @pytest.mark.slow

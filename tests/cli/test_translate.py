@@ -54,6 +54,8 @@ def test_a_folder_keeps_its_names_and_every_image_its_sides(rain, tmp_path, caps
     photo(tmp_path / "in" / "two.bmp", 16, 40, 1)
     (tmp_path / "in" / "three.png").write_bytes(b"no image")
     (tmp_path / "in" / "words.txt").write_text("no image")
+    photo(tmp_path / "in" / "below" / "four.png", 16, 16)
+    photo(tmp_path / "in" / ".hidden.png", 16, 16)
     out = tmp_path / "out"
     assert run("--ckpt", rain, "--source", tmp_path / "in", "--out", out) == 0
     sizes = {p.name: Image.open(p).size for p in out.iterdir()}
@@ -61,7 +63,7 @@ def test_a_folder_keeps_its_names_and_every_image_its_sides(rain, tmp_path, caps
     said = capsys.readouterr().out
     assert "2 images translated" in said and "skipped 1: three.png (" in said
     assert "read with 16 pixels to the shorter side" in said and "--size=0: as they are" in said
-    assert "1 other files are no images: words.txt" in said
+    assert "not read: 3 others, .hidden.png, below, words.txt" in said
     assert (
         run("--ckpt", rain, "--source", tmp_path / "in", "--out", tmp_path / "o", "--size", 0) == 0
     )
@@ -111,6 +113,10 @@ def test_files_that_differ_by_their_endings_both_stay(rain, tmp_path):
         (["--source", "in", "--out", "o", "--inpaint", "top"], "leave --label and --inpaint out"),
         (["--source", "in", "--out", "o", "--size", "-1"], "or 0 for that of the file, got -1"),
         (["--source", "tiny", "--out", "o", "--size", "0"], "fewer than 4; set --size"),
+        (["--source", "in", "--out", "o", "--n", "2"], "leave --n out"),
+        (["--source", "in/1.png", "--out", "in/1.png"], "would write over the source"),
+        (["--source", "thread", "--out", "o"], "TooLarge: 16x80,000,000 pixels"),
+        (["--source", "sparse", "--out", "o"], "TooLarge: 3,221,225,472 bytes"),
     ],
 )
 def test_every_mistake_is_one_line(rain, tmp_path, monkeypatch, capsys, arguments, said):
@@ -118,6 +124,11 @@ def test_every_mistake_is_one_line(rain, tmp_path, monkeypatch, capsys, argument
     photo(tmp_path / "in" / "1.png", 16, 16)
     photo(tmp_path / "in" / "2.png", 16, 16)
     photo(tmp_path / "tiny" / "1.png", 3, 3)
+    (tmp_path / "thread").mkdir()
+    Image.new("L", (1, 5_000_000)).save(tmp_path / "thread" / "1.bmp")
+    (tmp_path / "sparse").mkdir()
+    with (tmp_path / "sparse" / "1.png").open("wb") as file:
+        file.truncate(3 << 30)
     assert run("--ckpt", rain, *arguments) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error

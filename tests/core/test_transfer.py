@@ -13,6 +13,7 @@ from zoo.bases import AdversarialModule
 from zoo.core import Batch, DataSpec, GenerativeModule
 from zoo.core.transfer import MODES, Classifier, copied, extract, features, fit_classifier, fresh
 from zoo.data.digits import Digits
+from zoo.data.paired import Paired
 
 SPEC = DataSpec((1, 8, 8), 17, 10)
 
@@ -198,3 +199,10 @@ def test_bad_modes_and_untrainable_features_are_refused():
         Classifier(dbm, 10, "frozen").head.in_features
         == features(dbm)(torch.zeros(1, 1, 8, 8)).shape[1]
     )
+
+
+def test_a_discriminator_of_pairs_has_no_features_of_the_example_alone():
+    spec = Paired("digits", "inpaint").spec
+    model = registry.create("pix2pix", spec, width=4, levels=1)
+    with pytest.raises(ValueError, match="pix2pix's discriminator needs rows beside the example"):
+        features(model)

@@ -189,3 +189,16 @@ def test_half_of_training_is_mirrored_and_no_validation(tmp_path):
     mirrored = (rows[:, 0, 0, 7] == 255).sum()
     assert 5 < mirrored < 27 and torch.equal(rows[:, 0, 0, 0] == 0, rows[:, 0, 0, 7] == 255)
     assert (data.examples(split="val")["x"][:, 0, 0, 0] == 255).all()
+
+
+@pytest.mark.parametrize("age", ["nan", "inf", "-4", "151"])
+def test_an_age_that_nobody_has_is_named_with_its_line(tmp_path, age):
+    (tmp_path / "t.csv").write_text(f"path,age\na.png,30\nb.png,{age}\n")
+    with pytest.raises(ValueError, match=rf"line 3: '{age}' is not an age in years"):
+        made("faces", tmp_path / "t.csv")
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00path")
+    with pytest.raises(ValueError, match=r"faces: .*t\.csv is no text"):
+        made("faces", tmp_path / "t.csv")

@@ -69,6 +69,51 @@ def test_a_damaged_half_takes_its_pair_away_and_is_named(tmp_path):
     assert sorted(kept[:, 0, 0, 0].tolist()) == [0, 1, 3, 4, 5]
 
 
+@pytest.mark.parametrize("kind", [PairedFolder, UnpairedFolder])
+def test_whatever_is_not_read_is_counted_and_named(tmp_path, kind):
+    two_folders(tmp_path, 6)
+    two_folders(tmp_path, 2, "test")
+    for name in ("validation/1.png", "1.png", "trainA/below/9.png", "trainA/.1.png"):
+        write(tmp_path / name, (0, 0, 0))
+    (tmp_path / "trainB" / "notes.txt").write_text("no image")
+    (tmp_path / "__MACOSX").mkdir()
+    data = kind(str(tmp_path), size=8)
+    data.setup()
+    skipped = {k: v["first"] for k, v in data.found["skipped"].items()}
+    assert skipped == {
+        "beside the folders that are read": ["1.png", "validation"],
+        "hidden or system files": ["__MACOSX", "trainA/.1.png"],
+        "folders inside": ["trainA/below"],
+        "no images by name": ["trainB/notes.txt"],
+    }
+    assert all("the" in note and "test serve as both" in note for note in data.found["notes"])
+    assert data.found["notes"]
+
+
+def test_files_of_one_name_are_no_two_pairs(tmp_path):
+    two_folders(tmp_path, 4)
+    write(tmp_path / "trainA" / "2.bmp", (0, 0, 0))
+    data = PairedFolder(str(tmp_path), size=8)
+    assert data.found["skipped"]["named as 2.bmp is"]["first"] == ["trainA/2.png"]
+
+
+@pytest.mark.parametrize("kind", [PairedFolder, UnpairedFolder])
+def test_what_states_more_than_the_limit_is_not_read(tmp_path, kind, monkeypatch):
+    two_folders(tmp_path, 6)
+    with (tmp_path / "trainA" / "1.png").open("wb") as file:
+        file.truncate(3 << 30)
+    write(tmp_path / "trainA" / "2.png", (0, 0, 0), 300, 300)
+    read, sizes = type(tmp_path).read_bytes, []
+    monkeypatch.setattr(
+        type(tmp_path), "read_bytes", lambda p: sizes.append(len(b := read(p))) or b
+    )
+    data = kind(str(tmp_path), size=8, max_pixels=1000)
+    data.setup()
+    (skipped,) = data.found["skipped"].items()
+    assert skipped[0] == "larger than --data.max_pixels=1000" and skipped[1]["number"] == 2
+    assert max(sizes) < 10_000
+
+
 def test_a_changed_file_is_noticed_and_what_was_done_to_one_is_said(tmp_path):
     for kind in (PairedFolder, UnpairedFolder):
         root = tmp_path / kind.__name__

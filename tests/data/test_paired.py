@@ -14,6 +14,7 @@ from zoo.data.paired import Paired
 from zoo.data.scene import TRANSIENTS, render
 from zoo.data.shapes import Shapes
 from zoo.data.spoiled import hole, outlines, streaks
+from zoo.data.unpaired import Unpaired
 
 FEW = {"n": 40, "n_val": 20, "n_test": 20}
 ANY = ("colorize", "sr2", "sr4", "inpaint", "rain")
@@ -191,3 +192,44 @@ def test_all_images_of_a_patch_are_mirrored_alike():
 def test_what_cannot_be_made_is_refused_with_a_remedy(options, said):
     with pytest.raises(ValueError, match=said.replace("(", r"\(").replace(")", r"\)")):
         Paired(**options)
+
+
+@pytest.mark.parametrize("kind", [Paired, Unpaired])
+def test_what_was_found_of_the_base_is_said_too(tmp_path, kind):
+    for i in range(20):
+        Picture.new("RGB", (8, 8), (10 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "bad.png").write_text("no image")
+    with_kind = {"kind": "inpaint"} if kind is Paired else {"kind": "invert"}
+    made = {"base": "image_folder", "size": 8, "options": {"root": str(tmp_path)}, **with_kind}
+    with pytest.warns(UserWarning, match="1 of 21"):
+        found = kind(**made).found
+    assert found["skipped"]["cannot be read"]["number"] == 1
+    assert found["root"] == str(tmp_path)
+    assert ("source" if kind is Paired else "b") in found["fields"]
+    (tmp_path / "3.png").unlink()
+    with pytest.warns(UserWarning, match="1 of 20"):
+        assert kind(**made).found["fingerprint"] != found["fingerprint"]
+
+
+def test_domains_of_a_single_image_are_refused_with_their_number(tmp_path):
+    for i in range(6):
+        Picture.new("RGB", (8, 8), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    data = Unpaired("image_folder", size=8, options={"root": str(tmp_path)})
+    with pytest.raises(ValueError, match=r"val of .* has 1 image, and a and b need one each"):
+        data.setup()
+
+
+@pytest.mark.parametrize("kind", [Paired, Unpaired])
+@pytest.mark.parametrize(
+    ("base", "options", "said"),
+    [
+        ("image_folder", {}, r"its base image_folder, by --data.options: .*'root'"),
+        ("digits", {"nn": 3}, r"its base digits, by --data.options: .*'nn'"),
+        ("digits", {"batch_size": 3}, "set --data.batch_size itself"),
+        ("paired", {}, "is made of single images, and not of paired"),
+        ("unpaired", {}, "is made of single images, and not of unpaired"),
+    ],
+)
+def test_what_is_wrong_with_the_base_is_said_with_its_name(kind, base, options, said):
+    with pytest.raises(ValueError, match=rf"^{kind.entry.name}.*{said}"):
+        kind(base, "inpaint" if kind is Paired else "invert", options=options)

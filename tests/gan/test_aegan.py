@@ -180,6 +180,11 @@ def test_generator_and_discriminator_of_a_checkpoint_are_taken_and_the_averages_
     aegan.initialise_from(images())
     assert same(state(other.g), state(aegan.g)) and same(state(other.d), state(aegan.d))
     assert same(e, state(aegan.e))
+    (tmp_path / "checkpoints").mkdir()
+    checkpoint(tmp_path / "checkpoints" / "last.ckpt", other)  # the folder of a run stands for it
+    again = model(init_from=str(tmp_path), stage_steps=0)
+    again.initialise_from(images())
+    assert same(state(other.g), state(again.g))
     held = torch.load(path)
     held["ema"] = {"g.net.1.weight": torch.ones_like(other.g.net[1].weight)}
     torch.save(held, path)

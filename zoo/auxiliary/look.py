@@ -77,7 +77,13 @@ class Look(nn.Module):
         elif kind == "vgg16":
             self.net.load(from_rank_zero(lambda: self._state(file)))
         else:
-            self.features(torch.zeros(1, 3, 64, 64, device=self._device()))
+            try:
+                self.features(torch.zeros(1, 3, 64, 64, device=self._device()))
+            except RuntimeError as error:
+                said = " ".join(str(error).split())[-200:]
+                raise ValueError(
+                    f"look.weights: {file} takes no images of 3 channels, 64x64 ({said})"
+                ) from error
 
     @staticmethod
     def _state(file: str) -> dict[str, Tensor]:
@@ -85,7 +91,7 @@ class Look(nn.Module):
         if not path.is_file():
             raise ValueError(f"look.weights: there is no file {path}")
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # what a file of any content may raise
             raise ValueError(
                 f"look.weights: {path} is no state_dict ({because(error)}); save one with "

@@ -16,13 +16,16 @@ from zoo.core.spec import Spec
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The checkpoint's content, on the CPU, unpickled with ``weights_only=True``.
+    """The content of a checkpoint, or of a run folder's last one, on the CPU, unpickled with
+    ``weights_only=True``.
 
     Raises:
         FileNotFoundError: no such file. ValueError: the file is damaged, holds code, or was not
             written by this zoo.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    if path.is_dir():  # a run's
+        path = path / "checkpoints" / "last.ckpt"
     if not path.is_file():
         near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         hint = f"; there are {', '.join(p.name for p in near)}" if near else ""

@@ -50,6 +50,7 @@ def features(model: GenerativeModule) -> Callable[[Tensor], Tensor]:
                 f"{name} has no single discriminator to take features from; it can {', '.join(can)}"
             )
         _only_x(d.forward, f"{name}'s discriminator")
+        _only_x(getattr(model, "scaled", model.spec.to_signed), f"{name}'s discriminator")
     else:
         raise ValueError(
             f"{name} has no features: it can neither encode nor has a discriminator; it can "

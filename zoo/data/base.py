@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from zoo import registry
 from zoo.core.batch import ROWS, Batch
 from zoo.core.noise import Noise, seeded
 from zoo.core.options import Count, Whole, bound, check_options
@@ -112,18 +113,22 @@ class ZooDataModule(LightningDataModule):
 
     @property
     def found(self) -> dict[str, Any]:
-        """What was loaded, as plain values: ``name``, ``spec``, ``rows`` of each split, and rows of
-        each of the ``classes`` that have names. Data from files add what they skipped and a
-        ``fingerprint`` by which a changed file is noticed.
+        """What was loaded, as plain values: ``name``, ``spec``, the kind of each of its ``fields``,
+        ``rows`` of each split, and rows of each of the ``classes`` that have names. Data from files
+        add what they skipped and a ``fingerprint`` by which a changed file is noticed; so do data
+        that are made of theirs.
         """
         self.split("train")
-        splits = self._splits or {}
+        splits, base = self._splits or {}, getattr(self, "base", None)
         rows = {split: self.count(split) for split in splits}
-        found = {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
+        found: dict[str, Any] = {"name": self.spec.name, "spec": str(self.spec), "rows": rows}
+        found["fields"] = {name: type(self.spec[name]).__name__.lower() for name in self.spec}
         if self.class_names:
             labels = torch.cat([part["y"] for part in splits.values()])
             counts = labels.bincount(minlength=len(self.class_names)).tolist()
             found["classes"] = dict(zip(self.class_names, counts, strict=True))
+        if isinstance(base, ZooDataModule) and base._splits is not None:  # made of another's images
+            found = {**base.found, **found}
         return found
 
     def setup(self, stage: str | None = None) -> None:
@@ -390,6 +395,24 @@ def told(found: dict[str, Any]) -> str:
         lines.append(f"  skipped {names['number']:,}: {reason}: {', '.join(names['first'])}")
     lines += [f"  {note}" for note in found.get("notes", ())]
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
+def made_of(owner: str, base: str, options: dict[str, Any]) -> Any:
+    """The data module of this name, for another one that is made of its images.
+
+    Raises:
+        ValueError: there is none, or it does not take the options; owner and base are named.
+    """
+    if idle := [key for key in options if key in ("batch_size", "num_workers")]:
+        raise ValueError(f"{owner}: set --data.{idle[0]} itself, of its base it does nothing")
+    kind: Any = registry.get(base, "data")
+    try:
+        made = kind(**options)
+    except TypeError as error:
+        raise ValueError(f"{owner}: its base {base}, by --data.options: {error}") from None
+    if type(made).rows_of is not ZooDataModule.rows_of:
+        raise ValueError(f"{owner} is made of single images, and not of {base}; set --data.base")
+    return made
 
 
 def split_rows(size: int, seed: int, val: int, test: int) -> dict[str, Tensor]:

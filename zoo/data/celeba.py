@@ -64,6 +64,8 @@ class CelebA(Listed):
         count, heading, *rows = [*lines_of(file, "celeba", EXPECTED), "", ""]
         names = tuple(heading.split())
         rows = [row for row in rows if row.strip()]
+        if not names or not rows:
+            raise ValueError(f"celeba: {file} names no attributes and images; {EXPECTED}")
         stated = parsed(count, int, f"{file}, line 1", "the number of images")
         if stated != len(rows):
             raise ValueError(

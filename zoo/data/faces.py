@@ -18,6 +18,7 @@ from zoo.registry import register
 
 UP_TO = (18, 29, 39, 49, 59)  # years, of each group but the last
 GROUPS = ("0-18", "19-29", "30-39", "40-49", "50-59", "60+")
+OLDEST = 150
 KNOWN = ("identity", "pose", "age")
 EXPECTED = "--data.root is a .csv whose first line is path and any of identity, pose, age and split"
 
@@ -106,7 +107,8 @@ class Faces(Listed):
         where = f"faces: {self.root}, line {{}}"
         if column == "age":
             years = [
-                parsed(t, float, where.format(n), "an age in years") for n, t in enumerate(texts, 2)
+                parsed(t, _years, where.format(n), "an age in years")
+                for n, t in enumerate(texts, 2)
             ]
             groups = [bisect_left(UP_TO, int(age)) for age in years]
             return torch.tensor(groups), Label(len(GROUPS), names=GROUPS)
@@ -122,3 +124,9 @@ class Faces(Listed):
             names = sorted({*values})
         at = {name: k for k, name in enumerate(names)}
         return torch.tensor([at[v] for v in values]), Label(len(names), names=tuple(names))
+
+
+def _years(text: str) -> float:
+    if not 0 <= (years := float(text)) < OLDEST:
+        raise ValueError
+    return years

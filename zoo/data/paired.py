@@ -11,13 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo import registry
 from zoo.core.batch import Batch
 from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
 from zoo.core.spec import Field, Image, Spec
 from zoo.data import keyed, spoiled
-from zoo.data.base import Split, ZooDataModule
+from zoo.data.base import Split, ZooDataModule, made_of
 from zoo.data.once import drawn_once
 from zoo.data.scene import SPLITS
 from zoo.data.spoiled import grey, hole, outlines, rainy, streaks, summed, torn
@@ -85,7 +84,7 @@ class Paired(ZooDataModule):
                     f"set --data.base={owner}"
                 )
             given["fields"] = (*given.get("fields", ()), field)
-        self.base: ZooDataModule = registry.get(base, "data")(**given)
+        self.base: ZooDataModule = made_of("paired", base, given)
         self.kind, self.flip = kind, flip
         spec = self.base.spec
         spec.require(f"paired ({kind})", x=Image, levels=True)

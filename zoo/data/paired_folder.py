@@ -66,6 +66,8 @@ class PairedFolder(TwoSides):
         self.files = {split: self._files(split) for split in SPLITS}
         if not self.files["train"]:
             raise ValueError(f"paired_folder: no pairs in {self.root}; it holds {self.expected}")
+        read = {path.parent.name for files in self.files.values() for row in files for path in row}
+        self.reader.look_over(self.root, sorted(read))
 
     @cached_property
     def spec(self) -> Spec:
@@ -80,8 +82,11 @@ class PairedFolder(TwoSides):
         for side, own, other in (("A", a, b), ("B", b, a)):
             for stem in sorted(own.keys() - other.keys()):
                 missing = f"{split}{'B' if side == 'A' else 'A'}"
-                self.reader.skip(f"no partner in {missing}", own[stem].name)
-        return [(a[stem], b[stem]) for stem in sorted(a.keys() & b.keys())]
+                self.reader.skip(f"no partner in {missing}", own[stem][0].name)
+            for first, *more in own.values():
+                for path in more:
+                    self.reader.skip(f"named as {first.name} is", f"{split}{side}/{path.name}")
+        return [(a[stem][0], b[stem][0]) for stem in sorted(a.keys() & b.keys())]
 
     def load(self) -> dict[str, Split]:
         splits: dict[str, Split] = {}

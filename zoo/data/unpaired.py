@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from zoo import registry
 from zoo.core.batch import ROWS, Batch
 from zoo.core.noise import Noise
 from zoo.core.options import Count, Whole
 from zoo.core.spec import Image, Label, Spec
 from zoo.data import head, pointers, portrait, scene
-from zoo.data.base import Split, ZooDataModule, apart
+from zoo.data.base import Split, ZooDataModule, apart, made_of
 from zoo.data.once import drawn_once
 from zoo.data.pointers import angle
 from zoo.data.scene import COLOURS, MUTED, SPLITS
@@ -184,7 +183,7 @@ class Unpaired(ZooDataModule):
             **(self.drawing.options if self.drawing else {}),
             **(options or {}),
         }
-        self.base: Any = registry.get(base, "data")(**self.given)
+        self.base: Any = made_of("unpaired", base, self.given)
         spec = self.base.spec
         spec.require("unpaired", x=Image, levels=True, square=kind == "rot90")
         if kind in ("colour", "clean") and spec.shape[0] != 1:
@@ -244,6 +243,11 @@ class Unpaired(ZooDataModule):
             return self._drawn(self.drawing)
         splits = {}
         for name in SPLITS:
+            if (n := self.base.count(name)) < 2:
+                raise ValueError(
+                    f"unpaired: {name} of {self.base.spec.name} has {n} image, and a and b need "
+                    "one each; add some"
+                )
             of_a, of_b = apart(torch.arange(self.base.count(name)))
             splits[name] = {"a": of_a, "b": of_b}
             if "y" in self.spec:

@@ -55,6 +55,7 @@ class UnpairedFolder(TwoSides):
                     f"unpaired_folder: no images in {self.root / f'train{side}'}; "
                     f"--data.root holds {self.expected}"
                 )
+        self.reader.look_over(self.root, [f"{s}{side}" for s in SPLITS for side in "AB"])
 
     @cached_property
     def spec(self) -> Spec:

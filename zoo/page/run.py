@@ -13,6 +13,7 @@ from typing import Any
 
 from zoo import registry
 from zoo.config import UsageError, read
+from zoo.next_steps import class_path
 from zoo.runs import latest
 
 LARGEST = 64 * 2**20  # bytes of a file of text that is read
@@ -61,9 +62,7 @@ class Run:
         return self.data.name if self.data else self.class_path("data")
 
     def class_path(self, section: str) -> str:
-        inside = self.config.get(section)
-        path = inside.get("class_path") if isinstance(inside, dict) else inside
-        return path if isinstance(path, str) else ""
+        return class_path(self.config, section)
 
     @cached_property
     def series(self) -> dict[str, list[tuple[int, float]]]:

@@ -83,9 +83,19 @@ def default(run: Run) -> str:
 
 def commands(run: Run) -> list[tuple[str, str]]:
     """What to paste: draw more, look inside, go on."""
-    module = run.class_path("model").rpartition(".")[0]
+    found = run.protocol.get("data")
+    fields = found.get("fields") if isinstance(found, dict) else None
+    known = fields if isinstance(fields, dict) else {"x": "image"}
+    said = next_steps(
+        run.folder,
+        run.model,
+        run.config,
+        run.steps,
+        images=known.get("x") == "image",
+        features={"x", "y"} <= {*known} and run.model is not None and "encode" in run.model.can,
+    )
     again = f"python -m zoo.page --ckpt {shlex.quote(str(run.folder))}"
-    return [*next_steps(run.folder, run.model, module, run.steps), ("this page again", again)]
+    return [*said, ("this page again", again)]
 
 
 def sentence(words: str) -> str:

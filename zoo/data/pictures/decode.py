@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -27,6 +28,17 @@ ARRAYS = (*REAL, (-1, 1))
 
 class TooLarge(ValueError):
     """An image states more pixels or bytes than the limit allows."""
+
+
+def read_file(path: Path, max_pixels: int) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        TooLarge: there are more than those of ``max_pixels`` pixels. OSError: it cannot be read.
+    """
+    if (size := path.stat().st_size) > BYTES_A_PIXEL * max_pixels:
+        raise TooLarge(f"{size:,} bytes")
+    return path.read_bytes()
 
 
 @cache
@@ -60,8 +72,8 @@ def decode(
         half: "left" or "right", to be taken for the whole.
 
     Raises:
-        TooLarge: it states more than ``max_pixels``. Exception: whatever a damaged file makes a
-            decoder raise.
+        TooLarge: it states more than ``max_pixels``, or would have more by ``crop="keep"``.
+            Exception: whatever a damaged file makes a decoder raise.
     """
     with _opened(stored, max_pixels) as file:
         several = getattr(file, "is_animated", False)
@@ -80,7 +92,10 @@ def decode(
         resample = Image.Resampling.LANCZOS
         if crop == "keep":
             scale = size / min(image.size) if size else 1
-            image = image.resize([max(1, round(side * scale)) for side in image.size], resample)
+            w, h = (max(1, round(side * scale)) for side in image.size)
+            if w * h > max_pixels:
+                raise TooLarge(f"{w:,}x{h:,} pixels")
+            image = image.resize((w, h), resample)
         elif crop == "centre":
             image = ImageOps.fit(image, (size, size), resample)
         else:
@@ -135,6 +150,8 @@ def _opened(stored: Stored, max_pixels: int) -> Iterator[Image.Image]:
                 formats = [f for f in Image.ID if f in Image.OPEN and f not in NOT_DECODED]
                 with Image.open(io.BytesIO(stored), formats=formats) as file:
                     yield file
+    except UnidentifiedImageError:
+        raise ValueError("it is no image that can be decoded") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise TooLarge(f"more than {max_pixels:,} pixels") from None
     finally:

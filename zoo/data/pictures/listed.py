@@ -158,11 +158,14 @@ def lines_of(path: Path, name: str, what: str) -> list[str]:
     """The lines of a list that must be there.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not, or it is no text.
     """
     if not path.is_file():
         raise ValueError(f"{name}: there is no {path}; {what}")
-    return path.read_text(encoding="utf-8-sig").splitlines()
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: {path} is no text ({error.reason}); {what}") from None
 
 
 def parsed(text: str, kind: Callable[[str], Any], where: str, what: str) -> Any:

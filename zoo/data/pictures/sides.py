@@ -19,7 +19,8 @@ from zoo.core.because import because
 from zoo.core.noise import Noise
 from zoo.core.spec import Image
 from zoo.data.base import Split, ZooDataModule, split_rows
-from zoo.data.pictures.decode import decode, suffixes
+from zoo.data.pictures.decode import TooLarge, decode, read_file, suffixes
+from zoo.data.pictures.files import HIDDEN
 from zoo.data.pictures.source import fingerprint
 from zoo.data.transforms import LEVELS, cropped, flipped
 
@@ -43,14 +44,19 @@ class Reader:
     max_pixels: int
     skipped: dict[str, list[str]] = field(default_factory=dict)
     remarks: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     def read(self, path: Path, half: str = "") -> Tensor | None:
         """One image, (C, size, size) uint8, or None for one that cannot be used."""
         try:
-            stored = path.read_bytes()
+            stored = read_file(path, self.max_pixels)
             image, remarks = decode(
                 stored, self.size, self.channels, "centre", self.max_pixels, half
             )
+        except TooLarge as error:
+            limit = f"larger than --data.max_pixels={self.max_pixels}"
+            self.skip(limit, f"{path.name} ({error})")
+            return None
         except Exception as error:  # whatever a damaged file makes a decoder raise
             self.skip("cannot be read", f"{path.name} ({because(error)})")
             return None
@@ -60,12 +66,29 @@ class Reader:
     def skip(self, reason: str, name: str) -> None:
         self.skipped.setdefault(reason, []).append(name)
 
+    def look_over(self, root: Path, folders: Sequence[str]) -> None:
+        """Skip what lies in a folder beside the ``folders`` that are read, and in those that is no
+        image.
+        """
+        for path in sorted(root.iterdir()):
+            if path.name not in folders:
+                self.skip(_why(path) or "beside the folders that are read", path.name)
+        for folder in folders:
+            taken = {*images_in(root / folder)}
+            for path in sorted((root / folder).iterdir()) if (root / folder).is_dir() else ():
+                if path not in taken:
+                    why = _why(path) or ("folders inside" if path.is_dir() else "no images by name")
+                    self.skip(why, f"{folder}/{path.name}")
+
     @property
     def found(self) -> dict[str, Any]:
         """Number and first names of what was ``skipped``, by reason, and ``notes`` on the rest."""
         return {
             "skipped": {k: {"number": len(v), "first": v[:NAMED]} for k, v in self.skipped.items()},
-            "notes": [f"{n:,} images: {remark}" for remark, n in self.remarks.items()],
+            "notes": [
+                *self.notes,
+                *(f"{n:,} images: {remark}" for remark, n in self.remarks.items()),
+            ],
         }
 
     def rows(
@@ -142,6 +165,9 @@ class TwoSides(ZooDataModule):
         for one, other in (("val", "test"), ("test", "val")):
             if one not in parts and other in parts:
                 parts = {**parts, one: parts[other]}
+                self.reader.notes.append(
+                    f"there is no split {one} of {where.name}: the {what}s of {other} serve as both"
+                )
         if "val" in parts:
             return parts
         rows = parts["train"]
@@ -172,9 +198,17 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(
         p
         for p in folder.iterdir()
-        if p.suffix.lower() in known and not p.name.startswith(".") and p.is_file()
+        if p.suffix.lower() in known and not p.name.startswith(HIDDEN) and p.is_file()
     )
 
 
-def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
-    return {path.stem: path for path in paths}
+def by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files by their names without endings; several may differ by those alone."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def _why(path: Path) -> str:
+    return "hidden or system files" if path.name.startswith(HIDDEN) else ""
