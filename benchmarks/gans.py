@@ -409,9 +409,9 @@ def pictures(seed: int = 0, columns: int = 16) -> None:
             if (folder / "seconds.txt").is_file():
                 model = checkpoint.load(folder / "checkpoints" / "last.ckpt", ema=True)
                 data = data_in(folder).examples(1000)["x"]
-                plots[name] = scatter(draw(model, 1000, 0), data, side=320)
+                plots[name] = scatter(draw(model, 1000, 0), data, side=480)
         if plots:
-            panel = Panel([*plots.values()], 4, "drawn, over the data", captions=[*plots])
+            panel = Panel([*plots.values()], 3, "drawn, over the data", captions=[*plots])
             title, said = f"Every GAN on the {task}", f"training seed {seed}"
             save(sheet(title, said, [[panel]], size=(1600, 4000)), RESULTS / f"gans_{task}.png")
 
