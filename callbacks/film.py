@@ -51,7 +51,7 @@ class Film(Observer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.shot = dict(state_dict["shot"])
 
-    def on_train_start(self, trainer: Any, module: Any) -> None:
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         self._shoot(trainer, module)
 
     def on_train_batch_end(
