@@ -72,9 +72,8 @@ class Fidelity(Observer):
     model is told what rows of the reference split say, drawn with replacement.
 
     Args:
-        enabled: whether it is done. extractor: "inception", "datanet" (a small network trained on
-            the run's data), "pixels", or "auto": inception where its weights are found, else
-            datanet.
+        extractor: "inception", "datanet" (a small network trained on the run's data), "pixels", or
+            "auto": inception where its weights are found, else datanet.
         pixels: also score raw pixels. parzen: also a gaussian window on the samples' pixels
             (``zoo.metrics.parzen``).
         n_fake: generated images, over all processes. n_real: reference images; all by default.
@@ -82,14 +81,13 @@ class Fidelity(Observer):
         precision_recall_n: images of either kind for precision, recall, density and coverage. k:
             neighbours of the same.
         seed: of the samples.
-        inception_weights: the weight file, or "download".
+        inception_weights: the weight file, or "download". enabled: whether it is done.
     """
 
     name = "fidelity"
 
     def __init__(
         self,
-        enabled: bool = True,
         extractor: Named = "auto",
         pixels: bool = True,
         n_fake: Pair = 1500,
@@ -100,6 +98,7 @@ class Fidelity(Observer):
         seed: Whole = 0,
         inception_weights: str | None = None,
         parzen: bool = False,
+        enabled: bool = True,
     ) -> None:
         for name, value in (
             ("n_fake", n_fake),

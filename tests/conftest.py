@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # of the tests and the commands they start
@@ -34,6 +35,16 @@ def pytest_collection_modifyitems(items) -> None:
     for item in items:
         if item.get_closest_marker("ddp"):
             item.add_marker(pytest.mark.xdist_group("ddp"))
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were():
+    """What a command hushes is heard again in the next test."""
+    names = [f"lightning.{part}" for part in ("pytorch", "fabric", "pytorch.utilities.rank_zero")]
+    before = {name: logging.getLogger(name).level for name in names}
+    yield
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(autouse=True)

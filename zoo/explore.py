@@ -45,7 +45,17 @@ TOOLS = (
     "neighbours",
 )
 USES = {  # options that some tools have a use for
-    "n": ("interpolate", "traverse", "mix", "spaces", "truncate", "pyramid", "brush", "score", "neighbours"),
+    "n": (
+        "interpolate",
+        "traverse",
+        "mix",
+        "spaces",
+        "truncate",
+        "pyramid",
+        "brush",
+        "score",
+        "neighbours",
+    ),
     "frames": ("interpolate",),
     **dict.fromkeys("abc", ("arithmetic",)),
 }

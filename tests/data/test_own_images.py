@@ -79,7 +79,9 @@ def test_what_was_found_is_printed_once_and_is_plain_values(photos, said):
 def test_every_data_module_says_what_it_serves(data, said):
     data.setup()
     rows = {s: len(data.split(s)["x"]) for s in ("train", "val", "test")}
-    assert data.found == {"name": data.spec.name, "spec": str(data.spec), "rows": rows}
+    fields = {name: type(data.spec[name]).__name__.lower() for name in data.split("train")}
+    told = {"name": data.spec.name, "spec": str(data.spec), "fields": fields, "rows": rows}
+    assert data.found == told
     assert said == [f"data: {data.spec}; " + ", ".join(f"{s} {n:,}" for s, n in rows.items())]
 
 
