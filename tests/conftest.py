@@ -37,6 +37,19 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.xdist_group("ddp"))
 
 
+LAUNCH = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@pytest.fixture(autouse=True)
+def no_launch_is_left():
+    """A run of one process under ddp leaves its rank behind, and the next command would take itself
+    for one that another started, and wait for the rest.
+    """
+    yield
+    for name in LAUNCH:
+        os.environ.pop(name, None)
+
+
 @pytest.fixture(autouse=True)
 def loggers_as_they_were():
     """What a command hushes is heard again in the next test."""
