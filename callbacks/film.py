@@ -75,6 +75,8 @@ class Film(Observer):
 
     # -- parts ------------------------------------------------------------------------------------
     def _shoot(self, trainer: Any, module: Any) -> None:
+        if not self.enabled:  # of every step
+            return
         step, parts = trainer.global_step, self.rows - 1
         due = {trainer.max_steps * i // parts for i in range(parts + 1)}
         if step not in due or step in self.shot or not self.serves(trainer, module):

@@ -44,18 +44,9 @@ TOOLS = (
     "score",
     "neighbours",
 )
+ONE_PICTURE = ("arithmetic", "manifold", "reconstruct", "filters")  # of a size of its own
 USES = {  # options that some tools have a use for
-    "n": (
-        "interpolate",
-        "traverse",
-        "mix",
-        "spaces",
-        "truncate",
-        "pyramid",
-        "brush",
-        "score",
-        "neighbours",
-    ),
+    "n": tuple(t for t in TOOLS[1:] if t not in ONE_PICTURE),
     "frames": ("interpolate",),
     **dict.fromkeys("abc", ("arithmetic",)),
 }

@@ -51,7 +51,7 @@ def test_the_network_below_stays_and_what_it_sees_is_standardised():
     torch.manual_seed(0)
     below, x = Percep(5), torch.rand(40, 3, 16, 16)
     net = JointEmbedding(9, Percep(5), units=8)
-    net.settle(below.state_dict(), x)
+    net.stand_on(below.state_dict(), x)
     assert all(
         torch.equal(p, q) for p, q in zip(below.parameters(), net.percep.parameters(), strict=True)
     )

@@ -85,13 +85,13 @@ class Recipe:
         Raises:
             ValueError: it did not reach ``enough``.
         """
-        data, net = self.module(), self.built()
-        settle: Any = getattr(net, "settle", None)
+        data = self.module()
+        net: Any = self.built()
         train = data.examples()
         x = self.images(train)
         rest = {k: v for k, v in train.items() if k != "x"}
         if self.upon:
-            settle(self.upon.weights(progress), x)
+            net.stand_on(self.upon.weights(progress), x)
 
         def loss(rows: Tensor, g: torch.Generator) -> Tensor:
             batch = Batch({k: v[rows] for k, v in rest.items()}, len(rows))
@@ -102,7 +102,7 @@ class Recipe:
             says = f"training {self.name}"
             training.taught(net.parameters(), loss, len(x), says, progress=progress, **how)
         if isinstance(net, Percep):
-            settle(x[:512])
+            net.settle(x[:512])
         if (reached := self.score(net)) < self.enough:
             raise ValueError(
                 f"{self.name} is right {reached:.3f} of the time, and should be {self.enough} of it"

@@ -51,10 +51,16 @@ class GrowingModule(GeneratorModule):
         """The level's share in a sum with the level before."""
         return self.growth.at(int(self.shown))[1]
 
+    def size_of(self, level: int) -> tuple[int, int]:
+        """Height and width of a level's images."""
+        _, height, width = self.spec.shape
+        down = self.growth.levels - 1 - level
+        return height >> down, width >> down
+
     @property
     def stands(self) -> str:
         """Where the growth is: the level's height and width, and α while it is faded in."""
-        height, width = (s >> self.growth.levels - 1 - self.level for s in self.spec.shape[1:])
+        height, width = self.size_of(self.level)
         return f"{height}x{width}" + (f" at {self.alpha:.0%}" if self.alpha < 1 else "")
 
     def at_level(self, v: Tensor) -> Tensor:

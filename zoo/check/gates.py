@@ -16,8 +16,7 @@ Gates = tuple[tuple[str, str, float], ...]  # as in ``learns``
 # No pictures, and no validation but the last: they leave no trace in what a gate reads. One thread:
 # two, where other processes want the cores, took thirteen times as long.
 PLAIN = [f"--{name}.enabled=false" for name in ("memorisation", "latent_space", "film")]
-PLAIN += ["--threads=1"]
-PLAIN += [
+PLAIN += ["--threads=1"] + [
     f"--{often}={10**9}" for often in ("sample_grid.every_n_steps", "trainer.val_check_interval")
 ]
 

@@ -314,12 +314,6 @@ class StyleGAN(GrowingModule):
         return self.r1 > 0 or self.v2
 
     # -- styles and noise -------------------------------------------------------------------------
-    def size_of(self, level: int) -> tuple[int, int]:
-        """Height and width of a level's images."""
-        _, height, breadth = self.spec.shape
-        down = self.growth.levels - 1 - level
-        return height >> down, breadth >> down
-
     @property
     def layers(self) -> int:
         """L of the level at hand."""

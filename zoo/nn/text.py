@@ -56,7 +56,7 @@ class JointEmbedding(nn.Module):
         self.text = WordGRU(words, units)
 
     @torch.no_grad()
-    def settle(self, state: Mapping[str, Tensor], x: Tensor) -> None:
+    def stand_on(self, state: Mapping[str, Tensor], x: Tensor) -> None:
         """Take the weights of the network that stays, and the mean and deviation over images of
         what is seen through it.
         """
