@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,15 @@ def count(document: Any) -> None:
 
 def _arguments(args: dict[str, Any], path: str, modules: Iterable[str]) -> None:
     """Arguments of a class: a string may not stand where an object or a function belongs."""
-    for name, value in args.items():
+    _options(args, lambda name: _hint(path, name.rstrip("+")), modules)
+
+
+def _options(given: dict[Any, Any], hint_of: Callable[[str], Any], modules: Iterable[str]) -> None:
+    """Values by the names of options, each where the type that its name has is expected."""
+    for name, value in given.items():
         if not isinstance(name, str) or "." in name:
             raise Untrusted(f"{name!r} is no option; options below options are indented")
-        _value(value, _hint(path, name.rstrip("+")), modules)
+        _value(value, hint_of(name), modules)
 
 
 def _value(value: Any, hint: Any, modules: Iterable[str]) -> None:
@@ -120,10 +125,7 @@ def _value(value: Any, hint: Any, modules: Iterable[str]) -> None:
     if isinstance(value, dict) and OBJECT & {*value}:
         _object(value, modules)
     elif isinstance(value, dict):
-        for name, item in value.items():
-            if not isinstance(name, str) or "." in name:
-                raise Untrusted(f"{name!r} is no option; options below options are indented")
-            _value(item, _inside(hint, name), modules)
+        _options(value, lambda name: _inside(hint, name), modules)
     elif isinstance(value, list):
         for item in value:
             _value(item, hint, modules)

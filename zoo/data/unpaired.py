@@ -248,7 +248,7 @@ class Unpaired(ZooDataModule):
                     f"unpaired: {name} of {self.base.spec.name} has {n} image, and a and b need "
                     "one each; add some"
                 )
-            of_a, of_b = apart(torch.arange(self.base.count(name)))
+            of_a, of_b = apart(torch.arange(n))
             splits[name] = {"a": of_a, "b": of_b}
             if "y" in self.spec:
                 splits[name]["y"] = self.base.split(name)["y"][of_a]
